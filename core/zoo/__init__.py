@@ -1,0 +1,94 @@
+"""vae-zoo: a plugin-based model zoo for variational autoencoders.
+
+Everything public is here. Names are imported on first use, so that ``import zoo`` alone does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import (
+    ComponentError,
+    DataError,
+    DataUnavailable,
+    NameConflict,
+    RecipeError,
+    RunError,
+    TrainingError,
+    UnknownName,
+    UsageError,
+    ZooError,
+)
+from zoo.hookspecs import KINDS, Component, hookimpl
+
+if TYPE_CHECKING:
+    from zoo.api import create_loss, create_model, get, list_components, list_models, load, recipe, train
+    from zoo.data.images import Dataset, Images
+    from zoo.interfaces import Decoder, Encoder, Likelihood, Posterior, Prior
+    from zoo.loss import Loss, Phase
+    from zoo.recipes.build import Choice
+    from zoo.recipes.schema import Recipe
+    from zoo.run import Run
+    from zoo.vae import VAE, Batch, Trace
+
+_HOMES = {
+    "zoo.api": ("create_loss", "create_model", "get", "list_components", "list_models", "load", "recipe", "train"),
+    "zoo.data.images": ("Dataset", "Images"),
+    "zoo.interfaces": ("Decoder", "Encoder", "Likelihood", "Posterior", "Prior"),
+    "zoo.loss": ("Loss", "Phase"),
+    "zoo.recipes.build": ("Choice",),
+    "zoo.recipes.schema": ("Recipe",),
+    "zoo.run": ("Run",),
+    "zoo.vae": ("VAE", "Batch", "Trace"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "KINDS",
+    "VAE",
+    "Batch",
+    "Choice",
+    "Component",
+    "ComponentError",
+    "DataError",
+    "DataUnavailable",
+    "Dataset",
+    "Decoder",
+    "Encoder",
+    "Images",
+    "Likelihood",
+    "Loss",
+    "NameConflict",
+    "Phase",
+    "Posterior",
+    "Prior",
+    "Recipe",
+    "RecipeError",
+    "Run",
+    "RunError",
+    "Trace",
+    "TrainingError",
+    "UnknownName",
+    "UsageError",
+    "ZooError",
+    "create_loss",
+    "create_model",
+    "get",
+    "hookimpl",
+    "list_components",
+    "list_models",
+    "load",
+    "recipe",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'zoo' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

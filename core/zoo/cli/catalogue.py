@@ -1,0 +1,119 @@
+"""What there is: ``zoo list``, ``zoo show`` and ``zoo plugins``. None of them imports torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from zoo.cli.output import print_json, print_table
+from zoo.errors import RecipeError
+from zoo.hookspecs import KINDS
+from zoo.recipes.library import library, load
+from zoo.recipes.merge import merge, parse_overrides
+from zoo.recipes.source import write_models
+from zoo.registry import registry
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+registries = click.option(
+    "--registry",
+    "registries",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A recipe file of your own; may be given several times.",
+)
+
+
+@click.command("list")
+@click.argument("pattern", default="*")
+@click.option("--kind", default="model", type=click.Choice(["model", *KINDS]), help="What to list.", show_default=True)
+@registries
+@as_json
+def list_(pattern: str, kind: str, registries: tuple[Path, ...], as_json: bool) -> None:
+    """List models, or components of one kind, that match PATTERN ("*conv*")."""
+    if kind == "model":
+        recipes = library(*registries)
+        rows = [(name, recipes.source(name), recipes.summary(name)) for name in recipes.names(pattern)]
+    else:
+        names = registry().names(kind)
+        claims = [names.find(name) for name in names.matching(pattern)]
+        rows = [(name, str(c.plugin), c.item.summary) for name, c in zip(names.matching(pattern), claims, strict=True)]
+    if as_json:
+        print_json([dict(zip(("name", "from", "summary"), row, strict=True)) for row in rows])
+    elif rows:
+        print_table((kind.upper(), "FROM", "SUMMARY"), rows)
+    else:
+        click.echo(f"No {kind} matches {pattern!r}.", err=True)
+    _report_broken()
+
+
+@click.command()
+@click.argument("model")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--resolved", is_flag=True, help="With everything that it inherits; `zoo train FILE.yaml` accepts it.")
+@registries
+@as_json
+def show(model: str, overrides: tuple[str, ...], resolved: bool, registries: tuple[Path, ...], as_json: bool) -> None:
+    """Show the recipe of MODEL."""
+    if resolved or overrides or model.endswith((".yaml", ".yml")):
+        from zoo.recipes.schema import Recipe, check
+
+        name, raw = load(model, registries)
+        recipe, problems = check(Recipe, {**merge(raw, parse_overrides(overrides)), "name": name})
+        if problems:
+            raise RecipeError(f"The recipe {name!r} is not valid:", problems)
+        shown = recipe.to_raw()
+    else:
+        name, shown = model, library(*registries).written(model)
+    if as_json:
+        print_json({"name": name, **shown})
+    else:
+        click.echo(write_models({name: shown}), nl=False)
+
+
+@click.command("plugins")
+@as_json
+def plugins_(as_json: bool) -> None:
+    """Show the plugins, what they bring, and what is wrong with the broken ones."""
+    components, recipes = registry(), library()
+    rows = []
+    for plugin in components.plugins.found:
+        brings = [
+            f"{kind} {claim.name}" for kind in KINDS for claim in components.names(kind) if claim.plugin is plugin
+        ]
+        brings += [f"model {claim.name}" for claim in recipes.models if claim.plugin is plugin]
+        rows.append((plugin, brings))
+    if as_json:
+        print_json(
+            [
+                {
+                    "name": plugin.name,
+                    "distribution": plugin.distribution,
+                    "version": plugin.version,
+                    "status": plugin.status,
+                    "brings": brings,
+                    "errors": plugin.errors,
+                }
+                for plugin, brings in rows
+            ]
+        )
+        return
+    print_table(
+        ("PLUGIN", "DISTRIBUTION", "VERSION", "STATUS", "BRINGS"),
+        [(p.name, p.distribution, p.version, p.status, ", ".join(brings)) for p, brings in rows],
+    )
+    for plugin, _ in rows:
+        for error in plugin.errors:
+            click.echo(f"\n{plugin.name} of {plugin}: {error}")
+    for conflict in (*components.conflicts(), *recipes.models.conflicts()):
+        click.echo(f"\n{conflict}")
+
+
+def _report_broken() -> None:
+    broken = registry().plugins.broken()
+    if broken:
+        names = ", ".join(f"{plugin.name} of {plugin}" for plugin in broken)
+        click.echo(f"Broken plugins: {names}. See `zoo plugins`.", err=True)
+
+
+COMMANDS = (list_, show, plugins_)

@@ -1,0 +1,81 @@
+"""Errors for people: what was expected, what came, what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class ZooError(Exception):
+    """Base of every error that the zoo raises on purpose. `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class UsageError(ZooError):
+    """Something in the request is wrong: a name, a value, a file, a combination."""
+
+    exit_code = 2
+
+
+class UnknownName(UsageError):
+    """No component or model has this name."""
+
+
+class NameConflict(UsageError):
+    """Two distributions claim one name."""
+
+
+class DataError(UsageError):
+    """A data set is damaged or is not what it should be."""
+
+
+class DataUnavailable(DataError):
+    """A data set cannot be had here: its files are absent and could not be fetched."""
+
+
+class RunError(UsageError):
+    """A run folder cannot be made, read or found."""
+
+
+class ComponentError(ZooError):
+    """A component broke its contract; the message names it."""
+
+    exit_code = 2
+
+
+class TrainingError(ZooError):
+    """Training started and could not go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong in a recipe: where it stands, and what to do about it."""
+
+    place: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}" if self.place else self.message
+
+
+class RecipeError(UsageError):
+    """A recipe is not valid. Holds every problem found, not only the first."""
+
+    def __init__(self, title: str, problems: Iterable[Problem]) -> None:
+        self.title = title
+        self.problems = tuple(problems)
+        super().__init__("\n".join([title, *(f"  {problem}" for problem in self.problems)]))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A suggestion to append to an error, or nothing.
+
+    >>> did_you_mean("mpl", ["mlp", "conv"])
+    " Did you mean 'mlp'?"
+    >>> did_you_mean("zzz", ["mlp", "conv"])
+    ''
+    """
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,78 @@
+"""What a plugin can tell the zoo. Importing this module stays light: no torch, no pydantic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.resources.abc import Traversable
+from typing import TYPE_CHECKING, Literal, get_args
+
+import pluggy
+
+if TYPE_CHECKING:
+    import click
+
+hookspec = pluggy.HookspecMarker("zoo")
+hookimpl = pluggy.HookimplMarker("zoo")
+
+Kind = Literal["encoder", "posterior", "decoder", "likelihood", "prior", "loss", "dataset"]
+KINDS: tuple[str, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A component that a plugin offers, named by where it lives so that it is imported only when used.
+
+    Args:
+        kind: one of `zoo.KINDS`.
+        name: the name that recipes use, such as ``mlp``.
+        target: ``"module:attribute"`` of the class (for a data set: of the function).
+        summary: one line for ``zoo list``.
+    """
+
+    kind: Kind
+    name: str
+    target: str
+    summary: str = ""
+
+
+class HookSpecs:
+    """The hooks. A plugin implements the ones it needs with ``@zoo.hookimpl``."""
+
+    @hookspec
+    def zoo_components(self) -> Iterable[Component]:
+        """The components of this plugin.
+
+        .. code-block:: python
+
+            @zoo.hookimpl
+            def zoo_components():
+                yield zoo.Component("encoder", "acme", "acme_vae.encoder:AcmeEncoder", "An encoder")
+        """
+        raise NotImplementedError
+
+    @hookspec
+    def zoo_recipes(self) -> Iterable[Traversable]:
+        """YAML files with recipes under a ``models`` key, in the format of ``registry.yaml``.
+
+        .. code-block:: python
+
+            @zoo.hookimpl
+            def zoo_recipes():
+                yield importlib.resources.files("acme_vae") / "recipes.yaml"
+        """
+        raise NotImplementedError
+
+    @hookspec
+    def zoo_commands(self, cli: click.Group) -> None:
+        """Add subcommands to ``zoo``. Import what they need inside them: this runs at every start.
+
+        .. code-block:: python
+
+            @zoo.hookimpl
+            def zoo_commands(cli):
+                @cli.command()
+                def hello():
+                    click.echo("hello")
+        """
+        raise NotImplementedError

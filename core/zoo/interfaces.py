@@ -1,0 +1,69 @@
+"""The parts of a variational autoencoder: three conditional distributions, and the two heads that parametrise them.
+
+Each part is an `nn.Module` whose ``forward`` returns a `torch.distributions.Distribution`. Shapes, everywhere:
+``x`` is (N, C, H, W) with values in [0, 1]; ``z`` is (K..., N, *latent_shape), where K... are any number of sample
+dimensions; a log-density sums over its event and keeps (K..., N), in nats.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+
+class Encoder(nn.Module, ABC):
+    """The approximate posterior q(z | x).
+
+    A constructor may ask for ``data_shape`` (C, H, W) and ``latent_dim``: recipes inject them by name.
+    """
+
+    @abstractmethod
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
+        """Map images (N, C, H, W) to a distribution with batch shape (N,) and event shape ``latent_shape``."""
+
+
+class Posterior(nn.Module, ABC):
+    """The head of an encoder: features to q(z | x). Its constructor gets ``features`` and ``latent_dim``."""
+
+    @abstractmethod
+    def forward(self, features: Tensor) -> Distribution:
+        """Map features (N, features) to a distribution with batch shape (N,)."""
+
+
+class Decoder(nn.Module, ABC):
+    """The generative model p(x | z).
+
+    A constructor may ask for ``data_shape``, ``latent_dim`` and ``latent_shape`` (the posterior's event shape).
+    """
+
+    @abstractmethod
+    def forward(self, z: Tensor, condition: Tensor | None = None) -> Distribution:
+        """Map latents (K..., N, *latent_shape) to a distribution with batch shape (K..., N) over (C, H, W)."""
+
+
+class Likelihood(nn.Module, ABC):
+    """The head of a decoder: the parameters of each pixel to p(x | z).
+
+    A trunk puts out `parameters_per_pixel` maps for each channel, without an activation at the end: a likelihood works
+    from logits and logarithms. One that is no normalised density (an energy) returns a distribution with an attribute
+    ``normalized = False``, and no log-likelihood is then estimated from it.
+    """
+
+    parameters_per_pixel: int = 1
+
+    @abstractmethod
+    def forward(self, parameters: Tensor) -> Distribution:
+        """Map (..., parameters_per_pixel, C, H, W) to a distribution over (C, H, W) with batch shape (...)."""
+
+
+class Prior(nn.Module, ABC):
+    """The prior p(z). A constructor may ask for ``latent_dim``, ``latent_shape`` and ``data_shape``."""
+
+    @abstractmethod
+    def forward(self, encoder: Encoder, condition: Tensor | None = None) -> Distribution:
+        """Return the distribution over z, with batch shape () or, given a condition, (N,).
+
+        `encoder` serves priors that are built from the posterior, such as the VampPrior; the rest ignore it.
+        """

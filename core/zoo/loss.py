@@ -1,0 +1,53 @@
+"""The objective of a variational autoencoder, a functional of its three distributions."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from zoo.vae import VAE, Batch
+
+Terms = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One objective and the parameters that it, and nothing else, moves.
+
+    Attributes:
+        name: for logs and messages.
+        parameters: what the trainer passes to ``backward(inputs=...)`` and to this phase's optimiser.
+        objective: from model and batch to named scalars, ``loss`` among them.
+    """
+
+    name: str
+    parameters: Sequence[nn.Parameter]
+    objective: Callable[[VAE, Batch], Terms]
+
+
+class Loss(nn.Module, ABC):
+    """What is minimised. A module, so that what it learns or counts is saved and moved with the rest.
+
+    A constructor may ask for ``data_shape``, ``latent_dim`` and ``latent_shape``.
+    """
+
+    @abstractmethod
+    def forward(self, vae: VAE, batch: Batch) -> Terms:
+        """Return ``loss``, which is minimised, and the terms to log, such as ``distortion`` and ``rate``.
+
+        Every term is a scalar, averaged over the batch, in nats per example.
+        """
+
+    def phases(self, vae: VAE) -> Sequence[Phase]:
+        """The phases of one training step, in order. By default a single one over all parameters."""
+        return [Phase("all", [p for module in (vae, self) for p in module.parameters() if p.requires_grad], self)]
+
+    def schedule(self, step: int, epoch: float) -> None:
+        """Set what changes during training (beta, capacity, temperature); called before each step.
+
+        A pure function of `step` (optimiser steps taken) and `epoch` (the same, as a fraction), written into 0-d
+        buffers: so it resumes exactly and is seen by a captured graph.
+        """

@@ -1,0 +1,226 @@
+"""The run folder: everything about one training, written once and never overwritten."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import sys
+from dataclasses import asdict
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.data.batches import Batches
+from zoo.errors import DataError, RunError
+from zoo.modes import seeded
+from zoo.plugins import DISTRIBUTION
+from zoo.recipes.build import build, explicit, validate
+from zoo.recipes.datasets import Loaded, load_data
+from zoo.recipes.schema import Recipe
+from zoo.recipes.source import read_models, write_models
+from zoo.registry import registry
+from zoo.training.history import Epoch
+from zoo.vae import VAE
+
+PACKAGES = ("vae-zoo", "torch", "torchvision", "numpy", "pluggy", "pydantic", "safetensors", "scikit-learn")
+
+
+class Run:
+    """A run folder. `path` is its place; the rest is read from its files.
+
+    The folder holds ``recipe.yaml``, ``environment.json``, ``metrics.jsonl`` (a line for each epoch),
+    ``model.safetensors`` and ``figures/``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @classmethod
+    def create(cls, root: Path, recipe: Recipe, loaded: Loaded, device: torch.device) -> Run:
+        """Make the folder ``root/<model>/<time>``, and write down what is about to be trained.
+
+        Raises:
+            RunError: the folder cannot be made or written.
+        """
+        parent = root / recipe.name
+        stamp = datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            path = _unused(parent, stamp)
+            run = cls(path)
+            raw = _explicit(recipe, loaded)
+            (path / "recipe.yaml").write_text(write_models({recipe.name: raw}))
+            (path / "environment.json").write_text(json.dumps(_environment(recipe, loaded, device), indent=2) + "\n")
+            (path / "figures").mkdir()
+        except OSError as error:
+            raise RunError(
+                f"The output folder {parent} cannot be written: {error.strerror or error}. Choose another with --out."
+            ) from error
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """The run at `path`, or the newest finished one below it (``runs/mlp-vae``).
+
+        Raises:
+            RunError: there is none.
+        """
+        folder = Path(path)
+        if (folder / "recipe.yaml").is_file():
+            return cls(folder)
+        inside = sorted(f.parent for f in folder.glob("*/model.safetensors")) if folder.is_dir() else []
+        if not inside:
+            what = "holds no finished run" if folder.is_dir() else "is no folder"
+            raise RunError(f"{folder} {what}. A run is a folder such as runs/mlp-vae/2026-01-31T12-00-00.")
+        return cls(inside[-1])
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe, with every default written out."""
+        ((name, raw),) = read_models(self.path / "recipe.yaml").items()
+        return validate(name, raw)
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """Versions, plugins, data, seed and device."""
+        try:
+            environment: dict[str, Any] = json.loads((self.path / "environment.json").read_text())
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.path / 'environment.json'} cannot be read: {error}") from error
+        return environment
+
+    @property
+    def data_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images that the model was trained on."""
+        channels, height, width = self.environment["data"]["shape"]
+        return channels, height, width
+
+    @property
+    def figures(self) -> Path:
+        """The folder of the figures."""
+        return self.path / "figures"
+
+    def append(self, epoch: Epoch) -> None:
+        """Add an epoch to ``metrics.jsonl``."""
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(asdict(epoch)) + "\n")
+
+    def epochs(self) -> list[Epoch]:
+        """The epochs of ``metrics.jsonl``."""
+        try:
+            lines = (self.path / "metrics.jsonl").read_text().splitlines()
+        except OSError as error:
+            raise RunError(f"{self.path} has no metrics: {error.strerror}") from error
+        return [Epoch(**json.loads(line)) for line in lines]
+
+    def save(self, vae: VAE) -> None:
+        """Write the weights."""
+        from safetensors.torch import save_file
+
+        weights = {name: value.detach().cpu().contiguous() for name, value in vae.state_dict().items()}
+        save_file(weights, self.path / "model.safetensors", metadata={"format": "pt", "model": self.recipe.name})
+
+    def load(self) -> VAE:
+        """The trained model, in evaluation mode on the CPU.
+
+        Raises:
+            RunError: its weights are absent, damaged, or of another model.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        file = self.path / "model.safetensors"
+        vae, _ = build(self.recipe, self.data_shape)
+        try:
+            vae.load_state_dict(load_file(file))
+        except FileNotFoundError as error:
+            raise RunError(f"{file} does not exist: this run did not come to its end.") from error
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise RunError(f"{file} cannot be loaded: {error}") from error
+        return vae.eval()
+
+    def test_images(self, n: int, root: Path | None = None) -> Tensor:
+        """The first `n` test images, (n, C, H, W), as the model met them; binarisation is drawn with the run's seed.
+
+        Args:
+            root: where the files of data sets lie, if not where `load_data` looks.
+
+        Raises:
+            DataError: the data cannot be had here, or are not those of the run any more.
+        """
+        dataset = load_data(self.recipe.data, root).dataset
+        if dataset.shape != self.data_shape:
+            raise DataError(f"{self.path} was trained on images of {self.data_shape}, these are {dataset.shape}.")
+        with seeded(self.recipe.train.seed):
+            batches = Batches(dataset.test, n, self.recipe.binarize)
+            return batches[torch.arange(min(n, len(dataset.test)))].x
+
+    def result(self) -> dict[str, Any]:
+        """What ``zoo train --json`` prints."""
+        epochs = self.epochs()
+        return {
+            "run": str(self.path),
+            "model": self.recipe.name,
+            "data": self.environment["data"]["name"],
+            "epochs": len(epochs),
+            "seconds": round(sum(epoch.seconds for epoch in epochs), 3),
+            "train": epochs[-1].train,
+            "test": epochs[-1].test,
+        }
+
+
+def _unused(parent: Path, stamp: str) -> Path:
+    """A new folder: two runs that start in one second get two."""
+    for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
+        try:
+            path = parent / (stamp + suffix)
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+    raise RunError(f"{parent} holds a thousand runs of {stamp}")
+
+
+def _explicit(recipe: Recipe, loaded: Loaded) -> dict[str, Any]:
+    """The recipe with every default written out and the data that were really used."""
+    parts = {kind: explicit(kind, getattr(recipe, kind)) for kind in ("encoder", "decoder", "prior", "loss")}
+    data = [explicit("dataset", loaded.block)]
+    return recipe.model_copy(update={**parts, "data": data}).to_raw()
+
+
+def _environment(recipe: Recipe, loaded: Loaded, device: torch.device) -> dict[str, Any]:
+    dataset = loaded.dataset
+    return {
+        "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "seed": recipe.train.seed,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "versions": {name: version(name) for name in PACKAGES},
+        "plugins": {
+            plugin.name: str(plugin)
+            for plugin in registry().plugins.found
+            if plugin.status == "ok" and plugin.distribution != DISTRIBUTION
+        },
+        "data": {
+            "name": loaded.block.use,
+            "shape": list(dataset.shape),
+            "train": len(dataset.train),
+            "test": len(dataset.test),
+            "binarize": recipe.binarize,
+            "sha256": dataset.sha256(),
+            "passed_over": list(loaded.passed_over),
+        },
+    }

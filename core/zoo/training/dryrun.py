@@ -1,0 +1,88 @@
+"""One step on copies before training starts: a component that misbehaves is named while nothing is lost."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch.distributions import Distribution
+
+from zoo.errors import ComponentError, ZooError
+from zoo.loss import Loss
+from zoo.modes import seeded
+from zoo.recipes.schema import Recipe
+from zoo.training.step import check_terms
+from zoo.vae import VAE, Batch
+
+T = TypeVar("T")
+
+
+def dry_run(recipe: Recipe, vae: VAE, loss: Loss, batch: Batch) -> None:
+    """Take one forward and backward pass over every part, on copies and with draws that leave no trace.
+
+    Raises:
+        ComponentError: a part raised, returned a distribution of the wrong shape or over the wrong space, or a loss
+            without ``loss``, detached from its parameters, or not finite. The message names the part.
+    """
+    with seeded(recipe.train.seed, batch.x.device):
+        vae, loss = copy.deepcopy((vae, loss))
+        n = len(batch.x)
+        encoder, decoder = f"encoder {recipe.encoder.use!r}", f"decoder {recipe.decoder.use!r}"
+        prior, objective = f"prior {recipe.prior.use!r}", f"loss {recipe.loss.use!r}"
+
+        q = _call(encoder, vae.encoder, batch.x, batch.condition)
+        _expect_distribution(encoder, q, batch=(n,))
+        z = _call(f"the posterior of {encoder}", lambda: vae.trace(batch).z)
+        pz = _call(prior, vae.prior, vae.encoder, batch.condition)
+        _expect_distribution(prior, pz, event=tuple(q.event_shape), whose="the latent of " + encoder)
+        px = _call(f"{decoder} on latents of shape {tuple(z.shape)}", vae.decoder, z, batch.condition)
+        _expect_distribution(decoder, px, batch=(n,), event=tuple(batch.x.shape[1:]), whose="the images")
+
+        _call(f"schedule of {objective}", loss.schedule, 0, 0.0)
+        check_terms(recipe.loss.use, _call(objective, loss, vae, batch))
+        for phase in _call(f"phases of {objective}", loss.phases, vae):
+            name = f"{objective} (phase {phase.name!r})"
+            terms = _call(name, phase.objective, vae, batch)
+            check_terms(recipe.loss.use, terms)
+            for term, value in terms.items():
+                if not torch.isfinite(value):
+                    raise ComponentError(f"{name}: the term {term!r} is {value.item()} on the first batch")
+            if not terms["loss"].requires_grad:
+                raise ComponentError(
+                    f"{name}: the term 'loss' is detached from the parameters, so nothing would be learnt"
+                )
+            _call(f"the gradient of {name}", torch.autograd.backward, terms["loss"], inputs=list(phase.parameters))
+            for gradient in (p.grad for p in phase.parameters if p.grad is not None):
+                if not torch.isfinite(gradient).all():
+                    raise ComponentError(f"{name}: a gradient is not finite on the first batch")
+
+
+def _call(who: str, function: Callable[..., T], *arguments: Any, **keywords: Any) -> T:
+    try:
+        return function(*arguments, **keywords)
+    except ZooError:
+        raise
+    except Exception as error:
+        raise ComponentError(f"{who} fails: {type(error).__name__}: {error}") from error
+
+
+def _expect_distribution(
+    who: str,
+    value: object,
+    batch: tuple[int, ...] | None = None,
+    event: tuple[int, ...] | None = None,
+    whose: str = "",
+) -> None:
+    if not isinstance(value, Distribution):
+        raise ComponentError(f"{who} must return a torch.distributions.Distribution, not a {type(value).__name__}")
+    if event is not None and tuple(value.event_shape) != event:
+        raise ComponentError(
+            f"{who} is a distribution over {tuple(value.event_shape)}, but {whose} have the shape {event}"
+        )
+    if batch is not None and tuple(value.batch_shape) != batch:
+        raise ComponentError(
+            f"{who} returned the batch shape {tuple(value.batch_shape)} for {batch[0]} images; expected {batch}. "
+            "Are the event dimensions declared (torch.distributions.Independent)?"
+        )

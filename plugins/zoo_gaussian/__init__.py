@@ -1,0 +1,32 @@
+"""The Gaussian family: multilayer perceptrons, a diagonal Gaussian posterior, and the evidence lower bound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from zoo import Component, hookimpl
+
+
+@hookimpl
+def zoo_components() -> Iterable[Component]:
+    """Encoder and decoder, posterior, likelihoods, prior and losses."""
+    return (
+        Component("encoder", "mlp", "zoo_gaussian.mlp:MLPEncoder", "Multilayer perceptron on the flattened image"),
+        Component("decoder", "mlp", "zoo_gaussian.mlp:MLPDecoder", "Multilayer perceptron to the flattened image"),
+        Component("posterior", "gaussian", "zoo_gaussian.posterior:DiagonalGaussian", "Gaussian, diagonal covariance"),
+        Component(
+            "likelihood", "bernoulli", "zoo_gaussian.likelihoods:BernoulliPixels", "Bernoulli, for binary pixels"
+        ),
+        Component(
+            "likelihood",
+            "continuous-bernoulli",
+            "zoo_gaussian.likelihoods:ContinuousBernoulliPixels",
+            "Continuous Bernoulli, for pixels in [0, 1]",
+        ),
+        Component(
+            "likelihood", "gaussian", "zoo_gaussian.likelihoods:GaussianPixels", "Gaussian, fixed or learned scale"
+        ),
+        Component("prior", "standard-normal", "zoo_gaussian.prior:StandardNormal", "Standard normal"),
+        Component("loss", "elbo", "zoo_gaussian.losses:ELBO", "Negative evidence lower bound, with beta and a warm-up"),
+        Component("loss", "mse", "zoo_gaussian.losses:SquaredError", "Squared error of the mean image plus beta KL"),
+    )

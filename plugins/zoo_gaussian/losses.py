@@ -1,0 +1,57 @@
+"""The evidence lower bound, and the tutorial's alternative with a squared error."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import NonNegativeFloat
+from torch import Tensor
+
+from zoo import VAE, Batch, Loss
+
+
+class ELBO(Loss):
+    """The negative evidence lower bound (arXiv 1312.6114, eq. 3), with the weight of the beta-VAE on its rate.
+
+    loss = E_q[-log p(x | z)] + beta KL(q(z | x) || p(z))        (beta: OpenReview Sy2fzU9gl, eq. 4)
+
+    Args:
+        beta: weight of the rate; 1 gives the bound.
+        warmup_epochs: epochs over which beta rises linearly from 0 (arXiv 1602.02282, section 3).
+    """
+
+    beta: Tensor
+
+    def __init__(self, beta: NonNegativeFloat = 1.0, warmup_epochs: NonNegativeFloat = 0.0) -> None:
+        super().__init__()
+        self.final_beta = beta
+        self.warmup_epochs = warmup_epochs
+        self.register_buffer("beta", torch.tensor(float(beta)))
+
+    def schedule(self, step: int, epoch: float) -> None:
+        """Raise beta linearly to its final value."""
+        if self.warmup_epochs > 0:
+            self.beta.fill_(self.final_beta * min(1.0, epoch / self.warmup_epochs))
+
+    def forward(self, vae: VAE, batch: Batch) -> dict[str, Tensor]:
+        """Return ``loss``, ``distortion`` and ``rate``, in nats per example."""
+        trace = vae.trace(batch)
+        distortion = -trace.log_px.mean()
+        rate = trace.kl.mean()
+        return {"loss": distortion + self.beta * rate, "distortion": distortion, "rate": rate}
+
+
+class SquaredError(ELBO):
+    """Squared error between image and mean image, summed over pixels, plus beta KL.
+
+    loss = E_q[|x - E[x | z]|^2] + beta KL(q(z | x) || p(z))
+
+    Up to a constant this is the bound under N(x; mean, 1/2): so the squared error is in nats too, and a mean over the
+    pixels instead of a sum would be another beta for every image size.
+    """
+
+    def forward(self, vae: VAE, batch: Batch) -> dict[str, Tensor]:
+        """Return ``loss``, ``distortion`` and ``rate``, in nats per example up to a constant."""
+        trace = vae.trace(batch)
+        distortion = (batch.x - trace.p.mean).square().sum((-3, -2, -1)).mean()
+        rate = trace.kl.mean()
+        return {"loss": distortion + self.beta * rate, "distortion": distortion, "rate": rate}

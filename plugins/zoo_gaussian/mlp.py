@@ -1,0 +1,100 @@
+"""Multilayer perceptrons on flattened images (arXiv 1312.6114, appendix C)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Literal
+
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from zoo import Choice, Decoder, Encoder, Likelihood, Posterior
+
+Activation = Literal["relu", "leaky-relu", "elu", "gelu", "silu", "softplus", "tanh"]
+
+ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky-relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "softplus": nn.Softplus,
+    "tanh": nn.Tanh,
+}
+
+
+class MLPEncoder(Encoder):
+    """q(z | x) from hidden layers on the flattened image.
+
+    Args:
+        data_shape: (C, H, W).
+        latent_dim: number of latent dimensions.
+        hidden: widths of the hidden layers, the first next to the image.
+        activation: after each hidden layer.
+        posterior: the head.
+    """
+
+    def __init__(
+        self,
+        data_shape: tuple[int, int, int],
+        latent_dim: int,
+        hidden: Sequence[PositiveInt] = (400,),
+        activation: Activation = "relu",
+        posterior: Callable[..., Posterior] = Choice("posterior", "gaussian"),
+    ) -> None:
+        super().__init__()
+        widths = [math.prod(data_shape), *hidden]
+        self.trunk = nn.Sequential(nn.Flatten(), *_layers(widths, activation))
+        self.posterior = posterior(features=widths[-1], latent_dim=latent_dim)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
+        """Images (N, C, H, W) to q(z | x)."""
+        q: Distribution = self.posterior(self.trunk(x))
+        return q
+
+
+class MLPDecoder(Decoder):
+    """p(x | z) from hidden layers on the flattened latent.
+
+    Args:
+        data_shape: (C, H, W).
+        latent_shape: event shape of the latent.
+        hidden: widths of the hidden layers, the first next to the latent.
+        activation: after each hidden layer.
+        likelihood: the head.
+    """
+
+    def __init__(
+        self,
+        data_shape: tuple[int, int, int],
+        latent_shape: tuple[int, ...],
+        hidden: Sequence[PositiveInt] = (400,),
+        activation: Activation = "relu",
+        likelihood: Callable[..., Likelihood] = Choice("likelihood", "bernoulli"),
+    ) -> None:
+        super().__init__()
+        self.likelihood = likelihood(data_shape=data_shape)
+        parameters_shape = (self.likelihood.parameters_per_pixel, *data_shape)
+        widths = [math.prod(latent_shape), *hidden]
+        self.trunk = nn.Sequential(
+            nn.Flatten(-len(latent_shape)),
+            *_layers(widths, activation),
+            nn.Linear(widths[-1], math.prod(parameters_shape)),
+            nn.Unflatten(-1, parameters_shape),
+        )
+
+    def forward(self, z: Tensor, condition: Tensor | None = None) -> Distribution:
+        """Latents (K..., N, *latent_shape) to p(x | z)."""
+        p: Distribution = self.likelihood(self.trunk(z))
+        return p
+
+
+def _layers(widths: Sequence[int], activation: Activation) -> list[nn.Module]:
+    return [
+        layer
+        for width_in, width_out in pairwise(widths)
+        for layer in (nn.Linear(width_in, width_out), ACTIVATIONS[activation]())
+    ]

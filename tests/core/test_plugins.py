@@ -1,0 +1,86 @@
+"""Broken plugins, each installed as a distribution of its own and met by a real process (scenario 30)."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+BROKEN = {
+    "raises": ("raise RuntimeError('no licence')", "RuntimeError: no licence"),
+    "absent": ("import surely_not_installed", "ModuleNotFoundError: No module named 'surely_not_installed'"),
+    "syntax": ("def broken(:", "SyntaxError"),
+    "exits": ("import sys; sys.exit(3)", "SystemExit: 3"),
+    "chatty": ("print('hello from a plugin'); raise ValueError('and goodbye')", "ValueError: and goodbye"),
+    "hook": (
+        "import zoo\n@zoo.hookimpl\ndef zoo_components():\n    raise KeyError('lost')",
+        "KeyError: 'lost'",
+    ),
+    "unknown-hook": ("import zoo\n@zoo.hookimpl\ndef zoo_componets():\n    return []", "unknown hooks: zoo_componets"),
+    "bad-argument": ("import zoo\n@zoo.hookimpl\ndef zoo_components(cat):\n    return []", "PluginValidationError"),
+    "command": ("import zoo\n@zoo.hookimpl\ndef zoo_commands(cli):\n    raise OSError('gone')", "OSError: gone"),
+    "takes-train": (
+        "import zoo\n@zoo.hookimpl\ndef zoo_commands(cli):\n    cli.command('train')(lambda: None)",
+        "there is a command 'train' already",
+    ),
+    "recipe-path": (
+        "import zoo, pathlib\n@zoo.hookimpl\ndef zoo_recipes():\n    return [pathlib.Path('/nowhere.yaml')]",
+        "cannot be read",
+    ),
+    "recipe-type": ("import zoo\n@zoo.hookimpl\ndef zoo_recipes():\n    return [3]", "zoo_recipes"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_plugin_takes_nothing_down_and_is_named(kind, install, zoo_command):
+    source, message = BROKEN[kind]
+    install(f"bad-{kind}", source)
+    listed = zoo_command("list", "--json")
+    assert {"mlp-vae", "conv-vae"} <= {row["name"] for row in json.loads(listed.stdout)}
+    plugins = {row["distribution"]: row for row in json.loads(zoo_command("plugins", "--json").stdout)}
+    assert plugins[f"bad-{kind}"]["status"] == "broken"
+    assert message in plugins[f"bad-{kind}"]["errors"][0]
+    assert plugins["vae-zoo"]["status"] == "ok"
+    assert message in zoo_command("plugins").stdout
+
+
+def test_other_commands_work_beside_a_broken_plugin(install, zoo_command):
+    install("bad", BROKEN["raises"][0])
+    zoo_command("show", "mlp-vae")
+    done = zoo_command(
+        "train", "mlp-vae", "encoder.hidden=[8]", "decoder.hidden=[8]", "--data", "digits", "--epochs", "1"
+    )
+    assert "test" in done.stdout
+
+
+@pytest.mark.parametrize("how", ["all", "1", "acme-vae", "other,acme_vae"])
+def test_plugins_can_be_left_out(how, install, zoo_command):
+    install(
+        "acme-vae", "import zoo\n@zoo.hookimpl\ndef zoo_commands(cli):\n    cli.command('hello')(lambda: print('hi'))"
+    )
+    assert "hi" in zoo_command("hello").stdout
+    assert "There is no command 'hello'" in zoo_command("hello", code=2, ZOO_DISABLE_PLUGINS=how).stderr
+    rows = json.loads(zoo_command("plugins", "--json", ZOO_DISABLE_PLUGINS=how).stdout)
+    assert [row["status"] for row in rows if row["distribution"] == "acme-vae"] == ["disabled"]
+    assert [row["status"] for row in rows if row["distribution"] == "vae-zoo"] == ["ok", "ok", "ok"]
+
+
+def test_no_plugins_on_the_command_line(install, zoo_command):
+    install("bad", BROKEN["raises"][0])
+    assert "Broken plugins: bad of bad 1.0" in zoo_command("list").stderr
+    assert zoo_command("--no-plugins", "list").stderr == ""
+
+
+def test_a_plugins_exception_is_let_through_on_request(install, site):
+    import subprocess
+    import sys
+
+    install("bad", BROKEN["raises"][0])
+    done = subprocess.run(
+        [sys.executable, "-m", "zoo", "list"],
+        env={**__import__("os").environ, "ZOO_DEBUG_PLUGINS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "no licence" in done.stderr

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Independent, Normal, StudentT
+
+import zoo
+from toys import GivenPosterior, LinearGaussian, linear_gaussian_vae
+
+
+@pytest.fixture
+def data():
+    vae = linear_gaussian_vae()
+    torch.manual_seed(1)
+    return vae, vae.decoder.marginal().sample((6,)).view(6, 1, 1, 4)
+
+
+def test_importance_sampling_agrees_with_the_exact_marginal(data):
+    vae, x = data
+    exact = vae.decoder.marginal().log_prob(x.flatten(1)).double()
+    estimates = torch.stack([vae.log_likelihood(x, samples=2000) for _ in range(20)])
+    standard_error = estimates.std(0) / math.sqrt(len(estimates))
+    assert estimates.dtype == torch.float64
+    assert ((estimates.mean(0) - exact).abs() < 4 * standard_error + 1e-3).all()
+    assert (standard_error < 0.01).all()
+
+
+def test_the_bound_rises_from_the_elbo_to_the_marginal(data):
+    vae, x = data
+    exact = vae.decoder.marginal().log_prob(x.flatten(1)).double()
+    bound = {k: torch.stack([vae.log_likelihood(x, samples=k) for _ in range(4000)]).mean(0) for k in (1, 5, 50)}
+    assert (bound[1] < bound[5]).all()
+    assert (bound[5] < bound[50]).all()
+    assert (bound[50] < exact + 0.01).all()
+    trace = vae.trace(zoo.Batch(x), samples=40000)
+    elbo = (trace.log_px - trace.kl).mean(0)
+    torch.testing.assert_close(bound[1], elbo.double(), atol=0.05, rtol=0)
+
+
+def test_chunks_change_nothing_but_the_memory(data):
+    """Averaging log-mean-exp over chunks would be biased; merging with logsumexp is not. 25 samples in chunks of 2."""
+    vae, x = data
+    torch.manual_seed(3)
+    noise = torch.randn(25, 6, 2)
+    draws = iter([])
+
+    class Replayed(Normal):
+        def rsample(self, sample_shape=torch.Size()):
+            return self.loc + self.scale * torch.stack([next(draws) for _ in range(sample_shape[0])])
+
+    base = vae.encoder.q
+    vae.encoder = GivenPosterior(lambda x: Independent(Replayed(base(x).base_dist.loc, base(x).base_dist.scale), 1))
+    found = []
+    for max_draws in (1, 12, 13, 10**6):
+        draws = iter(noise)
+        found.append(vae.log_likelihood(x, samples=25, max_draws=max_draws))
+        assert next(draws, None) is None, "every requested sample was drawn, and no other"
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], atol=1e-9, rtol=0)
+
+
+def test_a_perfect_posterior_gives_the_marginal_with_one_sample():
+    vae = linear_gaussian_vae()
+    vae.encoder = GivenPosterior(vae.decoder.posterior)
+    x = vae.decoder.marginal().sample((3,)).view(3, 1, 1, 4)
+    exact = vae.decoder.marginal().log_prob(x.flatten(1)).double()
+    torch.testing.assert_close(vae.log_likelihood(x, samples=1), exact, atol=1e-4, rtol=0)
+
+
+def test_the_closed_form_kl_agrees_with_quadrature():
+    """KL(N(m, s^2) || N(0, 1)) by the trapezoidal rule on [-15, 15], in float64: exact to rounding."""
+    mean, scale = torch.tensor([[0.7], [-2.0]]), torch.tensor([[0.3], [1.8]])
+    prior = zoo.get("prior", "standard-normal")(latent_shape=(1,))
+    vae = zoo.VAE(
+        GivenPosterior(lambda x: Independent(Normal(mean, scale), 1)), LinearGaussian(torch.ones(4, 1), 1.0), prior
+    )
+    kl = vae.trace(zoo.Batch(torch.rand(2, 1, 1, 4))).kl
+    grid = torch.linspace(-15, 15, 20001, dtype=torch.float64)
+    q = Normal(mean.double(), scale.double())
+    density = q.log_prob(grid).exp()
+    integrand = density * (q.log_prob(grid) - Normal(0.0, 1.0).log_prob(grid))
+    torch.testing.assert_close(kl.double(), torch.trapezoid(integrand, grid), atol=1e-6, rtol=1e-6)
+
+
+def test_without_a_closed_form_the_kl_is_estimated_at_the_draws():
+    torch.manual_seed(0)
+    prior = zoo.get("prior", "standard-normal")(latent_shape=(1,))
+    student = Independent(StudentT(torch.full((1, 1), 5.0)), 1)
+    vae = zoo.VAE(GivenPosterior(lambda x: student), LinearGaussian(torch.ones(4, 1), 1.0), prior)
+    trace = vae.trace(zoo.Batch(torch.rand(1, 1, 1, 4)), samples=200_000)
+    # E_q[log p] = -log sqrt(2 pi) - E[z^2] / 2, and E[z^2] = 5 / 3 for five degrees of freedom
+    exact = -student.entropy().item() + 0.5 * math.log(2 * math.pi) + 5 / 6
+    assert trace.kl.shape == (200_000, 1)
+    assert trace.kl.mean().item() == pytest.approx(exact, abs=0.01)
+
+
+def test_a_joint_draw_and_density_are_taken_from_one_call():
+    class Flow(Normal):
+        calls = 0
+
+        def rsample_and_log_prob(self, shape=torch.Size()):
+            Flow.calls += 1
+            z = self.rsample(shape)
+            return z, Normal.log_prob(self, z).sum(-1)
+
+        def log_prob(self, value):
+            raise AssertionError("inverting the flow is expensive and was not asked for")
+
+    flow = Flow(torch.zeros(1, 2), torch.ones(1, 2))
+    vae = linear_gaussian_vae()
+    vae.encoder = GivenPosterior(lambda x: flow)
+    trace = vae.trace(zoo.Batch(torch.rand(1, 1, 1, 4)), samples=3)
+    assert trace.log_weight.shape == (3, 1)
+    assert Flow.calls == 1
+
+
+def test_real_valued_pixels_under_a_bernoulli_are_no_likelihood():
+    vae = zoo.create_model("mlp-vae", data_shape=(1, 4, 4))
+    with pytest.warns(UserWarning, match="outside the support"):
+        vae.log_likelihood(torch.full((2, 1, 4, 4), 0.5), samples=2)
+    vae.log_likelihood(torch.ones(2, 1, 4, 4), samples=2)
+
+
+def test_an_energy_has_no_likelihood():
+    vae = linear_gaussian_vae()
+
+    class Energy(zoo.Decoder):
+        def forward(self, z, condition=None):
+            p = Independent(Normal(torch.zeros(*z.shape[:-1], 1, 1, 4), 1.0), 3)
+            p.normalized = False
+            return p
+
+    vae.decoder = Energy()
+    with pytest.raises(zoo.ComponentError, match="no normalised density"):
+        vae.log_likelihood(torch.rand(2, 1, 1, 4), samples=2)
+
+
+def test_reconstruction_is_the_mean_image_at_the_posterior_mean():
+    vae = linear_gaussian_vae()
+    x = torch.rand(3, 1, 1, 4)
+    expected = vae.encode(x).mean @ vae.decoder.weight.T
+    torch.testing.assert_close(vae.reconstruct(x).flatten(1), expected)
+
+
+def test_noise_is_normal_and_not_uniform():
+    """Trap 1: the tutorial draws uniform noise. Draws from q = N(2, 3^2) have its moments, and values below 2."""
+    vae = linear_gaussian_vae()
+    vae.encoder = GivenPosterior(lambda x: Independent(Normal(torch.full((1, 2), 2.0), torch.full((1, 2), 3.0)), 1))
+    torch.manual_seed(0)
+    z = vae.trace(zoo.Batch(torch.rand(1, 1, 1, 4)), samples=100_000).z
+    assert z.mean().item() == pytest.approx(2, abs=0.03)
+    assert z.std().item() == pytest.approx(3, abs=0.03)
+    assert ((z - 2) / 3).pow(4).mean().item() == pytest.approx(3, abs=0.1)
