@@ -15,9 +15,17 @@ test: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 	$(BIN)/pytest
 
-# MNIST must lie in $$ZOO_DATA.
-bench: $(VENV)/.installed
-	$(MAKE) -C benchmarks
+# One epoch of the zoo against its peers, on the MNIST in $ZOO_DATA; writes benchmarks/RESULTS.md.
+bench: $(VENV)/.installed benchmarks/.venv
+	$(BIN)/python benchmarks/epoch.py --out benchmarks/RESULTS.md
+
+# pythae is no dependency of the zoo: it gets an environment of its own, which borrows torch from the other.
+benchmarks/.venv: benchmarks/requirements.txt $(VENV)/.installed
+	$(PYTHON) -m venv $@
+	echo "import site; site.addsitedir('$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" \
+		> "$$($@/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
+	PIP_CONSTRAINT=constraints.txt $@/bin/python -m pip install --quiet -r benchmarks/requirements.txt
+	touch $@
 
 # The environment variable takes the place of any constraint that pip is configured with.
 $(VENV)/.installed: pyproject.toml constraints.txt

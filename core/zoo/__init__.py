@@ -23,23 +23,37 @@ from zoo.errors import (
 from zoo.hookspecs import KINDS, Component, hookimpl
 
 if TYPE_CHECKING:
-    from zoo.api import create_loss, create_model, get, list_components, list_models, load, recipe, train
+    from zoo.api import create_loss, create_model, get, list_components, list_models, load, recipe, resume, train
+    from zoo.data.cache import cached_images
     from zoo.data.images import Dataset, Images
     from zoo.interfaces import Decoder, Encoder, Likelihood, Posterior, Prior
     from zoo.loss import Loss, Phase
     from zoo.recipes.build import Choice
     from zoo.recipes.schema import Recipe
     from zoo.run import Run
+    from zoo.training.signals import Interrupted
     from zoo.vae import VAE, Batch, Trace
 
 _HOMES = {
-    "zoo.api": ("create_loss", "create_model", "get", "list_components", "list_models", "load", "recipe", "train"),
+    "zoo.api": (
+        "create_loss",
+        "create_model",
+        "get",
+        "list_components",
+        "list_models",
+        "load",
+        "recipe",
+        "resume",
+        "train",
+    ),
+    "zoo.data.cache": ("cached_images",),
     "zoo.data.images": ("Dataset", "Images"),
     "zoo.interfaces": ("Decoder", "Encoder", "Likelihood", "Posterior", "Prior"),
     "zoo.loss": ("Loss", "Phase"),
     "zoo.recipes.build": ("Choice",),
     "zoo.recipes.schema": ("Recipe",),
     "zoo.run": ("Run",),
+    "zoo.training.signals": ("Interrupted",),
     "zoo.vae": ("VAE", "Batch", "Trace"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -57,6 +71,7 @@ __all__ = [
     "Decoder",
     "Encoder",
     "Images",
+    "Interrupted",
     "Likelihood",
     "Loss",
     "NameConflict",
@@ -72,6 +87,7 @@ __all__ = [
     "UnknownName",
     "UsageError",
     "ZooError",
+    "cached_images",
     "create_loss",
     "create_model",
     "get",
@@ -80,6 +96,7 @@ __all__ = [
     "list_models",
     "load",
     "recipe",
+    "resume",
     "train",
 ]
 

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from zoo.errors import UsageError
+from zoo.errors import RunError, UsageError
 from zoo.evaluation import figures
 from zoo.loss import Loss
-from zoo.modes import seeded
+from zoo.modes import flushed_denormals, seeded
 from zoo.recipes.build import build, validate
-from zoo.recipes.datasets import load_data
+from zoo.recipes.datasets import Loaded, load_data
 from zoo.recipes.library import library
 from zoo.recipes.library import load as load_recipe
 from zoo.recipes.merge import merge, parse_overrides
-from zoo.recipes.schema import Recipe
+from zoo.recipes.schema import Block, Recipe
 from zoo.registry import registry
 from zoo.run import Run
+from zoo.tracking import tracking
+from zoo.training.checkpoint import Checkpoint
+from zoo.training.distributed import Group, local_device
 from zoo.training.dryrun import dry_run
 from zoo.training.history import Epoch
+from zoo.training.signals import Interrupted, StopRequest
 from zoo.training.trainer import Observer, Trainer
 from zoo.vae import VAE
 
@@ -126,67 +131,168 @@ def train(
     seed: int | None = None,
     device: str = "auto",
     out: Path | str = "runs",
+    time_limit: float | None = None,
     registries: Sequence[Path] = (),
     observers: Sequence[Observer] = (),
     **changes: Any,
 ) -> Run:
-    """Train a model and leave a run folder with its recipe, environment, metrics, weights and figures.
+    """Train a model and leave a run folder with its recipe, environment, metrics, weights, checkpoints and figures.
 
     Args:
         model, overrides, registries, changes: as in `recipe`.
-        data: this data set and no other, in place of the recipe's choices.
+        data: this data set and no other; with the parameters that the recipe gives it, if it is among its choices.
         data_dir: where the files of data sets lie; by default ``ZOO_DATA``, else the user's cache folder.
         epochs, seed: in place of the recipe's.
         device: ``auto`` (CUDA where there is one), ``cpu`` or ``cuda``.
         out: the folder of all runs.
+        time_limit: seconds after which the training saves its state and stops.
         observers: who follows the training.
 
     Raises:
         UsageError: a name, a value, the data or the output folder is wrong. Nothing has been trained or written.
         ComponentError: a component misbehaves in the dry run. Nothing has been written.
-        TrainingError: the training could not go on.
+        TrainingError: the training could not go on. Its last checkpoint is there.
+        Interrupted: it was stopped by a signal or the time limit. Its state is saved; see `resume`.
     """
     shorthands = {"epochs": epochs, "seed": seed}
     changes = merge(changes, {"train": {key: value for key, value in shorthands.items() if value is not None}})
-    checked = recipe(
-        model, overrides, registries=registries, **(changes if data is None else {**changes, "data": data})
-    )
-    target = resolve_device(device)
-    loaded = load_data(checked.data, None if data_dir is None else Path(data_dir))
-    dataset = loaded.dataset
-    log.info(
-        "%s on %s: %d training and %d test images of %s, on %s, seed %d",
-        *(checked.name, loaded.block.use, len(dataset.train), len(dataset.test)),
-        *("x".join(map(str, dataset.shape)), target, checked.train.seed),
-    )
+    checked = recipe(model, overrides, registries=registries, **changes)
+    if data is not None:
+        # The recipe may say how it wants this one.
+        block = next((block for block in checked.data if block.use == data), Block(use=data))
+        checked = recipe(checked, data=[block.model_dump()])
 
-    with seeded(checked.train.seed, target):
-        vae, loss = build(checked, dataset.shape)
-        recorder = _Recorder()
-        trainer = Trainer(checked, vae, loss, dataset, target, [recorder, *observers])
-        dry_run(checked, vae, loss, trainer.train[torch.arange(min(2, len(dataset.train)), device=target)])
-        run = recorder.run = Run.create(Path(out), checked, loaded, target)
-        history = trainer.fit()
-
-    run.save(vae)
-    images = trainer.test[torch.arange(min(2 * figures.COLUMNS, len(dataset.test)), device=target)]
-    title = f"{checked.name} on {loaded.block.use}"
-    figures.save(figures.curves(history, title), run.figures / "curves.png")
-    figures.save(figures.reconstructions(vae, images.x, f"{title}: test images"), run.figures / "reconstructions.png")
-    figures.save(figures.samples(vae, 64, f"{title}: samples from the prior"), run.figures / "samples.png")
-    return run
+    with _processes(device) as (group, target):
+        loaded = load_data(checked.data, None if data_dir is None else Path(data_dir))
+        training = _Training(checked, loaded, target, group, time_limit)
+        run = group.lead(lambda: Run.create(Path(out), checked, loaded, target))
+        return training.into(run, observers)
 
 
-def load(run: str | Path | Run) -> VAE:
+def resume(
+    run: str | Path | Run,
+    *,
+    data_dir: Path | str | None = None,
+    device: str = "auto",
+    time_limit: float | None = None,
+    observers: Sequence[Observer] = (),
+) -> Run:
+    """Go on with a training that was stopped, from its newest valid checkpoint, to the very bits of one that was not.
+
+    Args:
+        run: the folder.
+        data_dir, device, time_limit, observers: as in `train`.
+
+    Raises:
+        RunError: there is no such run, it holds no valid checkpoint, or the data are not the same any more.
+    """
+    run = run if isinstance(run, Run) else Run.open(run)
+    with _processes(device) as (group, target):
+        loaded = load_data(run.recipe.data, None if data_dir is None else Path(data_dir))
+        if loaded.dataset.sha256() != run.environment["data"]["sha256"]:
+            raise RunError(f"The data are not those that {run.path} was trained on: their digests differ.")
+        checkpoint = group.lead(run.checkpoints.newest)
+        if checkpoint is None:
+            raise RunError(f"{run.path} holds no valid checkpoint to go on from.")
+        training = _Training(run.recipe, loaded, target, group, time_limit)
+        training.restore(checkpoint)
+        return training.into(run, observers)
+
+
+def unfinished(model: str, out: Path | str = "runs") -> Run | None:
+    """The newest run of a model that was stopped before its end and can be resumed."""
+    for folder in sorted((Path(out) / model).glob("*/recipe.yaml"), reverse=True):
+        run = Run(folder.parent)
+        if not run.finished and next(iter(run.checkpoints), None) is not None:
+            return run
+    return None
+
+
+class _Training:
+    """A training that is ready for its first step: everything is checked, nothing is written."""
+
+    def __init__(
+        self, recipe: Recipe, loaded: Loaded, device: torch.device, group: Group, time_limit: float | None
+    ) -> None:
+        self.recipe = recipe
+        self.loaded = loaded
+        dataset = loaded.dataset
+        if group.leads:
+            log.info(
+                "%s on %s: %d training and %d test images of %s, on %s, seed %d",
+                *(recipe.name, loaded.block.use, len(dataset.train), len(dataset.test)),
+                *("x".join(map(str, dataset.shape)), device, recipe.train.seed),
+            )
+        with flushed_denormals(), seeded(recipe.train.seed, device):
+            vae, loss = build(recipe, dataset.shape)
+            self.trainer = Trainer(recipe, vae, loss, dataset, device, stop=StopRequest(time_limit), group=group)
+            first = torch.arange(min(2, len(dataset.train)), device=device)
+            dry_run(recipe, vae, loss, self.trainer.train[first])
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Take up the state of a checkpoint."""
+        state = checkpoint.state()
+        if state["processes"] != self.trainer.group.size:
+            log.warning(
+                "The run was trained by %d processes and goes on with %d: the result will not be equal bit by bit.",
+                *(state["processes"], self.trainer.group.size),
+            )
+        self.trainer.load_state_dict(checkpoint.weights(), state)
+
+    def into(self, run: Run, observers: Sequence[Observer]) -> Run:
+        """Train, and leave the result in the run folder."""
+        trainer = self.trainer
+        trainer.checkpoints = run.checkpoints
+        with flushed_denormals(), seeded(self.recipe.train.seed, trainer.device):
+            try:
+                if not trainer.group.leads:
+                    trainer.fit()
+                    return run
+                run.rewind(trainer.history)
+                with tracking(run) as tracker:
+                    trainer.observers = [tracker, *observers]
+                    history = trainer.fit()
+                    run.finish()
+                    self._draw(run, history)
+            except Interrupted as interrupted:
+                interrupted.run = run.path
+                raise
+        return run
+
+    def _draw(self, run: Run, history: Sequence[Epoch]) -> None:
+        test, vae = self.trainer.test, self.trainer.tested
+        images = test[torch.arange(min(2 * figures.COLUMNS, len(test.pixels)), device=test.device)]
+        title = f"{self.recipe.name} on {self.loaded.block.use}"
+        for name, figure in (
+            ("curves", figures.curves(history, title)),
+            ("reconstructions", figures.reconstructions(vae, images.x, f"{title}: test images")),
+            ("samples", figures.samples(vae, 64, f"{title}: samples from the prior")),
+        ):
+            figures.save(figure, run.figures / f"{name}.png")
+
+
+@contextlib.contextmanager
+def _processes(device: str) -> Iterator[tuple[Group, torch.device]]:
+    """The processes that train together, and the device of this one."""
+    target = local_device(resolve_device(device))
+    group = Group.join(target)
+    try:
+        yield group, target
+    finally:
+        group.leave()
+
+
+def load(run: str | Path | Run, which: Literal["best", "last"] = "best") -> VAE:
     """The trained model of a run, in evaluation mode, from its folder alone.
 
     Args:
         run: the folder, or one such as ``runs/mlp-vae`` whose newest finished run is meant.
+        which: of the best epoch by the term ``train.select``, or as it was last saved.
 
     Raises:
         RunError: there is no run, or its weights are absent or damaged.
     """
-    return (run if isinstance(run, Run) else Run.open(run)).load()
+    return (run if isinstance(run, Run) else Run.open(run)).load(which)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -204,18 +310,3 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UsageError("There is no CUDA device here (torch.cuda.is_available() is false). Write --device cpu.")
     return device
-
-
-class _Recorder:
-    """Writes each epoch into the run folder as it ends."""
-
-    run: Run
-
-    def training_started(self, epochs: int, steps_per_epoch: int) -> None: ...
-
-    def step_ended(self, step: int) -> None: ...
-
-    def epoch_ended(self, epoch: Epoch) -> None:
-        self.run.append(epoch)
-
-    def training_ended(self) -> None: ...

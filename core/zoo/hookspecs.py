@@ -12,6 +12,9 @@ import pluggy
 if TYPE_CHECKING:
     import click
 
+    from zoo.run import Run
+    from zoo.training.history import Epoch
+
 hookspec = pluggy.HookspecMarker("zoo")
 hookimpl = pluggy.HookimplMarker("zoo")
 
@@ -74,5 +77,41 @@ class HookSpecs:
                 @cli.command()
                 def hello():
                     click.echo("hello")
+        """
+        raise NotImplementedError
+
+    @hookspec
+    def zoo_run_started(self, run: Run) -> None:
+        """A training starts or is resumed; `run` has the recipe and the environment. For trackers.
+
+        .. code-block:: python
+
+            @zoo.hookimpl
+            def zoo_run_started(run):
+                print(run.path, run.recipe.train.batch_size)
+        """
+        raise NotImplementedError
+
+    @hookspec
+    def zoo_epoch_ended(self, run: Run, epoch: Epoch) -> None:
+        """An epoch is over; `epoch` has its terms. A tracker that raises is reported and does not end the training.
+
+        .. code-block:: python
+
+            @zoo.hookimpl
+            def zoo_epoch_ended(run, epoch):
+                print(epoch.epoch, epoch.test["loss"])
+        """
+        raise NotImplementedError
+
+    @hookspec
+    def zoo_run_ended(self, run: Run, finished: bool) -> None:
+        """A training is over: `finished`, or stopped or failed on the way.
+
+        .. code-block:: python
+
+            @zoo.hookimpl
+            def zoo_run_ended(run, finished):
+                print(run.path, "is done" if finished else "can be resumed")
         """
         raise NotImplementedError

@@ -2,7 +2,8 @@
 
 Each part is an `nn.Module` whose ``forward`` returns a `torch.distributions.Distribution`. Shapes, everywhere:
 ``x`` is (N, C, H, W) with values in [0, 1]; ``z`` is (K..., N, *latent_shape), where K... are any number of sample
-dimensions; a log-density sums over its event and keeps (K..., N), in nats.
+dimensions; a log-density sums over its event and keeps (K..., N), in nats. In mixed precision a head gets bfloat16 and
+takes it to float32 first: densities are never worked out in less.
 """
 
 from __future__ import annotations

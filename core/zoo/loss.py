@@ -21,11 +21,13 @@ class Phase:
         name: for logs and messages.
         parameters: what the trainer passes to ``backward(inputs=...)`` and to this phase's optimiser.
         objective: from model and batch to named scalars, ``loss`` among them.
+        every: this phase takes a step in every so many training steps, beginning with the first.
     """
 
     name: str
     parameters: Sequence[nn.Parameter]
     objective: Callable[[VAE, Batch], Terms]
+    every: int = 1
 
 
 class Loss(nn.Module, ABC):

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -25,9 +25,11 @@ from zoo.recipes.datasets import Loaded, load_data
 from zoo.recipes.schema import Recipe
 from zoo.recipes.source import read_models, write_models
 from zoo.registry import registry
+from zoo.training.checkpoint import WEIGHTS, Checkpoints, save_weights
 from zoo.training.history import Epoch
 from zoo.vae import VAE
 
+METRICS = "metrics.jsonl"
 PACKAGES = ("vae-zoo", "torch", "torchvision", "numpy", "pluggy", "pydantic", "safetensors", "scikit-learn")
 
 
@@ -35,7 +37,7 @@ class Run:
     """A run folder. `path` is its place; the rest is read from its files.
 
     The folder holds ``recipe.yaml``, ``environment.json``, ``metrics.jsonl`` (a line for each epoch),
-    ``model.safetensors`` and ``figures/``.
+    ``model.safetensors``, ``checkpoints/`` and ``figures/``.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,6 +54,8 @@ class Run:
             RunError: the folder cannot be made or written.
         """
         parent = root / recipe.name
+        if parent.is_symlink():
+            raise RunError(f"{parent} is a link to {parent.readlink()}; runs are not written through links.")
         stamp = datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
         try:
             parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +81,7 @@ class Run:
         folder = Path(path)
         if (folder / "recipe.yaml").is_file():
             return cls(folder)
-        inside = sorted(f.parent for f in folder.glob("*/model.safetensors")) if folder.is_dir() else []
+        inside = sorted(f.parent for f in folder.glob(f"*/{WEIGHTS}")) if folder.is_dir() else []
         if not inside:
             what = "holds no finished run" if folder.is_dir() else "is no folder"
             raise RunError(f"{folder} {what}. A run is a folder such as runs/mlp-vae/2026-01-31T12-00-00.")
@@ -109,44 +113,62 @@ class Run:
         """The folder of the figures."""
         return self.path / "figures"
 
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """The saved states of the training."""
+        return Checkpoints(self.path / "checkpoints", self.recipe.train.checkpoint.keep)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training came to its end."""
+        return (self.path / WEIGHTS).exists()
+
     def append(self, epoch: Epoch) -> None:
         """Add an epoch to ``metrics.jsonl``."""
-        with (self.path / "metrics.jsonl").open("a") as file:
+        with (self.path / METRICS).open("a") as file:
             file.write(json.dumps(asdict(epoch)) + "\n")
+
+    def rewind(self, history: list[Epoch]) -> None:
+        """Make ``metrics.jsonl`` hold these epochs: those after the checkpoint that is resumed are trained again."""
+        (self.path / METRICS).write_text("".join(json.dumps(asdict(epoch)) + "\n" for epoch in history))
 
     def epochs(self) -> list[Epoch]:
         """The epochs of ``metrics.jsonl``."""
         try:
-            lines = (self.path / "metrics.jsonl").read_text().splitlines()
+            lines = (self.path / METRICS).read_text().splitlines()
         except OSError as error:
             raise RunError(f"{self.path} has no metrics: {error.strerror}") from error
         return [Epoch(**json.loads(line)) for line in lines]
 
-    def save(self, vae: VAE) -> None:
-        """Write the weights."""
-        from safetensors.torch import save_file
+    def finish(self) -> None:
+        """Put the best weights into ``model.safetensors``: now the run is finished."""
+        save_weights(self._weights("best"), self.path / WEIGHTS, model=self.recipe.name)
 
-        weights = {name: value.detach().cpu().contiguous() for name, value in vae.state_dict().items()}
-        save_file(weights, self.path / "model.safetensors", metadata={"format": "pt", "model": self.recipe.name})
-
-    def load(self) -> VAE:
+    def load(self, which: Literal["best", "last"] = "best") -> VAE:
         """The trained model, in evaluation mode on the CPU.
 
+        Args:
+            which: of the best epoch by the term ``train.select``, or as it was last saved.
+
         Raises:
-            RunError: its weights are absent, damaged, or of another model.
+            RunError: there are no weights, or they are damaged or of another model.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        file = self.path / "model.safetensors"
         vae, _ = build(self.recipe, self.data_shape)
+        file = self.path / WEIGHTS
         try:
-            vae.load_state_dict(load_file(file))
-        except FileNotFoundError as error:
-            raise RunError(f"{file} does not exist: this run did not come to its end.") from error
+            vae.load_state_dict(load_file(file) if which == "best" and self.finished else self._weights(which))
         except (OSError, SafetensorError, RuntimeError) as error:
             raise RunError(f"{file} cannot be loaded: {error}") from error
         return vae.eval()
+
+    def _weights(self, which: Literal["best", "last"]) -> dict[str, Tensor]:
+        checkpoint = self.checkpoints.best() if which == "best" else self.checkpoints.newest()
+        if checkpoint is None:
+            raise RunError(f"{self.path} holds no weights: it was stopped before it saved any.")
+        return checkpoint.weights()
 
     def test_images(self, n: int, root: Path | None = None) -> Tensor:
         """The first `n` test images, (n, C, H, W), as the model met them; binarisation is drawn with the run's seed.
@@ -173,7 +195,7 @@ class Run:
             "data": self.environment["data"]["name"],
             "epochs": len(epochs),
             "seconds": round(sum(epoch.seconds for epoch in epochs), 3),
-            "train": epochs[-1].train,
+            "train": {name: value for name, value in epochs[-1].train.items() if name in epochs[-1].test},
             "test": epochs[-1].test,
         }
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import torch
+from pydantic import PositiveInt
 
 from zoo import Dataset, Images
 
 
-def digits() -> Dataset:
+def digits(repeat: PositiveInt = 1) -> Dataset:
     """1797 handwritten digits, 8x8 grey, in 17 levels (UCI, Optical Recognition of Handwritten Digits).
 
     Every fifth image is a test image: 1438 to train on and 359 to test on, the same ones everywhere.
+
+    Args:
+        repeat: how often an epoch goes through the training images. A recipe made for MNIST takes 469 steps in an
+            epoch and would take 12 here.
     """
     from sklearn.datasets import load_digits
 
@@ -19,4 +24,7 @@ def digits() -> Dataset:
     pixels = (levels * (255 / 16)).round().to(torch.uint8)
     targets = torch.from_numpy(labels).to(torch.int64)
     test = torch.arange(len(pixels)) % 5 == 4
-    return Dataset(train=Images(pixels[~test], targets[~test]), test=Images(pixels[test], targets[test]))
+    return Dataset(
+        train=Images(pixels[~test].repeat(repeat, 1, 1, 1), targets[~test].repeat(repeat)),
+        test=Images(pixels[test], targets[test]),
+    )

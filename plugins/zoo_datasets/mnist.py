@@ -1,16 +1,19 @@
-"""The MNIST family: torchvision fetches and reads the files; here they are checked before anybody trusts them."""
+"""The MNIST family: torchvision fetches the files; here they are checked before anybody trusts them, and read."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
 import math
 import socket
 import struct
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+
+import torch
+from torch import Tensor
 
 from zoo import DataError, Dataset, DataUnavailable, Images
 
@@ -50,23 +53,24 @@ def kmnist(root: Path, download: bool = True) -> Dataset:
 
 
 def _load(name: str, root: Path, download: bool, digests: Mapping[str, str | None]) -> Dataset:
-    import torchvision
-
-    reader = getattr(torchvision.datasets, name)
     folder = root / name / "raw"
     absent = [file for file in digests if not (folder / file).exists()]
+    # Before any download: data that are damaged must not pass for data that cannot be had.
+    parts = {file: _read(folder / file, md5) for file, md5 in digests.items() if file not in absent}
     if absent and not download:
         raise DataUnavailable(f"{', '.join(absent)} not in {folder}, and `download` is off.")
     if absent:
+        import torchvision
+
         with _fetching(name, folder):
-            reader(root, train=True, download=True)
-    for file, md5 in digests.items():
-        _check(folder / file, md5)
-    return Dataset(train=_split(reader(root, train=True)), test=_split(reader(root, train=False)))
+            getattr(torchvision.datasets, name)(root, download=True)
+        parts.update({file: _read(folder / file, digests[file]) for file in absent})
+    train_images, train_labels, test_images, test_labels = (parts[file] for file in digests)
+    return Dataset(train=_split(train_images, train_labels), test=_split(test_images, test_labels))
 
 
-def _split(part: Any) -> Images:
-    return Images(part.data.unsqueeze(1), part.targets)
+def _split(images: Tensor, labels: Tensor) -> Images:
+    return Images(images.unsqueeze(1), labels.to(torch.int64))
 
 
 @contextlib.contextmanager
@@ -77,15 +81,15 @@ def _fetching(name: str, folder: Path) -> Iterator[None]:
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
-    except (OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[-1]
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise DataUnavailable(f"It is not in {folder} and could not be fetched ({reason}).") from error
     finally:
         socket.setdefaulttimeout(timeout)
 
 
-def _check(file: Path, md5: str | None) -> None:
-    """Compare an IDX file with its own header, and with its digest where that is known."""
+def _read(file: Path, md5: str | None) -> Tensor:
+    """The bytes of an IDX file, compared with its own header, and with its digest where that is known."""
     content = file.read_bytes()
     advice = "Delete it, and it is fetched again."
     dimensions = int(file.name.rpartition("idx")[2][0])
@@ -94,8 +98,10 @@ def _check(file: Path, md5: str | None) -> None:
         raise DataError(
             f"{file} is no IDX file of bytes in {dimensions} dimensions: its first bytes are wrong. {advice}"
         )
-    expected = header + math.prod(struct.unpack(f">{dimensions}I", content[4:header]))
+    sizes = struct.unpack(f">{dimensions}I", content[4:header])
+    expected = header + math.prod(sizes)
     if len(content) != expected:
         raise DataError(f"{file} has {len(content)} bytes where its header announces {expected}: truncated? {advice}")
     if md5 is not None and (found := hashlib.md5(content, usedforsecurity=False).hexdigest()) != md5:
         raise DataError(f"{file} is damaged: its MD5 is {found}, not {md5}. {advice}")
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)[header:].view(sizes)

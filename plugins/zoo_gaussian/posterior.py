@@ -23,6 +23,9 @@ class DiagonalGaussian(Posterior):
 
     def forward(self, features: Tensor) -> Distribution:
         """Features (N, features) to a Gaussian with event shape (latent_dim,)."""
-        mean, log_variance = self.linear(features).chunk(2, dim=-1)
+        parameters = self.linear(features)
+        # A density is worked out in float32 at least, whatever precision the products ran in.
+        parameters = parameters.to(torch.promote_types(parameters.dtype, torch.float32))
+        mean, log_variance = parameters.chunk(2, dim=-1)
         scale = torch.exp(log_variance / 2)
         return Independent(Normal(mean, scale, validate_args=False), 1, validate_args=False)

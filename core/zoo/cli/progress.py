@@ -23,7 +23,7 @@ def progress() -> Observer:
 class EpochLines:
     """One line for each epoch."""
 
-    def training_started(self, epochs: int, steps_per_epoch: int) -> None:
+    def training_started(self, epochs: int, steps_per_epoch: int, step: int) -> None:
         """Note how many there will be."""
         self.epochs = epochs
 
@@ -41,12 +41,12 @@ class EpochLines:
 class ProgressBar(EpochLines):
     """A bar for the epoch under way, below the lines of those that are done."""
 
-    def training_started(self, epochs: int, steps_per_epoch: int) -> None:
+    def training_started(self, epochs: int, steps_per_epoch: int, step: int) -> None:
         """Draw the bar."""
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        super().training_started(epochs, steps_per_epoch)
+        super().training_started(epochs, steps_per_epoch, step)
         self.steps_per_epoch = steps_per_epoch
         self.bar = Progress(
             TextColumn("{task.description}"),
@@ -57,7 +57,7 @@ class ProgressBar(EpochLines):
             console=Console(stderr=True),
             transient=True,
         )
-        self.task = self.bar.add_task(f"epoch 1/{epochs}", total=steps_per_epoch)
+        self.task = self.bar.add_task(f"epoch {step // steps_per_epoch + 1}/{epochs}", total=steps_per_epoch)
         self.drawn = time.monotonic()
         self.bar.start()
 

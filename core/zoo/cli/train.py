@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,9 +15,25 @@ from zoo.cli.catalogue import as_json, registries
 from zoo.cli.output import print_json
 from zoo.cli.progress import progress
 
+if TYPE_CHECKING:
+    from zoo.run import Run
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]
+    """A length of time, in seconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read ``90s``, ``30m`` or ``2h``; a number alone counts seconds."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value))
+        if match is None:
+            self.fail(f"{value!r} is no length of time such as 90s, 30m or 2h.", param, ctx)
+        return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
 
 @click.command()
-@click.argument("model")
+@click.argument("model", required=False)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--data", help="Train on this data set and no other.")
 @click.option(
@@ -25,10 +45,14 @@ from zoo.cli.progress import progress
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="The folder of all runs."
 )
+@click.option(
+    "--resume", metavar="RUN|auto", help="Go on with this run; auto: with the newest unfinished one of MODEL."
+)
+@click.option("--time-limit", type=Duration(), help="Save and stop after so long, such as 90s, 30m or 2h.")
 @registries
 @as_json
 def train(
-    model: str,
+    model: str | None,
     overrides: tuple[str, ...],
     data: str | None,
     data_dir: Path | None,
@@ -36,31 +60,71 @@ def train(
     seed: int | None,
     device: str,
     out: Path,
+    resume: str | None,
+    time_limit: float | None,
     registries: tuple[Path, ...],
     as_json: bool,
 ) -> None:
     """Train MODEL, a name or a recipe file, and leave a run folder.
 
+    Ctrl-C finishes the step under way, saves, and prints the command that goes on.
+
     \b
     zoo train mlp-vae
     zoo train mlp-vae latent_dim=2 encoder.hidden=[512,256] loss=mse
     zoo train mlp-vae --data digits --epochs 50
+    zoo train --resume runs/mlp-vae/2026-01-31T12-00-00
+    torchrun --nproc-per-node 2 -m zoo train conv-vae
     """
-    log_to_stderr()
     import zoo
 
-    run = zoo.train(
-        model,
-        overrides,
-        data=data,
-        data_dir=data_dir,
-        epochs=epochs,
-        seed=seed,
-        device=device,
-        out=out,
-        registries=registries,
-        observers=[progress()],
-    )
+    leads = os.environ.get("RANK", "0") == "0"
+    log_to_stderr(logging.INFO if leads else logging.ERROR)
+    common: dict[str, Any] = {
+        "data_dir": data_dir,
+        "device": device,
+        "time_limit": time_limit,
+        "observers": [progress()] if leads else [],
+    }
+    run = None
+    if resume is not None:
+        if overrides or registries or data is not None or epochs is not None or seed is not None:
+            raise click.UsageError("--resume goes on with the recipe of the run: leave out what would change it.")
+        run = _to_resume(resume, model, out)
+    try:
+        if run is not None:
+            run = zoo.resume(run, **common)
+        elif model is None:
+            raise click.UsageError("Missing argument 'MODEL'.")
+        else:
+            run = zoo.train(
+                model, overrides, data=data, epochs=epochs, seed=seed, out=out, registries=registries, **common
+            )
+    except zoo.Interrupted as interrupted:
+        if leads:
+            click.echo(
+                f"{interrupted} The state is saved. To go on:\n\n  zoo train --resume {interrupted.run}", err=True
+            )
+        sys.exit(interrupted.exit_code)
+    if leads:
+        _report(run, as_json)
+
+
+def _to_resume(wanted: str, model: str | None, out: Path) -> Run | None:
+    import zoo
+    from zoo.api import unfinished
+
+    if wanted != "auto":
+        return zoo.Run.open(wanted)
+    if model is None:
+        raise click.UsageError("--resume auto needs a MODEL to look for.")
+    found = unfinished(model, out)
+    if found is None:
+        click.echo(f"There is no unfinished run of {model} in {out}: a new one starts.", err=True)
+    return found
+
+
+def _report(run: Run, as_json: bool) -> None:
     result = run.result()
     if as_json:
         print_json(result)
@@ -72,12 +136,12 @@ def train(
     click.echo(f"figures  {', '.join(sorted(file.name for file in run.figures.iterdir()))}")
 
 
-def log_to_stderr() -> None:
+def log_to_stderr(level: int) -> None:
     """Let what the library logs reach the user, as plain lines on stderr."""
     log = logging.getLogger("zoo")
     if not any(isinstance(handler, _ToStderr) for handler in log.handlers):
         log.addHandler(_ToStderr())
-    log.setLevel(logging.INFO)
+    log.setLevel(level)
 
 
 class _ToStderr(logging.Handler):

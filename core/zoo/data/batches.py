@@ -1,4 +1,4 @@
-"""Batches of resident images: gathered on the device, in an order that is a function of (seed, epoch) alone."""
+"""Batches of images: gathered where the images lie, in an order that is a function of (seed, epoch) alone."""
 
 from __future__ import annotations
 
@@ -8,22 +8,39 @@ import torch
 from torch import Tensor
 
 from zoo.data.images import Images
+from zoo.modes import mix
 from zoo.vae import Batch
+
+# The stream of random numbers that the order of the data is drawn from.
+ORDER = 1
 
 
 class Batches:
-    """The images of a split on a device, as batches of floats in [0, 1].
+    """The images of a split, as batches of floats in [0, 1] on a device.
 
     Args:
-        images: the split; moved to `device` once, as uint8.
+        images: the split.
         batch_size: images in a batch; the last one of an epoch may hold fewer.
         binarize: ``none``, ``threshold`` (at one half) or ``dynamic`` (a new draw each time, from torch's generator).
         device: where the batches are wanted.
+        resident: whether the images move to `device` once, as uint8; if not, they stay where they are and each batch
+            moves. By default they move if they take at most half of the device's free memory. For the CPU nothing
+            moves: images mapped from a file stay mapped.
     """
 
-    def __init__(self, images: Images, batch_size: int, binarize: str = "none", device: torch.device | str = "cpu"):
-        self.pixels = images.pixels.to(device)
-        self.labels = None if images.labels is None else images.labels.to(device)
+    def __init__(
+        self,
+        images: Images,
+        batch_size: int,
+        binarize: str = "none",
+        device: torch.device | str = "cpu",
+        resident: bool | None = None,
+    ) -> None:
+        self.device = torch.device(device)
+        self.resident = _fits(images.pixels, self.device) if resident is None else resident
+        home = self.device if self.resident else images.pixels.device
+        self.pixels = images.pixels.to(home)
+        self.labels = None if images.labels is None else images.labels.to(home)
         self.batch_size = batch_size
         self.binarize = binarize
 
@@ -31,18 +48,14 @@ class Batches:
         """Batches in an epoch."""
         return -(-len(self.pixels) // self.batch_size)
 
-    def sizes(self) -> Tensor:
-        """The number of images in each batch of an epoch, float64."""
-        sizes = torch.full((len(self),), self.batch_size, dtype=torch.float64)
-        sizes[-1] = len(self.pixels) - self.batch_size * (len(self) - 1)
-        return sizes
+    def order(self, seed: int, epoch: int) -> Tensor:
+        """The order of an epoch, int64 (N,). Drawn on the CPU, so that it is the same on every device."""
+        generator = torch.Generator().manual_seed(mix(seed, ORDER, epoch))
+        return torch.randperm(len(self.pixels), generator=generator).to(self.pixels.device)
 
-    def shuffled(self, seed: int, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch. The order is drawn on the CPU, so that it is the same on every device."""
-        generator = torch.Generator().manual_seed(_mix(seed, epoch))
-        order = torch.randperm(len(self.pixels), generator=generator).to(self.pixels.device)
-        for start in range(0, len(order), self.batch_size):
-            yield self[order[start : start + self.batch_size]]
+    def shuffled(self, seed: int, epoch: int, start: int = 0) -> Iterator[Tensor]:
+        """The indices of each batch of an epoch, from batch `start` on."""
+        yield from torch.split(self.order(seed, epoch), self.batch_size)[start:]
 
     def in_order(self) -> Iterator[Batch]:
         """The batches in the order of the data."""
@@ -50,15 +63,23 @@ class Batches:
             yield self[torch.arange(start, min(start + self.batch_size, len(self.pixels)), device=self.pixels.device)]
 
     def __getitem__(self, index: Tensor) -> Batch:
-        """The images at `index`, a tensor of int64 on the device."""
-        x = self.pixels.index_select(0, index) / 255.0
+        """The images at `index`, a tensor of int64; where the images lie, if that is not to cost a copy."""
+        index = index.to(self.pixels.device)
+        x = self._moved(self.pixels.index_select(0, index)) * (1 / 255)
         if self.binarize == "threshold":
             x = (x >= 0.5).to(x.dtype)
         elif self.binarize == "dynamic":
             x = torch.bernoulli(x)
-        return Batch(x, None if self.labels is None else self.labels.index_select(0, index))
+        return Batch(x, None if self.labels is None else self._moved(self.labels.index_select(0, index)))
+
+    def _moved(self, gathered: Tensor) -> Tensor:
+        if self.resident:
+            return gathered
+        if self.device.type == "cuda":
+            gathered = gathered.pin_memory()  # without it the copy would wait for the steps before it
+        return gathered.to(self.device, non_blocking=True)
 
 
-def _mix(seed: int, epoch: int) -> int:
-    """One 63-bit seed out of two numbers, so that (0, 1) and (1, 0) give different orders."""
-    return (seed * 0x9E3779B97F4A7C15 + epoch * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) % 2**63
+def _fits(pixels: Tensor, device: torch.device) -> bool:
+    """Whether half of the device's free memory is enough for the pixels."""
+    return device.type != "cuda" or pixels.nbytes <= torch.cuda.mem_get_info(device)[0] / 2

@@ -26,7 +26,7 @@ TRAIN_COLOR, TEST_COLOR = "#4c78a8", "#e45756"
 
 def save(figure: Figure, path: Path) -> Path:
     """Write a figure as PNG."""
-    figure.savefig(path, dpi=DPI)
+    figure.savefig(path, dpi=DPI, bbox_inches="tight", pad_inches=0.12)
     return path
 
 
@@ -72,7 +72,7 @@ def reconstructions(vae: VAE, x: Tensor, title: str) -> Figure:
     for position, (originals, images) in enumerate(rows):
         axes = figure.add_subplot(len(rows), 1, position + 1)
         _show(axes, torch.cat([originals, images]), len(originals))
-        height = x.shape[-2] + 2
+        height = x.shape[-2] + _gap(x)
         axes.set_yticks([height * 0.5, height * 1.5], ["input", "reconstruction"], fontsize=9)
         axes.tick_params(length=0)
     figure.suptitle(title)
@@ -103,10 +103,15 @@ def decoded(vae: VAE, z: Tensor, title: str) -> Figure:
     figure = _figure(max(1.35 * columns, 3.0), 1.65 * rows + 0.45)
     for position, (image, point) in enumerate(zip(images, z.tolist(), strict=True)):
         axes = figure.add_subplot(rows, columns, position + 1)
-        _show(axes, image.unsqueeze(0), 1, padding=0)
+        _show(axes, image.unsqueeze(0), 1)
         axes.set_title(_coordinates(point), fontsize=9)
     figure.suptitle(title)
     return figure
+
+
+def _gap(images: Tensor) -> int:
+    """Pixels between images in a grid."""
+    return max(1, images.shape[-2] // 14)
 
 
 def _coordinates(point: list[float]) -> str:
@@ -121,9 +126,10 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _show(axes: Axes, images: Tensor, columns: int, padding: int = 2) -> None:
+def _show(axes: Axes, images: Tensor, columns: int) -> None:
     from torchvision.utils import make_grid
 
+    padding = _gap(images) if len(images) > 1 else 0
     grid = make_grid(images.clamp(0, 1).cpu(), nrow=columns, padding=padding, pad_value=1.0)
     axes.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest")
     axes.set_xticks([])

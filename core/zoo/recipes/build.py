@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from zoo.errors import ComponentError, Problem, RecipeError, ZooError
+from zoo.hookspecs import KINDS
 from zoo.loss import Loss
 from zoo.modes import evaluating
-from zoo.recipes.optimizers import optimizer_class
+from zoo.recipes.optim import find_optim
 from zoo.recipes.schema import Block, Recipe, check
 from zoo.recipes.signatures import INJECTED, INTERFACES, signature_of
 from zoo.recipes.source import Raw
@@ -44,8 +45,8 @@ class Choice:
 
 
 def find(kind: str, name: str) -> Callable[..., Any]:
-    """What makes a component. Optimisers are torch's, all else is in the registry."""
-    target: Callable[..., Any] = optimizer_class(name) if kind == "optimizer" else registry().get(kind, name)
+    """What makes a component: optimisers and schedules are torch's, all else is in the registry."""
+    target: Callable[..., Any] = registry().get(kind, name) if kind in KINDS else find_optim(kind, name)
     return target
 
 
@@ -138,7 +139,8 @@ def validate(name: str, raw: Raw) -> Recipe:
         problems += _check_inside("dataset", value, "data")
     training = raw.get("train")
     if isinstance(training, dict):
-        problems += _check_inside("optimizer", training.get("optimizer"), "train.optimizer")
+        for kind in ("optimizer", "schedule"):
+            problems += _check_inside(kind, training.get(kind), f"train.{kind}")
     if problems:
         raise RecipeError(f"The recipe {name!r} is not valid:", problems)
     assert isinstance(recipe, Recipe)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from zoo.errors import Problem, did_you_mean
 from zoo.recipes.source import Raw
@@ -42,19 +42,57 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+class Checkpointing(Section):
+    """When the state of a training is saved. Whatever comes first; it is saved at the end and on a signal anyway.
+
+    Attributes:
+        epochs, steps, minutes: save after so many.
+        keep: how many of the newest to keep, besides the best one.
+    """
+
+    epochs: PositiveInt | None = 1
+    steps: PositiveInt | None = None
+    minutes: PositiveFloat | None = None
+    keep: PositiveInt = 2
+
+
 class Training(Section):
     """How a model is trained.
 
     Attributes:
         epochs: passes over the training set.
-        batch_size: images in one step.
+        steps: end after so many steps, in the middle of an epoch if need be.
+        batch_size: images in one step, over all processes.
+        accumulate: parts in which a batch is worked through, to save memory; the gradient is that of the whole batch.
         optimizer: an optimiser of `torch.optim`, by its name in lower case, and its arguments.
+        schedule: a schedule of `torch.optim.lr_scheduler`, such as ``{use: cosine-annealing, T_max: 5}``.
+        schedule_unit: what the schedule counts.
+        warmup_steps: steps over which the learning rate rises linearly to its value.
+        clip: the greatest norm of a phase's gradient; a longer one is scaled down.
+        average: decay of an exponential moving average of the weights, which is then what is tested and saved.
+        precision: ``bfloat16`` lets matrix products run in it; losses stay in float32.
+        deterministic: only algorithms that give the same bits each time.
+        select: the test term whose least value makes an epoch the best one.
+        patience: end after so many epochs without a new best.
+        checkpoint: when to save.
         seed: of the weights, the order of the data and every draw.
     """
 
     epochs: PositiveInt = 5
+    steps: PositiveInt | None = None
     batch_size: PositiveInt = 128
+    accumulate: PositiveInt = 1
     optimizer: Block = Block(use="adam")
+    schedule: Block | None = None
+    schedule_unit: Literal["epoch", "step"] = "epoch"
+    warmup_steps: NonNegativeInt = 0
+    clip: PositiveFloat | None = None
+    average: Annotated[float, Field(gt=0, lt=1)] | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    deterministic: bool = False
+    select: str = "loss"
+    patience: PositiveInt | None = None
+    checkpoint: Checkpointing = Checkpointing()
     seed: NonNegativeInt = 0
 
 
@@ -103,11 +141,19 @@ def check(model: type[BaseModel], values: Mapping[str, Any], place: str = "") ->
     try:
         return model.model_validate_json(json.dumps(values, default=str), strict=True), []
     except pydantic.ValidationError as error:
-        return None, [_problem(model, details, place) for details in error.errors()]
+        found: dict[str, list[str]] = {}
+        for details in error.errors():
+            problem = _problem(model, details, place)
+            found.setdefault(problem.place, []).append(problem.message)
+        return None, [Problem(where, "; or ".join(messages)) for where, messages in found.items()]
+
+
+_TYPES = {"int", "float", "str", "bool"}
 
 
 def _problem(model: type[BaseModel], details: Any, prefix: str) -> Problem:
-    path = [str(part) for part in details["loc"]]
+    # The branches of a union are in the path too, as "literal['a','b']", "constrained-float" or "int".
+    path = [str(p) for p in details["loc"] if isinstance(p, int) or (p.isidentifier() and p not in _TYPES)]
     place = ".".join([prefix, *path] if prefix else path)
     if details["type"] == "extra_forbidden":
         known = _fields_at(model, path[:-1])

@@ -35,6 +35,7 @@ INJECTED: dict[str, tuple[str, ...]] = {
     "loss": ("data_shape", "latent_dim", "latent_shape"),
     "dataset": ("root",),
     "optimizer": ("params",),
+    "schedule": ("optimizer", "last_epoch"),
 }
 """What the zoo passes to a constructor that asks for it by name, and what a recipe therefore cannot set."""
 

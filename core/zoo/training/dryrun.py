@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 from torch.distributions import Distribution
 
-from zoo.errors import ComponentError, ZooError
-from zoo.loss import Loss
+from zoo.errors import ComponentError, Problem, RecipeError, ZooError, did_you_mean
+from zoo.loss import Loss, Terms
 from zoo.modes import seeded
 from zoo.recipes.schema import Recipe
-from zoo.training.step import check_terms
 from zoo.vae import VAE, Batch
 
 T = TypeVar("T")
@@ -36,19 +36,28 @@ def dry_run(recipe: Recipe, vae: VAE, loss: Loss, batch: Batch) -> None:
         _expect_distribution(encoder, q, batch=(n,))
         z = _call(f"the posterior of {encoder}", lambda: vae.trace(batch).z)
         pz = _call(prior, vae.prior, vae.encoder, batch.condition)
-        _expect_distribution(prior, pz, event=tuple(q.event_shape), whose="the latent of " + encoder)
+        _expect_distribution(prior, pz, event=tuple(q.event_shape), whose="the latents of " + encoder)
         px = _call(f"{decoder} on latents of shape {tuple(z.shape)}", vae.decoder, z, batch.condition)
         _expect_distribution(decoder, px, batch=(n,), event=tuple(batch.x.shape[1:]), whose="the images")
 
         _call(f"schedule of {objective}", loss.schedule, 0, 0.0)
-        check_terms(recipe.loss.use, _call(objective, loss, vae, batch))
+        terms = check_terms(objective, _call(objective, loss, vae, batch))
+        if recipe.train.select not in terms:
+            hint = did_you_mean(recipe.train.select, terms)
+            message = f"{objective} has no term {recipe.train.select!r}.{hint} There are: {', '.join(terms)}."
+            raise RecipeError(f"The recipe {recipe.name!r} is not valid:", [Problem("train.select", message)])
+        mixed = recipe.train.precision == "bfloat16"
         for phase in _call(f"phases of {objective}", loss.phases, vae):
             name = f"{objective} (phase {phase.name!r})"
-            terms = _call(name, phase.objective, vae, batch)
-            check_terms(recipe.loss.use, terms)
+            with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=mixed):
+                terms = check_terms(name, _call(name, phase.objective, vae, batch))
             for term, value in terms.items():
                 if not torch.isfinite(value):
                     raise ComponentError(f"{name}: the term {term!r} is {value.item()} on the first batch")
+            if terms["loss"].dtype == torch.bfloat16:
+                raise ComponentError(
+                    f"{name}: the loss is in bfloat16. A head must take its parameters to float32 before anything else."
+                )
             if not terms["loss"].requires_grad:
                 raise ComponentError(
                     f"{name}: the term 'loss' is detached from the parameters, so nothing would be learnt"
@@ -57,6 +66,22 @@ def dry_run(recipe: Recipe, vae: VAE, loss: Loss, batch: Batch) -> None:
             for gradient in (p.grad for p in phase.parameters if p.grad is not None):
                 if not torch.isfinite(gradient).all():
                     raise ComponentError(f"{name}: a gradient is not finite on the first batch")
+
+
+def check_terms(who: str, terms: object) -> Terms:
+    """The terms, if they are what a loss may return.
+
+    Raises:
+        ComponentError: no mapping, no ``loss``, or a term that is not a scalar tensor.
+    """
+    if not isinstance(terms, dict) or "loss" not in terms:
+        came = f"the terms {sorted(terms)}" if isinstance(terms, dict) else f"a {type(terms).__name__}"
+        raise ComponentError(f"{who} must return a dict with a term 'loss'; it returned {came}")
+    for name, value in terms.items():
+        if not isinstance(value, Tensor) or value.ndim != 0:
+            shape = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r}"
+            raise ComponentError(f"{who}: the term {name!r} must be a scalar tensor, not {shape}")
+    return terms
 
 
 def _call(who: str, function: Callable[..., T], *arguments: Any, **keywords: Any) -> T:

@@ -2,68 +2,204 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from zoo.errors import ComponentError
+from zoo.errors import TrainingError
 from zoo.loss import Phase, Terms
-from zoo.recipes.build import construct
-from zoo.recipes.optimizers import optimizer_class
-from zoo.recipes.schema import Block
+from zoo.modes import mix, reseed
+from zoo.recipes.build import construct, find
+from zoo.recipes.schema import Block, Training
+from zoo.training.distributed import Group
 from zoo.vae import VAE, Batch
+
+# The streams of random numbers that a step draws from. 1 is the order of the data.
+PIXELS, NOISE = 2, 3
+GRADIENT = "gradient_norm"
 
 
 @dataclass(frozen=True)
+class Part:
+    """A share of a batch.
+
+    Attributes:
+        number: among the parts of all processes; its draws are seeded by it, and by nothing that depends on how many
+            processes there are.
+        batch: the images.
+        weight: its share of the images of the whole batch, so that the parts' gradients add up to that of the batch.
+    """
+
+    number: int
+    batch: Batch
+    weight: float
+
+
 class OptimizedPhase:
-    """A phase and the optimiser of its parameters."""
+    """A phase with its optimiser and its learning-rate schedule.
 
-    phase: Phase
-    optimizer: torch.optim.Optimizer
+    Args:
+        phase: the phase.
+        settings: the recipe's.
+    """
+
+    def __init__(self, phase: Phase, settings: Training) -> None:
+        self.phase = phase
+        self.parameters = list(phase.parameters)
+        self.optimizer = make_optimizer(settings.optimizer, self.parameters)
+        self.schedule: Any = None
+        if settings.schedule is not None:
+            self.schedule = construct("schedule", settings.schedule, {"optimizer": self.optimizer})
+        self._clip = settings.clip
+        self._each_step = settings.schedule_unit == "step"
+        self._warmup = settings.warmup_steps
+
+    def due(self, step: int) -> bool:
+        """Whether this phase takes part in a step."""
+        return step % self.phase.every == 0
+
+    def norm(self) -> Tensor:
+        """The norm of the gradient, clipped in place if the recipe says so."""
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if self._clip is not None:
+            nn.utils.clip_grads_with_norm_(self.parameters, self._clip, norm)
+        return norm
+
+    def update(self, step: int) -> None:
+        """Let the optimiser move the parameters; during the warm-up by a part of the learning rate."""
+        with self._warmed(step):
+            self.optimizer.step()
+        if self._each_step:
+            self.advance(None)
+
+    @contextlib.contextmanager
+    def _warmed(self, step: int) -> Iterator[None]:
+        if step >= self._warmup:
+            yield
+            return
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * (step + 1) / self._warmup
+        yield
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+
+    def advance(self, score: float | None) -> None:
+        """Move the schedule on by one unit; `score` is for the one that watches it."""
+        if self.schedule is None:
+            return
+        watches = "metrics" in inspect.signature(self.schedule.step).parameters
+        self.schedule.step(*([score] if watches else []))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the optimiser and of the schedule."""
+        schedule = None if self.schedule is None else self.schedule.state_dict()
+        return {"optimizer": self.optimizer.state_dict(), "schedule": schedule}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
 
 
-def make_optimizer(block: Block, parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
+class TrainingStep:
+    """One step of every phase that is due, over the parts of a batch that fall to this process.
+
+    Args:
+        vae: the model.
+        phases: in order.
+        settings: the recipe's.
+        group: the processes that share the batch.
+        device: of everything.
+    """
+
+    def __init__(
+        self, vae: VAE, phases: Sequence[OptimizedPhase], settings: Training, group: Group, device: torch.device
+    ) -> None:
+        self.vae = vae
+        self.phases = phases
+        self.group = group
+        self.device = device
+        self._seed = settings.seed
+        self._mixed = settings.precision == "bfloat16"
+
+    def __call__(self, step: int, parts: Sequence[Part]) -> Terms:
+        """Take the step numbered `step`.
+
+        Returns:
+            The terms of the phases, weighted by the parts of this process, and the norm of each gradient. The first
+            phase's keep their names; those of another are preceded by its name, as in ``critic.loss``.
+
+        Raises:
+            TrainingError: a term or a gradient is NaN or infinite; its phase has not touched its parameters. (On CUDA
+                nothing is raised here: the gradient is set to zero instead, and the record tells.)
+        """
+        terms: Terms = {}
+        for position, optimized in enumerate(self.phases):
+            if not optimized.due(step):
+                continue
+            found = self._gradient(optimized, step, position, parts)
+            found[GRADIENT] = optimized.norm() / self.group.size
+            self._guard(optimized, found)
+            optimized.update(step)
+            prefix = f"{optimized.phase.name}." if position else ""
+            terms.update({prefix + name: value for name, value in found.items()})
+        return terms
+
+    def _gradient(self, optimized: OptimizedPhase, step: int, position: int, parts: Sequence[Part]) -> Terms:
+        """Leave the gradient of the whole batch in the parameters of one phase, and return this process's terms."""
+        for parameter in optimized.parameters:
+            parameter.grad = None
+        total: Terms = {}
+        for part in parts:
+            reseed(mix(self._seed, NOISE, position, part.number, step), self.device)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._mixed):
+                terms = optimized.phase.objective(self.vae, part.batch)
+            if part.weight != 1.0:
+                terms = {name: value * part.weight for name, value in terms.items()}
+            torch.autograd.backward(terms["loss"], inputs=optimized.parameters)
+            for name, value in terms.items():
+                total[name] = total[name] + value.detach() if name in total else value.detach()
+        if self.group.size > 1:
+            for parameter in optimized.parameters:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+            self.group.sum([parameter.grad for parameter in optimized.parameters if parameter.grad is not None])
+        return total
+
+    def _guard(self, optimized: OptimizedPhase, terms: Terms) -> None:
+        """Keep a NaN out of the parameters. On the CPU a look is free; on CUDA it would make the host wait."""
+        finite = torch.isfinite(torch.stack(list(terms.values()))).all()
+        if self.device.type == "cpu":
+            if not finite:
+                bad = next(name for name, value in terms.items() if not torch.isfinite(value))
+                raise not_finite(bad, terms[bad].item())
+        else:
+            for parameter in optimized.parameters:
+                if parameter.grad is not None:
+                    parameter.grad.masked_fill_(~finite, 0.0)
+
+
+def not_finite(name: str, value: float) -> TrainingError:
+    """What to say of a NaN."""
+    what = "The norm of the gradient" if name.endswith(GRADIENT) else f"The term {name!r}"
+    return TrainingError(
+        f"{what} became {value}. Try a smaller train.optimizer.lr, train.clip=1, train.warmup_steps=500 or "
+        "another likelihood."
+    )
+
+
+def make_optimizer(block: Block, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
     """The optimiser that a recipe names, in its fused form where torch has one for the parameters' device."""
-    cls = optimizer_class(block.use)
     devices = {parameter.device.type for parameter in parameters}
-    if "fused" in inspect.signature(cls).parameters and devices <= {"cpu", "cuda"}:
+    if "fused" in inspect.signature(find("optimizer", block.use)).parameters and devices <= {"cpu", "cuda"}:
         block = Block(use=block.use, **{"fused": True, **block.parameters})
     optimizer: torch.optim.Optimizer = construct("optimizer", block, {"params": parameters})
     return optimizer
-
-
-def training_step(vae: VAE, batch: Batch, phases: Sequence[OptimizedPhase]) -> Terms:
-    """Take one step of every phase in turn.
-
-    Returns:
-        The terms of all phases, detached. The first phase's keep their names; those of another phase are preceded by
-        its name, as in ``discriminator.loss``.
-    """
-    terms: Terms = {}
-    for position, optimized in enumerate(phases):
-        phase, optimizer = optimized.phase, optimized.optimizer
-        found = phase.objective(vae, batch)
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(found["loss"], inputs=phase.parameters)
-        optimizer.step()
-        prefix = f"{phase.name}." if position else ""
-        terms.update({prefix + name: value.detach() for name, value in found.items()})
-    return terms
-
-
-def check_terms(loss: str, terms: object) -> None:
-    """Refuse what a loss must not return.
-
-    Raises:
-        ComponentError: no mapping, no ``loss``, or a term that is not a scalar tensor.
-    """
-    if not isinstance(terms, dict) or "loss" not in terms:
-        came = f"the terms {sorted(terms)}" if isinstance(terms, dict) else f"a {type(terms).__name__}"
-        raise ComponentError(f"loss {loss!r} must return a dict with a term 'loss'; it returned {came}")
-    for name, value in terms.items():
-        if not isinstance(value, Tensor) or value.ndim != 0:
-            shape = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r}"
-            raise ComponentError(f"loss {loss!r}: the term {name!r} must be a scalar tensor, not {shape}")

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import asdict
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from zoo.data.batches import Batches
 from zoo.data.images import Dataset
-from zoo.errors import TrainingError
 from zoo.loss import Loss
+from zoo.modes import deterministic, mix, reseed
 from zoo.recipes.schema import Recipe
-from zoo.training.history import Epoch
-from zoo.training.step import OptimizedPhase, make_optimizer, training_step
+from zoo.training.checkpoint import Checkpoints
+from zoo.training.distributed import Group
+from zoo.training.history import Epoch, Record
+from zoo.training.signals import StopRequest
+from zoo.training.step import PIXELS, OptimizedPhase, Part, TrainingStep
 from zoo.training.terms import mean_terms
 from zoo.vae import VAE
 
 EVALUATION_BATCH = 1000
+TALK_EVERY = 10
+"""Steps after which several processes ask each other whether to stop."""
 
 
 class Observer(Protocol):
     """Who follows a training: a progress bar, a run folder."""
 
-    def training_started(self, epochs: int, steps_per_epoch: int) -> None:
-        """Called once, before the first step."""
+    def training_started(self, epochs: int, steps_per_epoch: int, step: int) -> None:
+        """Called once, before the first step. `step` is not 0 where a training is resumed."""
 
     def step_ended(self, step: int) -> None:
         """Called after each step, without its result: reading that would make the device wait."""
@@ -39,7 +47,11 @@ class Observer(Protocol):
 
 
 class Trainer:
-    """Trains the model of any recipe. Draws come from torch's global generators: seed them first.
+    """Trains the model of any recipe.
+
+    Every draw is seeded by the recipe's seed, the step and the part of the batch, and the order of the data by the seed
+    and the epoch. So the state of a training is its weights, its optimisers and a number of steps, and one that was
+    stopped goes on to the very bits of one that was not.
 
     Args:
         recipe: how to train.
@@ -47,6 +59,9 @@ class Trainer:
         dataset: moved to `device` as bytes, where it stays.
         device: of everything.
         observers: who is told.
+        checkpoints: where the state is saved; without, it is not.
+        stop: asked after each step whether to stop.
+        group: the processes that train together.
     """
 
     def __init__(
@@ -57,73 +72,185 @@ class Trainer:
         dataset: Dataset,
         device: torch.device | str = "cpu",
         observers: Sequence[Observer] = (),
+        checkpoints: Checkpoints | None = None,
+        stop: StopRequest | None = None,
+        group: Group | None = None,
     ) -> None:
         self.settings = recipe.train
+        self.device = torch.device(device)
         self.vae = vae.to(device)
         self.loss = loss.to(device)
         self.train = Batches(dataset.train, self.settings.batch_size, recipe.binarize, device)
         self.test = Batches(dataset.test, EVALUATION_BATCH, recipe.binarize, device)
-        self.phases = [
-            OptimizedPhase(phase, make_optimizer(self.settings.optimizer, phase.parameters))
-            for phase in self.loss.phases(self.vae)
-        ]
         self.observers = observers
+        self.checkpoints = checkpoints
+        self.stop = stop or StopRequest()
+        self.group = group or Group()
+
+        self.phases = [OptimizedPhase(phase, self.settings) for phase in self.loss.phases(self.vae)]
+        self.take_step = TrainingStep(self.vae, self.phases, self.settings, self.group, self.device)
+        self.averaged: AveragedModel | None = None
+        if self.settings.average is not None:
+            decay = get_ema_multi_avg_fn(self.settings.average)  # type: ignore[no-untyped-call]
+            self.averaged = AveragedModel(self.vae, multi_avg_fn=decay, use_buffers=True)
+        self.last_step = self.settings.epochs * len(self.train)
+        if self.settings.steps is not None:
+            self.last_step = min(self.last_step, self.settings.steps)
+
         self.step = 0
+        self.record = Record()
         self.history: list[Epoch] = []
+        self.best = math.inf
+        self.since_best = 0
+        self._saved = time.monotonic()
+
+    @property
+    def tested(self) -> VAE:
+        """The model that is tested and saved: with averaged weights where the recipe wants them."""
+        if self.averaged is None:
+            return self.vae
+        assert isinstance(self.averaged.module, VAE)
+        return self.averaged.module
 
     def fit(self) -> list[Epoch]:
-        """Train to the last epoch.
+        """Train to the end.
 
         Raises:
-            TrainingError: a term became NaN or infinite; the message names it.
+            TrainingError: a number became NaN or infinite, a disk is full, another process is gone.
+            Interrupted: the training was asked to stop. Its state is saved.
         """
         for observer in self.observers:
-            observer.training_started(self.settings.epochs, len(self.train))
+            observer.training_started(self.settings.epochs, len(self.train), self.step)
         try:
-            for epoch in range(len(self.history), self.settings.epochs):
-                self.history.append(self._epoch(epoch))
-                for observer in self.observers:
-                    observer.epoch_ended(self.history[-1])
+            with deterministic(self.settings.deterministic), self.stop:
+                while not self.finished:
+                    self.train_epoch()
+                    self._end_epoch()
         finally:
             for observer in self.observers:
                 observer.training_ended()
         return self.history
 
-    def _epoch(self, epoch: int) -> Epoch:
-        start = time.perf_counter()
+    @property
+    def finished(self) -> bool:
+        """Whether the last step is taken, or patience is at an end."""
+        return self.step >= self.last_step or self.since_best >= (self.settings.patience or math.inf)
+
+    def train_epoch(self) -> None:
+        """The steps of an epoch, from where it was left. Their terms are in `record`."""
+        epoch, position = divmod(self.step, len(self.train))
+        started = time.perf_counter()
         self.vae.train()
         self.loss.train()
-        names: list[str] = []
-        record = torch.empty(0)
-        for position, batch in enumerate(self.train.shuffled(self.settings.seed, epoch)):
+        for index in self.train.shuffled(self.settings.seed, epoch, position):
             self.loss.schedule(self.step, self.step / len(self.train))
-            terms = training_step(self.vae, batch, self.phases)
-            if not names:
-                names = list(terms)
-                record = torch.empty(len(self.train), len(names), device=batch.x.device)
-            torch.stack([terms[name] for name in names], out=record[position])
+            terms = self.take_step(self.step, self._parts(index))
+            if self.averaged:
+                self.averaged.update_parameters(self.vae)
+            self.record.add(terms, len(index))
             self.step += 1
             for observer in self.observers:
                 observer.step_ended(self.step)
-        # The first moment at which the device is waited for.
-        curve = dict(zip(names, record.T.double().cpu(), strict=True))
-        self._check_finite(curve, epoch)
-        test = mean_terms(self.vae, self.loss, self.test, self.settings.seed)
-        return Epoch(
-            epoch=epoch + 1,
-            step=self.step,
-            seconds=time.perf_counter() - start,
-            train={name: float(self.train.sizes() @ values) / len(self.train.pixels) for name, values in curve.items()},
-            test=test,
-            curve={name: values.tolist() for name, values in curve.items()},
-        )
+            if self.step % len(self.train) == 0 or self.step == self.last_step:
+                break
+            self._pause(started)
+        self.record.seconds += time.perf_counter() - started
 
-    def _check_finite(self, curve: dict[str, Tensor], epoch: int) -> None:
-        for name, values in curve.items():
-            bad = (~torch.isfinite(values)).nonzero()
-            if len(bad):
-                first = int(bad[0])
-                raise TrainingError(
-                    f"The term {name!r} became {values[first].item()} in step {first + 1} of epoch {epoch + 1}. "
-                    "Try a smaller train.optimizer.lr, or another likelihood."
-                )
+    def _parts(self, index: Tensor) -> list[Part]:
+        """The parts of a batch that are this process's to work through."""
+        shares = torch.tensor_split(index, self.group.size * self.settings.accumulate)
+        parts = []
+        for number in self.group.share(self.settings.accumulate):
+            if len(shares[number]):
+                reseed(mix(self.settings.seed, PIXELS, number, self.step), self.device)
+                parts.append(Part(number, self.train[shares[number]], len(shares[number]) / len(index)))
+        return parts
+
+    def _end_epoch(self) -> None:
+        """Test, remember whether it was the best, save."""
+        started = time.perf_counter()
+        curve = self.record.curve(self.group)
+        # A weight that rises during training would make early epochs look good: all are tested under the final one.
+        self.loss.schedule(self.last_step, self.last_step / len(self.train))
+        test = self.group.lead(lambda: mean_terms(self.tested, self.loss, self.test, self.settings.seed))
+        score = test[self.settings.select]
+        better = score < self.best  # never true of a NaN
+        self.best, self.since_best = (score, 0) if better else (self.best, self.since_best + 1)
+        for optimized in self.phases:
+            if self.settings.schedule_unit == "epoch":
+                optimized.advance(score)
+        self.history.append(
+            Epoch(
+                epoch=len(self.history) + 1,
+                step=self.step,
+                seconds=self.record.seconds + time.perf_counter() - started,
+                train=self.record.mean(curve),
+                test=test,
+                curve={name: values.tolist() for name, values in curve.items()},
+            )
+        )
+        self.record = Record()
+        for observer in self.observers:
+            observer.epoch_ended(self.history[-1])
+        every = self.settings.checkpoint.epochs
+        if better or self.finished or (every is not None and len(self.history) % every == 0):
+            self.save(score if better else None)
+        if not self.finished and self.group.any(bool(self.stop), self.device):
+            self.save()
+            raise self.stop.interruption()
+
+    def _pause(self, started: float) -> None:
+        """In the middle of an epoch: save if it is time to, stop if asked to."""
+        every = self.settings.checkpoint
+        if every.steps is not None and self.step % every.steps == 0:
+            self.save()
+        if self.group.size > 1 and self.step % TALK_EVERY:
+            return
+        late = every.minutes is not None and time.monotonic() - self._saved > 60 * every.minutes
+        if self.group.any(late, self.device):
+            self.save()
+        if self.group.any(bool(self.stop), self.device):
+            self.record.seconds += time.perf_counter() - started
+            self.save()
+            raise self.stop.interruption()
+
+    def save(self, score: float | None = None) -> None:
+        """Save the state of the training.
+
+        Raises:
+            TrainingError: the state holds a NaN, which is never saved, or the disk is full.
+        """
+        if self.checkpoints is None:
+            return
+        state = self.state_dict()
+        if self.group.leads:
+            self.checkpoints.save(self.step, self.tested.state_dict(), state, score)
+        self._saved = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the tested weights; read back by `load_state_dict`."""
+        return {
+            "step": self.step,
+            "processes": self.group.size,
+            "history": [asdict(epoch) for epoch in self.history],
+            "best": self.best,
+            "since_best": self.since_best,
+            "record": self.record.state_dict(self.group),
+            "loss": self.loss.state_dict(),
+            "phases": [optimized.state_dict() for optimized in self.phases],
+            "average": {"vae": self.vae.state_dict(), "count": self.averaged.n_averaged} if self.averaged else None,
+        }
+
+    def load_state_dict(self, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Take up the state that `state_dict` gave, and the tested weights."""
+        self.tested.load_state_dict(weights)
+        if self.averaged:
+            self.vae.load_state_dict(state["average"]["vae"])
+            self.averaged.n_averaged.copy_(state["average"]["count"])
+        self.step = state["step"]
+        self.history = [Epoch(**epoch) for epoch in state["history"]]
+        self.best, self.since_best = state["best"], state["since_best"]
+        self.record.load_state_dict(state["record"], self.group)
+        self.loss.load_state_dict(state["loss"])
+        for optimized, saved in zip(self.phases, state["phases"], strict=True):
+            optimized.load_state_dict(saved)

@@ -1,0 +1,231 @@
+"""Time one training epoch of the tutorial VAE (MNIST, 784-400-40-400-784) in the zoo and in its peers.
+
+Every peer lives in a process of its own, and the peers take turns on the machine: one epoch each to warm up, then
+`--rounds` rounds of one epoch each. An epoch is all of the training, data feeding included, and no evaluation.
+
+    python benchmarks/epoch.py --data-dir DIR --out benchmarks/RESULTS.md
+
+pythae is no dependency of the zoo. Its row is skipped unless ``make benchmarks/.venv`` has installed it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from peers import IMAGES
+
+HERE = Path(__file__).resolve().parent
+PYTHAE_PYTHON = HERE / ".venv" / "bin" / "python"
+ZOO = "zoo"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """What is timed: a module in `peers`, the interpreter that runs it and how to install what it needs."""
+
+    module: str
+    title: str
+    python: Path = Path(sys.executable)
+    install: str = "pip install --editable ."
+
+
+PEERS = {
+    "replay": Peer("replay", "replay: the step's matrix products alone"),
+    "replay+adam": Peer("replay_adam", "replay + fused Adam"),
+    "tutorial": Peer("tutorial", "tutorial loop"),
+    "pythae": Peer("pythae_vae", "pythae 0.1.2", PYTHAE_PYTHON, "make benchmarks/.venv"),
+    ZOO: Peer("zoo_vae", "**zoo**"),
+}
+
+
+class Skipped(Exception):
+    """A peer cannot run here."""
+
+
+@dataclass
+class Worker:
+    """A peer's process, from the parent's side.
+
+    Attributes:
+        seconds: of each epoch after the first.
+        info: the last answer, with ``peak_mib``, ``torch`` and ``threads``.
+    """
+
+    peer: Peer
+    data_dir: str
+    seconds: list[float] = field(default_factory=list)
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def start(self) -> None:
+        """Start the process and train the epoch that warms up."""
+        if not self.peer.python.exists():
+            raise Skipped(f"not installed, run `{self.peer.install}`")
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [self.peer.python, __file__, "--child", self.peer.module, "--data-dir", self.data_dir],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+        )
+        self.ask("go")
+
+    def measure(self) -> float:
+        """Train one epoch and keep its time."""
+        self.seconds.append(self.ask("go"))
+        return self.seconds[-1]
+
+    def ask(self, line: str) -> float:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        try:
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
+            answer = self.process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if not answer:
+            self.process.wait()
+            self.errors.seek(0)
+            last = (self.errors.read().strip().splitlines() or ["no message"])[-1]
+            hint = f", run `{self.peer.install}`" if last.startswith("ModuleNotFoundError") else ""
+            raise Skipped(last.strip() + hint)
+        self.info = json.loads(answer)
+        return float(self.info["seconds"])
+
+    def stop(self) -> None:
+        self.process.communicate()
+        self.errors.close()
+
+
+def child(module: str, data_dir: str) -> None:
+    """Answer each line of standard input with a line of JSON: one more epoch, its seconds and the peak memory."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print goes to standard error
+    import torch
+
+    torch.manual_seed(0)
+    epoch = importlib.import_module(f"peers.{module}").prepare(data_dir)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        epoch()
+        seconds = time.perf_counter() - start
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        answer = {
+            "seconds": seconds,
+            "peak_mib": peak / (2**20 if sys.platform == "darwin" else 2**10),
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+        }
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def run(names: list[str], data_dir: str, rounds: int) -> tuple[dict[str, Worker], dict[str, str]]:
+    """Measure the peers in turn. Returns the workers that ran, and why the others did not."""
+    workers: dict[str, Worker] = {}
+    skipped: dict[str, str] = {}
+    try:
+        for name in names:
+            worker = Worker(PEERS[name], data_dir)
+            try:
+                worker.start()
+            except Skipped as reason:
+                skipped[name] = str(reason)
+                print(f"{name}: skipped, {reason}", file=sys.stderr)
+            else:
+                workers[name] = worker
+        for number in range(1, rounds + 1):
+            times = {name: worker.measure() for name, worker in workers.items()}
+            print(f"round {number}:", *(f"{name} {t:.2f} s" for name, t in times.items()), file=sys.stderr)
+    finally:
+        for worker in workers.values():
+            worker.stop()
+    return workers, skipped
+
+
+def report(names: list[str], workers: dict[str, Worker], skipped: dict[str, str]) -> str:
+    """The results as Markdown. A ratio is the median of the rounds' ratios, so that a slow round hits both sides."""
+    info = next(iter(workers.values())).info if workers else {}
+    rounds = max((len(worker.seconds) for worker in workers.values()), default=0)
+    columns = ["peer", "median s/epoch", "min", "max", "images/s", "peer / zoo", "zoo / peer", "peak MiB"]
+    lines = [
+        "# One epoch of the tutorial VAE",
+        "",
+        f"- Date: {datetime.now(UTC):%Y-%m-%d}",
+        f"- CPU: {cpu_model()}, {os.cpu_count()} cores; torch {info.get('torch')}, {info.get('threads')} threads",
+        f"- MNIST, {IMAGES} images, 784-400-40-400-784, batch 128, Adam; training and data feeding, no evaluation",
+        f"- {rounds} interleaved rounds after one epoch to warm up, each peer in its own process",
+        "- Ratios are medians over rounds; peak memory is that of the main process, without loader workers",
+        "",
+        "| " + " | ".join(columns) + " |",
+        "|---|" + "---:|" * (len(columns) - 1),
+    ]
+    zoo = workers.get(ZOO)
+    for name in names:
+        title = PEERS[name].title
+        if name in skipped:
+            lines.append(f"| {title} | skipped: {skipped[name]} |" + " |" * (len(columns) - 2))
+            continue
+        worker = workers[name]
+        median = statistics.median(worker.seconds)
+        cells = [f"{median:.2f}", f"{min(worker.seconds):.2f}", f"{max(worker.seconds):.2f}", f"{IMAGES / median:,.0f}"]
+        if zoo is None:
+            cells += ["", ""]
+        else:
+            ratio = statistics.median(a / b for a, b in zip(worker.seconds, zoo.seconds, strict=True))
+            cells += [f"{ratio:.2f}", f"{1 / ratio:.2f}"]
+        lines.append("| " + " | ".join([title, *cells, f"{worker.info['peak_mib']:.0f}"]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def cpu_model() -> str:
+    """The name of the processor."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((ln.split(":", 1)[1].strip() for ln in text.splitlines() if ln.startswith("model name")), "unknown")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Time one training epoch of the tutorial VAE in the zoo and its peers."
+    )
+    parser.add_argument("--data-dir", default=os.environ.get("ZOO_DATA"), help="holds MNIST/raw (default: $ZOO_DATA)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--peers", default=",".join(PEERS), help="comma-separated (default: %(default)s)")
+    parser.add_argument("--out", type=Path, help="write the table to this file as well")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.data_dir is None:
+        parser.error("give --data-dir or set ZOO_DATA")
+    if args.child:
+        child(args.child, args.data_dir)
+        return
+    names = args.peers.split(",")
+    if unknown := [name for name in names if name not in PEERS]:
+        parser.error(f"unknown peer {', '.join(unknown)}; choose from {', '.join(PEERS)}")
+    if args.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    table = report(names, *run(names, args.data_dir, args.rounds))
+    print(table, end="")
+    if args.out:
+        args.out.write_text(table)
+
+
+if __name__ == "__main__":
+    main()

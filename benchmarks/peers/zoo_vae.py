@@ -1,0 +1,23 @@
+"""The zoo: the recipe ``mlp-vae`` on MNIST, trained by its own trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+
+def prepare(data_dir: str) -> Callable[[], None]:
+    """Return one epoch of the zoo's trainer, without evaluation."""
+    torch.set_flush_denormal(True)  # as zoo.train does, before torch starts its threads
+
+    import zoo
+    from zoo.recipes.build import build
+    from zoo.recipes.datasets import load_data
+    from zoo.training.trainer import Trainer
+
+    recipe = zoo.recipe("mlp-vae", data="mnist", train={"epochs": 10**6})
+    dataset = load_data(recipe.data, Path(data_dir)).dataset
+    torch.manual_seed(recipe.train.seed)
+    return Trainer(recipe, *build(recipe, dataset.shape), dataset).train_epoch

@@ -1,0 +1,242 @@
+"""Checkpoints that survive a kill at any moment: written beside, made durable, then put in place in one move.
+
+A checkpoint is a folder ``step-<n>`` with ``model.safetensors``, ``state.pt`` and ``manifest.json``. The manifest holds
+the version of the format and the SHA-256 of the other files; a checkpoint is valid when they agree, and nothing is
+loaded before they do. Weights are safetensors and the state is read with ``weights_only=True``: no pickle ever runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.errors import RunError, TrainingError
+
+log = logging.getLogger("zoo")
+
+FORMAT = 1
+WEIGHTS, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"
+TEMPORARY = ".saving-"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in its folder.
+
+    Attributes:
+        path: the folder.
+        step: optimiser steps taken.
+        score: of the term that models are selected by, if no earlier checkpoint was as good.
+    """
+
+    path: Path
+    step: int
+    score: float | None = None
+
+    def verify(self) -> None:
+        """Compare every file with the manifest.
+
+        Raises:
+            RunError: something is missing, altered, or of another version; the message names it.
+        """
+        manifest = _read_manifest(self.path)
+        if manifest.get("format") != FORMAT:
+            raise RunError(f"{self.path} has the format {manifest.get('format')}, this version reads {FORMAT}.")
+        for name, expected in manifest["sha256"].items():
+            try:
+                found = _sha256(self.path / name)
+            except OSError as error:
+                raise RunError(f"{self.path / name} cannot be read: {error.strerror}") from error
+            if found != expected:
+                raise RunError(f"{self.path / name} is damaged: its SHA-256 is not that of the manifest.")
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights of the model. Call `verify` first."""
+        from safetensors.torch import load_file
+
+        return load_file(self.path / WEIGHTS)
+
+    def state(self) -> dict[str, Any]:
+        """The state of the training. Call `verify` first."""
+        state: dict[str, Any] = torch.load(self.path / STATE, map_location="cpu", weights_only=True)
+        return state
+
+
+class Checkpoints:
+    """The checkpoints of a run.
+
+    Args:
+        folder: where they lie; made when the first is saved.
+        keep: how many of the newest to keep, besides the best one.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        self.folder = folder
+        self.keep = keep
+
+    def save(
+        self, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any], score: float | None = None
+    ) -> Checkpoint:
+        """Write a checkpoint. Whatever goes wrong, the earlier ones are as they were and nothing half-written stays.
+
+        Args:
+            step: optimiser steps taken; a checkpoint of the same step is replaced.
+            weights, state: what to save.
+            score: given if no earlier checkpoint was as good.
+
+        Raises:
+            TrainingError: the disk is full, or the folder cannot be written.
+        """
+        target = self.folder / f"step-{step}"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._clean()
+            temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=self.folder))
+            try:
+                _write(temporary, step, weights, state, score)
+                if target.exists():
+                    shutil.rmtree(target)
+                temporary.replace(target)
+                _sync(self.folder)
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
+        except (OSError, RuntimeError) as error:
+            # torch raises a RuntimeError where the file system is full, the rest an OSError.
+            raise TrainingError(
+                f"The checkpoint {target} could not be saved: {error}. Earlier checkpoints are intact."
+            ) from error
+        self._retire()
+        return Checkpoint(target, step, score)
+
+    def __iter__(self) -> Iterator[Checkpoint]:
+        """Every checkpoint, valid or not, the newest first."""
+        found = []
+        for path in self.folder.glob("step-*"):
+            number = path.name.removeprefix("step-")
+            if number.isdigit():
+                found.append(Checkpoint(path, int(number), _score(path)))
+        yield from sorted(found, key=lambda checkpoint: -checkpoint.step)
+
+    def newest(self) -> Checkpoint | None:
+        """The newest valid one. Each that is not is reported as a warning."""
+        return self._first(list(self))
+
+    def best(self) -> Checkpoint | None:
+        """The valid one with the least score; without scores, the newest."""
+        scored = [checkpoint for checkpoint in self if checkpoint.score is not None]
+        return self._first(sorted(scored, key=lambda checkpoint: checkpoint.score or 0.0)) or self.newest()
+
+    def _first(self, candidates: list[Checkpoint]) -> Checkpoint | None:
+        for checkpoint in candidates:
+            try:
+                checkpoint.verify()
+            except RunError as error:
+                log.warning("%s It is passed over.", error)
+                continue
+            return checkpoint
+        return None
+
+    def _retire(self) -> None:
+        """Remove what is neither new nor best. What is kept is verified first: the last valid one is never removed."""
+        checkpoints = list(self)
+        scored = [checkpoint for checkpoint in checkpoints if checkpoint.score is not None]
+        best = min(scored, key=lambda checkpoint: checkpoint.score or 0.0, default=None)
+        retired = [checkpoint for checkpoint in checkpoints[self.keep :] if checkpoint != best]
+        if retired and _valid(checkpoints[0]):
+            for checkpoint in retired:
+                shutil.rmtree(checkpoint.path, ignore_errors=True)
+
+    def _clean(self) -> None:
+        """Remove what a killed process left behind."""
+        for leftover in self.folder.glob(TEMPORARY + "*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _write(
+    folder: Path, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any], score: float | None
+) -> None:
+    """Write the files of a checkpoint and wait until they are on the disk."""
+    save_weights(weights, folder / WEIGHTS)
+    _durably(folder / STATE, lambda file: torch.save(dict(state), file))
+    manifest = {
+        "format": FORMAT,
+        "step": step,
+        "score": score,
+        "sha256": {name: _sha256(folder / name) for name in (WEIGHTS, STATE)},
+    }
+    _durably(folder / MANIFEST, lambda file: file.write(json.dumps(manifest, indent=2).encode()))
+    _sync(folder)
+
+
+def save_weights(weights: Mapping[str, Tensor], path: Path, **metadata: str) -> None:
+    """Write weights as safetensors: beside, durably, then put in place in one move."""
+    from safetensors.torch import save
+
+    plain = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    content = save(plain, metadata={"format": "pt", **metadata})
+    temporary = path.with_name(TEMPORARY + path.name)
+    try:
+        _durably(temporary, lambda file: file.write(content))
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+def _durably(path: Path, write: Callable[[Any], object]) -> None:
+    with path.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((path / MANIFEST).read_bytes())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path / MANIFEST} cannot be read: {error}") from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("sha256"), dict):
+        raise RunError(f"{path / MANIFEST} is no manifest of a checkpoint.")
+    return manifest
+
+
+def _score(path: Path) -> float | None:
+    try:
+        score = _read_manifest(path).get("score")
+    except RunError:
+        return None
+    return score if isinstance(score, float) else None
+
+
+def _valid(checkpoint: Checkpoint) -> bool:
+    try:
+        checkpoint.verify()
+    except RunError:
+        return False
+    return True

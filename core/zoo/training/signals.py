@@ -1,0 +1,71 @@
+"""Ctrl-C and SIGTERM as requests: the step under way is finished, the state is saved, and the training ends."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from zoo.errors import ZooError
+
+
+class Interrupted(ZooError):
+    """A training that stopped when it was asked to, with its state saved.
+
+    Attributes:
+        exit_code: 130 after Ctrl-C, 143 after SIGTERM, 0 at a time limit.
+        run: the folder of the run that can be resumed.
+    """
+
+    run: Path
+
+    def __init__(self, reason: str, exit_code: int) -> None:
+        super().__init__(reason)
+        self.exit_code = exit_code
+
+
+class StopRequest:
+    """Whether the training has been asked to stop, and why. Installed as a context manager.
+
+    The first signal is a request. The second SIGINT acts as if nothing were installed: it stops at once. The handlers
+    that stood before are put back at the end. Off the main thread nothing is installed, since Python allows none there.
+
+    Args:
+        time_limit: seconds after which the training asks itself to stop.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self, time_limit: float | None = None) -> None:
+        self._deadline = None if time_limit is None else time.monotonic() + time_limit
+        self._received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._receive) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._received is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._received = number
+
+    def __bool__(self) -> bool:
+        return self._received is not None or (self._deadline is not None and time.monotonic() >= self._deadline)
+
+    def interruption(self) -> Interrupted:
+        """What ends the training."""
+        if self._received == signal.SIGINT:
+            return Interrupted("Stopped by Ctrl-C.", 130)
+        if self._received == signal.SIGTERM:
+            return Interrupted("Stopped by SIGTERM.", 143)
+        return Interrupted("The time limit is reached.", 0)

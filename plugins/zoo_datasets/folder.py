@@ -1,0 +1,272 @@
+"""A folder of images: decoded once into the cache, and mapped into memory from then on."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import stat
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from PIL.ExifTags import Base as Exif
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from zoo import DataError, Dataset, DataUnavailable, Images, cached_images
+
+log = logging.getLogger("zoo")
+
+ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # whatever the ending says; nothing else is ever tried
+GREY = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+SIDEWAYS = (5, 6, 7, 8)  # the EXIF orientations that swap height and width
+VERSION = 1  # of the decoding; another one makes every folder be decoded again
+WORKERS = min(16, os.cpu_count() or 1)
+
+T = TypeVar("T")
+R = TypeVar("R")
+Mode = Literal["auto", "grey", "rgb"]
+Size = tuple[int, int] | None
+
+
+def folder(
+    path: str,
+    size: tuple[PositiveInt, PositiveInt] | None = None,
+    mode: Mode = "auto",
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1,
+    split_seed: NonNegativeInt = 0,
+) -> Dataset:
+    """The images in a folder and in the folders below it: BMP, GIF, JPEG, PNG, TIFF and WebP.
+
+    Hidden files and links to folders are passed over. If every image lies in a subfolder, the subfolders of `path` are
+    the labels, numbered by name. They are decoded when they are first used, and again when a file is added, removed or
+    changed (by its size and time of modification) or when they are wanted in another way; else the cache has them.
+
+    What becomes of an image, in this order:
+
+    - Of several frames or pages, the first counts. A rotation written in its EXIF data is applied.
+    - 16 bits become 8: grey ones as value / 257, rounded; of colours Pillow keeps the high byte.
+    - Palettes are expanded, CMYK and others become RGB. Transparent pixels are laid over black.
+    - Colour becomes grey by the luma of ITU-R 601; grey becomes RGB with three equal channels.
+    - With a size, it is scaled (bicubic, antialiased) until it just covers the size, and cropped around its centre.
+      Large JPEGs are first decoded at a half, a quarter or an eighth, still twice the size at least.
+
+    Files that cannot be decoded, and pixels of 32 bits, whose range nobody knows, are left out. That is a warning each
+    time, with their number and the first of them.
+
+    Args:
+        path: the folder; ``~`` is your home.
+        size: [height, width] of every image; by default their own, which must then be the same for all.
+        mode: ``grey``, ``rgb``, or ``auto``: grey if all are stored in grey, else rgb.
+        test_fraction: the fraction of test images, rounded; at least one image on either side.
+        split_seed: which ones those are. An image's place depends on this and its path below the folder alone, so
+            that few change sides when images are added, and none when the folder moves.
+
+    Raises:
+        DataUnavailable: there is no such folder.
+        DataError: there is no image in it, or only one, or none that can be decoded; they are of several sizes and
+            none was given; the cache cannot be written.
+    """
+    root = Path(path).expanduser()
+    files, unreadable = _list(root, split_seed)
+    kept = cached_images(_key(root, files, size, mode), _decoded(root, files, size, mode))
+    assert kept.labels is not None  # of each image, its place among the files
+    decoded = [files[i].name for i in kept.labels.tolist()]
+    _warn(root, unreadable + sorted({file.name for file in files}.difference(decoded)), len(files) + len(unreadable))
+    if len(decoded) < 2:
+        raise DataError(f"{root} holds one image, {decoded[0]}: there must be one to train on and one to test on.")
+    labels = _labels(decoded)
+    n = min(max(round(test_fraction * len(decoded)), 1), len(decoded) - 1)
+    # Slices, not indices: they stay mapped.
+    test, train = (
+        Images(kept.pixels[part], None if labels is None else labels[part]) for part in (slice(n), slice(n, None))
+    )
+    return Dataset(train=train, test=test)
+
+
+class _File(NamedTuple):
+    """An image file: its path below the folder, with slashes, and what tells that it has changed."""
+
+    name: str
+    bytes: int
+    modified: int
+
+
+def _list(root: Path, seed: int) -> tuple[list[_File], list[str]]:
+    """The image files in the order of the split, test images first, and those that cannot be read at all."""
+    if not root.is_dir():
+        raise DataUnavailable(f"{root} is {'no folder' if root.exists() else 'not there'}.")
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}.")
+
+    files, unreadable = [], []
+    for parent, subfolders, names in os.walk(root, onerror=refuse):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        below = "" if Path(parent) == root else Path(parent).relative_to(root).as_posix() + "/"
+        for name in names:
+            if name.startswith(".") or not name.lower().endswith(ENDINGS):
+                continue
+            place = os.path.join(parent, name)  # noqa: PTH118 (a Path for each of a million files takes seconds)
+            # Rights are not left to the decoding: one that is granted later changes no time of modification.
+            if os.access(place, os.R_OK) and stat.S_ISREG((status := os.stat(place)).st_mode):  # noqa: PTH116
+                files.append(_File(below + name, status.st_size, status.st_mtime_ns))
+            else:
+                unreadable.append(below + name)
+    if not files:
+        _warn(root, sorted(unreadable), len(unreadable))
+        raise DataError(f"There is no image in {root}. Looked for files that end in {', '.join(ENDINGS)}.")
+    return sorted(files, key=lambda file: _digest(str(seed), file.name)), sorted(unreadable)
+
+
+def _key(root: Path, files: Iterable[_File], size: Size, mode: Mode) -> str:
+    """What determines the pixels and their order, short of reading the files."""
+    parts = (f"{file.name}\0{file.bytes}\0{file.modified}" for file in files)
+    # The path too: archives unpacked with one time for all can hold different images of the same names and sizes.
+    return f"folder {VERSION} {size} {mode} {_digest(str(root.resolve()), *parts).hex()}"
+
+
+def _digest(*parts: str) -> bytes:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(os.fsencode(part) + b"\0\0")
+    return digest.digest()
+
+
+def _labels(names: Sequence[str]) -> torch.Tensor | None:
+    if not all("/" in name for name in names):
+        return None
+    tops = [name.partition("/")[0] for name in names]
+    number = {top: i for i, top in enumerate(sorted(set(tops)))}
+    return torch.tensor([number[top] for top in tops], dtype=torch.int64)
+
+
+def _warn(root: Path, names: Sequence[str], total: int) -> None:
+    if names:
+        first = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        log.warning("%d of %d image files in %s cannot be read and are left out: %s.", len(names), total, root, first)
+
+
+# --- decoding
+
+
+def _decoded(root: Path, files: Sequence[_File], size: Size, mode: Mode) -> Iterator[tuple[NDArray[np.uint8], int]]:
+    """Every image that can be decoded, with its place among the files."""
+    log.info("Decoding %d images in %s, this once.", len(files), root)
+    places = [root / file.name for file in files]
+    if size is None or mode == "auto":
+        headers = [header for header in _in_order(_header, places) if header is not None]
+        if size is None:
+            _check_sizes(root, headers)
+        if mode == "auto":
+            mode = "grey" if all(header.grey for header in headers) else "rgb"
+    found = 0
+    for i, pixels in enumerate(_in_order(lambda place: _decode(place, size, mode), places)):
+        if pixels is not None:
+            found += 1
+            yield pixels, i
+    if not found:
+        raise DataError(f"None of the {len(files)} image files in {root} can be decoded; {files[0].name}, for one.")
+
+
+class _Header(NamedTuple):
+    size: tuple[int, int]
+    grey: bool
+
+
+def _header(place: Path) -> _Header | None:
+    """(height, width) as it will be seen, and whether it is stored in grey. None if it is no image."""
+    try:
+        with Image.open(place, formats=FORMATS) as image:
+            # The method of the base: that of PNG reads all the pixels to look behind them.
+            orientation = Image.Image.getexif(image).get(Exif.Orientation)
+            turned = orientation in SIDEWAYS and image.format != "TIFF"  # Pillow turns that one itself
+            return _Header(
+                image.size if turned else image.size[::-1],
+                image.mode in GREY or (image.mode == "P" and _is_grey(image)),
+            )
+    except Exception:
+        return None  # `_decode` says why
+
+
+def _is_grey(image: Image.Image) -> bool:
+    palette = image.getpalette("RGB") or []
+    return palette[0::3] == palette[1::3] == palette[2::3]
+
+
+def _check_sizes(root: Path, headers: Iterable[_Header]) -> None:
+    counts = Counter(header.size for header in headers).most_common()
+    if len(counts) > 1:
+        listed = ", ".join(f"{h}x{w} ({n})" for (h, w), n in counts[:5]) + (", ..." if len(counts) > 5 else "")
+        raise DataError(
+            f"The images in {root} are of {len(counts)} sizes, height x width (how many): {listed}. "
+            "Give one for all, such as size=[64,64]."
+        )
+
+
+def _decode(place: Path, size: Size, mode: Mode) -> NDArray[np.uint8] | None:
+    """The pixels, (C, H, W), or None if the file is damaged.
+
+    Raises:
+        DataError: the disk does not give the file. That may pass, and what is left out stays out of the cache.
+    """
+    try:
+        content = place.read_bytes()
+    except OSError as error:
+        raise DataError(f"{place} cannot be read: {error.strerror or error}.") from error
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            if size is not None:
+                image.draft(None, (2 * max(size), 2 * max(size)))  # for JPEG; square, since it may lie on its side
+            wide = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+            upright = ImageOps.exif_transpose(image)
+            bytewise = _eight_bits(upright) if wide else upright
+            seen = _over_black(bytewise).convert("L" if mode == "grey" else "RGB")
+            if size is not None:
+                seen = ImageOps.fit(seen, size[::-1], Image.Resampling.BICUBIC)
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers raise whatever a damaged file makes them stumble over
+        log.debug("%s cannot be decoded: %s: %s", place, type(error).__name__, error)
+        return None
+    pixels = np.asarray(seen)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey as 8-bit grey. A level that stands for transparency becomes black, as `_over_black` would have it."""
+    levels = np.asarray(image).astype(np.uint32)
+    levels[levels == image.info.get("transparency", -1)] = 0
+    return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+
+
+def _over_black(image: Image.Image) -> Image.Image:
+    """Without transparency, grey if it was grey."""
+    if image.mode in ("I", "F"):
+        raise ValueError("pixels of 32 bits have no known range")
+    if not image.has_transparency_data:
+        return image
+    image = image.convert("LA" if image.mode in GREY else "RGBA")
+    black = Image.new("L" if image.mode == "LA" else "RGB", image.size)
+    black.paste(image.convert(black.mode), mask=image.getchannel("A"))
+    return black
+
+
+def _in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """`map` in threads, since Pillow decodes without the interpreter's lock; with a bounded number of results ahead."""
+    with ThreadPoolExecutor(WORKERS) as pool:
+        ahead: deque[Future[Any]] = deque()
+        for item in items:
+            ahead.append(pool.submit(function, item))
+            if len(ahead) > 2 * WORKERS:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()

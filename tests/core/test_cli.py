@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+TINY = ("encoder.hidden=[8]", "decoder.hidden=[8]", "--data", "digits", "--epochs", "1")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["list"],
+        ["list", "*conv*", "--json"],
+        ["list", "--kind", "loss"],
+        ["show", "mlp-vae"],
+        ["show", "mlp-vae", "--resolved"],
+        ["show", "mlp-vae", "latent_dim=2", "--json"],
+        ["plugins"],
+        ["train", "--help"],
+        ["--version"],
+    ],
+)
+def test_light_commands_never_import_torch(arguments):
+    program = (
+        "import sys\nfrom zoo.cli.main import main\n"
+        f"try: main({arguments!r})\nexcept SystemExit as end: assert end.code == 0, end.code\n"
+        "heavy = {'torch', 'torchvision', 'numpy', 'matplotlib', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+
+
+def test_importing_zoo_does_not_import_torch():
+    program = "import sys, zoo; dir(zoo); assert 'torch' not in sys.modules; zoo.Encoder; assert 'torch' in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_every_public_name_is_there_and_no_other():
+    import zoo
+
+    for name in zoo.__all__:
+        assert getattr(zoo, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Encodr'"):
+        _ = zoo.Encodr
+
+
+def test_train_json_prints_one_object(zoo_command, tmp_path):
+    done = zoo_command("train", "mlp-vae", *TINY, "--seed", "3", "--json")
+    result = json.loads(done.stdout)
+    assert list(result) == ["run", "model", "data", "epochs", "seconds", "train", "test"]
+    assert (result["model"], result["data"], result["epochs"]) == ("mlp-vae", "digits", 1)
+    for split in ("train", "test"):
+        terms = result[split]
+        assert terms["loss"] == pytest.approx(terms["distortion"] + terms["rate"], rel=1e-5)
+    run = tmp_path / "work" / result["run"]
+    assert run.parent == tmp_path / "work" / "runs" / "mlp-vae"
+    names = {file.name for file in run.iterdir()}
+    assert names == {"recipe.yaml", "environment.json", "metrics.jsonl", "model.safetensors", "checkpoints", "figures"}
+    for figure in ("curves.png", "reconstructions.png", "samples.png"):
+        assert (run / "figures" / figure).read_bytes()[:4] == b"\x89PNG"
+    (line,) = (run / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["test"] == result["test"]
+    assert "epoch 1/1" in done.stderr, "one line for each epoch where there is no terminal"
+
+
+def test_what_show_resolves_train_accepts(zoo_command, tmp_path):
+    resolved = zoo_command("show", "mlp-vae", "encoder.hidden=[8]", "latent_dim=3", "--resolved").stdout
+    assert yaml.safe_load(resolved)["models"]["mlp-vae"]["latent_dim"] == 3
+    (tmp_path / "mine.yaml").write_text(resolved)
+    done = zoo_command("train", tmp_path / "mine.yaml", "--data", "digits", "--epochs", "1", "--json")
+    recipe = yaml.safe_load((tmp_path / "work" / json.loads(done.stdout)["run"] / "recipe.yaml").read_text())
+    assert recipe["models"]["mlp-vae"]["encoder"]["hidden"] == [8]
+    assert recipe["models"]["mlp-vae"]["train"]["epochs"] == 1
+
+
+def test_a_registry_of_ones_own(zoo_command, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "models:\n  small: {extends: mlp-vae, summary: tiny, encoder: {hidden: [4]}, decoder: {hidden: [4]}}\n"
+    )
+    rows = json.loads(zoo_command("list", "--registry", file, "--json").stdout)
+    assert {"name": "small", "from": str(file), "summary": "tiny"} in rows
+    done = zoo_command("train", "small", "--registry", file, "--data", "digits", "--epochs", "1", "--json")
+    assert json.loads(done.stdout)["model"] == "small"
+
+
+def test_the_fallback_is_announced_and_an_explicit_choice_never_falls_back(zoo_command, tmp_path):
+    nowhere = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    work = tmp_path / "work"
+    done = zoo_command(
+        "train", "mlp-vae", *TINY[:2], "--epochs", "1", "--data-dir", work / "empty", "--json", **nowhere
+    )
+    assert "Warning: mnist could not be had" in done.stderr
+    assert "Using digits instead." in done.stderr
+    result = json.loads(done.stdout)
+    assert result["data"] == "digits"
+    environment = json.loads((work / result["run"] / "environment.json").read_text())
+    assert "mnist could not be had" in environment["data"]["passed_over"][0]
+    done = zoo_command(
+        "train", "mlp-vae", "--data", "mnist", "--data-dir", work / "empty", "--out", "other", code=2, **nowhere
+    )
+    assert "mnist could not be had" in done.stderr
+    assert not (work / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "mlp-va"], "Did you mean 'mlp-vae'?"),
+        (["train", "mlp-vae", "encoder=cnov"], "Did you mean 'conv'?"),
+        (["train", "mlp-vae", "loss=elbow"], "Did you mean 'elbo'?"),
+        (["train", "mlp-vae", "encoder.hiden=[3]"], "Did you mean 'hidden'?"),
+        (["train", "mlp-vae", "latent_dim=two"], "latent_dim: input should be a valid integer, got 'two'"),
+        (["train", "mlp-vae", "latent_dim=0"], "greater than 0, got 0"),
+        (["train", "mlp-vae", "--epochs", "0"], "Invalid value for '--epochs'"),
+        (["train", "mlp-vae", "--data", "mnits"], "Did you mean 'mnist'?"),
+        (["train", "mlp-vae", "--device", "tpu9"], "There is no device 'tpu9'"),
+        (["train", "mlp-vae", "--data", "digits", "encoder={use: mlp, latent_dim: 3}"], "is set by the zoo"),
+        (["train"], "Missing argument 'MODEL'"),
+        (["trian"], "Did you mean 'train'?"),
+        (["show", "mlp-va"], "Did you mean 'mlp-vae'?"),
+        (["list", "--kind", "encodr"], "'encoder'"),
+        (["sample", "nowhere"], "nowhere is no folder"),
+        (["reconstruct", "."], "holds no finished run"),
+    ],
+)
+def test_bad_input_gets_one_clear_message_and_writes_nothing(zoo_command, tmp_path, arguments, message):
+    done = zoo_command(*arguments, code=2)
+    assert message in " ".join(done.stderr.split())
+    assert done.stdout == ""
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_an_output_folder_that_cannot_be_written_is_said_before_the_first_step(zoo_command, tmp_path):
+    (tmp_path / "work" / "file").write_text("")
+    done = zoo_command("train", "mlp-vae", *TINY, "--out", "file/runs", code=2)
+    assert "The output folder file/runs/mlp-vae cannot be written" in done.stderr
+    assert "epoch" not in done.stderr
+    done = zoo_command("train", "mlp-vae", *TINY, "--out", "/proc/runs", code=2)
+    assert "cannot be written" in done.stderr
+
+
+def test_looking_at_a_run(zoo_command, digits_run, tmp_path):
+    shown = json.loads(zoo_command("reconstruct", digits_run, "-n", "5", "--json").stdout)
+    assert Path(shown["figure"]) == digits_run / "figures" / "reconstruct.png"
+    zoo_command("sample", digits_run.parent, "-n", "7", "--out", "s.png")
+    assert (tmp_path / "work" / "s.png").read_bytes()[:4] == b"\x89PNG"
+    zoo_command("sample", digits_run, "--z", "0,0", "--z", "-1,-0.5", "--out", "z.png")
+    for bad, message in (("0", "1 numbers for a latent of 2 dimensions"), ("a,b", "expected numbers between commas")):
+        assert message in zoo_command("sample", digits_run, "--z", bad, code=2).stderr
+    assert "cannot be written" in zoo_command("sample", digits_run, "--out", "no/such/s.png", code=2).stderr
+    assert zoo_command("sample", digits_run, "--out", "s.txt", code=2).stderr
+
+
+def test_a_traceback_is_shown_on_request_only():
+    for arguments in (["--debug", "show", "nothing"], ["show", "nothing", "--debug"]):
+        done = subprocess.run([sys.executable, "-m", "zoo", *arguments], capture_output=True, text=True)
+        assert "Traceback" in done.stderr
+        assert "UnknownName" in done.stderr
+
+
+def test_output_into_a_closed_pipe():
+    done = subprocess.run(
+        f"{sys.executable} -m zoo list | head -n 0", shell=True, capture_output=True, text=True, env=os.environ
+    )
+    assert done.stderr == ""

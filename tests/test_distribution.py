@@ -1,0 +1,353 @@
+"""What is shipped: the wheel, and packages of third parties, built and installed as their authors and users do it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ("core", "plugins", "pyproject.toml", "registry.yaml", "README.md", "CHANGELOG.md", "LICENSE", ".gitignore")
+FAMILIES = sorted(folder.parent.name for folder in (ROOT / "plugins").glob("zoo_*/__init__.py"))
+# Everything that building needs is installed; no index, no constraint of this machine.
+OFFLINE = {"PIP_NO_INDEX": "1", "PIP_CONSTRAINT": "", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+
+
+def python(*arguments: object, cwd: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, **OFFLINE},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def pip_install(source: Path, target: Path) -> Path:
+    python(
+        *("-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", target, source),
+        cwd=target.parent,
+    )
+    return target
+
+
+# --- the wheel
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from a copy of the sources, so that the checkout stays as it is."""
+    copy = tmp_path_factory.mktemp("source") / "vae-zoo"
+    copy.mkdir()
+    for name in SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif (ROOT / name).exists():
+            shutil.copy(ROOT / name, copy)
+    (copy / "tests").mkdir()
+    (copy / "tests" / "test_nothing.py").write_text("")
+    (copy / "core" / "zoo" / "__pycache__").mkdir()
+    (copy / "core" / "zoo" / "__pycache__" / "left.cpython-311.pyc").write_bytes(b"")
+    python("-m", "build", "--wheel", "--no-isolation", "--outdir", copy / "dist", cwd=copy)
+    (built,) = (copy / "dist").iterdir()
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which pip has put the wheel. In PYTHONPATH it comes before the checkout."""
+    return pip_install(wheel, tmp_path_factory.mktemp("installed") / "site")
+
+
+def test_the_wheel_holds_what_a_user_needs_and_nothing_else(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        entry_points = archive.read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
+        metadata = archive.read(next(n for n in names if n.endswith(".dist-info/METADATA"))).decode()
+        assert archive.read("zoo/registry.yaml") == (ROOT / "registry.yaml").read_bytes()
+    assert {"zoo/__init__.py", "zoo/__main__.py", "zoo/registry.yaml", "zoo/py.typed"} <= names
+    assert {f"{family}/__init__.py" for family in FAMILIES} <= names
+    assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"zoo", *FAMILIES}
+    assert any(name.endswith("LICENSE") for name in names)
+    assert not [name for name in names if "__pycache__" in name or Path(name).name.startswith("test_")]
+    sources = {
+        str(file.relative_to(folder)) for folder in (ROOT / "core", ROOT / "plugins") for file in folder.rglob("*.py")
+    }
+    assert {name for name in names if name.endswith(".py")} == sources
+    assert "zoo = zoo.cli.main:main" in entry_points
+    assert metadata.startswith("Metadata-Version: ")
+    assert "Name: vae-zoo\n" in metadata
+
+
+WHERE = """
+import importlib, importlib.metadata, json, sys
+import zoo
+from zoo.plugins import plugins
+from zoo.recipes.source import builtin_registry
+print(json.dumps({
+    "modules": [importlib.import_module(name).__file__ for name in ("zoo", *sys.argv[1:])],
+    "registry": str(builtin_registry()),
+    "metadata": str(importlib.metadata.distribution("vae-zoo").locate_file("")),
+    "plugins": [[plugin.name, plugin.distribution, plugin.status] for plugin in plugins().found],
+    "encoder": sys.modules[zoo.get("encoder", "mlp").__module__].__file__,
+}))
+"""
+
+
+def test_the_installed_wheel_is_complete_without_the_checkout(installed, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(installed))
+    found = json.loads(python("-c", WHERE, *FAMILIES, cwd=tmp_path))
+    assert found["registry"] == str(installed / "zoo" / "registry.yaml")
+    assert found["modules"][0] == str(installed / "zoo" / "__init__.py")
+    for file in (*found["modules"], found["encoder"], found["metadata"]):
+        assert Path(file).is_relative_to(installed), file
+    builtin = [(name, status) for name, distribution, status in found["plugins"] if distribution == "vae-zoo"]
+    assert builtin == [(family.removeprefix("zoo_"), "ok") for family in FAMILIES], "each is found, and only once"
+
+
+def test_the_installed_wheel_trains(installed, zoo_command, tmp_path):
+    small = ("encoder.hidden=[8]", "decoder.hidden=[8]")
+    arguments = ("train", "mlp-vae", "--data", "digits", "--epochs", "1", *small, "--json")
+    result = json.loads(zoo_command(*arguments, PYTHONPATH=str(installed)).stdout)
+    assert (result["model"], result["data"], result["epochs"]) == ("mlp-vae", "digits", 1)
+    assert 0 < result["test"]["loss"] < 64
+    assert (tmp_path / "work" / result["run"] / "model.safetensors").is_file()
+
+
+# --- packages of third parties
+
+
+def write_package(folder: Path, distribution: str, version: str, **files: str) -> Path:
+    """The sources of a package as its author keeps them."""
+    module = distribution.replace("-", "_")
+    source = folder / distribution
+    (source / "src" / module).mkdir(parents=True)
+    (source / "pyproject.toml").write_text(
+        textwrap.dedent(f"""
+            [build-system]
+            requires = ["hatchling"]
+            build-backend = "hatchling.build"
+
+            [project]
+            name = "{distribution}"
+            version = "{version}"
+            dependencies = ["vae-zoo"]
+
+            [project.entry-points.zoo]
+            {module.removesuffix("_vae")} = "{module}"
+        """)
+    )
+    for name, content in files.items():
+        file = source / "src" / module / name.replace("__", ".")
+        file.write_text(textwrap.dedent(content))
+    (source / "src" / module / "init.py").rename(source / "src" / module / "__init__.py")
+    return source
+
+
+ACME = {
+    "init__py": '''
+        """Encoders by Acme."""
+
+        from importlib.resources import files
+
+        from zoo import Component, hookimpl
+
+
+        @hookimpl
+        def zoo_components():
+            yield Component("encoder", "acme-tanh", "acme_vae.encoder:AcmeEncoder", "One tanh layer")
+            yield Component("loss", "acme-capacity", "acme_vae.loss:Capacity", "A rate held at a capacity")
+
+
+        @hookimpl
+        def zoo_recipes():
+            yield files("acme_vae") / "recipes.yaml"
+    ''',
+    "encoder__py": """
+        from __future__ import annotations
+
+        from collections.abc import Callable
+
+        import torch
+        from pydantic import PositiveInt
+
+        from zoo import Choice, Encoder, Posterior
+
+
+        class AcmeEncoder(Encoder):
+            def __init__(
+                self,
+                data_shape: tuple[int, int, int],
+                latent_dim: int,
+                width: PositiveInt = 16,
+                posterior: Callable[..., Posterior] = Choice("posterior", "gaussian"),
+            ) -> None:
+                super().__init__()
+                channels, height, rows = data_shape
+                self.layer = torch.nn.Linear(channels * height * rows, width)
+                self.posterior = posterior(features=width, latent_dim=latent_dim)
+
+            def forward(self, x, condition=None):
+                return self.posterior(torch.tanh(self.layer(x.flatten(1))))
+    """,
+    "loss__py": '''
+        import torch
+        from pydantic import NonNegativeFloat
+
+        from zoo import Loss
+
+
+        class Capacity(Loss):
+            """distortion + gamma |rate - capacity|  (arXiv 1804.03599, eq. 8)"""
+
+            def __init__(self, gamma: NonNegativeFloat = 10.0, capacity: NonNegativeFloat = 5.0) -> None:
+                super().__init__()
+                self.gamma = gamma
+                self.register_buffer("capacity", torch.tensor(float(capacity)))
+
+            def forward(self, vae, batch):
+                trace = vae.trace(batch)
+                distortion, rate = -trace.log_px.mean(), trace.kl.mean()
+                loss = distortion + self.gamma * (rate - self.capacity).abs()
+                return {"loss": loss, "distortion": distortion, "rate": rate}
+    ''',
+    "recipes__yaml": """
+        models:
+          acme-vae-model:
+            summary: What Acme recommends
+            extends: mlp-vae
+            latent_dim: 4
+            encoder: {use: acme-tanh, width: 24}
+            decoder: {hidden: [24]}
+            loss: {use: acme-capacity, capacity: 3.0}
+            data: digits
+    """,
+}
+BROKEN = {"init__py": "raise RuntimeError('the licence has expired')"}
+TWIN = {
+    "init__py": """
+        from zoo import Component, hookimpl
+
+
+        @hookimpl
+        def zoo_components():
+            return [Component("encoder", "acme-tanh", "zoo_gaussian.mlp:MLPEncoder", "Somebody else's")]
+    """,
+}
+SMALL = ("encoder.hidden=[8]", "decoder.hidden=[8]", "data=digits", "--epochs", "1")
+
+
+@pytest.fixture(scope="module")
+def sites(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Three packages, each built by hatchling and put by pip into a folder of its own, ready for PYTHONPATH."""
+    folder = tmp_path_factory.mktemp("packages")
+    packages = {"acme-vae": ("1.2.0", ACME), "broken-vae": ("0.1.dev3", BROKEN), "twin-vae": ("3.4", TWIN)}
+    return {
+        name: str(pip_install(write_package(folder, name, version, **files), folder / f"site-{name}"))
+        for name, (version, files) in packages.items()
+    }
+
+
+def path(sites: dict[str, str], *names: str) -> str:
+    return os.pathsep.join(sites[name] for name in names)
+
+
+def test_pip_has_put_the_packages_where_they_belong(sites):
+    files = {file.name for file in (Path(sites["acme-vae"]) / "acme_vae").iterdir() if file.is_file()}
+    assert files == {"__init__.py", "encoder.py", "loss.py", "recipes.yaml"}
+    assert (Path(sites["broken-vae"]) / "broken_vae-0.1.dev3.dist-info" / "entry_points.txt").is_file()
+
+
+def test_a_package_brings_an_encoder_a_loss_and_a_recipe(sites, zoo_command, tmp_path):
+    acme = path(sites, "acme-vae")
+    (plugin,) = (
+        row
+        for row in json.loads(zoo_command("plugins", "--json", PYTHONPATH=acme).stdout)
+        if row["distribution"] == "acme-vae"
+    )
+    assert plugin == {
+        "name": "acme",
+        "distribution": "acme-vae",
+        "version": "1.2.0",
+        "status": "ok",
+        "brings": ["encoder acme-tanh", "loss acme-capacity", "model acme-vae-model"],
+        "errors": [],
+    }
+    (listed,) = json.loads(zoo_command("list", "acme*", "--json", PYTHONPATH=acme).stdout)
+    assert listed == {"name": "acme-vae-model", "from": "acme-vae 1.2.0", "summary": "What Acme recommends"}
+    (listed,) = json.loads(zoo_command("list", "acme*", "--kind", "encoder", "--json", PYTHONPATH=acme).stdout)
+    assert listed == {"name": "acme-tanh", "from": "acme-vae 1.2.0", "summary": "One tanh layer"}
+
+    arguments = ("train", "acme-vae-model", "--data", "digits", "--epochs", "1", "--json")
+    result = json.loads(zoo_command(*arguments, PYTHONPATH=acme).stdout)
+    assert (result["model"], result["data"]) == ("acme-vae-model", "digits")
+    run = tmp_path / "work" / result["run"]
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())["models"]["acme-vae-model"]
+    assert recipe["encoder"] == {"use": "acme-tanh", "width": 24, "posterior": "gaussian"}
+    assert recipe["loss"] == {"use": "acme-capacity", "gamma": 10.0, "capacity": 3.0}
+    assert (recipe["latent_dim"], recipe["prior"], recipe["decoder"]["hidden"]) == (4, "standard-normal", [24])
+    assert json.loads((run / "environment.json").read_text())["plugins"] == {"acme": "acme-vae 1.2.0"}
+
+    zoo_command("sample", result["run"], "-n", "4", PYTHONPATH=acme)
+    without = zoo_command("sample", result["run"], code=2, PYTHONPATH="")
+    assert "There is no encoder named 'acme-tanh'" in without.stderr
+
+
+def test_its_parameters_are_checked_like_any_other(sites, zoo_command):
+    acme = path(sites, "acme-vae")
+    wrong = zoo_command("train", "acme-vae-model", "encoder.widht=3", "loss.capacity=-1", code=2, PYTHONPATH=acme)
+    assert "encoder.widht: unknown key. Did you mean 'width'?" in wrong.stderr
+    assert "loss.capacity: input should be greater than or equal to 0, got -1" in wrong.stderr
+
+
+def test_a_broken_package_is_named_and_harms_nobody(sites, zoo_command):
+    both = path(sites, "acme-vae", "broken-vae")
+    named = "broken of broken-vae 0.1.dev3"
+    listed = zoo_command("list", PYTHONPATH=both)
+    assert "mlp-vae" in listed.stdout
+    assert "acme-vae-model" in listed.stdout
+    assert f"Broken plugins: {named}. See `zoo plugins`." in listed.stderr
+    assert "latent_dim: 40" in zoo_command("show", "mlp-vae", PYTHONPATH=both).stdout
+    zoo_command("train", "mlp-vae", *SMALL, PYTHONPATH=both)
+    assert f"{named}: RuntimeError: the licence has expired" in zoo_command("plugins", PYTHONPATH=both).stdout
+    status = {
+        row["distribution"]: row["status"]
+        for row in json.loads(zoo_command("plugins", "--json", PYTHONPATH=both).stdout)
+    }
+    assert status == {"vae-zoo": "ok", "acme-vae": "ok", "broken-vae": "broken"}
+    missing = zoo_command("train", "broken-vae-model", code=2, PYTHONPATH=both)
+    assert f"A broken plugin may hold it: {named}" in missing.stderr
+
+
+def test_two_packages_that_claim_one_name(sites, zoo_command):
+    """An error for that name alone, that names both; never that of whoever came last, and the rest works."""
+    claim = "encoder 'acme-tanh' is claimed by acme-vae 1.2.0 (plugin 'acme') and twin-vae 3.4 (plugin 'twin')"
+    both, reversed_ = path(sites, "acme-vae", "twin-vae"), path(sites, "twin-vae", "acme-vae")
+    refused = zoo_command("train", "acme-vae-model", "--data", "digits", code=2, PYTHONPATH=both)
+    assert claim in refused.stderr
+    assert "Write acme-vae:acme-tanh or twin-vae:acme-tanh, or uninstall one." in refused.stderr
+    for order in (both, reversed_):
+        assert claim in zoo_command("plugins", PYTHONPATH=order).stdout
+        rows = json.loads(zoo_command("list", "--kind", "encoder", "--json", PYTHONPATH=order).stdout)
+        owners = {row["name"]: row["from"] for row in rows}
+        assert owners["acme-vae:acme-tanh"] == "acme-vae 1.2.0"
+        assert owners["twin-vae:acme-tanh"] == "twin-vae 3.4"
+        assert "acme-tanh" not in owners
+
+    zoo_command("train", "mlp-vae", *SMALL, PYTHONPATH=both)
+    encoder = "encoder={use: 'acme-vae:acme-tanh', width: 5}"
+    arguments = ("train", "acme-vae-model", encoder, "data=digits", "--epochs", "1", "--json")
+    result = json.loads(zoo_command(*arguments, PYTHONPATH=reversed_).stdout)
+    shown = json.loads(zoo_command("show", f"{result['run']}/recipe.yaml", "--json", PYTHONPATH=both).stdout)
+    assert shown["encoder"]["use"] == "acme-vae:acme-tanh"
