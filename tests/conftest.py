@@ -20,6 +20,9 @@ from zoo.registry import fresh_registry
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
+# The tracker would write a log for every run of every test. It has tests of its own.
+os.environ["ZOO_DISABLE_PLUGINS"] = "tensorboard"
+
 Install = Callable[..., Path]
 Zoo = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from zoo.recipes.build import Choice
     from zoo.recipes.schema import Recipe
     from zoo.run import Run
+    from zoo.training.history import Epoch
     from zoo.training.signals import Interrupted
     from zoo.vae import VAE, Batch, Trace
 
@@ -53,6 +54,7 @@ _HOMES = {
     "zoo.recipes.build": ("Choice",),
     "zoo.recipes.schema": ("Recipe",),
     "zoo.run": ("Run",),
+    "zoo.training.history": ("Epoch",),
     "zoo.training.signals": ("Interrupted",),
     "zoo.vae": ("VAE", "Batch", "Trace"),
 }
@@ -70,6 +72,7 @@ __all__ = [
     "Dataset",
     "Decoder",
     "Encoder",
+    "Epoch",
     "Images",
     "Interrupted",
     "Likelihood",

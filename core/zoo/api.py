@@ -132,6 +132,7 @@ def train(
     device: str = "auto",
     out: Path | str = "runs",
     time_limit: float | None = None,
+    compile: bool = False,
     registries: Sequence[Path] = (),
     observers: Sequence[Observer] = (),
     **changes: Any,
@@ -146,6 +147,7 @@ def train(
         device: ``auto`` (CUDA where there is one), ``cpu`` or ``cuda``.
         out: the folder of all runs.
         time_limit: seconds after which the training saves its state and stops.
+        compile: let `torch.compile` work on the losses; it takes a while and needs a C++ compiler.
         observers: who follows the training.
 
     Raises:
@@ -164,7 +166,7 @@ def train(
 
     with _processes(device) as (group, target):
         loaded = load_data(checked.data, None if data_dir is None else Path(data_dir))
-        training = _Training(checked, loaded, target, group, time_limit)
+        training = _Training(checked, loaded, target, group, time_limit, compile)
         run = group.lead(lambda: Run.create(Path(out), checked, loaded, target))
         return training.into(run, observers)
 
@@ -175,13 +177,14 @@ def resume(
     data_dir: Path | str | None = None,
     device: str = "auto",
     time_limit: float | None = None,
+    compile: bool = False,
     observers: Sequence[Observer] = (),
 ) -> Run:
     """Go on with a training that was stopped, from its newest valid checkpoint, to the very bits of one that was not.
 
     Args:
         run: the folder.
-        data_dir, device, time_limit, observers: as in `train`.
+        data_dir, device, time_limit, compile, observers: as in `train`.
 
     Raises:
         RunError: there is no such run, it holds no valid checkpoint, or the data are not the same any more.
@@ -194,7 +197,7 @@ def resume(
         checkpoint = group.lead(run.checkpoints.newest)
         if checkpoint is None:
             raise RunError(f"{run.path} holds no valid checkpoint to go on from.")
-        training = _Training(run.recipe, loaded, target, group, time_limit)
+        training = _Training(run.recipe, loaded, target, group, time_limit, compile)
         training.restore(checkpoint)
         return training.into(run, observers)
 
@@ -212,7 +215,13 @@ class _Training:
     """A training that is ready for its first step: everything is checked, nothing is written."""
 
     def __init__(
-        self, recipe: Recipe, loaded: Loaded, device: torch.device, group: Group, time_limit: float | None
+        self,
+        recipe: Recipe,
+        loaded: Loaded,
+        device: torch.device,
+        group: Group,
+        time_limit: float | None,
+        compiled: bool,
     ) -> None:
         self.recipe = recipe
         self.loaded = loaded
@@ -225,7 +234,9 @@ class _Training:
             )
         with flushed_denormals(), seeded(recipe.train.seed, device):
             vae, loss = build(recipe, dataset.shape)
-            self.trainer = Trainer(recipe, vae, loss, dataset, device, stop=StopRequest(time_limit), group=group)
+            self.trainer = Trainer(
+                recipe, vae, loss, dataset, device, stop=StopRequest(time_limit), group=group, compiled=compiled
+            )
             first = torch.arange(min(2, len(dataset.train)), device=device)
             dry_run(recipe, vae, loss, self.trainer.train[first])
 

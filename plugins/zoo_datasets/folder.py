@@ -65,7 +65,8 @@ def folder(
     Args:
         path: the folder; ``~`` is your home.
         size: [height, width] of every image; by default their own, which must then be the same for all.
-        mode: ``grey``, ``rgb``, or ``auto``: grey if all are stored in grey, else rgb.
+        mode: ``grey``, ``rgb``, or ``auto``: grey if all are stored in grey, else rgb. Grey of 16 bits with an alpha
+            channel passes for RGB with Pillow, and so it does here.
         test_fraction: the fraction of test images, rounded; at least one image on either side.
         split_seed: which ones those are. An image's place depends on this and its path below the folder alone, so
             that few change sides when images are added, and none when the folder moves.
@@ -203,9 +204,10 @@ def _is_grey(image: Image.Image) -> bool:
 
 
 def _check_sizes(root: Path, headers: Iterable[_Header]) -> None:
-    counts = Counter(header.size for header in headers).most_common()
+    counts = Counter(header.size for header in headers)
     if len(counts) > 1:
-        listed = ", ".join(f"{h}x{w} ({n})" for (h, w), n in counts[:5]) + (", ..." if len(counts) > 5 else "")
+        most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:5]
+        listed = ", ".join(f"{h}x{w} ({n})" for (h, w), n in most) + (", ..." if len(counts) > 5 else "")
         raise DataError(
             f"The images in {root} are of {len(counts)} sizes, height x width (how many): {listed}. "
             "Give one for all, such as size=[64,64]."

@@ -126,7 +126,7 @@ def test_no_phase_changes_the_gradient_of_anothers_parameters():
         each.optimizer.register_step_pre_hook(
             lambda optimizer, *_: seen.append([p.grad.clone() for p in optimizer.param_groups[0]["params"]])
         )
-    take_step = TrainingStep(trainer.vae, optimized, settings, Group(), torch.device("cpu"))
+    take_step = TrainingStep(trainer.vae, loss, optimized, settings, Group(), torch.device("cpu"))
     terms = take_step(0, [Part(0, batch, 1.0)])
     for gradients, expected in zip(seen, (expected_vae, expected_critic), strict=True):
         for gradient, correct in zip(gradients, expected, strict=True):

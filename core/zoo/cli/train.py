@@ -49,6 +49,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
     "--resume", metavar="RUN|auto", help="Go on with this run; auto: with the newest unfinished one of MODEL."
 )
 @click.option("--time-limit", type=Duration(), help="Save and stop after so long, such as 90s, 30m or 2h.")
+@click.option("--compile", "compiled", is_flag=True, help="Let torch.compile work on the loss; needs a C++ compiler.")
 @registries
 @as_json
 def train(
@@ -62,6 +63,7 @@ def train(
     out: Path,
     resume: str | None,
     time_limit: float | None,
+    compiled: bool,
     registries: tuple[Path, ...],
     as_json: bool,
 ) -> None:
@@ -84,6 +86,7 @@ def train(
         "data_dir": data_dir,
         "device": device,
         "time_limit": time_limit,
+        "compile": compiled,
         "observers": [progress()] if leads else [],
     }
     run = None

@@ -87,7 +87,7 @@ def _build(file: Path, images: Iterable[tuple[Tensor | NDArray[np.uint8], int]])
     with out:
         try:
             with _explained(file.parent):
-                found = _open(file)  # the process that this one waited for may have made it
+                found = _open(file, warn=True)  # the process that this one waited for may have made it
             if found is not None:
                 partial.unlink()
                 return found
@@ -136,7 +136,7 @@ def _write(out: io.FileIO, images: Iterable[tuple[Tensor | NDArray[np.uint8], in
         _write_all(out, memoryview(_header((len(labels), *first))))
 
 
-def _open(file: Path) -> Images | None:
+def _open(file: Path, warn: bool = False) -> Images | None:
     """Map a file. None if it does not exist, or is not whole."""
     try:
         with file.open("rb") as opened:
@@ -148,7 +148,8 @@ def _open(file: Path) -> Images | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        log.warning("%s is damaged (%s) and is made again.", file, error)
+        if warn:
+            log.warning("%s is damaged (%s) and is made again.", file, error)
         return None
     count = n * math.prod(shape)
     pixels = torch.frombuffer(mapping, dtype=torch.uint8, offset=HEADER, count=count)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import TrainingError
-from zoo.loss import Phase, Terms
+from zoo.loss import Loss, Phase, Terms
 from zoo.modes import mix, reseed
 from zoo.recipes.build import construct, find
 from zoo.recipes.schema import Block, Training
+from zoo.training.capture import CHECKED_STEPS, CapturedUpdate, capture
 from zoo.training.distributed import Group
 from zoo.vae import VAE, Batch
 
@@ -71,24 +72,34 @@ class OptimizedPhase:
             nn.utils.clip_grads_with_norm_(self.parameters, self._clip, norm)
         return norm
 
-    def update(self, step: int) -> None:
-        """Let the optimiser move the parameters; during the warm-up by a part of the learning rate."""
-        with self._warmed(step):
-            self.optimizer.step()
+    def tensors(self) -> list[Tensor]:
+        """Everything that the optimiser changes."""
+        state = [v for entry in self.optimizer.state.values() for v in entry.values() if isinstance(v, Tensor)]
+        return [*self.parameters, *state]
+
+    def count(self) -> None:
+        """Move a schedule on that counts steps."""
         if self._each_step:
             self.advance(None)
 
     @contextlib.contextmanager
-    def _warmed(self, step: int) -> Iterator[None]:
+    def warmed(self, step: int) -> Iterator[None]:
+        """During the warm-up, a part of the learning rate inside the block."""
         if step >= self._warmup:
             yield
             return
-        rates = [group["lr"] for group in self.optimizer.param_groups]
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * (step + 1) / self._warmup
+        rates = [_copy(group["lr"]) for group in self.optimizer.param_groups]
+        self._set_rates([rate * (step + 1) / self._warmup for rate in rates])
         yield
+        self._set_rates(rates)
+
+    def _set_rates(self, rates: Sequence[Any]) -> None:
+        """In place where the rate is a tensor, as a captured graph needs it."""
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
+            if isinstance(group["lr"], Tensor):
+                group["lr"].copy_(rate)
+            else:
+                group["lr"] = rate
 
     def advance(self, score: float | None) -> None:
         """Move the schedule on by one unit; `score` is for the one that watches it."""
@@ -109,26 +120,46 @@ class OptimizedPhase:
             self.schedule.load_state_dict(state["schedule"])
 
 
+def _copy(rate: Any) -> Any:
+    return rate.clone() if isinstance(rate, Tensor) else rate
+
+
 class TrainingStep:
     """One step of every phase that is due, over the parts of a batch that fall to this process.
 
+    On CUDA the update of a phase is captured as a graph, once its optimiser has a state: see `capture`.
+
     Args:
-        vae: the model.
-        phases: in order.
+        vae, loss: what is trained.
+        phases: of the loss, in order.
         settings: the recipe's.
         group: the processes that share the batch.
         device: of everything.
+        compiled: whether `torch.compile` works on the objectives.
     """
 
     def __init__(
-        self, vae: VAE, phases: Sequence[OptimizedPhase], settings: Training, group: Group, device: torch.device
+        self,
+        vae: VAE,
+        loss: Loss,
+        phases: Sequence[OptimizedPhase],
+        settings: Training,
+        group: Group,
+        device: torch.device,
+        compiled: bool = False,
     ) -> None:
         self.vae = vae
+        self.loss = loss
         self.phases = phases
         self.group = group
         self.device = device
         self._seed = settings.seed
         self._mixed = settings.precision == "bfloat16"
+        self._objectives = [torch.compile(p.phase.objective) if compiled else p.phase.objective for p in phases]
+        # By phase: a graph, or None where there can be none. A phase that is absent has not been tried.
+        self._captured: dict[int, CapturedUpdate | None] = {}
+        if device.type != "cuda" or compiled or group.size > 1 or settings.accumulate > 1:
+            self._captured = dict.fromkeys(range(len(phases)))
 
     def __call__(self, step: int, parts: Sequence[Part]) -> Terms:
         """Take the step numbered `step`.
@@ -145,23 +176,56 @@ class TrainingStep:
         for position, optimized in enumerate(self.phases):
             if not optimized.due(step):
                 continue
-            found = self._gradient(optimized, step, position, parts)
-            found[GRADIENT] = optimized.norm() / self.group.size
-            self._guard(optimized, found)
-            optimized.update(step)
+            with optimized.warmed(step):
+                found = self._update(optimized, step, position, parts)
+            optimized.count()
             prefix = f"{optimized.phase.name}." if position else ""
             terms.update({prefix + name: value for name, value in found.items()})
         return terms
 
-    def _gradient(self, optimized: OptimizedPhase, step: int, position: int, parts: Sequence[Part]) -> Terms:
+    def _update(self, optimized: OptimizedPhase, step: int, position: int, parts: Sequence[Part]) -> Terms:
+        """Move the parameters of one phase, by a replayed graph where there is one."""
+        if position not in self._captured and optimized.optimizer.state:
+            self._captured[position] = self._capture(optimized, position, parts[0].batch)
+        captured = self._captured.get(position)
+        if captured is not None and captured.fits(parts[0].batch):
+            self._reseed(step, position, parts[0].number)
+            return captured(parts[0].batch)
+        return self._eager(optimized, position, parts, lambda part: self._reseed(step, position, part.number))
+
+    def _eager(
+        self, optimized: OptimizedPhase, position: int, parts: Sequence[Part], seed: Callable[[Part], None]
+    ) -> Terms:
+        terms = self._gradient(optimized, position, parts, seed)
+        terms[GRADIENT] = optimized.norm() / self.group.size
+        self._guard(optimized, terms)
+        optimized.optimizer.step()
+        return terms
+
+    def _capture(self, optimized: OptimizedPhase, position: int, batch: Batch) -> CapturedUpdate | None:
+        def update(batch: Batch) -> Terms:
+            return self._eager(optimized, position, [Part(0, batch, 1.0)], lambda part: None)
+
+        held = [t for module in (self.vae, self.loss) for t in module.state_dict(keep_vars=True).values()]
+        changed = {id(tensor): tensor for tensor in (*optimized.tensors(), *held)}
+        return capture(
+            update, [batch] * CHECKED_STEPS, changed.values(), lambda number: self._reseed(number, position, 0)
+        )
+
+    def _reseed(self, step: int, position: int, part: int) -> None:
+        reseed(mix(self._seed, NOISE, position, part, step), self.device)
+
+    def _gradient(
+        self, optimized: OptimizedPhase, position: int, parts: Sequence[Part], seed: Callable[[Part], None]
+    ) -> Terms:
         """Leave the gradient of the whole batch in the parameters of one phase, and return this process's terms."""
         for parameter in optimized.parameters:
             parameter.grad = None
         total: Terms = {}
         for part in parts:
-            reseed(mix(self._seed, NOISE, position, part.number, step), self.device)
+            seed(part)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self._mixed):
-                terms = optimized.phase.objective(self.vae, part.batch)
+                terms = self._objectives[position](self.vae, part.batch)
             if part.weight != 1.0:
                 terms = {name: value * part.weight for name, value in terms.items()}
             torch.autograd.backward(terms["loss"], inputs=optimized.parameters)
@@ -197,9 +261,20 @@ def not_finite(name: str, value: float) -> TrainingError:
 
 
 def make_optimizer(block: Block, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimiser that a recipe names, in its fused form where torch has one for the parameters' device."""
+    """The optimiser that a recipe names, in its fused form where torch has one for the parameters' device.
+
+    On CUDA it can be captured: its rate is a tensor there, so that a graph sees it change.
+    """
     devices = {parameter.device.type for parameter in parameters}
-    if "fused" in inspect.signature(find("optimizer", block.use)).parameters and devices <= {"cpu", "cuda"}:
-        block = Block(use=block.use, **{"fused": True, **block.parameters})
-    optimizer: torch.optim.Optimizer = construct("optimizer", block, {"params": parameters})
+    known = inspect.signature(find("optimizer", block.use)).parameters
+    defaults: dict[str, Any] = {}
+    if "fused" in known and devices <= {"cpu", "cuda"}:
+        defaults["fused"] = True
+    if "capturable" in known and devices == {"cuda"}:
+        defaults["capturable"] = True
+    chosen = Block(use=block.use, **{**defaults, **block.parameters})
+    optimizer: torch.optim.Optimizer = construct("optimizer", chosen, {"params": parameters})
+    if chosen.parameters.get("capturable"):
+        for group in optimizer.param_groups:
+            group["lr"] = torch.tensor(group["lr"], device=parameters[0].device)
     return optimizer

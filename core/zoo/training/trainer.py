@@ -62,6 +62,7 @@ class Trainer:
         checkpoints: where the state is saved; without, it is not.
         stop: asked after each step whether to stop.
         group: the processes that train together.
+        compiled: whether `torch.compile` works on the objectives.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Trainer:
         checkpoints: Checkpoints | None = None,
         stop: StopRequest | None = None,
         group: Group | None = None,
+        compiled: bool = False,
     ) -> None:
         self.settings = recipe.train
         self.device = torch.device(device)
@@ -88,7 +90,9 @@ class Trainer:
         self.group = group or Group()
 
         self.phases = [OptimizedPhase(phase, self.settings) for phase in self.loss.phases(self.vae)]
-        self.take_step = TrainingStep(self.vae, self.phases, self.settings, self.group, self.device)
+        self.take_step = TrainingStep(
+            self.vae, self.loss, self.phases, self.settings, self.group, self.device, compiled
+        )
         self.averaged: AveragedModel | None = None
         if self.settings.average is not None:
             decay = get_ema_multi_avg_fn(self.settings.average)  # type: ignore[no-untyped-call]

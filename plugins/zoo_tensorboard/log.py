@@ -1,0 +1,61 @@
+"""What goes into the log of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from zoo import Epoch, Run
+
+
+class Log:
+    """The log of one run. A run that is resumed goes on in the same folder, and what was logged after its checkpoint
+    is purged.
+
+    Args:
+        run: the run.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        history = run.epochs()
+        purge = history[-1].step + 1 if history else None
+        self.writer: Any = SummaryWriter(str(run.path / "tensorboard"), purge_step=purge)
+        self.writer.add_text("recipe", f"```yaml\n{(run.path / 'recipe.yaml').read_text()}```", 0)
+
+    def epoch(self, epoch: Epoch) -> None:
+        """The terms at every step, and those of the test set."""
+        for name, values in epoch.curve.items():
+            first = epoch.step - len(values) + 1
+            for offset, value in enumerate(values):
+                self.writer.add_scalar(f"step/{name}", value, first + offset)
+        for split, terms in (("train", epoch.train), ("test", epoch.test)):
+            for name, value in terms.items():
+                self.writer.add_scalar(f"{split}/{name}", value, epoch.step)
+
+    def close(self, finished: bool) -> None:
+        """The figures, and the hyper-parameters with the last test terms, of a run that came to its end."""
+        if finished:
+            self._figures()
+            recipe = _flat(self.run.recipe.to_raw())
+            last = self.run.epochs()[-1]
+            self.writer.add_hparams(recipe, {f"hparam/{k}": v for k, v in last.test.items()}, run_name="hparams")
+        self.writer.close()
+
+    def _figures(self) -> None:
+        from matplotlib.image import imread
+
+        for file in sorted(self.run.figures.glob("*.png")):
+            self.writer.add_image(file.stem, imread(file), 0, dataformats="HWC")
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as one of dotted keys to plain values."""
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        if isinstance(inner, dict):
+            flat.update(_flat(inner, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = inner if isinstance(inner, bool | int | float | str) else str(inner)
+    return flat

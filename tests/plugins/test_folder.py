@@ -1,0 +1,712 @@
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import struct
+import tempfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import zoo
+from zoo.recipes.datasets import load_data
+from zoo.recipes.schema import Block
+from zoo_datasets import folder as module
+from zoo_datasets.folder import folder
+
+ORIENTATION = 0x0112
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    return tmp_path / "xdg" / "vae-zoo" / "cache"
+
+
+@pytest.fixture
+def pics(tmp_path: Path) -> Path:
+    made = tmp_path / "pics"
+    made.mkdir()
+    return made
+
+
+def draw(seed: int, height: int = 4, width: int = 6, channels: int | None = None) -> np.ndarray:
+    shape = (height, width) if channels is None else (height, width, channels)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def save(array: np.ndarray, file: Path, **options: object) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(file, **options)
+
+
+def save_some(pics: Path, n: int = 20, **shape: int) -> list[np.ndarray]:
+    arrays = [draw(i, **shape) for i in range(n)]
+    for i, array in enumerate(arrays):
+        save(array, pics / f"{i:03}.png")
+    return arrays
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def save_png16(array: np.ndarray, file: Path, colour: int, transparent: tuple[int, ...] = ()) -> None:
+    """A PNG of 16 bits, as Pillow cannot write it: colour type 0 is grey, 2 RGB, 4 grey and alpha."""
+    height, width = array.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
+    trns = chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent)) if transparent else b""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0))
+    body = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + header + trns + body)
+
+
+def one(file: Path, **options: object) -> np.ndarray:
+    """What becomes of one image: beside a copy of it, since a data set takes two. (C, H, W)."""
+    shutil.copy(file, file.with_name(f"copy-{file.name}"))
+    dataset = folder(str(file.parent), test_fraction=0.5, **options)  # type: ignore[arg-type]
+    assert (len(dataset.train), len(dataset.test)) == (1, 1)
+    assert torch.equal(dataset.train.pixels, dataset.test.pixels)
+    return dataset.train.pixels[0].numpy()
+
+
+def everything(dataset: zoo.Dataset) -> list[bytes]:
+    return sorted(image.numpy().tobytes() for split in (dataset.train, dataset.test) for image in split.pixels)
+
+
+# --- what becomes of an image
+
+
+@pytest.mark.parametrize("ending", ["png", "bmp", "gif", "tif", "tiff", "webp", "PNG"])
+def test_lossless_grey(ending, pics):
+    array = draw(0)
+    save(array, pics / f"a.{ending}", **({"lossless": True} if ending == "webp" else {}))
+    # WebP knows no grey.
+    assert np.array_equal(one(pics / f"a.{ending}", mode="grey" if ending == "webp" else "auto"), array[None])
+
+
+@pytest.mark.parametrize("ending", ["png", "bmp", "tif", "webp"])
+def test_lossless_colour(ending, pics):
+    array = draw(0, channels=3)
+    save(array, pics / f"a.{ending}", **({"lossless": True} if ending == "webp" else {}))
+    assert np.array_equal(one(pics / f"a.{ending}"), array.transpose(2, 0, 1))
+
+
+def test_jpeg(pics):
+    array = np.kron(draw(0, 2, 3, 3), np.ones((16, 16, 1), dtype=np.uint8))
+    save(array, pics / "a.jpg", quality=100, subsampling=0)
+    assert np.abs(one(pics / "a.jpg").astype(int) - array.transpose(2, 0, 1)).max() <= 3
+
+
+def test_one_bit(pics):
+    array = draw(0) > 127
+    Image.fromarray(array).save(pics / "a.png")
+    assert np.array_equal(one(pics / "a.png"), 255 * array[None])
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_16_bits_are_scaled(ending, pics):
+    """257 v goes to v, and so do the 128 levels on either side; the largest is 65535 = 257 * 255."""
+    levels = np.array([[0, 128, 129, 257, 385, 386], [12345, 32767, 32768, 65406, 65407, 65535]], dtype=np.uint16)
+    save(levels, pics / f"a.{ending}")
+    assert one(pics / f"a.{ending}").tolist() == [[[0, 0, 1, 1, 1, 2], [48, 127, 128, 254, 255, 255]]]
+
+
+def test_16_bits_of_colour_and_with_alpha_keep_the_high_byte(pics):
+    levels = np.random.default_rng(0).integers(0, 65536, (4, 6, 3))
+    save_png16(levels, pics / "a.png", colour=2)
+    assert np.array_equal(one(pics / "a.png"), levels.transpose(2, 0, 1) >> 8)
+
+
+def test_16_bits_with_alpha_are_laid_over_black(pics):
+    levels = np.stack([np.full((4, 6), 0xC880), np.full((4, 6), 0x8000)], axis=-1)
+    save_png16(levels, pics / "a.png", colour=4)
+    assert np.array_equal(one(pics / "a.png", mode="grey"), np.full((1, 4, 6), round(0xC8 * 0x80 / 255)))
+
+
+def test_a_transparent_level_of_16_bits_is_black(pics):
+    levels = np.array([[5000, 60000], [5001, 65535]])
+    save_png16(levels, pics / "a.png", colour=0, transparent=(60000,))
+    assert one(pics / "a.png").tolist() == [[[19, 0], [19, 255]]]
+
+
+def palette_image(colours: np.ndarray) -> tuple[Image.Image, np.ndarray]:
+    image = Image.new("P", (6, 4))
+    index = np.random.default_rng(1).integers(0, len(colours), (4, 6), dtype=np.uint8)
+    image.putdata(index.flatten().tolist())
+    image.putpalette(colours.astype(np.uint8).tobytes())
+    return image, index
+
+
+@pytest.mark.parametrize("ending", ["png", "gif", "bmp", "tif"])
+def test_palettes_are_expanded(ending, pics):
+    colours = draw(2, 1, 7, 3)[0]
+    image, index = palette_image(colours)
+    image.save(pics / f"a.{ending}")
+    assert np.array_equal(one(pics / f"a.{ending}"), colours[index].transpose(2, 0, 1))
+
+
+def test_a_palette_of_greys_is_grey(pics):
+    colours = draw(2, 1, 7)[0][:, None].repeat(3, axis=1)
+    image, index = palette_image(colours)
+    image.save(pics / "a.png")
+    assert np.array_equal(one(pics / "a.png"), colours[index][None, :, :, 0])
+
+
+def test_transparent_entries_of_a_palette_are_laid_over_black(pics):
+    colours, alphas = draw(2, 1, 7, 3)[0], np.array([255, 0, 128, 255, 3, 254, 60])
+    image, index = palette_image(colours)
+    image.save(pics / "a.png", transparency=bytes(alphas.tolist()))
+    expected = np.rint(colours * (alphas[:, None] / 255))[index]
+    assert np.array_equal(one(pics / "a.png"), expected.transpose(2, 0, 1))
+
+
+def test_the_transparent_entry_of_a_gif_is_black(pics):
+    colours = draw(2, 1, 7, 3)[0]
+    image, index = palette_image(colours)
+    image.save(pics / "a.gif", transparency=2)
+    colours[2] = 0
+    assert np.array_equal(one(pics / "a.gif"), colours[index].transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_alpha_is_laid_over_black(channels, pics):
+    array = draw(0, channels=channels + 1)
+    save(array, pics / "a.png")
+    expected = np.rint(array[:, :, :-1] * (array[:, :, -1:] / 255.0))
+    assert np.array_equal(one(pics / "a.png"), expected.transpose(2, 0, 1))
+
+
+def test_a_transparent_colour_is_black(pics):
+    array = draw(0, channels=3)
+    save(array, pics / "a.png", transparency=tuple(array[1, 2].tolist()))
+    array[1, 2] = 0
+    assert np.array_equal(one(pics / "a.png"), array.transpose(2, 0, 1))
+
+
+def test_a_transparent_grey_is_black_and_stays_grey(pics):
+    array = draw(0)
+    level = int(array[1, 2])
+    save(array, pics / "a.png", transparency=level)
+    assert np.array_equal(one(pics / "a.png"), np.where(array == level, 0, array)[None])
+
+
+def test_cmyk_becomes_rgb(pics):
+    image = Image.fromarray(draw(0, channels=3)).convert("CMYK")
+    image.save(pics / "a.tif")
+    assert np.array_equal(one(pics / "a.tif"), np.asarray(image.convert("RGB")).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("ending", ["png", "webp", "tif", "jpg"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_is_applied(orientation, ending, pics):
+    """What EXIF means by its eight numbers: where the first row and the first column of the stored image are seen."""
+    stored = np.kron(draw(0, 2, 3, 3), np.ones((16, 16, 1), dtype=np.uint8))
+    seen = {
+        1: stored,
+        2: stored[:, ::-1],
+        3: stored[::-1, ::-1],
+        4: stored[::-1],
+        5: stored.transpose(1, 0, 2),
+        6: stored.transpose(1, 0, 2)[:, ::-1],
+        7: stored.transpose(1, 0, 2)[::-1, ::-1],
+        8: stored.transpose(1, 0, 2)[::-1],
+    }[orientation]
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    options = {"webp": {"lossless": True}, "jpg": {"quality": 100, "subsampling": 0}}.get(ending, {})
+    save(stored, pics / f"a.{ending}", exif=exif, **options)
+    found = one(pics / f"a.{ending}").transpose(1, 2, 0)
+    assert found.shape == seen.shape
+    assert np.abs(found.astype(int) - seen).max() <= (3 if ending == "jpg" else 0)
+
+
+@pytest.mark.parametrize("ending", ["gif", "tif", "webp", "png"])
+def test_of_several_frames_the_first_counts(ending, pics):
+    frames = [Image.fromarray(np.full((4, 6), level, dtype=np.uint8)) for level in (0, 255)]
+    frames[0].save(pics / f"a.{ending}", save_all=True, append_images=frames[1:])
+    assert not one(pics / f"a.{ending}").any()
+
+
+def test_the_content_counts_and_not_the_ending(pics):
+    array = draw(0)
+    Image.fromarray(array).save(pics / "a.jpg", format="PNG")
+    assert np.array_equal(one(pics / "a.jpg"), array[None])
+
+
+# --- colour
+
+
+def test_one_colour_image_among_grey_ones_makes_all_rgb(pics):
+    grey, colour = draw(0), draw(1, channels=3)
+    save(grey, pics / "a.png")
+    assert np.array_equal(one(pics / "a.png"), grey[None])
+    save(colour, pics / "b.png")
+    dataset = folder(str(pics))
+    assert dataset.shape == (3, 4, 6)
+    expected = [np.stack([grey] * 3).tobytes()] * 2 + [colour.transpose(2, 0, 1).tobytes()]
+    assert everything(dataset) == sorted(expected)
+
+
+def test_grey_on_demand(pics):
+    """The luma of ITU-R 601, in 16 bits and rounded, as Pillow documents it."""
+    array = draw(0, channels=3)
+    save(array, pics / "a.png")
+    luma = (array.astype(int) @ np.array([19595, 38470, 7471]) + 0x8000) >> 16
+    assert np.array_equal(one(pics / "a.png", mode="grey"), luma[None])
+
+
+def test_rgb_on_demand(pics):
+    array = draw(0)
+    save(array, pics / "a.png")
+    assert np.array_equal(one(pics / "a.png", mode="rgb"), np.stack([array] * 3))
+
+
+# --- size
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 100), (100, 40), (30, 30), (8, 12)])
+def test_a_size_is_covered_and_the_rest_cropped_around_the_centre(height, width, pics):
+    """Against torchvision's resizing of the shorter side and cropping: the same but for rounding."""
+    from torchvision.transforms import v2
+
+    smooth = np.kron(draw(0, height // 2, width // 2, 3), np.ones((2, 2, 1), dtype=np.uint8))
+    save(smooth, pics / "a.png")
+    found = one(pics / "a.png", size=(16, 16))
+    assert found.shape == (3, 16, 16)
+    steps = v2.Compose([v2.Resize(16, v2.InterpolationMode.BICUBIC, antialias=True), v2.CenterCrop(16)])
+    expected = steps(torch.from_numpy(smooth).permute(2, 0, 1)).numpy()
+    assert np.abs(found.astype(int) - expected).max() <= 5
+
+
+def test_the_crop_is_centred(pics):
+    array = np.zeros((10, 30), dtype=np.uint8)
+    array[:, 10:20] = draw(0, 10, 10)
+    save(array, pics / "a.png")
+    assert np.array_equal(one(pics / "a.png", size=(10, 10)), array[None, :, 10:20])
+    assert np.array_equal(folder(str(pics), size=(10, 20)).train.pixels[0, 0], array[:, 5:25])
+
+
+def test_height_comes_first(pics):
+    save_some(pics, 3, height=9, width=7)
+    assert folder(str(pics)).shape == (1, 9, 7)
+    assert folder(str(pics), size=(5, 3)).shape == (1, 5, 3)
+
+
+def test_an_image_of_the_size_is_not_touched(pics):
+    arrays = save_some(pics)
+    assert everything(folder(str(pics), size=(4, 6))) == sorted(array.tobytes() for array in arrays)
+
+
+def test_a_large_jpeg_on_its_side_is_decoded_small_and_looks_the_same(pics):
+    stored = np.kron(draw(0, 4, 6, 3), np.ones((100, 100, 1), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    save(stored, pics / "a.jpg", exif=exif, quality=95)
+    found = one(pics / "a.jpg", size=(48, 32))
+    seen = Image.fromarray(np.ascontiguousarray(stored.transpose(1, 0, 2)[:, ::-1]))
+    expected = np.asarray(seen.resize((32, 48), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+    assert np.abs(found.astype(int) - expected).mean() < 3
+
+
+def test_several_sizes_are_refused_and_all_are_named(pics):
+    save_some(pics, 5)
+    save(draw(0, 9, 9), pics / "square.png")
+    with pytest.raises(zoo.DataError) as error:
+        folder(str(pics))
+    assert str(error.value) == (
+        f"The images in {pics} are of 2 sizes, height x width (how many): 4x6 (5), 9x9 (1). "
+        "Give one for all, such as size=[64,64]."
+    )
+    assert folder(str(pics), size=(8, 8)).shape == (1, 8, 8)
+
+
+def test_many_sizes_are_not_all_named(pics):
+    for i in range(1, 9):
+        save(draw(0, i, i), pics / f"{i}.png")
+    with pytest.raises(zoo.DataError, match=r"8 sizes.*1x1 \(1\).*5x5 \(1\), \.\.\.\. Give"):
+        folder(str(pics))
+
+
+def test_an_image_that_lies_on_its_side_has_the_size_that_is_seen(pics):
+    save(draw(0, 4, 6), pics / "a.png")
+    exif = Image.Exif()
+    exif[ORIENTATION] = 8
+    for ending in ("png", "tif"):
+        save(draw(1, 6, 4), pics / f"b.{ending}", exif=exif)
+    assert folder(str(pics)).shape == (1, 4, 6)
+
+
+# --- files that are no images
+
+
+def break_some(pics: Path) -> list[str]:
+    """Every kind of file that cannot be decoded. Their names, sorted."""
+    save(draw(0, 100, 100), pics / "whole.png")
+    whole = (pics / "whole.png").read_bytes()
+    (pics / "whole.png").unlink()
+    (pics / "a-cut.png").write_bytes(whole[: len(whole) // 2])
+    (pics / "b-empty.jpg").write_bytes(b"")
+    (pics / "c-text.gif").write_text("no image")
+    (pics / "d-postscript.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 4\n%%EndComments\n")
+    (pics / "e-dangling.png").symlink_to(pics / "nowhere.png")
+    Image.fromarray(np.zeros((4, 6), dtype=np.float32)).save(pics / "f-float.tif")
+    Image.fromarray(np.zeros((4, 6), dtype=np.int32)).save(pics / "g-int.tif")
+    os.mkfifo(pics / "h-pipe.png")
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    (pics / "i-flipped.png").write_bytes(flipped)
+    return sorted(file.name for file in pics.iterdir() if file.name[1] == "-")
+
+
+def test_files_that_cannot_be_decoded_are_left_out_and_that_is_said_each_time(pics, caplog):
+    arrays = save_some(pics, 20)
+    broken = break_some(pics)
+    assert len(broken) == 9
+    for _ in range(2):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "zoo"):
+            dataset = folder(str(pics), size=(4, 6))
+        assert everything(dataset) == sorted(array.tobytes() for array in arrays)
+        (warning,) = caplog.messages
+        assert warning.startswith(f"9 of 29 image files in {pics} cannot be read and are left out: ")
+        assert warning.endswith(" and 6 more.")
+        assert all(name in broken for name in warning.rpartition("out: ")[2].removesuffix(" and 6 more.").split(", "))
+
+
+def test_a_mended_file_is_seen(pics, caplog):
+    save_some(pics, 4)
+    (pics / "broken.png").write_text("no image")
+    with caplog.at_level(logging.WARNING, "zoo"):
+        assert len(everything(folder(str(pics)))) == 4
+    assert "1 of 5 image files" in caplog.text
+    assert "left out: broken.png." in caplog.text
+    save(draw(99), pics / "broken.png")
+    assert draw(99).tobytes() in everything(folder(str(pics)))
+
+
+def test_no_image_that_can_be_decoded(pics, cache):
+    break_some(pics)
+    with pytest.raises(zoo.DataError, match=f"None of the 7 image files in {pics} can be decoded; .-.*, for one"):
+        folder(str(pics), size=(4, 6))
+    assert list(cache.iterdir()) == []
+
+
+def test_an_empty_folder(pics):
+    (pics / "readme.txt").write_text("no image")
+    (pics / "deeper").mkdir()
+    with pytest.raises(zoo.DataError, match=rf"no image in {pics}\. Looked for files that end in \.bmp, .*\.webp"):
+        folder(str(pics))
+
+
+def test_a_missing_folder_and_a_file(pics):
+    with pytest.raises(zoo.DataUnavailable, match=f"{pics}/nothing is not there"):
+        folder(str(pics / "nothing"))
+    save(draw(0), pics / "a.png")
+    with pytest.raises(zoo.DataUnavailable, match=r"a\.png is no folder"):
+        folder(str(pics / "a.png"))
+
+
+def test_a_single_image(pics):
+    save(draw(0), pics / "a.png")
+    with pytest.raises(zoo.DataError, match=r"one image, a\.png: there must be one to train on and one to test on"):
+        folder(str(pics))
+
+
+def test_a_disk_that_fails_is_no_damaged_image(pics, cache, monkeypatch):
+    """It may recover, and what is left out stays out of the cache."""
+    save_some(pics, 3)
+
+    def failing(path: Path) -> bytes:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", failing)
+        with pytest.raises(zoo.DataError, match=r"00.\.png cannot be read: Input/output error"):
+            folder(str(pics))
+    assert list(cache.iterdir()) == []
+    assert len(everything(folder(str(pics)))) == 3
+
+
+@pytest.fixture
+def as_nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder in which rights count: root, who may read anything, becomes another user."""
+    Image.init()  # its modules may be out of that user's reach
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        root.chmod(0o777)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(root / "xdg"))
+        before = os.getresuid()
+        if before[1] == 0:
+            os.setresuid(65534, 65534, 0)
+        yield root / "pics"
+        os.setresuid(*before)
+
+
+def test_a_file_that_may_not_be_read_is_left_out_until_it_may(as_nobody, caplog):
+    save_some(as_nobody, 4)
+    (as_nobody / "000.png").chmod(0)
+    with caplog.at_level(logging.WARNING, "zoo"):
+        assert len(everything(folder(str(as_nobody)))) == 3
+    assert "1 of 4 image files" in caplog.text
+    (as_nobody / "000.png").chmod(0o644)
+    assert len(everything(folder(str(as_nobody)))) == 4
+
+
+def test_a_subfolder_that_may_not_be_read_is_an_error(as_nobody):
+    save_some(as_nobody, 4)
+    (as_nobody / "secret").mkdir(mode=0)
+    with pytest.raises(zoo.DataError, match="secret cannot be read: Permission denied"):
+        folder(str(as_nobody))
+
+
+# --- labels
+
+
+def pixels_by_label(dataset: zoo.Dataset) -> set[tuple[int, bytes]]:
+    found = set()
+    for split in (dataset.train, dataset.test):
+        assert split.labels is not None
+        found |= {
+            (label, image.numpy().tobytes()) for label, image in zip(split.labels.tolist(), split.pixels, strict=True)
+        }
+    return found
+
+
+def test_subfolders_are_labels(pics):
+    expected = set()
+    for label, name in enumerate(("cat", "dog", "zebra")):
+        for i in range(5):
+            array = draw(10 * label + i)
+            save(array, pics / name / ("deeper" if i % 2 else ".") / f"{i}.png")
+            expected.add((label, array.tobytes()))
+    (pics / "empty").mkdir()
+    assert pixels_by_label(folder(str(pics))) == expected
+
+
+def test_an_image_in_no_subfolder_has_no_label_and_then_none_has(pics):
+    save_some(pics / "cat", 3)
+    save(draw(5), pics / "stray.png")
+    dataset = folder(str(pics))
+    assert dataset.train.labels is None
+    assert dataset.test.labels is None
+    assert len(everything(dataset)) == 4
+
+
+def test_hidden_files_and_links_to_folders_are_passed_over(pics, tmp_path):
+    save_some(pics, 3)
+    save(draw(7), pics / ".hidden.png")
+    save(draw(8), pics / ".thumbnails" / "a.png")
+    save(draw(9), tmp_path / "elsewhere" / "a.png")
+    (pics / "link").symlink_to(tmp_path / "elsewhere")
+    (pics / "round").symlink_to(pics)
+    (pics / "linked.png").symlink_to(tmp_path / "elsewhere" / "a.png")
+    dataset = folder(str(pics))
+    assert dataset.train.labels is None
+    assert everything(dataset) == sorted(draw(i).tobytes() for i in (0, 1, 2, 9))
+
+
+# --- the split
+
+
+def members(dataset: zoo.Dataset) -> tuple[set[bytes], set[bytes]]:
+    train, test = ({image.numpy().tobytes() for image in split.pixels} for split in (dataset.train, dataset.test))
+    return train, test
+
+
+def test_the_split_is_complete_disjoint_and_the_same_ever_after(pics, tmp_path):
+    arrays = save_some(pics, 50)
+    train, test = members(folder(str(pics)))
+    assert (len(train), len(test)) == (45, 5)
+    assert train | test == {array.tobytes() for array in arrays}
+    shutil.rmtree(tmp_path / "xdg")
+    assert members(folder(str(pics))) == (train, test)
+    pics.rename(tmp_path / "moved")
+    assert members(folder(str(tmp_path / "moved"))) == (train, test)
+
+
+def test_another_seed_gives_another_split(pics):
+    save_some(pics, 50)
+    splits = {frozenset(members(folder(str(pics), split_seed=seed))[1]) for seed in range(3)}
+    assert len(splits) == 3
+
+
+def test_which_ones_they_are_never_changes(pics):
+    """A regression here silently mixes test images into the training of everybody's next run."""
+    for i in range(10):
+        save(np.full((2, 2), i, dtype=np.uint8), pics / f"{i}.png")
+    assert folder(str(pics), test_fraction=0.3).test.pixels[:, 0, 0, 0].tolist() == [9, 4, 2]
+
+
+def test_few_images_change_sides_when_others_are_added(pics):
+    save_some(pics, 100)
+    train, test = members(folder(str(pics)))
+    for i in range(100, 110):
+        save(draw(i), pics / f"{i}.png")
+    more_train, more_test = members(folder(str(pics)))
+    assert len(more_test) == 11
+    assert len(test & more_train) + len(train & more_test) <= 3
+
+
+@pytest.mark.parametrize(
+    ("n", "fraction", "expected"),
+    [(2, 0.1, 1), (2, 0.99, 1), (10, 0.01, 1), (10, 0.99, 9), (10, 0.25, 2), (10, 0.5, 5)],
+)
+def test_there_is_at_least_one_image_on_either_side(n, fraction, expected, pics):
+    save_some(pics, n)
+    dataset = folder(str(pics), test_fraction=fraction)
+    assert (len(dataset.train), len(dataset.test)) == (n - expected, expected)
+
+
+# --- decoded once
+
+
+def test_the_second_load_opens_no_image_and_neither_does_another_fraction(pics, monkeypatch):
+    save_some(pics, 20)
+    first = folder(str(pics))
+    opened: list[object] = []
+    original = Image.open
+    monkeypatch.setattr(Image, "open", lambda *args, **options: opened.append(args) or original(*args, **options))
+    assert folder(str(pics)).sha256() == first.sha256()
+    assert len(folder(str(pics), test_fraction=0.5).test) == 10
+    assert opened == []
+    folder(str(pics), mode="rgb")
+    assert len(opened) == 40, "each once for its header and once for its pixels"
+
+
+def test_what_is_asked_for_otherwise_is_decoded_again(pics, cache):
+    save_some(pics, 4)
+    for options in ({}, {"mode": "rgb"}, {"size": (4, 6)}, {"size": (6, 4)}, {"split_seed": 1}):
+        folder(str(pics), **options)
+    assert len(list(cache.glob("*.safetensors"))) == 5
+
+
+def changed(pics: Path) -> None:
+    """Another image of the same size in bytes."""
+    before = (pics / "000.png").stat()
+    content = bytearray((pics / "000.png").read_bytes())
+    save(255 - draw(0), pics / "000.png", compress_level=0)
+    assert content != (pics / "000.png").read_bytes()
+    os.utime(pics / "000.png", ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+
+
+def added(pics: Path) -> None:
+    save(draw(77), pics / "077.png")
+
+
+def removed(pics: Path) -> None:
+    (pics / "000.png").unlink()
+
+
+def renamed(pics: Path) -> None:
+    (pics / "000.png").rename(pics / "a.png")
+
+
+@pytest.mark.parametrize("change", [changed, added, removed, renamed], ids=lambda c: c.__name__)
+def test_a_changed_folder_is_decoded_again(change, pics, cache):
+    save_some(pics, 5)
+    folder(str(pics))
+    change(pics)
+    found = everything(folder(str(pics)))
+    assert found == sorted(np.asarray(Image.open(file)).tobytes() for file in pics.iterdir())
+    assert len(list(cache.glob("*.safetensors"))) == 2
+
+
+def test_equal_names_sizes_and_times_in_two_folders_are_not_taken_for_each_other(tmp_path):
+    """As in two archives that were packed with one time for all."""
+    for name, level in (("one", 1), ("two", 2)):
+        for i in range(2):
+            save(np.full((4, 6), level, dtype=np.uint8), tmp_path / name / f"{i}.bmp")
+            os.utime(tmp_path / name / f"{i}.bmp", (0, 0))
+    assert folder(str(tmp_path / "one")).train.pixels.unique().tolist() == [1]
+    assert folder(str(tmp_path / "two")).train.pixels.unique().tolist() == [2]
+
+
+def test_both_splits_are_mapped_from_one_file(pics):
+    save_some(pics, 10)
+    dataset = folder(str(pics))
+    storages = {split.pixels.untyped_storage().data_ptr() for split in (dataset.train, dataset.test)}
+    assert len(storages) == 1
+    assert sum(".safetensors" in line for line in Path("/proc/self/maps").read_text().splitlines()) >= 1
+
+
+def test_no_more_images_are_decoded_ahead_than_there_is_use_for(monkeypatch):
+    monkeypatch.setattr(module, "WORKERS", 2)
+    begun: list[int] = []
+
+    def decode(i: int) -> int:
+        begun.append(i)
+        return i
+
+    results = module._in_order(decode, range(1000))
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    assert len(begun) <= 3 + 2 * 2
+    assert list(results) == list(range(3, 1000))
+
+
+# --- in recipes
+
+
+def test_a_model_is_trained_on_it(pics, tmp_path):
+    for i in range(24):
+        save(draw(i, 20 + i, 30, 3), pics / f"{i}.png")
+    run = zoo.train(
+        "conv-vae",
+        [f"data={{use: folder, path: {pics}, size: [16, 16]}}", "encoder.channels=[4,8]", "decoder.channels=[8,4]"],
+        epochs=1,
+        out=tmp_path / "runs",
+        device="cpu",
+    )
+    assert run.environment["data"]["name"] == "folder"
+    assert run.environment["data"]["shape"] == [3, 16, 16]
+    assert (run.environment["data"]["train"], run.environment["data"]["test"]) == (22, 2)
+    assert run.recipe.data[0].parameters == {
+        "path": str(pics),
+        "size": [16, 16],
+        "mode": "auto",
+        "test_fraction": 0.1,
+        "split_seed": 0,
+    }
+    assert zoo.load(run.path).sample(2).shape == (2, 3, 16, 16)
+
+
+def test_a_home_folder(pics, monkeypatch):
+    save_some(pics, 2)
+    monkeypatch.setenv("HOME", str(pics.parent))
+    assert len(folder("~/pics").train) == 1
+
+
+def test_a_missing_folder_may_have_a_substitute(tmp_path):
+    loaded = load_data([Block(use="folder", path=str(tmp_path / "nothing")), Block(use="digits")])
+    assert loaded.block.use == "digits"
+    assert "nothing is not there" in loaded.passed_over[0]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "place"),
+    [
+        ("test_fraction: 0", "test_fraction"),
+        ("test_fraction: 1.0", "test_fraction"),
+        ("mode: gray", "mode"),
+        ("size: [0, 4]", "size"),
+        ("size: 64", "size"),
+        ("size: [64]", "size"),
+        ("split_seed: -1", "split_seed"),
+        ("root: /tmp", "root"),
+    ],
+)
+def test_wrong_parameters_are_found_before_anything_is_read(wrong, place):
+    with pytest.raises(zoo.RecipeError, match=rf"data\.{place}"):
+        zoo.recipe("mlp-vae", [f"data={{use: folder, path: /nowhere, {wrong}}}"])
+
+
+def test_a_path_is_required():
+    with pytest.raises(zoo.RecipeError, match=r"data\.path: is required"):
+        zoo.recipe("mlp-vae", ["data=folder"])
