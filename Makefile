@@ -18,6 +18,7 @@ test: $(VENV)/.installed-dev
 # One epoch of the zoo against its peers, on the MNIST in $ZOO_DATA; writes benchmarks/RESULTS.md.
 bench: $(VENV)/.installed benchmarks/.venv
 	$(BIN)/python benchmarks/epoch.py --out benchmarks/RESULTS.md
+	$(BIN)/python benchmarks/overheads.py --out benchmarks/RESULTS.md
 
 # pythae is no dependency of the zoo: it gets an environment of its own, which borrows torch from the other.
 benchmarks/.venv: benchmarks/requirements.txt $(VENV)/.installed

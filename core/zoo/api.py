@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from zoo.errors import RunError, UsageError
+from zoo.errors import RunError, TrainingError, UsageError
 from zoo.evaluation import figures
 from zoo.loss import Loss
 from zoo.modes import flushed_denormals, seeded
@@ -29,7 +29,7 @@ from zoo.training.dryrun import dry_run
 from zoo.training.history import Epoch
 from zoo.training.signals import Interrupted, StopRequest
 from zoo.training.trainer import Observer, Trainer
-from zoo.vae import VAE
+from zoo.vae import VAE, in_support
 
 log = logging.getLogger("zoo")
 
@@ -238,7 +238,13 @@ class _Training:
                 recipe, vae, loss, dataset, device, stop=StopRequest(time_limit), group=group, compiled=compiled
             )
             first = torch.arange(min(2, len(dataset.train)), device=device)
-            dry_run(recipe, vae, loss, self.trainer.train[first])
+            batch = self.trainer.train[first]
+            dry_run(recipe, vae, loss, batch)
+            if group.leads and not in_support(vae.trace(batch).p, batch.x):
+                log.info(
+                    "Note: the pixels lie outside the support of the likelihood (real values under a Bernoulli?), "
+                    "so the loss is no bound on log p(x). With binarize=dynamic it is."
+                )
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take up the state of a checkpoint."""
@@ -248,7 +254,10 @@ class _Training:
                 "The run was trained by %d processes and goes on with %d: the result will not be equal bit by bit.",
                 *(state["processes"], self.trainer.group.size),
             )
-        self.trainer.load_state_dict(checkpoint.weights(), state)
+        try:
+            self.trainer.load_state_dict(checkpoint.weights(), state)
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{checkpoint.path} is not of the model that its recipe makes here: {error}") from error
 
     def into(self, run: Run, observers: Sequence[Observer]) -> Run:
         """Train, and leave the result in the run folder."""
@@ -279,7 +288,12 @@ class _Training:
             ("reconstructions", figures.reconstructions(vae, images.x, f"{title}: test images")),
             ("samples", figures.samples(vae, 64, f"{title}: samples from the prior")),
         ):
-            figures.save(figure, run.figures / f"{name}.png")
+            try:
+                figures.save(figure, run.figures / f"{name}.png")
+            except OSError as error:
+                raise TrainingError(
+                    f"{run.path} is finished, but its figures could not be written: {error}."
+                ) from error
 
 
 @contextlib.contextmanager

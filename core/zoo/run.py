@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.batches import Batches
-from zoo.errors import DataError, RunError
+from zoo.errors import DataError, RunError, TrainingError
 from zoo.modes import seeded
 from zoo.plugins import DISTRIBUTION
 from zoo.recipes.build import build, explicit, validate
@@ -25,7 +25,7 @@ from zoo.recipes.datasets import Loaded, load_data
 from zoo.recipes.schema import Recipe
 from zoo.recipes.source import read_models, write_models
 from zoo.registry import registry
-from zoo.training.checkpoint import WEIGHTS, Checkpoints, save_weights
+from zoo.training.checkpoint import WEIGHTS, Checkpoints, load_weights, save_weights
 from zoo.training.history import Epoch
 from zoo.vae import VAE
 
@@ -124,13 +124,29 @@ class Run:
         return (self.path / WEIGHTS).exists()
 
     def append(self, epoch: Epoch) -> None:
-        """Add an epoch to ``metrics.jsonl``."""
-        with (self.path / METRICS).open("a") as file:
-            file.write(json.dumps(asdict(epoch)) + "\n")
+        """Add an epoch to ``metrics.jsonl``.
+
+        Raises:
+            TrainingError: the disk is full.
+        """
+        self._write_metrics("a", [epoch])
 
     def rewind(self, history: list[Epoch]) -> None:
-        """Make ``metrics.jsonl`` hold these epochs: those after the checkpoint that is resumed are trained again."""
-        (self.path / METRICS).write_text("".join(json.dumps(asdict(epoch)) + "\n" for epoch in history))
+        """Make ``metrics.jsonl`` hold these epochs: those after the checkpoint that is resumed are trained again.
+
+        Raises:
+            TrainingError: the disk is full.
+        """
+        self._write_metrics("w", history)
+
+    def _write_metrics(self, mode: Literal["a", "w"], epochs: list[Epoch]) -> None:
+        try:
+            with (self.path / METRICS).open(mode) as file:
+                file.write("".join(json.dumps(asdict(epoch)) + "\n" for epoch in epochs))
+        except OSError as error:
+            raise TrainingError(
+                f"{self.path / METRICS} could not be written: {error}. The checkpoints are intact."
+            ) from error
 
     def epochs(self) -> list[Epoch]:
         """The epochs of ``metrics.jsonl``."""
@@ -141,8 +157,17 @@ class Run:
         return [Epoch(**json.loads(line)) for line in lines]
 
     def finish(self) -> None:
-        """Put the best weights into ``model.safetensors``: now the run is finished."""
-        save_weights(self._weights("best"), self.path / WEIGHTS, model=self.recipe.name)
+        """Put the best weights into ``model.safetensors``: now the run is finished.
+
+        Raises:
+            TrainingError: the disk is full.
+        """
+        try:
+            save_weights(self._weights("best"), self.path / WEIGHTS, model=self.recipe.name)
+        except OSError as error:
+            raise TrainingError(
+                f"{self.path / WEIGHTS} could not be written: {error}. The checkpoints are intact."
+            ) from error
 
     def load(self, which: Literal["best", "last"] = "best") -> VAE:
         """The trained model, in evaluation mode on the CPU.
@@ -153,15 +178,13 @@ class Run:
         Raises:
             RunError: there are no weights, or they are damaged or of another model.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         vae, _ = build(self.recipe, self.data_shape)
-        file = self.path / WEIGHTS
+        finished = which == "best" and self.finished
+        weights = load_weights(self.path / WEIGHTS) if finished else self._weights(which)
         try:
-            vae.load_state_dict(load_file(file) if which == "best" and self.finished else self._weights(which))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise RunError(f"{file} cannot be loaded: {error}") from error
+            vae.load_state_dict(weights)
+        except RuntimeError as error:
+            raise RunError(f"The weights of {self.path} are not those of its recipe: {error}") from error
         return vae.eval()
 
     def _weights(self, which: Literal["best", "last"]) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -265,7 +265,7 @@ def _over_black(image: Image.Image) -> Image.Image:
 def _in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """`map` in threads, since Pillow decodes without the interpreter's lock; with a bounded number of results ahead."""
     with ThreadPoolExecutor(WORKERS) as pool:
-        ahead: deque[Future[Any]] = deque()
+        ahead: deque[Future[R]] = deque()
         for item in items:
             ahead.append(pool.submit(function, item))
             if len(ahead) > 2 * WORKERS:

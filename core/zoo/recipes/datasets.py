@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from zoo.data.cache import user_cache
 from zoo.data.images import Dataset
 from zoo.errors import ComponentError, DataUnavailable
 from zoo.recipes.build import construct
@@ -56,5 +57,4 @@ def data_root() -> Path:
     """``ZOO_DATA``, or a folder of the zoo's in the user's cache."""
     if "ZOO_DATA" in os.environ:
         return Path(os.environ["ZOO_DATA"])
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "vae-zoo"
+    return user_cache()

@@ -1,8 +1,9 @@
 """Checkpoints that survive a kill at any moment: written beside, made durable, then put in place in one move.
 
 A checkpoint is a folder ``step-<n>`` with ``model.safetensors``, ``state.pt`` and ``manifest.json``. The manifest holds
-the version of the format and the SHA-256 of the other files; a checkpoint is valid when they agree, and nothing is
-loaded before they do. Weights are safetensors and the state is read with ``weights_only=True``: no pickle ever runs.
+the version of the format, the SHA-256 of the other files and its own; a checkpoint is valid when they agree, and
+nothing is loaded before they do. Weights are safetensors and the state is read with ``weights_only=True``: no pickle
+ever runs.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,26 +51,34 @@ class Checkpoint:
         Raises:
             RunError: something is missing, altered, or of another version; the message names it.
         """
-        manifest = _read_manifest(self.path)
-        if manifest.get("format") != FORMAT:
-            raise RunError(f"{self.path} has the format {manifest.get('format')}, this version reads {FORMAT}.")
-        for name, expected in manifest["sha256"].items():
+        digests = _read_manifest(self.path)["sha256"]
+        for name in (WEIGHTS, STATE):
             try:
                 found = _sha256(self.path / name)
             except OSError as error:
                 raise RunError(f"{self.path / name} cannot be read: {error.strerror}") from error
-            if found != expected:
+            if found != digests.get(name):
                 raise RunError(f"{self.path / name} is damaged: its SHA-256 is not that of the manifest.")
 
     def weights(self) -> dict[str, Tensor]:
-        """The weights of the model. Call `verify` first."""
-        from safetensors.torch import load_file
+        """The weights of the model. Call `verify` first.
 
-        return load_file(self.path / WEIGHTS)
+        Raises:
+            RunError: whoever wrote the file, it holds something else.
+        """
+        return load_weights(self.path / WEIGHTS)
 
     def state(self) -> dict[str, Any]:
-        """The state of the training. Call `verify` first."""
-        state: dict[str, Any] = torch.load(self.path / STATE, map_location="cpu", weights_only=True)
+        """The state of the training. Call `verify` first.
+
+        Raises:
+            RunError: whoever wrote the file, it holds more than plain values and tensors.
+        """
+        path = self.path / STATE
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch documents none, and raises whatever a hostile file provokes
+            raise RunError(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from error
         return state
 
 
@@ -91,7 +100,8 @@ class Checkpoints:
         """Write a checkpoint. Whatever goes wrong, the earlier ones are as they were and nothing half-written stays.
 
         Args:
-            step: optimiser steps taken; a checkpoint of the same step is replaced.
+            step: optimiser steps taken. If there is a valid checkpoint of that step, it stays, and its score too: to
+                replace it would leave a moment without either.
             weights, state: what to save.
             score: given if no earlier checkpoint was as good.
 
@@ -99,6 +109,9 @@ class Checkpoints:
             TrainingError: the disk is full, or the folder cannot be written.
         """
         target = self.folder / f"step-{step}"
+        there = Checkpoint(target, step, _score(target))
+        if _valid(there):
+            return there
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._clean()
@@ -125,7 +138,7 @@ class Checkpoints:
         found = []
         for path in self.folder.glob("step-*"):
             number = path.name.removeprefix("step-")
-            if number.isdigit():
+            if number.isdecimal():
                 found.append(Checkpoint(path, int(number), _score(path)))
         yield from sorted(found, key=lambda checkpoint: -checkpoint.step)
 
@@ -135,8 +148,7 @@ class Checkpoints:
 
     def best(self) -> Checkpoint | None:
         """The valid one with the least score; without scores, the newest."""
-        scored = [checkpoint for checkpoint in self if checkpoint.score is not None]
-        return self._first(sorted(scored, key=lambda checkpoint: checkpoint.score or 0.0)) or self.newest()
+        return self._first(_scored(self)) or self.newest()
 
     def _first(self, candidates: list[Checkpoint]) -> Checkpoint | None:
         for checkpoint in candidates:
@@ -151,12 +163,12 @@ class Checkpoints:
     def _retire(self) -> None:
         """Remove what is neither new nor best. What is kept is verified first: the last valid one is never removed."""
         checkpoints = list(self)
-        scored = [checkpoint for checkpoint in checkpoints if checkpoint.score is not None]
-        best = min(scored, key=lambda checkpoint: checkpoint.score or 0.0, default=None)
-        retired = [checkpoint for checkpoint in checkpoints[self.keep :] if checkpoint != best]
-        if retired and _valid(checkpoints[0]):
-            for checkpoint in retired:
-                shutil.rmtree(checkpoint.path, ignore_errors=True)
+        old = checkpoints[self.keep :]
+        if old and _valid(checkpoints[0]):
+            best = next(filter(_valid, _scored(checkpoints)), None)
+            for checkpoint in old:
+                if checkpoint != best:
+                    shutil.rmtree(checkpoint.path, ignore_errors=True)
 
     def _clean(self) -> None:
         """Remove what a killed process left behind."""
@@ -170,14 +182,16 @@ def _write(
     """Write the files of a checkpoint and wait until they are on the disk."""
     save_weights(weights, folder / WEIGHTS)
     _durably(folder / STATE, lambda file: torch.save(dict(state), file))
-    manifest = {
-        "format": FORMAT,
-        "step": step,
-        "score": score,
-        "sha256": {name: _sha256(folder / name) for name in (WEIGHTS, STATE)},
-    }
-    _durably(folder / MANIFEST, lambda file: file.write(json.dumps(manifest, indent=2).encode()))
+    write_manifest(folder, step, score)
     _sync(folder)
+
+
+def write_manifest(folder: Path, step: int, score: float | None) -> None:
+    """Write down what the files of a checkpoint are."""
+    digests = {name: _sha256(folder / name) for name in (WEIGHTS, STATE)}
+    manifest: dict[str, Any] = {"format": FORMAT, "step": step, "score": score, "sha256": digests}
+    manifest["own"] = _own(manifest)
+    _durably(folder / MANIFEST, lambda file: file.write(json.dumps(manifest, indent=2).encode()))
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path, **metadata: str) -> None:
@@ -194,6 +208,21 @@ def save_weights(weights: Mapping[str, Tensor], path: Path, **metadata: str) -> 
         temporary.unlink(missing_ok=True)
         raise
     _sync(path.parent)
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """The weights in a safetensors file.
+
+    Raises:
+        RunError: it cannot be read, or is no such file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{path} cannot be loaded: {error}") from error
 
 
 def _durably(path: Path, write: Callable[[Any], object]) -> None:
@@ -221,9 +250,25 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         manifest = json.loads((path / MANIFEST).read_bytes())
     except (OSError, ValueError) as error:
         raise RunError(f"{path / MANIFEST} cannot be read: {error}") from error
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("sha256"), dict):
+    if not isinstance(manifest, dict) or "format" not in manifest:
         raise RunError(f"{path / MANIFEST} is no manifest of a checkpoint.")
+    if manifest["format"] != FORMAT:
+        raise RunError(f"{path} has the format {manifest['format']}, this version reads {FORMAT}.")
+    if manifest.get("own") != _own(manifest) or not isinstance(manifest.get("sha256"), dict):
+        raise RunError(f"{path / MANIFEST} is damaged: its SHA-256 is not the one that it states.")
     return manifest
+
+
+def _own(manifest: Mapping[str, Any]) -> str:
+    """The SHA-256 of what a manifest says besides it."""
+    said = {name: value for name, value in manifest.items() if name != "own"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _scored(checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:
+    """Those with a score, the least first."""
+    scored = [(checkpoint.score, checkpoint) for checkpoint in checkpoints if checkpoint.score is not None]
+    return [checkpoint for _, checkpoint in sorted(scored, key=lambda pair: pair[0])]
 
 
 def _score(path: Path) -> float | None:

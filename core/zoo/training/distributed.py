@@ -7,6 +7,7 @@ no-op, so that the trainer has one path.
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -80,13 +81,13 @@ class Group:
         for tensor, summed in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
             tensor.copy_(summed.view_as(tensor))
 
-    def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether any process says so."""
+    def greatest(self, number: int, device: torch.device) -> int:
+        """The greatest of the numbers that the processes have."""
         if self.size == 1:
-            return flag
-        said = torch.tensor([float(flag)], device=device)
-        self.sum([said])
-        return bool(said.item() > 0)
+            return number
+        box = torch.tensor([int(number)], device=device)
+        self._exchange(functools.partial(dist.all_reduce, op=dist.ReduceOp.MAX), box)
+        return int(box.item())
 
     def agree(self, value: Any) -> Any:
         """The value of process 0, everywhere."""

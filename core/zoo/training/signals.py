@@ -38,6 +38,7 @@ class StopRequest:
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    TIME_LIMIT = 1
 
     def __init__(self, time_limit: float | None = None) -> None:
         self._deadline = None if time_limit is None else time.monotonic() + time_limit
@@ -59,13 +60,19 @@ class StopRequest:
             raise KeyboardInterrupt
         self._received = number
 
-    def __bool__(self) -> bool:
-        return self._received is not None or (self._deadline is not None and time.monotonic() >= self._deadline)
+    @property
+    def reason(self) -> int:
+        """The number of the signal that came, `TIME_LIMIT`, or 0 while nobody has asked."""
+        if self._received is not None:
+            return self._received
+        late = self._deadline is not None and time.monotonic() >= self._deadline
+        return self.TIME_LIMIT if late else 0
 
-    def interruption(self) -> Interrupted:
-        """What ends the training."""
-        if self._received == signal.SIGINT:
-            return Interrupted("Stopped by Ctrl-C.", 130)
-        if self._received == signal.SIGTERM:
-            return Interrupted("Stopped by SIGTERM.", 143)
-        return Interrupted("The time limit is reached.", 0)
+
+def interruption(reason: int) -> Interrupted:
+    """What ends the training for a `StopRequest.reason`."""
+    if reason == signal.SIGINT:
+        return Interrupted("Stopped by Ctrl-C.", 130)
+    if reason == signal.SIGTERM:
+        return Interrupted("Stopped by SIGTERM.", 143)
+    return Interrupted("The time limit is reached.", 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from zoo.vae import VAE, Batch
 # The streams of random numbers that a step draws from. 1 is the order of the data.
 PIXELS, NOISE = 2, 3
 GRADIENT = "gradient_norm"
+ADVICE = "Try a smaller train.optimizer.lr, train.clip=1, train.warmup_steps=500 or another likelihood."
 
 
 @dataclass(frozen=True)
@@ -240,12 +242,12 @@ class TrainingStep:
 
     def _guard(self, optimized: OptimizedPhase, terms: Terms) -> None:
         """Keep a NaN out of the parameters. On the CPU a look is free; on CUDA it would make the host wait."""
-        finite = torch.isfinite(torch.stack(list(terms.values()))).all()
         if self.device.type == "cpu":
-            if not finite:
-                bad = next(name for name, value in terms.items() if not torch.isfinite(value))
-                raise not_finite(bad, terms[bad].item())
+            for name, value in terms.items():
+                if not math.isfinite(value.item()):
+                    raise not_finite(name, value.item())
         else:
+            finite = torch.isfinite(torch.stack(list(terms.values()))).all()
             for parameter in optimized.parameters:
                 if parameter.grad is not None:
                     parameter.grad.masked_fill_(~finite, 0.0)
@@ -254,10 +256,7 @@ class TrainingStep:
 def not_finite(name: str, value: float) -> TrainingError:
     """What to say of a NaN."""
     what = "The norm of the gradient" if name.endswith(GRADIENT) else f"The term {name!r}"
-    return TrainingError(
-        f"{what} became {value}. Try a smaller train.optimizer.lr, train.clip=1, train.warmup_steps=500 or "
-        "another likelihood."
-    )
+    return TrainingError(f"{what} became {value}. {ADVICE}")
 
 
 def make_optimizer(block: Block, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:

@@ -17,7 +17,7 @@ def mean_terms(vae: VAE, loss: Loss, batches: Batches, seed: int = 0) -> dict[st
     for what it holds. In evaluation mode, with draws seeded by `seed` that leave torch's generators as they were.
     """
     sums: dict[str, Tensor] = {}
-    with evaluating(vae, loss), seeded(seed, batches.pixels.device):
+    with evaluating(vae, loss), seeded(seed, batches.device):
         for batch in batches.in_order():
             for name, value in loss(vae, batch).items():
                 weighted = value.double() * len(batch.x)

@@ -14,14 +14,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from zoo.data.batches import Batches
 from zoo.data.images import Dataset
+from zoo.errors import TrainingError
 from zoo.loss import Loss
 from zoo.modes import deterministic, mix, reseed
 from zoo.recipes.schema import Recipe
 from zoo.training.checkpoint import Checkpoints
 from zoo.training.distributed import Group
 from zoo.training.history import Epoch, Record
-from zoo.training.signals import StopRequest
-from zoo.training.step import PIXELS, OptimizedPhase, Part, TrainingStep
+from zoo.training.signals import StopRequest, interruption
+from zoo.training.step import ADVICE, PIXELS, OptimizedPhase, Part, TrainingStep, not_finite
 from zoo.training.terms import mean_terms
 from zoo.vae import VAE
 
@@ -56,7 +57,7 @@ class Trainer:
     Args:
         recipe: how to train.
         vae, loss: what to train; moved to `device`.
-        dataset: moved to `device` as bytes, where it stays.
+        dataset: moved to `device` as bytes, where it stays, if half of the free memory there is enough.
         device: of everything.
         observers: who is told.
         checkpoints: where the state is saved; without, it is not.
@@ -106,7 +107,7 @@ class Trainer:
         self.history: list[Epoch] = []
         self.best = math.inf
         self.since_best = 0
-        self._saved = time.monotonic()
+        self._saved, self._saved_step = time.monotonic(), -1
 
     @property
     def tested(self) -> VAE:
@@ -168,6 +169,8 @@ class Trainer:
             if len(shares[number]):
                 reseed(mix(self.settings.seed, PIXELS, number, self.step), self.device)
                 parts.append(Part(number, self.train[shares[number]], len(shares[number]) / len(index)))
+        if not parts:  # fewer images than processes: one of them counts for nothing here, so that all have the terms
+            parts.append(Part(self.group.share(self.settings.accumulate)[0], self.train[index[:1]], 0.0))
         return parts
 
     def _end_epoch(self) -> None:
@@ -180,6 +183,8 @@ class Trainer:
         score = test[self.settings.select]
         better = score < self.best  # never true of a NaN
         self.best, self.since_best = (score, 0) if better else (self.best, self.since_best + 1)
+        if self.finished and math.isinf(self.best):
+            raise not_finite(self.settings.select, score)  # after the last epoch, as after every one before
         for optimized in self.phases:
             if self.settings.schedule_unit == "epoch":
                 optimized.advance(score)
@@ -196,27 +201,36 @@ class Trainer:
         self.record = Record()
         for observer in self.observers:
             observer.epoch_ended(self.history[-1])
-        every = self.settings.checkpoint.epochs
-        if better or self.finished or (every is not None and len(self.history) % every == 0):
+        every = self.settings.checkpoint
+        due = better or self.finished or (every.epochs is not None and len(self.history) % every.epochs == 0)
+        if due or self._counted() or self._late():
             self.save(score if better else None)
-        if not self.finished and self.group.any(bool(self.stop), self.device):
-            self.save()
-            raise self.stop.interruption()
+        reason = 0 if self.finished else self.group.greatest(self.stop.reason, self.device)
+        if reason:
+            self.save(score if better else None)
+            raise interruption(reason)
 
     def _pause(self, started: float) -> None:
         """In the middle of an epoch: save if it is time to, stop if asked to."""
-        every = self.settings.checkpoint
-        if every.steps is not None and self.step % every.steps == 0:
+        talk = self.group.size == 1 or self.step % TALK_EVERY == 0
+        if self._counted() or (talk and self._late()):
             self.save()
-        if self.group.size > 1 and self.step % TALK_EVERY:
-            return
-        late = every.minutes is not None and time.monotonic() - self._saved > 60 * every.minutes
-        if self.group.any(late, self.device):
-            self.save()
-        if self.group.any(bool(self.stop), self.device):
+        reason = self.group.greatest(self.stop.reason, self.device) if talk else 0
+        if reason:
             self.record.seconds += time.perf_counter() - started
             self.save()
-            raise self.stop.interruption()
+            raise interruption(reason)
+
+    def _counted(self) -> bool:
+        """Whether the state is to be saved after so many steps."""
+        every = self.settings.checkpoint.steps
+        return every is not None and self.step % every == 0
+
+    def _late(self) -> bool:
+        """Whether it is so long since it was saved that it is time again; the processes agree on that."""
+        every = self.settings.checkpoint.minutes
+        late = every is not None and time.monotonic() - self._saved > 60 * every
+        return bool(self.group.greatest(late, self.device))
 
     def save(self, score: float | None = None) -> None:
         """Save the state of the training.
@@ -224,12 +238,20 @@ class Trainer:
         Raises:
             TrainingError: the state holds a NaN, which is never saved, or the disk is full.
         """
-        if self.checkpoints is None:
+        if self.checkpoints is None or self._saved_step == self.step:
             return
-        state = self.state_dict()
-        if self.group.leads:
-            self.checkpoints.save(self.step, self.tested.state_dict(), state, score)
-        self._saved = time.monotonic()
+        self._refuse_broken_parameters()
+        checkpoints, state = self.checkpoints, self.state_dict()
+        # The others wait: were one to end now, whoever started the processes might end the first too.
+        self.group.lead(lambda: checkpoints.save(self.step, self.tested.state_dict(), state, score))
+        self._saved, self._saved_step = time.monotonic(), self.step
+
+    def _refuse_broken_parameters(self) -> None:
+        """An update may overflow although every term and every gradient was finite."""
+        for module in (self.vae, self.tested, self.loss):
+            for name, parameter in module.named_parameters():
+                if parameter.requires_grad and not torch.isfinite(parameter).all():
+                    raise TrainingError(f"The parameter {name!r} is not finite any more. {ADVICE}")
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the tested weights; read back by `load_state_dict`."""

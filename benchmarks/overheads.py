@@ -1,0 +1,125 @@
+"""What the trainer's care costs: checkpoints, finiteness, the record of metrics, the dry run, and the start.
+
+    python benchmarks/overheads.py --data-dir DIR
+
+Epochs with and without a feature take turns, and the figures are medians of the rounds' ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from unittest import mock
+
+import torch
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, default=os.environ.get("ZOO_DATA"), help="default: $ZOO_DATA")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--out", type=Path, help="append the table to this file as well")
+    arguments = parser.parse_args()
+    if arguments.data_dir is None:
+        parser.error("give --data-dir or set ZOO_DATA")
+    torch.set_flush_denormal(True)
+
+    import zoo
+    from zoo.recipes.build import build
+    from zoo.recipes.datasets import load_data
+    from zoo.training.checkpoint import Checkpoints
+    from zoo.training.dryrun import dry_run
+    from zoo.training.history import Record
+    from zoo.training.step import OptimizedPhase, TrainingStep
+    from zoo.training.terms import mean_terms
+    from zoo.training.trainer import Trainer
+
+    recipe = zoo.recipe("mlp-vae", data="mnist", train={"epochs": 10**6})
+    dataset = load_data(recipe.data, Path(arguments.data_dir)).dataset
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(recipe, *build(recipe, dataset.shape), dataset, checkpoints=Checkpoints(Path(folder)))
+        batch = trainer.train[torch.arange(2)]
+
+        def epoch() -> None:
+            trainer.record = Record()
+            trainer.train_epoch()
+
+        def bare() -> None:
+            with (
+                mock.patch.object(TrainingStep, "_guard"),
+                mock.patch.object(OptimizedPhase, "norm", return_value=torch.zeros(())),
+                mock.patch.object(Record, "add"),
+            ):
+                trainer.train_epoch()
+
+        epoch(), bare()
+        times: dict[str, list[float]] = {}
+        for _ in range(arguments.rounds):
+            for name, work in (
+                ("epoch", epoch),
+                ("bare", bare),
+                ("checkpoint", trainer.save),
+                ("dry run", lambda: dry_run(recipe, trainer.vae, trainer.loss, batch)),
+                ("test", lambda: mean_terms(trainer.vae, trainer.loss, trainer.test)),
+            ):
+                times.setdefault(name, []).append(seconds(work))
+
+    def share(name: str) -> float:
+        return statistics.median(t / e for t, e in zip(times[name], times["epoch"], strict=True))
+
+    care = statistics.median(1 - b / e for b, e in zip(times["bare"], times["epoch"], strict=True))
+    rows = [
+        ("an epoch of training", statistics.median(times["epoch"]), 1.0),
+        (
+            "of which finiteness of terms and gradient, gradient norm, record",
+            care * statistics.median(times["epoch"]),
+            care,
+        ),
+        ("a checkpoint", statistics.median(times["checkpoint"]), share("checkpoint")),
+        ("the dry run (once)", statistics.median(times["dry run"]), share("dry run")),
+        ("the test set (10000 images)", statistics.median(times["test"]), share("test")),
+    ]
+    lines = [
+        "## What the trainer's care costs",
+        "",
+        "`mlp-vae` on MNIST.",
+        "",
+        "| what | seconds | of an epoch |",
+        "|---|---:|---:|",
+    ]
+    lines += [f"| {name} | {value:.3f} | {part:.1%} |" for name, value, part in rows]
+    lines += ["", "| from the shell | seconds |", "|---|---:|"]
+    for name, command in (
+        ("`zoo list`", ["list"]),
+        ("`zoo train mlp-vae --data digits`, one step", ["train", "mlp-vae", "--data", "digits", "train.steps=1"]),
+    ):
+        with tempfile.TemporaryDirectory() as folder:
+            run = partial(
+                subprocess.run, [sys.executable, "-m", "zoo", *command], cwd=folder, check=True, capture_output=True
+            )
+            took = [seconds(run) for _ in range(5)]
+        lines.append(f"| {name} | {statistics.median(took):.2f} |")
+    table = "\n".join(lines) + "\n"
+    print(table, end="")
+    if arguments.out:
+        with arguments.out.open("a") as file:
+            file.write("\n" + table)
+
+
+if __name__ == "__main__":
+    main()
