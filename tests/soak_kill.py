@@ -1,6 +1,6 @@
 """Kill a process that saves checkpoints, at random moments and over and over: the newest one must always load.
 
-    python tests/soak_kill.py --kills 200
+python tests/soak_kill.py --kills 200
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ def check(checkpoints: Checkpoints, saved: list[int]) -> None:
     assert best is not None
     assert newest.step >= max(saved), f"step {max(saved)} was saved, {newest.step} is the newest that loads"
     scored = [step for step in saved if step % SCORED == 0]
-    assert not scored or best.step >= max(scored), f"step {max(scored)} was the best, {best.step} is the best that loads"
+    assert not scored or best.step >= max(scored), (
+        f"step {max(scored)} was the best, {best.step} is the best that loads"
+    )
     for checkpoint in (newest, best):
         assert all(torch.equal(v, weights_at(checkpoint.step)[k]) for k, v in checkpoint.weights().items())
         state = checkpoint.state()

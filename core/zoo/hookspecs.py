@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import pluggy
 
 if TYPE_CHECKING:
     import click
-
-    from zoo.run import Run
-    from zoo.training.history import Epoch
 
 hookspec = pluggy.HookspecMarker("zoo")
 hookimpl = pluggy.HookimplMarker("zoo")
@@ -81,8 +78,8 @@ class HookSpecs:
         raise NotImplementedError
 
     @hookspec
-    def zoo_run_started(self, run: Run) -> None:
-        """A training starts or is resumed; `run` has the recipe and the environment. For trackers.
+    def zoo_run_started(self, run: Any) -> None:
+        """A training starts or is resumed; `run` is a `zoo.Run` with the recipe and the environment. For trackers.
 
         .. code-block:: python
 
@@ -93,8 +90,8 @@ class HookSpecs:
         raise NotImplementedError
 
     @hookspec
-    def zoo_epoch_ended(self, run: Run, epoch: Epoch) -> None:
-        """An epoch is over; `epoch` has its terms. A tracker that raises is reported and does not end the training.
+    def zoo_epoch_ended(self, run: Any, epoch: Any) -> None:
+        """An epoch is over; `epoch` is a `zoo.Epoch` with its terms. A tracker that raises is reported and does not end the training.
 
         .. code-block:: python
 
@@ -105,7 +102,7 @@ class HookSpecs:
         raise NotImplementedError
 
     @hookspec
-    def zoo_run_ended(self, run: Run, finished: bool) -> None:
+    def zoo_run_ended(self, run: Any, finished: bool) -> None:
         """A training is over: `finished`, or stopped or failed on the way.
 
         .. code-block:: python

@@ -26,6 +26,7 @@ class Plugin:
     Attributes:
         name: the entry point's name.
         distribution, version: what was installed.
+        hooks: the names of the hooks that it implements.
         errors: what went wrong while it was loaded or called; empty for a plugin in order.
         disabled: it was found, and not loaded on request.
     """
@@ -33,6 +34,7 @@ class Plugin:
     name: str
     distribution: str
     version: str
+    hooks: tuple[str, ...] = ()
     errors: list[str] = field(default_factory=list)
     disabled: bool = False
 
@@ -86,10 +88,12 @@ class Plugins:
         key = f"{plugin.distribution}:{plugin.name}"
         module = entry_point.load()
         self._manager.register(module, name=key)
-        unknown = [hook.name for hook in self._manager.get_hookcallers(module) or [] if not hook.has_spec()]
+        hooks = self._manager.get_hookcallers(module) or []
+        unknown = [hook.name for hook in hooks if not hook.has_spec()]
         if unknown:
             self._manager.unregister(module)
             raise TypeError(f"implements unknown hooks: {', '.join(sorted(unknown))}")
+        plugin.hooks = tuple(sorted(hook.name for hook in hooks))
         self._loaded[key] = plugin
 
     def call(self, hook: str, **arguments: Any) -> Iterator[tuple[Plugin, Any]]:

@@ -82,6 +82,7 @@ def plugins_(as_json: bool) -> None:
             f"{kind} {claim.name}" for kind in KINDS for claim in components.names(kind) if claim.plugin is plugin
         ]
         brings += [f"model {claim.name}" for claim in recipes.models if claim.plugin is plugin]
+        brings += [f"hook {hook}" for hook in plugin.hooks if hook not in ("zoo_components", "zoo_recipes")]
         rows.append((plugin, brings))
     if as_json:
         print_json(
