@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 import zoo
@@ -72,7 +73,7 @@ def essence(run: zoo.Run) -> dict[str, Any]:
     last = run.checkpoints.newest()
     assert last is not None
     return {
-        "model.safetensors": (run.path / "model.safetensors").read_bytes(),
+        "result": load_file(run.path / "model.safetensors"),
         "last weights": last.weights(),
         "state": _timeless(last.state()),
         "metrics": [_timeless(dataclasses.asdict(epoch)) for epoch in run.epochs()],

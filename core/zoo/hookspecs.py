@@ -91,7 +91,9 @@ class HookSpecs:
 
     @hookspec
     def zoo_epoch_ended(self, run: Any, epoch: Any) -> None:
-        """An epoch is over; `epoch` is a `zoo.Epoch` with its terms. A tracker that raises is reported and does not end the training.
+        """An epoch is over; `epoch` is a `zoo.Epoch` with its terms.
+
+        A tracker that raises is reported and does not end the training.
 
         .. code-block:: python
 
