@@ -8,6 +8,7 @@ Epochs with and without a feature take turns, and the figures are medians of the
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -26,6 +27,23 @@ def seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+LAUNCHERS = {
+    "one, with two threads": ((), "2"),
+    "two, with one thread each": (("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"), "1"),
+}
+
+
+def median_epoch(launcher: tuple[str, ...], threads: str, data_dir: Path) -> float:
+    """The seconds of an epoch of `zoo train`, test set included, as a run of four epochs tells."""
+    command = [*launcher, "-m", "zoo", "train", "mlp-vae", "--data", "mnist", "--data-dir", str(data_dir)]
+    environment = {**os.environ, "OMP_NUM_THREADS": threads}
+    with tempfile.TemporaryDirectory() as folder:
+        full = [sys.executable, *command, "--epochs", "4", "--out", folder]
+        subprocess.run(full, check=True, capture_output=True, env=environment)
+        (metrics,) = Path(folder).glob("mlp-vae/*/metrics.jsonl")
+        return statistics.median(json.loads(line)["seconds"] for line in metrics.read_text().splitlines())
 
 
 def main() -> None:
@@ -114,6 +132,9 @@ def main() -> None:
             )
             took = [seconds(run) for _ in range(5)]
         lines.append(f"| {name} | {statistics.median(took):.2f} |")
+    alone, together = (median_epoch(launcher, threads, arguments.data_dir) for launcher, threads in LAUNCHERS.values())
+    lines += ["", "| processes | seconds in an epoch |", "|---|---:|"]
+    lines += [f"| {name} | {value:.2f} |" for name, value in zip(LAUNCHERS, (alone, together), strict=True)]
     table = "\n".join(lines) + "\n"
     print(table, end="")
     if arguments.out:
