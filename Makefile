@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench clean
+.PHONY: demo test soak bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/zoo train mlp-vae
@@ -13,7 +13,11 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2
+
+# Two hundred kills while checkpoints are saved; prints how many of them a valid one survived.
+soak: $(VENV)/.installed
+	$(BIN)/python tests/soak_kill.py
 
 # One epoch of the zoo against its peers, on the MNIST in $ZOO_DATA; writes benchmarks/RESULTS.md.
 bench: $(VENV)/.installed benchmarks/.venv

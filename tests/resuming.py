@@ -71,13 +71,15 @@ def perturb_generators() -> None:
 def essence(run: zoo.Run) -> dict[str, Any]:
     """All that a run left, but for the time that it took."""
     last = run.checkpoints.newest()
+    best = run.checkpoints.best()
     assert last is not None
+    assert best is not None
     return {
         "result": load_file(run.path / "model.safetensors"),
         "last weights": last.weights(),
         "state": _timeless(last.state()),
         "metrics": [_timeless(dataclasses.asdict(epoch)) for epoch in run.epochs()],
-        "checkpoints": [(checkpoint.step, checkpoint.score) for checkpoint in run.checkpoints],
+        "best": (best.step, best.score),
     }
 
 

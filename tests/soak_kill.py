@@ -57,7 +57,7 @@ def killed_once(checkpoints: Checkpoints, delay: float) -> list[int]:
     os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
     assert os.WIFSIGNALED(status), "the writer has failed by itself"
-    with open(reports, "rb") as file:
+    with os.fdopen(reports, "rb") as file:
         return [step for (step,) in NUMBER.iter_unpack(file.read())]
 
 
@@ -70,9 +70,7 @@ def check(checkpoints: Checkpoints, saved: list[int]) -> None:
     assert best is not None
     assert newest.step >= max(saved), f"step {max(saved)} was saved, {newest.step} is the newest that loads"
     scored = [step for step in saved if step % SCORED == 0]
-    assert not scored or best.step >= max(scored), (
-        f"step {max(scored)} was the best, {best.step} is the best that loads"
-    )
+    assert best.step >= max(scored, default=0), f"step {max(scored)} was the best, {best.step} is the best that loads"
     for checkpoint in (newest, best):
         assert all(torch.equal(v, weights_at(checkpoint.step)[k]) for k, v in checkpoint.weights().items())
         state = checkpoint.state()

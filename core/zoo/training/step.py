@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.errors import TrainingError
+from zoo.errors import Problem, RecipeError, TrainingError
 from zoo.loss import Loss, Phase, Terms
 from zoo.modes import mix, reseed
 from zoo.recipes.build import construct, find
@@ -58,6 +58,10 @@ class OptimizedPhase:
         self.schedule: Any = None
         if settings.schedule is not None:
             self.schedule = construct("schedule", settings.schedule, {"optimizer": self.optimizer})
+        self._watches = "metrics" in inspect.signature(self.schedule.step).parameters if self.schedule else False
+        if self._watches and settings.schedule_unit == "step":
+            problem = Problem("train.schedule_unit", "this schedule watches a score, which only an 'epoch' has")
+            raise RecipeError("The schedule cannot be used so:", [problem])
         self._clip = settings.clip
         self._each_step = settings.schedule_unit == "step"
         self._warmup = settings.warmup_steps
@@ -107,8 +111,7 @@ class OptimizedPhase:
         """Move the schedule on by one unit; `score` is for the one that watches it."""
         if self.schedule is None:
             return
-        watches = "metrics" in inspect.signature(self.schedule.step).parameters
-        self.schedule.step(*([score] if watches else []))
+        self.schedule.step(*([score] if self._watches else []))
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the optimiser and of the schedule."""

@@ -208,7 +208,7 @@ def test_a_full_disk_at_the_end_of_a_run(tmp_path):
     (run.path / WEIGHTS).unlink()
     with (
         small_files(100),
-        pytest.raises(zoo.TrainingError, match=r"model.safetensors could not be written: .*File too"),
+        pytest.raises(zoo.TrainingError, match=r"safetensors could not be written: .*File too large"),
     ):
         run.finish()
     assert not run.finished
@@ -411,8 +411,9 @@ def test_a_malicious_pickle_never_runs(how, tmp_path):
     assert not proof.exists()
     zoo.load(run)
     assert not proof.exists(), "the weights are no pickle"
-    torch.load(checkpoint.path / STATE, weights_only=False)
-    assert proof.exists(), "the program works"
+    with (checkpoint.path / STATE).open("rb") as file:
+        pickle.load(file) if how == "pickle" else torch.load(file, weights_only=False)
+    assert proof.exists(), "the program would have worked"
 
 
 def header(text: str, length: int | None = None, rest: bytes = b"\0" * 64) -> bytes:
