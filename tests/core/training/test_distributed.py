@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import zoo
+from resuming import TINY, assert_same, essence
+
+WAIT = 120.0  # seconds; whatever is waited for comes in a few
+LONG = [*TINY, "train.epochs=20"]
+Start = Callable[..., "list[Process]"]
+
+
+def free_port() -> str:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return str(sock.getsockname()[1])
+
+
+class Process:
+    """A process whose stderr can be followed."""
+
+    def __init__(self, command: list[str], cwd: Path, **environment: str) -> None:
+        pipe = subprocess.PIPE
+        environment = {**os.environ, **environment}
+        self.popen = subprocess.Popen(command, cwd=cwd, env=environment, stdout=pipe, stderr=pipe, text=True)
+        self.lines: queue.Queue[str] = queue.Queue()
+        self.stderr = ""
+        self.reader = threading.Thread(target=self._read)
+        self.reader.start()
+
+    def _read(self) -> None:
+        for line in self.popen.stderr:
+            self.stderr += line
+            self.lines.put(line)
+
+    def wait_for(self, text: str) -> None:
+        while text not in self.lines.get(timeout=WAIT):
+            pass
+
+    def end(self, within: float = WAIT) -> tuple[int, str]:
+        """The exit code and stdout."""
+        try:
+            code = self.popen.wait(within)
+        finally:
+            self.popen.kill()
+            self.reader.join()
+            stdout = self.popen.stdout.read()
+            self.popen.stdout.close()
+            self.popen.stderr.close()
+        return code, stdout
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start two processes that train together, as ``torchrun`` would, but with nobody who looks after them."""
+    cwd = tmp_path / "work"
+    cwd.mkdir()
+    started: list[Process] = []
+
+    def start(*arguments: str, **environment: str) -> list[Process]:
+        common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), **environment}
+        command = [sys.executable, "-m", "zoo", "train", *arguments]
+        both = [Process(command, cwd, RANK=rank, LOCAL_RANK=rank, **common) for rank in "01"]
+        started.extend(both)
+        return both
+
+    yield start
+    for process in started:
+        process.popen.kill()
+
+
+def the_run(folder: Path) -> zoo.Run:
+    (path,) = (folder / "mlp-vae").iterdir()
+    return zoo.Run(path)
+
+
+def test_two_processes_are_as_good_as_one(tmp_path):
+    """Scenario 20. Two processes, started by torchrun, each with its part of a batch, against one process that works
+    through the same two parts: all is equal bit for bit. The 1438 images make batches of 479, which do not split
+    evenly, and a last one of a single image, of which the second process gets none.
+    """
+    overrides = [*TINY, "train.epochs=3", "train.batch_size=479", "binarize=dynamic", "train.average=0.9"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    launcher += ["--master-addr", "127.0.0.1", "--master-port", free_port(), "-m", "zoo"]
+    command = [*launcher, "train", "mlp-vae", *overrides, "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=WAIT)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert done.stderr.count("epoch 3/3") == 1, "one of them speaks"
+    run = the_run(tmp_path / "runs")
+    assert result["run"] == str(run.path.relative_to(tmp_path)), "and one of them writes"
+
+    alone = zoo.train("mlp-vae", [*overrides, "train.accumulate=2"], out=tmp_path / "alone")
+    assert [len(epoch.curve["loss"]) for epoch in alone.epochs()] == [4] * 3
+    together, expected = essence(run), essence(alone)
+    assert together["state"].pop("processes") == 2
+    assert expected["state"].pop("processes") == 1
+    assert_same(together, expected)
+
+
+def test_a_signal_to_one_of_them_stops_all(start, tmp_path, caplog):
+    """Scenario 19. SIGTERM to the process that writes nothing: both end with 143 at the same step and the state is
+    saved. Two processes resume it to the very bits of one that has the same parts (scenario 12), and one alone is told
+    that it will not (scenario 17).
+    """
+    first, second = start("mlp-vae", *LONG)
+    first.wait_for("epoch  2/20")
+    second.popen.send_signal(signal.SIGTERM)
+    assert [process.end()[0] for process in (first, second)] == [143, 143], first.stderr + second.stderr
+    assert "Stopped by SIGTERM. The state is saved. To go on:" in first.stderr
+    assert second.stderr == ""
+    run = the_run(tmp_path / "work" / "runs")
+    checkpoint = run.checkpoints.newest()
+    assert checkpoint.step >= 12
+    assert checkpoint.state()["processes"] == 2
+    assert not run.finished
+
+    copy = zoo.Run(shutil.copytree(run.path, tmp_path / "copy"))
+    with caplog.at_level(logging.WARNING, "zoo"), pytest.raises(zoo.Interrupted):
+        zoo.resume(copy, time_limit=0.0)
+    expected = "The run was trained by 2 processes and goes on with 1: the result will not be equal bit by bit."
+    assert caplog.messages == [expected]
+
+    both = start("--resume", str(run.path))
+    assert [process.end()[0] for process in both] == [0, 0], both[0].stderr + both[1].stderr
+    undisturbed = essence(zoo.train("mlp-vae", [*LONG, "train.accumulate=2"], out=tmp_path / "undisturbed"))
+    together = essence(run)
+    assert together["state"].pop("processes") == 2
+    assert undisturbed["state"].pop("processes") == 1
+    assert_same(together, undisturbed)
+
+
+@pytest.mark.parametrize(("dead", "how"), [(0, signal.SIGKILL), (1, signal.SIGSTOP)])
+def test_a_dead_process_does_not_leave_the_other_waiting(dead, how, start, tmp_path):
+    """Scenario 21. One of two is killed, or hangs: the other ends by itself, within the time that it is given, with
+    exit code 1 and one message; and the run can be resumed from its last checkpoint.
+    """
+    both = start("mlp-vae", *TINY, "train.epochs=100000", ZOO_TIMEOUT="10")
+    both[0].wait_for("epoch      2/100000")
+    since = time.monotonic()
+    both[dead].popen.send_signal(how)
+    code, _ = both[1 - dead].end(within=60)
+    assert time.monotonic() - since < 10 + 20, "the time that it is given, and as much to leave"
+    assert code == 1, both[1 - dead].stderr
+    assert f"Process {1 - dead} of 2 lost another one" in both[1 - dead].stderr
+    assert "Traceback" not in both[1 - dead].stderr
+    both[dead].popen.kill()
+    both[dead].end()
+    run = the_run(tmp_path / "work" / "runs")
+    checkpoint = run.checkpoints.newest()
+    assert checkpoint.step >= 12
+    with pytest.raises(zoo.Interrupted):
+        zoo.resume(run, time_limit=0.0)
+    assert run.checkpoints.newest().step == checkpoint.step + 1

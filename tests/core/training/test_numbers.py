@@ -1,0 +1,421 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import zoo
+from resuming import TINY
+from zoo.recipes.build import build
+from zoo.training.checkpoint import Checkpoints
+from zoo.training.distributed import Group
+from zoo.training.history import Epoch
+from zoo.training.step import OptimizedPhase, TrainingStep
+from zoo.training.trainer import Trainer
+
+SGD = "train.optimizer={use: sgd, lr: 0.1}"
+
+
+def trainer_for(*overrides: str, n: int = 10, loss: zoo.Loss | None = None, **keywords) -> Trainer:
+    """Ten images of 4x4 pixels, in batches of 4: two whole ones and one of two."""
+    small = ("latent_dim=2", "encoder.hidden=[8]", "decoder.hidden=[8]", "train.batch_size=4", "train.epochs=2")
+    recipe = zoo.recipe("mlp-vae", [*small, *overrides])
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (n, 1, 4, 4), dtype=torch.uint8, generator=generator)
+    torch.manual_seed(recipe.train.seed)
+    vae, own = build(recipe, (1, 4, 4))
+    return Trainer(recipe, vae, loss or own, zoo.Dataset(zoo.Images(pixels), zoo.Images(pixels[:5])), **keywords)
+
+
+def copy_of(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def assert_bits(module: nn.Module, expected: dict[str, torch.Tensor]) -> None:
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+
+
+class Poisoned(torch.autograd.Function):
+    """The identity, with a gradient that is not a number."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * math.nan
+
+
+class Bad(zoo.Loss):
+    """Goes bad at a step, in a way that is named. Deterministic until then."""
+
+    def __init__(self, how: str, step: int) -> None:
+        super().__init__()
+        self.how = how
+        self.bad_at = step
+        self.register_buffer("step", torch.tensor(0))
+        self.critic = nn.Linear(2, 1)
+
+    def schedule(self, step, epoch):
+        self.step.fill_(step)
+
+    def forward(self, vae, batch):
+        mean = vae.encode(batch.x).mean
+        loss = mean.square().sum(-1).mean() + vae.decode(mean).mean.mean()
+        terms = {"loss": loss, "aside": loss.detach() * 0 + 1}
+        if not self.training or self.step < self.bad_at:
+            return terms
+        if self.how == "loss is nan":
+            terms["loss"] = loss * math.nan
+        elif self.how == "loss is inf":
+            terms["loss"] = loss + math.inf
+        elif self.how == "term is nan":
+            terms["aside"] = terms["aside"] * math.nan
+        elif self.how == "term is inf in the second part":
+            terms["aside"] = terms["aside"] + (math.inf if len(batch.x) == 1 else 0)
+        elif self.how == "gradient is nan":
+            terms["loss"] = Poisoned.apply(loss)
+        elif self.how == "gradient of a root at zero":
+            terms["loss"] = loss + (mean * 0).square().sum().sqrt()
+        elif self.how == "gradient is too large":
+            terms["loss"] = loss + ((mean - mean.detach()) * 1e30).sum() * 1e30
+        return terms
+
+    def criticize(self, vae, batch):
+        loss = self.critic(vae.encode(batch.x).mean).square().mean()
+        if self.how == "another phase" and self.training and self.step >= self.bad_at:
+            loss = Poisoned.apply(loss)
+        return {"loss": loss}
+
+    def phases(self, vae):
+        first = zoo.Phase("autoencoder", list(vae.parameters()), self)
+        return [first, zoo.Phase("critic", list(self.critic.parameters()), self.criticize)]
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("loss is nan", "The term 'loss' became nan."),
+        ("loss is inf", "The term 'loss' became inf."),
+        ("term is nan", "The term 'aside' became nan."),
+        ("term is inf in the second part", "The term 'aside' became inf."),
+        ("gradient is nan", "The norm of the gradient became nan."),
+        ("gradient of a root at zero", "The norm of the gradient became nan."),
+        ("gradient is too large", "The norm of the gradient became "),
+        ("another phase", "The norm of the gradient became nan."),
+    ],
+)
+@pytest.mark.parametrize("optimizer", [SGD, "train.optimizer=adam"])
+@pytest.mark.parametrize("bad_at", [0, 4])
+def test_what_is_not_finite_stops_before_the_update(how, message, optimizer, bad_at, tmp_path):
+    """Scenario 22. In the first step and in the middle of the second epoch: the parameters are what they were before
+    the step, bit for bit, the message names what went bad, and no checkpoint holds a bad number.
+    """
+    parts = ["train.batch_size=3", "train.accumulate=2"] if "second part" in how else []
+    trainer = trainer_for(
+        *(optimizer, "train.checkpoint={epochs: null, steps: 1}", "train.average=0.5", *parts),
+        loss=Bad(how, bad_at),
+        checkpoints=Checkpoints(tmp_path, keep=99),
+    )
+    before: dict[int, tuple[dict[str, torch.Tensor], ...]] = {}
+    take_step = trainer.take_step
+
+    def noting(step, *arguments):
+        before[step] = (copy_of(trainer.vae), copy_of(trainer.loss.critic), copy_of(trainer.averaged.module))
+        return take_step(step, *arguments)
+
+    trainer.take_step = noting
+    with pytest.raises(zoo.TrainingError) as error:
+        trainer.fit()
+    assert message in str(error.value)
+    assert "Try a smaller train.optimizer.lr" in str(error.value)
+    assert max(before) == trainer.step == bad_at
+    vae, critic, average = before[bad_at]
+    if how != "another phase":
+        assert_bits(trainer.vae, vae)
+    assert_bits(trainer.loss.critic, critic)
+    assert_bits(trainer.averaged.module, average)
+
+    assert [checkpoint.step for checkpoint in trainer.checkpoints] == list(range(bad_at, 0, -1))
+    for checkpoint in trainer.checkpoints:
+        checkpoint.verify()
+        assert_finite(checkpoint.weights())
+        assert_finite({k: v for k, v in checkpoint.state().items() if k != "best"})
+    with pytest.raises(zoo.TrainingError):
+        trainer.fit()  # it does not go on as if nothing had happened
+
+
+def assert_finite(value: object) -> None:
+    if isinstance(value, torch.Tensor):
+        assert torch.isfinite(value).all()
+    elif isinstance(value, dict):
+        for inner in value.values():
+            assert_finite(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            assert_finite(inner)
+    elif isinstance(value, float):
+        assert math.isfinite(value)
+
+
+@pytest.mark.parametrize("setting", [[], ["train.clip=1"], ["train.average=0.9"], ["train.precision=bfloat16"]])
+@pytest.mark.parametrize("rate", ["1e20", "1e38"])
+def test_a_learning_rate_out_of_this_world_ends_in_a_clear_failure(rate, setting, tmp_path):
+    """Scenario 23."""
+    overrides = [*TINY, f"train.optimizer.lr={rate}"]
+    with pytest.raises(zoo.TrainingError, match=r"(became (nan|inf|-inf)|is not finite any more)\. Try a smaller"):
+        zoo.train("mlp-vae", [*overrides, *setting, "train.checkpoint.steps=1"], out=tmp_path)
+    (path,) = (tmp_path / "mlp-vae").iterdir()
+    run = zoo.Run(path)
+    assert not run.finished
+    for checkpoint in run.checkpoints:
+        assert_finite(checkpoint.weights())
+
+
+@pytest.mark.parametrize("rate", ["1e20", "1e38", "1e39"])
+def test_a_single_step_out_of_this_world_fails_as_clearly(rate, tmp_path):
+    """Scenario 23. The terms and the gradient of the only step are fine, and what it leads to is not."""
+    overrides = [*TINY, f"train.optimizer.lr={rate}"]
+    with pytest.raises(zoo.TrainingError, match=r"became (nan|inf)\. Try a smaller"):
+        zoo.train("mlp-vae", [*overrides, "train.steps=1"], out=tmp_path)
+    (path,) = (tmp_path / "mlp-vae").iterdir()
+    assert not (path / "checkpoints").exists()
+    assert not zoo.Run(path).finished
+
+
+def test_an_update_that_overflows_is_not_saved(tmp_path):
+    """Scenario 22. Every term and every gradient is finite, and the parameter is not after the update."""
+    trainer = trainer_for(SGD.replace("0.1", "1e39"), "train.checkpoint.steps=1", checkpoints=Checkpoints(tmp_path))
+    with pytest.raises(zoo.TrainingError, match=r"The parameter '.*' is not finite any more\. Try a smaller"):
+        trainer.fit()
+    assert list(trainer.checkpoints) == []
+
+
+class Smooth(zoo.Loss):
+    """Without a draw, and not linear in the weights."""
+
+    def forward(self, vae, batch):
+        mean = vae.encode(batch.x).mean
+        error = (vae.decode(mean).mean - batch.x).square().sum((1, 2, 3))
+        return {"loss": (error + mean.square().sum(-1)).mean(), "error": error.mean()}
+
+
+@pytest.mark.parametrize(
+    ("images", "parts"), [(10, 1), (10, 2), (10, 3), (10, 4), (10, 10), (7, 3), (2, 4), (1, 4), (3, 2)]
+)
+def test_an_accumulated_gradient_is_that_of_the_whole_batch(images, parts):
+    """Scenario 24. Ten images in 3 or 4 parts of unequal size; a last batch with fewer images than there are parts."""
+    trainer = trainer_for(
+        "train.optimizer={use: sgd, lr: 0.0}", f"train.accumulate={parts}", "train.batch_size=10", loss=Smooth()
+    )
+    index = torch.randperm(10, generator=torch.Generator().manual_seed(1))[:images]
+    whole = trainer.loss(trainer.vae, trainer.train[index])
+    expected = torch.autograd.grad(whole["loss"], list(trainer.vae.parameters()))
+    shares = trainer._parts(index)
+    assert len(shares) == min(parts, images)
+    assert sum(part.weight for part in shares) == pytest.approx(1)
+    assert sorted(len(part.batch.x) for part in shares)[-1] == -(-images // parts)
+    terms = trainer.take_step(0, shares)
+    for parameter, correct in zip(trainer.vae.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, correct, rtol=2e-6, atol=1e-7)
+    for name, value in whole.items():
+        torch.testing.assert_close(terms[name], value.detach(), rtol=1e-6, atol=0)
+    norm = torch.cat([gradient.flatten() for gradient in expected]).norm()
+    torch.testing.assert_close(terms["gradient_norm"], norm, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("batch_size", [10, 4, 3])
+def test_an_accumulated_training_is_that_of_the_whole_batches(batch_size):
+    """Scenario 24, over two epochs whose last batch is short."""
+    runs = []
+    for parts in (1, 3):
+        trainer = trainer_for(SGD, f"train.accumulate={parts}", f"train.batch_size={batch_size}", loss=Smooth())
+        runs.append((trainer.fit(), trainer.vae.state_dict()))
+    (one, whole), (other, accumulated) = runs
+    for name in whole:
+        torch.testing.assert_close(accumulated[name], whole[name], rtol=1e-4, atol=1e-6)
+    for first, second in zip(one, other, strict=True):
+        for split in ("train", "test"):
+            assert getattr(second, split) == pytest.approx(getattr(first, split), rel=1e-5)
+
+
+def gradients_at(trainer: Trainer, position: int = 0) -> list[torch.Tensor]:
+    """The norms with which the optimiser was called, filled as the training goes."""
+    norms: list[torch.Tensor] = []
+    optimizer = trainer.phases[position].optimizer
+    optimizer.register_step_pre_hook(
+        lambda opt, *_: norms.append(torch.cat([p.grad.flatten() for p in opt.param_groups[0]["params"]]).norm())
+    )
+    return norms
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_clipping(accumulate):
+    """The gradient of the whole batch is clipped, once, and what is recorded is its norm before that."""
+    free = trainer_for(SGD, f"train.accumulate={accumulate}", loss=Smooth())
+    unclipped = gradients_at(free)
+    free.fit()
+    clip = float(torch.stack(unclipped).max()) * 0.7
+    assert float(torch.stack(unclipped).min()) < clip
+    trainer = trainer_for(SGD, f"train.accumulate={accumulate}", f"train.clip={clip}", loss=Smooth())
+    clipped = gradients_at(trainer)
+    history = trainer.fit()
+    recorded = [norm for epoch in history for norm in epoch.curve["gradient_norm"]]
+    assert recorded[0] == pytest.approx(float(unclipped[0]), rel=1e-5)
+    for before, after in zip(recorded, clipped, strict=True):
+        assert float(after) == pytest.approx(min(before, clip), rel=1e-4)
+    assert {before < clip for before in recorded} == {True, False}, "some are clipped, some are not"
+
+
+def test_averaged_weights():
+    """w0 = v1, w = 0.9 w + 0.1 v: worked out by hand from the weights after every step. They are what is tested."""
+    trainer = trainer_for(SGD, "train.average=0.9", loss=Smooth())
+    seen: list[dict[str, torch.Tensor]] = []
+
+    class Noting:
+        def training_started(self, epochs, steps_per_epoch, step): ...
+        def step_ended(self, step):
+            seen.append(copy_of(trainer.vae))
+
+        def epoch_ended(self, epoch): ...
+        def training_ended(self): ...
+
+    trainer.observers = [Noting()]
+    (*_, last) = trainer.fit()
+    assert len(seen) == 6
+    for name, value in trainer.tested.state_dict().items():
+        by_hand = seen[0][name].double()
+        for weights in seen[1:]:
+            by_hand = 0.9 * by_hand + 0.1 * weights[name].double()
+        torch.testing.assert_close(value.double(), by_hand, rtol=1e-5, atol=1e-7)
+        assert not torch.equal(value, seen[-1][name])
+    images = trainer.test[torch.arange(5)]
+    with torch.no_grad():
+        assert last.test["loss"] == pytest.approx(float(trainer.loss(trainer.tested, images)["loss"]), rel=1e-6)
+
+
+def rates_of(trainer: Trainer) -> list[float]:
+    """The learning rate of each step, filled as the training goes."""
+    rates: list[float] = []
+    trainer.phases[0].optimizer.register_step_pre_hook(lambda opt, *_: rates.append(float(opt.param_groups[0]["lr"])))
+    return rates
+
+
+@pytest.mark.parametrize("warmup", [1, 4, 6, 9])
+def test_warm_up(warmup):
+    """Step by step from 1/n of the learning rate to all of it, and no further."""
+    trainer = trainer_for(SGD, f"train.warmup_steps={warmup}")
+    rates = rates_of(trainer)
+    trainer.fit()
+    assert rates == pytest.approx([0.1 * min(1.0, (step + 1) / warmup) for step in range(6)])
+    assert trainer.phases[0].optimizer.param_groups[0]["lr"] == 0.1, "nothing of it stays"
+
+
+SCHEDULES = {
+    "{use: cosine-annealing, T_max: 4}": lambda opt: torch.optim.lr_scheduler.CosineAnnealingLR(opt, T_max=4),
+    "{use: exponential, gamma: 0.5}": lambda opt: torch.optim.lr_scheduler.ExponentialLR(opt, 0.5),
+    "{use: step, step_size: 2}": lambda opt: torch.optim.lr_scheduler.StepLR(opt, 2),
+    "{use: one-cycle, max_lr: 0.3, total_steps: 12}": lambda opt: torch.optim.lr_scheduler.OneCycleLR(
+        opt, 0.3, total_steps=12
+    ),
+    "linear": lambda opt: torch.optim.lr_scheduler.LinearLR(opt),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step:UserWarning")
+@pytest.mark.parametrize("warmup", [0, 5])
+@pytest.mark.parametrize("unit", ["epoch", "step"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_schedule_is_that_of_torch(schedule, unit, warmup):
+    """Against torch's own, used by hand: moved on after each step or each epoch; a warm-up takes a part of it."""
+    trainer = trainer_for(
+        *(SGD, f"train.schedule={schedule}", f"train.schedule_unit={unit}", f"train.warmup_steps={warmup}"),
+        "train.epochs=4",
+    )
+    rates = rates_of(trainer)
+    trainer.fit()
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    by_hand = SCHEDULES[schedule](optimizer)
+    expected = []
+    for step in range(12):
+        part = min(1.0, (step + 1) / warmup) if warmup else 1.0
+        expected.append(optimizer.param_groups[0]["lr"] * part)
+        if unit == "step" or step % 3 == 2:
+            by_hand.step()
+    assert rates == pytest.approx(expected, rel=1e-12)
+    assert len(set(rates)) > 1
+
+
+def test_a_plateau_is_one_of_the_selected_term():
+    """`reduce-lr-on-plateau` against torch's own, fed by hand with the test terms of the epochs."""
+    trainer = trainer_for(
+        *(SGD, "train.schedule={use: reduce-lr-on-plateau, factor: 0.5, patience: 1}", "train.epochs=12"),
+        *("train.select=rate", "train.batch_size=10", "loss={use: elbo, beta: 0.0}"),
+    )
+    rates = rates_of(trainer)
+    history = trainer.fit()
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    by_hand = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=1)
+    expected = []
+    for epoch in history:
+        expected.append(optimizer.param_groups[0]["lr"])
+        by_hand.step(epoch.test["rate"])
+    assert rates == expected
+    assert len(set(rates)) > 1
+
+
+class TwoPaces(zoo.Loss):
+    """A phase in each step, and one in every third."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slow = nn.Parameter(torch.ones(()))
+
+    def forward(self, vae, batch):
+        return {"loss": vae.encode(batch.x).mean.square().mean()}
+
+    def slowly(self, vae, batch):
+        return {"loss": self.slow.square()}
+
+    def phases(self, vae):
+        return [zoo.Phase("all", list(vae.encoder.parameters()), self), zoo.Phase("slow", [self.slow], self.slowly, 3)]
+
+
+def test_a_phase_that_takes_a_step_now_and_then():
+    """`Phase.every`: in the steps 0, 3, 6, 9 and 12 of five epochs of 3; slow -> slow (1 - 2 lr)."""
+    trainer = trainer_for(SGD, "train.epochs=5", "train.batch_size=4", loss=TwoPaces())
+    history = trainer.fit()
+    assert trainer.step == 15
+    assert trainer.loss.slow.item() == pytest.approx(0.8**5, rel=1e-6)
+    assert [len(epoch.curve["loss"]) for epoch in history] == [3] * 5
+    values = [epoch.curve["slow.loss"] for epoch in history]
+    assert values == [[pytest.approx(0.64**n, rel=1e-6)] for n in range(5)]
+    for epoch in history:
+        assert epoch.train["slow.loss"] == pytest.approx(epoch.curve["slow.loss"][0])
+
+
+def test_a_phase_that_is_not_due_in_an_epoch_has_no_terms_in_it():
+    """One step in an epoch, and a phase in every third."""
+    trainer = trainer_for(SGD, "train.epochs=4", "train.batch_size=10", loss=TwoPaces())
+    history: list[Epoch] = trainer.fit()
+    assert ["slow.loss" in epoch.train for epoch in history] == [True, False, False, True]
+
+
+def test_a_step_does_not_depend_on_what_was_drawn_before():
+    """Scenario 16: the draws of a step are seeded by the step, the part and the phase, and by nothing else."""
+    trainer = trainer_for("train.optimizer={use: sgd, lr: 0.0}", "binarize=dynamic")
+    index = torch.arange(4)
+    taken = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        taken.append(trainer.take_step(7, trainer._parts(index))["loss"].item())
+    assert taken[0] == taken[1]
+    assert trainer.take_step(8, trainer._parts(index))["loss"].item() != taken[0]
+    settings = trainer.settings.model_copy(update={"seed": 1})
+    phases = [OptimizedPhase(phase, settings) for phase in trainer.loss.phases(trainer.vae)]
+    other = TrainingStep(trainer.vae, trainer.loss, phases, settings, Group(), trainer.device)
+    assert other(7, trainer._parts(index))["loss"].item() != taken[0]
