@@ -13,7 +13,7 @@ import torch
 from zoo.errors import RunError, TrainingError, UsageError
 from zoo.evaluation import figures
 from zoo.loss import Loss
-from zoo.modes import flushed_denormals, seeded
+from zoo.modes import evaluating, flushed_denormals, seeded
 from zoo.recipes.build import build, validate
 from zoo.recipes.datasets import Loaded, load_data
 from zoo.recipes.library import library
@@ -240,7 +240,9 @@ class _Training:
             first = torch.arange(min(2, len(dataset.train)), device=device)
             batch = self.trainer.train[first]
             dry_run(recipe, vae, loss, batch)
-            if group.leads and not in_support(vae.trace(batch).p, batch.x):
+            with evaluating(vae), torch.no_grad():  # so that no running mean moves
+                supported = in_support(vae.trace(batch).p, batch.x)
+            if group.leads and not supported:
                 log.info(
                     "Note: the pixels lie outside the support of the likelihood (real values under a Bernoulli?), "
                     "so the loss is no bound on log p(x). With binarize=dynamic it is."
