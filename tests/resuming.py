@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import random
 import signal
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import zoo
+import zoo.cli.main
 from zoo.training.history import Epoch
 
 # Twelve steps in an epoch of the 1438 training images of digits.
@@ -59,6 +61,19 @@ def stopped(model: str, overrides: Sequence[str], step: int, out: Path) -> zoo.R
     assert newest is not None
     assert newest.step == step
     return run
+
+
+def run_main(*arguments: str) -> int:
+    """The exit code of ``zoo``, run in this process."""
+    log = logging.getLogger("zoo")
+    before = log.level, list(log.handlers)
+    try:
+        with pytest.raises(SystemExit) as end:
+            zoo.cli.main.main(arguments)
+    finally:
+        log.setLevel(before[0])
+        log.handlers[:] = before[1]
+    return end.value.code
 
 
 def perturb_generators() -> None:

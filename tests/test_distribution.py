@@ -106,6 +106,7 @@ print(json.dumps({
 
 
 def test_the_installed_wheel_is_complete_without_the_checkout(installed, tmp_path, monkeypatch):
+    monkeypatch.delenv("ZOO_DISABLE_PLUGINS")
     monkeypatch.setenv("PYTHONPATH", str(installed))
     found = json.loads(python("-c", WHERE, *FAMILIES, cwd=tmp_path))
     assert found["registry"] == str(installed / "zoo" / "registry.yaml")
@@ -323,7 +324,7 @@ def test_a_broken_package_is_named_and_harms_nobody(sites, zoo_command):
     assert f"{named}: RuntimeError: the licence has expired" in zoo_command("plugins", PYTHONPATH=both).stdout
     status = {
         row["distribution"]: row["status"]
-        for row in json.loads(zoo_command("plugins", "--json", PYTHONPATH=both).stdout)
+        for row in json.loads(zoo_command("plugins", "--json", PYTHONPATH=both, ZOO_DISABLE_PLUGINS="").stdout)
     }
     assert status == {"vae-zoo": "ok", "acme-vae": "ok", "broken-vae": "broken"}
     missing = zoo_command("train", "broken-vae-model", code=2, PYTHONPATH=both)

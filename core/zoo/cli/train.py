@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,9 +107,10 @@ def train(
             )
     except zoo.Interrupted as interrupted:
         if leads:
-            click.echo(
-                f"{interrupted} The state is saved. To go on:\n\n  zoo train --resume {interrupted.run}", err=True
-            )
+            again = ["zoo", "train", "--resume", str(interrupted.run)]
+            again += [] if data_dir is None else ["--data-dir", str(data_dir)]
+            again += [] if device == "auto" else ["--device", device]
+            click.echo(f"{interrupted} The state is saved. To go on:\n\n  {shlex.join(again)}", err=True)
         sys.exit(interrupted.exit_code)
     if leads:
         _report(run, as_json)

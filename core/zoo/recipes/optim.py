@@ -29,7 +29,9 @@ def schedules() -> dict[str, Callable[..., Any]]:
     return {
         _kebab(name): value
         for name, value in vars(module).items()
-        if isinstance(value, type) and issubclass(value, module.LRScheduler) and name not in _NOT_IN_A_RECIPE
+        if isinstance(value, type)
+        and issubclass(value, module.LRScheduler)
+        and name.lstrip("_") not in _NOT_IN_A_RECIPE
     }
 
 

@@ -65,7 +65,8 @@ def signature_of(kind: str, target: Callable[..., Any]) -> Signature:
     start with an underscore stay out of recipes.
     """
     function = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]
-    hints = typing.get_type_hints(function, include_extras=True)
+    # torch imports some of the names in its annotations for type checkers alone.
+    hints = typing.get_type_hints(function, localns=vars(collections.abc), include_extras=True)
     injected, nested, defaults, fields = set(), {}, {}, {}
     for name, parameter in inspect.signature(target).parameters.items():
         variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)

@@ -19,8 +19,7 @@ import pytest
 import torch
 
 import zoo
-import zoo.cli.main
-from resuming import TINY, assert_same, essence, stopped
+from resuming import TINY, assert_same, essence, run_main, stopped
 from zoo.recipes.datasets import load_data
 from zoo.recipes.schema import Block
 from zoo.training.checkpoint import FORMAT, MANIFEST, STATE, TEMPORARY, WEIGHTS, Checkpoint, Checkpoints, write_manifest
@@ -330,12 +329,6 @@ def test_newest_is_numeric(tmp_path):
     assert steps(checkpoints) == [1000, 100, 99, 10, 9]
     assert checkpoints.newest().step == 1000
     assert Checkpoints(tmp_path / "absent").newest() is None
-
-
-def run_main(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as end:
-        zoo.cli.main.main(arguments)
-    return end.value.code
 
 
 @pytest.mark.parametrize("overrides", [(), ("--json",)])

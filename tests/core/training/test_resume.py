@@ -246,19 +246,8 @@ ARGUMENTS = {
 }
 
 
-# torch names a type of theirs for type checkers alone, which `signature_of` does not find.
-UNREADABLE = pytest.mark.xfail(raises=NameError, strict=True, reason="signature_of cannot read their annotations")
-
-
 @pytest.mark.parametrize("unit", ["epoch", "step"])
-@pytest.mark.parametrize(
-    "schedule",
-    [
-        pytest.param(name, marks=UNREADABLE if name in ("cyclic", "multi-step") else ())
-        for name in sorted(schedules())
-        if name != "_lr-scheduler"  # which should not be among them
-    ],
-)
+@pytest.mark.parametrize("schedule", sorted(schedules()))
 def test_every_schedule_goes_through_a_checkpoint(schedule, unit, tmp_path):
     """Scenario 14."""
     if (schedule, unit) == ("reduce-lr-on-plateau", "step"):
@@ -312,6 +301,7 @@ def test_a_number_of_processes_that_has_changed_is_announced(tmp_path, caplog):
     """Scenario 17. (With two processes for real in test_distributed.py.)"""
     run = stopped("mlp-vae", TINY, 3, tmp_path)
     with caplog.at_level(logging.WARNING, "zoo"):
+        caplog.clear()
         shutil.copytree(run.path, tmp_path / "copy")
         zoo.resume(run)
         assert caplog.messages == [], "the number has not changed"
