@@ -117,13 +117,13 @@ def train(
 
 
 def wait_politely() -> None:
-    """Let torch's threads spin for microseconds only while they wait for each other. Call it before torch is imported.
+    """Let torch's threads spin for a millisecond at most while they wait for each other. Call it before torch is imported.
 
-    By default they spin for milliseconds. On a machine that is busy with something else, a thread that spins keeps the
+    By default they spin for much longer. On a machine that is busy with something else, a thread that spins keeps the
     one it waits for from running, and training on a small network is several times slower.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 
 def _to_resume(wanted: str, model: str | None, out: Path) -> Run | None:
