@@ -117,7 +117,7 @@ def train(
 
 
 def wait_politely() -> None:
-    """Let torch's threads spin for a millisecond at most while they wait for each other. Call it before torch is imported.
+    """Let torch's threads spin for a millisecond at most while they wait for each other. Call it before torch loads.
 
     By default they spin for much longer. On a machine that is busy with something else, a thread that spins keeps the
     one it waits for from running, and training on a small network is several times slower.
