@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Laplace, Normal
+from zoo.cli.progress import describe
 
 import zoo
 from toys import GivenPosterior, LinearGaussian
-from zoo.cli.progress import describe
 from zoo.modes import evaluating
 from zoo.training.dryrun import dry_run
 from zoo_divergences.energies import SquaredErrorPixels

@@ -16,7 +16,7 @@ from zoo.errors import Problem, RecipeError, TrainingError
 from zoo.loss import Loss, Phase, Terms
 from zoo.modes import mix, reseed
 from zoo.recipes.build import construct, find
-from zoo.recipes.schema import Block, Training
+from zoo.recipes.schema import Block, TrainConfig
 from zoo.training.capture import CHECKED_STEPS, CapturedUpdate, capture
 from zoo.training.distributed import Group
 from zoo.vae import VAE, Batch
@@ -51,7 +51,7 @@ class OptimizedPhase:
         settings: the recipe's.
     """
 
-    def __init__(self, phase: Phase, settings: Training) -> None:
+    def __init__(self, phase: Phase, settings: TrainConfig) -> None:
         self.phase = phase
         self.parameters = list(phase.parameters)
         self.optimizer = make_optimizer(settings.optimizer, self.parameters)
@@ -149,7 +149,7 @@ class TrainingStep:
         vae: VAE,
         loss: Loss,
         phases: Sequence[OptimizedPhase],
-        settings: Training,
+        settings: TrainConfig,
         group: Group,
         device: torch.device,
         compiled: bool = False,
