@@ -12,23 +12,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.data.batches import Batches
-from zoo.data.images import Dataset, Images
+from zoo.data.dataset import Dataset, Split
+from zoo.data.loader import Loader
 from zoo.errors import ComponentError, Problem, RecipeError, UnknownName, ZooError, did_you_mean
-from zoo.hookspecs import KINDS
-from zoo.interfaces import Scheduled
-from zoo.loss import Loss
-from zoo.modes import seeded
-from zoo.plugins import Plugin
-from zoo.recipes.build import Choice, build, check_block, construct, find, validate
+from zoo.model.context import seeded
+from zoo.model.loss import Loss
+from zoo.model.parts import Scheduled
+from zoo.model.vae import VAE, Batch
+from zoo.plugins.hookspecs import KINDS
+from zoo.plugins.manager import Plugin
+from zoo.plugins.registry import Claim, Registry, registry
+from zoo.recipes.components import ComponentFactory, build, check_block, construct, find, validate
 from zoo.recipes.datasets import data_root, load_data
 from zoo.recipes.library import library
 from zoo.recipes.merge import merge
-from zoo.recipes.schema import Block, Recipe
+from zoo.recipes.schema import ComponentSpec, Recipe
 from zoo.recipes.signatures import INTERFACES, signature_of
 from zoo.recipes.source import builtin_registry, read_models
-from zoo.registry import Claim, Registry, registry
-from zoo.vae import VAE, Batch
 from zoo_conformance.check import CHECKS, skip
 
 NEUTRAL = "mlp-vae"
@@ -36,7 +36,7 @@ NEUTRAL = "mlp-vae"
 
 SHAPE = (1, 8, 8)
 FEATURES = 16
-DIGITS = Block(use="digits")
+DIGITS = ComponentSpec(use="digits")
 PARTS = ("encoder", "decoder", "prior", "loss")
 
 
@@ -103,12 +103,12 @@ class Candidate:
         raise AssertionError(f"{NEUTRAL} has no place for a {self.kind}")
 
     @cached_property
-    def block(self) -> Block:
+    def block(self) -> ComponentSpec:
         """It, with the parameters that its recipe gives it. A data set is taken from where it lies, never fetched."""
         if self.kind == "dataset" and "download" in signature_of(self.kind, self.target).parameters.model_fields:
-            return Block.model_validate({"use": self.name, "download": False})
+            return ComponentSpec.model_validate({"use": self.name, "download": False})
         if self.kind in ("dataset", "metric"):
-            return Block(use=self.name)
+            return ComponentSpec(use=self.name)
         return dict(_used(self.recipe))[self.kind, self.name]
 
     @property
@@ -116,7 +116,7 @@ class Candidate:
         """Its class or function."""
         return registry().get(self.kind, self.name)
 
-    def told(self) -> Block:
+    def told(self) -> ComponentSpec:
         """The block, if it has all that it needs; else the check is left out."""
         problems = check_block(self.kind, self.block, self.kind)[1]
         _skip_if_incomplete(problems)
@@ -162,7 +162,7 @@ class Candidate:
     def batch(self, n: int) -> Batch:
         """The first `n` digits, binarised as the recipe says."""
         with seeded(0):
-            return Batches(digits().train, n, self.recipe.binarize)[torch.arange(n)]
+            return Loader(digits().train, n, self.recipe.binarize)[torch.arange(n)]
 
     def parts(self, vae: VAE, loss: Loss) -> list[nn.Module]:
         """Where it is in a model that `build` made."""
@@ -261,7 +261,7 @@ def _models() -> Iterator[str]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _components(source: Registry, model: str) -> Mapping[tuple[str, str], Block]:
+def _components(source: Registry, model: str) -> Mapping[tuple[str, str], ComponentSpec]:
     """What a recipe is made of; nothing, where it or a part of it cannot be had."""
     try:
         return dict(_used(_validated(model)))
@@ -273,18 +273,18 @@ def _validated(model: str) -> Recipe:
     return validate(model, library().resolve(model))
 
 
-def _used(recipe: Recipe) -> Iterator[tuple[tuple[str, str], Block]]:
+def _used(recipe: Recipe) -> Iterator[tuple[tuple[str, str], ComponentSpec]]:
     for kind in PARTS:
         yield from _within(kind, getattr(recipe, kind))
 
 
-def _within(kind: str, block: Block) -> Iterator[tuple[tuple[str, str], Block]]:
+def _within(kind: str, block: ComponentSpec) -> Iterator[tuple[tuple[str, str], ComponentSpec]]:
     """A block and those nested in it, the inner ones first: so that in a mapping the outermost use counts."""
     signature = signature_of(kind, find(kind, block.use))
     arguments, _ = check_block(kind, block, kind)
     for name, inner in signature.nested.items():
         choice = arguments.get(name, signature.defaults.get(name))
-        if isinstance(choice, Choice):
+        if isinstance(choice, ComponentFactory):
             yield from _within(inner, choice.block)
     yield (kind, block.use), block
 
@@ -302,7 +302,7 @@ def _digits(source: Registry) -> Dataset:
 def few_digits(train: int, test: int) -> Dataset:
     """The first of them."""
     few = [
-        Images(split.pixels[:n], None if split.labels is None else split.labels[:n])
+        Split(split.x[:n], None if split.labels is None else split.labels[:n])
         for split, n in ((digits().train, train), (digits().test, test))
     ]
     return Dataset(train=few[0], test=few[1])

@@ -10,9 +10,9 @@ import subprocess
 import sys
 from typing import Any
 
-from zoo.hookspecs import INJECTED, KINDS
-from zoo.recipes.build import check_block, explicit
-from zoo.recipes.schema import Block
+from zoo.plugins.hookspecs import INJECTED, KINDS
+from zoo.recipes.components import check_block, explicit
+from zoo.recipes.schema import ComponentSpec
 from zoo.recipes.source import parse_value, write_models
 from zoo_conformance.candidate import Candidate
 from zoo_conformance.check import check, require
@@ -51,7 +51,7 @@ def yaml(candidate: Candidate) -> None:
     """With its defaults written out it survives a round trip through YAML: run folders keep it that way."""
     written = explicit(candidate.kind, candidate.told())
     text = write_models({"it": {candidate.kind: written.model_dump()}})
-    read = Block.model_validate(parse_value(text)["models"]["it"][candidate.kind])
+    read = ComponentSpec.model_validate(parse_value(text)["models"]["it"][candidate.kind])
     problems = check_block(candidate.kind, read, candidate.kind)[1]
     require(not problems, f"its own defaults are refused: {'; '.join(map(str, problems))}")
     again = explicit(candidate.kind, read)
@@ -62,7 +62,7 @@ def yaml(candidate: Candidate) -> None:
 def unknown_parameters(candidate: Candidate) -> None:
     """A parameter that it does not have is refused, in a recipe and in a call: a misspelt one would go unnoticed."""
     target = candidate.target
-    block = Block.model_validate({"use": candidate.name, "no_such_parameter": 1})
+    block = ComponentSpec.model_validate({"use": candidate.name, "no_such_parameter": 1})
     problems = check_block(candidate.kind, block, candidate.kind)[1]
     named = any(problem.place.endswith("no_such_parameter") for problem in problems)
     require(named, "a recipe may give it a parameter that it does not have")

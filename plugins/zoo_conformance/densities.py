@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, constraints, kl_divergence
 
 from zoo.errors import ZooError
-from zoo.modes import evaluating, seeded
-from zoo.training.dryrun import check_terms
-from zoo.vae import Batch
+from zoo.model.context import evaluating, seeded
+from zoo.model.vae import Batch
+from zoo.training.preflight import check_terms
 from zoo_conformance.candidate import FEATURES, SHAPE, Candidate
 from zoo_conformance.check import check, require, skip
 from zoo_conformance.probe import Probe, agree, drawn, probe, readings

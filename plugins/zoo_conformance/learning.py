@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.modes import evaluating, seeded
-from zoo.recipes.build import build
-from zoo.training.checkpoint import Checkpoints
+from zoo.model.context import evaluating, seeded
+from zoo.recipes.components import build
+from zoo.storage.checkpoints import Checkpoints
 from zoo.training.trainer import Trainer
 from zoo_conformance.candidate import Candidate, few_digits
 from zoo_conformance.check import check, require
@@ -20,7 +20,7 @@ from zoo_conformance.state import stirred_generators
 
 MODULES = ("encoder", "posterior", "decoder", "likelihood", "prior", "loss")
 ENOUGH = 64
-"""Images in whose gradient no parameter is zero by chance."""
+"""Split in whose gradient no parameter is zero by chance."""
 FEW = 4
 STEPS = 1000
 RATE = 3e-3

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from zoo.errors import ZooError
-from zoo.loss import Loss
-from zoo.modes import evaluating, seeded
-from zoo.vae import VAE, Batch, in_support
+from zoo.model.context import evaluating, seeded
+from zoo.model.loss import Loss
+from zoo.model.vae import VAE, Batch, in_support
 from zoo_conformance.candidate import FEATURES, SHAPE, Candidate, images
 from zoo_conformance.check import CheckFailed
 

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from zoo.data.images import Dataset
+from zoo.data.dataset import Dataset
 from zoo.errors import ExportError
 from zoo.evaluation.evaluate import measure
-from zoo.hookspecs import KINDS
-from zoo.metric import Subject
-from zoo.vae import VAE, Batch
+from zoo.evaluation.metric import EvaluationContext
+from zoo.model.vae import VAE, Batch
+from zoo.plugins.hookspecs import KINDS
 from zoo_conformance.candidate import SHAPE, Candidate, digits, few_digits
 from zoo_conformance.check import CheckFailed, check, require, skip
 from zoo_conformance.probe import outputs
@@ -124,7 +124,7 @@ def images(candidate: Candidate) -> None:
     one = _dataset(candidate)
     stirred_generators()
     require(_dataset(candidate).sha256() == one.sha256(), "asked twice, it returned other images")
-    require(one.train.pixels.data_ptr() != one.test.pixels.data_ptr(), "it trains and tests on the same images")
+    require(one.train.x.data_ptr() != one.test.x.data_ptr(), "it trains and tests on the same images")
 
 
 def _dataset(candidate: Candidate) -> Dataset:
@@ -147,7 +147,7 @@ def measurements(candidate: Candidate) -> None:
 
 
 def _measured(candidate: Candidate, vae: VAE) -> Any:
-    subject = Subject(vae, candidate.recipe, few_digits(train=100, test=20), limit=8)
+    subject = EvaluationContext(vae, candidate.recipe, few_digits(train=100, test=20), limit=8)
     return measure(subject, [candidate.told()], by_default=False).measurements
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.arguments import RUN
 from zoo.cli.catalogue import as_json
+from zoo.cli.options import RUN
 from zoo.cli.output import print_json
 from zoo.errors import RunError
 

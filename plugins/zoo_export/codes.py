@@ -13,11 +13,11 @@ from torch.distributions import Distribution, Independent
 
 import zoo
 from zoo.api import recipe_for, resolve_device
-from zoo.data.batches import Batches
+from zoo.data.loader import Loader
 from zoo.errors import DataError
-from zoo.modes import evaluating, mix, seeded
+from zoo.model.context import derive_seed, evaluating, seeded
+from zoo.model.vae import VAE
 from zoo.recipes.datasets import load_data
-from zoo.vae import VAE
 
 # The stream of random numbers that draws are made from, apart from the one that binarises images.
 DRAWS = 2
@@ -63,7 +63,7 @@ def _made_from(distribution: Distribution) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def codes(vae: VAE, images: Batches, *, samples: int = 0, seed: int = 0) -> dict[str, NDArray[Any]]:
+def codes(vae: VAE, images: Loader, *, samples: int = 0, seed: int = 0) -> dict[str, NDArray[Any]]:
     """The posterior q(z | x) of every image, as arrays of numpy.
 
     Args:
@@ -86,10 +86,10 @@ def codes(vae: VAE, images: Batches, *, samples: int = 0, seed: int = 0) -> dict
             for name, value in arrays.items():
                 gathered.setdefault(name, []).append(value.cpu())
             if samples:
-                with seeded(mix(seed, DRAWS, position), images.device):
+                with seeded(derive_seed(seed, DRAWS, position), images.device):
                     gathered.setdefault("samples", []).append(q.sample(torch.Size([samples])).cpu())
     joined = {name: torch.cat(values, dim=1 if name == "samples" else 0) for name, values in gathered.items()}
-    joined["index"] = torch.arange(len(images.pixels))
+    joined["index"] = torch.arange(len(images.x))
     return {name: value.numpy() for name, value in joined.items()}
 
 
@@ -130,5 +130,5 @@ def encode(
         shapes = ["x".join(map(str, shape)) for shape in (run.data_shape, dataset.shape)]
         raise DataError(f"{run.path} was trained on images of {shapes[0]}, these are {shapes[1]}.")
     target = resolve_device(device)
-    images = Batches(dataset.train if split == "train" else dataset.test, 500, run.recipe.binarize, target)
+    images = Loader(dataset.train if split == "train" else dataset.test, 500, run.recipe.binarize, target)
     return codes(run.load().to(target), images, samples=samples, seed=run.recipe.train.seed if seed is None else seed)

@@ -23,8 +23,8 @@ from torch.distributions import Distribution
 
 import zoo
 from zoo.errors import ExportError, UsageError
-from zoo.modes import evaluating, seeded
-from zoo.vae import VAE
+from zoo.model.context import evaluating, seeded
+from zoo.model.vae import VAE
 from zoo_export.codes import parameter, parameters, unwrapped
 
 Format = Literal["onnx", "torch"]
@@ -35,7 +35,7 @@ PARTS: tuple[Part, ...] = ("encoder", "decoder")
 MANIFEST = "export.json"
 
 TRACED = 3
-"""Images in the batch that is traced. A batch of one would be taken for a constant."""
+"""Split in the batch that is traced. A batch of one would be taken for a constant."""
 CHECKED = (1, 5)
 """Sizes of the batches that are compared."""
 TOLERANCE = 1e-4

@@ -25,7 +25,7 @@ class DrawFigures(Callback):
         if not finished:
             return
         test, vae = trainer.test, trainer.model
-        images = test[torch.arange(min(2 * figures.COLUMNS, len(test.pixels)), device=test.device)]
+        images = test[torch.arange(min(2 * figures.COLUMNS, len(test.x)), device=test.device)]
         title = self.run.title
         drawn = {
             "curves": figures.curves(trainer.history, title),

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from zoo.cli import completion
-from zoo.cli.arguments import RUN, which_prior
 from zoo.cli.catalogue import as_json
+from zoo.cli.options import RUN, which_prior
 from zoo.cli.output import print_json
 from zoo.errors import RunError, UsageError
 from zoo.recipes.merge import parse_overrides
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
+    from zoo.model.vae import VAE, Batch
     from zoo.run import Run
-    from zoo.vae import VAE, Batch
     from zoo_figures.interpolation import Path as LatentPath
 
 RANKED = 2000
@@ -121,7 +121,7 @@ def sample(
     "--image", type=click.IntRange(min=0), metavar="N", help="Around the code of test image N.  [default: the origin]"
 )
 @click.option("--dims", type=Numbers(), metavar="0,3,5", help="Sweep these.  [default: the ten with the highest rate]")
-@click.option("--steps", type=click.IntRange(2, 100), help="Images on each row.  [default: 11; of a manifold, 20]")
+@click.option("--steps", type=click.IntRange(2, 100), help="Split on each row.  [default: 11; of a manifold, 20]")
 @click.option(
     "--range",
     "reach",
@@ -191,7 +191,7 @@ def traverse(
 @click.argument("run", type=RUN)
 @click.argument("a", type=click.IntRange(min=0))
 @click.argument("b", type=click.IntRange(min=0))
-@click.option("--steps", type=click.IntRange(2, 100), default=10, show_default=True, help="Images along the path.")
+@click.option("--steps", type=click.IntRange(2, 100), default=10, show_default=True, help="Split along the path.")
 @click.option(
     "--path",
     type=click.Choice(["linear", "spherical"]),
@@ -205,7 +205,7 @@ def traverse(
 def interpolate(
     run: str, a: int, b: int, steps: int, path: LatentPath, data_dir: Path | None, out: Path | None, as_json: bool
 ) -> None:
-    """Go from test image A to test image B through the latent space. Images are counted from 0.
+    """Go from test image A to test image B through the latent space. Split are counted from 0.
 
     \b
     zoo interpolate runs/mlp-vae 0 17

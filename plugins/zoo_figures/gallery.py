@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from zoo.data.images import Dataset
+from zoo.data.dataset import Dataset
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,7 +29,7 @@ def gallery(dataset: Dataset, title: str) -> Figure:
 
     grid = torch.full((len(rows) * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, dtype=torch.uint8)
     for i, indices in enumerate(rows):
-        for j, image in enumerate(_rgb(images.pixels[indices])):
+        for j, image in enumerate(_rgb(images.x[indices])):
             top, left = i * (height + gap), j * (width + gap)
             grid[top : top + height, left : left + width] = image
     side = INCHES * columns

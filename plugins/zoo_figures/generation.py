@@ -1,4 +1,4 @@
-"""Images decoded from draws of the prior, or from chosen points."""
+"""Split decoded from draws of the prior, or from chosen points."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from zoo.modes import evaluating, seeded
-from zoo.vae import VAE
+from zoo.model.context import evaluating, seeded
+from zoo.model.vae import VAE
 from zoo_figures.canvas import blank, show
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from zoo.errors import UsageError
-from zoo.modes import evaluating, seeded
-from zoo.vae import VAE, in_support
+from zoo.model.context import evaluating, seeded
+from zoo.model.vae import VAE, in_support
 from zoo_figures.canvas import blank, centres, gap_of, show
 
 if TYPE_CHECKING:

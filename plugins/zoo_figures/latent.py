@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import UsageError
-from zoo.vae import VAE, Batch
+from zoo.model.vae import VAE, Batch
 from zoo_figures.canvas import BLUE, RED, blank
 from zoo_figures.latents import encoded, rates
 

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
 from zoo.errors import UsageError
-from zoo.modes import evaluating, seeded
-from zoo.vae import VAE, Batch
+from zoo.model.context import evaluating, seeded
+from zoo.model.vae import VAE, Batch
 
 CHUNK = 500
-"""Images that are encoded at once."""
+"""Split that are encoded at once."""
 DRAWS = 64
 """Draws of each posterior, where a divergence has no closed form."""
 

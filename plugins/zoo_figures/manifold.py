@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.distributions import Distribution, Normal
 
 from zoo.errors import UsageError
-from zoo.modes import evaluating
-from zoo.vae import VAE
+from zoo.model.context import evaluating
+from zoo.model.vae import VAE
 from zoo_figures.canvas import blank, centres, show
 from zoo_figures.latents import factors
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from zoo.cli.arguments import RUN_OR_SWEEP
 from zoo.cli.catalogue import as_json
 from zoo.cli.evaluate import following
+from zoo.cli.options import RUN_OR_SWEEP
 from zoo.cli.output import print_json
 from zoo.cli.train import log_to_stderr, wait_politely
 

@@ -12,7 +12,7 @@ from typing import Any
 from zoo import api
 from zoo.errors import RunError, UsageError
 from zoo.locate import is_sweep
-from zoo.modes import flushed_denormals
+from zoo.model.context import flushed_denormals
 from zoo.run import Run
 from zoo_report.page import Gallery, Page
 from zoo_report.run_page import LIMIT, Measuring, RunPage

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from zoo.data.images import Dataset, Images
+from zoo.data.dataset import Dataset, Split
 from zoo.evaluation.evaluate import Evaluation, importance_sampled, measure
+from zoo.evaluation.metric import EvaluationContext
 from zoo.locate import RECIPE
-from zoo.metric import Subject
-from zoo.recipes.schema import Block
+from zoo.recipes.schema import ComponentSpec
 from zoo.run import Run
 from zoo_figures import figures
 from zoo_report.page import Gallery, Headline, Page, Part, Picture, Section, Table, Text
@@ -21,13 +21,13 @@ from zoo_report.sections import Attempts, day, duration, environment_facts, foot
 from zoo_sweep.results import Outcome
 
 if TYPE_CHECKING:
+    from zoo.model.vae import VAE, Batch
     from zoo.training.history import Epoch
-    from zoo.vae import VAE, Batch
 
 LIMIT = 10_000
-"""Images that metrics are measured on, and as many that they are fitted to, if nothing else is said."""
+"""Split that metrics are measured on, and as many that they are fitted to, if nothing else is said."""
 SCATTERED, RANKED, RECONSTRUCTED, SAMPLED = 5000, 2000, 2 * figures.COLUMNS, 64
-"""Images that are shown in the latent space, that its dimensions are ranked by, that are reconstructed, and drawn."""
+"""Split that are shown in the latent space, that its dimensions are ranked by, that are reconstructed, and drawn."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class RunPage:
         ]
         sections = [
             Section("Training", self._training()),
-            Section("Images", self._images()),
+            Section("Split", self._images()),
             Section("Latent space", self._latent_space()),
             Section("Metrics", [] if evaluation is None else self._metrics(evaluation)),
             Section("Recipe", recipe_parts(recipe, (self.run.path / RECIPE).read_text("utf-8"))),
@@ -89,24 +89,26 @@ class RunPage:
         ]
         return Page(recipe.name, recipe.summary, badges, self._headlines(evaluation), sections, footer())
 
-    def _subject(self, root: Path | None, device: torch.device) -> Subject:
+    def _subject(self, root: Path | None, device: torch.device) -> EvaluationContext:
         dataset = self.run.loaded(root).dataset
         limit = self.measuring.limit
         fitted_to = Dataset(_first(dataset.train, limit), dataset.test)
-        return Subject(self.vae, self.run.recipe, fitted_to, "test", limit, 0, device, progress=self.measuring.progress)
+        return EvaluationContext(
+            self.vae, self.run.recipe, fitted_to, "test", limit, 0, device, progress=self.measuring.progress
+        )
 
     def _evaluation(self) -> Evaluation | None:
         subject, measuring = self.subject, self.measuring
         if subject is None or not measuring.wanted:
             return None
         asked = [] if measuring.samples is None else importance_sampled()
-        blocks = [Block.model_validate({"use": name, "samples": measuring.samples}) for name in asked]
+        blocks = [ComponentSpec.model_validate({"use": name, "samples": measuring.samples}) for name in asked]
         evaluation = measure(subject, blocks, announce=measuring.announce)
         self.attempts.left_out.update({f"metric {name}": why for name, why in evaluation.left_out.items()})
         return evaluation
 
     def _headlines(self, evaluation: Evaluation | None) -> list[Headline]:
-        select, epochs = self.run.recipe.train.select, len(self.epochs)
+        select, epochs = self.run.recipe.train.monitor, len(self.epochs)
         best = f"best of {epochs} epochs: {self.outcome.epoch}" if epochs > 1 else "1 epoch"
         test = f"{self.data['test']} test images"
         notes = {select: best} | ({} if select == "loss" else {"loss": ""})
@@ -178,14 +180,14 @@ class RunPage:
             makers["traversals"] = lambda: Picture.of(
                 figures.traversals(vae, images=_batch(subject, RANKED), title=""),
                 "Each dimension swept",
-                "Images decoded while one dimension goes from -3 to 3 and the others stay at 0, a row for each.",
+                "Split decoded while one dimension goes from -3 to 3 and the others stay at 0, a row for each.",
                 f"The dimensions of the highest rate first, over {len(_batch(subject, RANKED).x)} test images.",
             )
         pictures = self.attempts.all(makers)
         return [Gallery(pictures)] if pictures else []
 
 
-def _reconstructions(subject: Subject, whose: str) -> Picture:
+def _reconstructions(subject: EvaluationContext, whose: str) -> Picture:
     images = _batch(subject, RECONSTRUCTED)
     return Picture.of(
         figures.reconstructions(subject.vae, images.x, "", images.condition),
@@ -214,13 +216,13 @@ def _rates(vae: VAE, images: Batch) -> Picture:
     )
 
 
-def _batch(subject: Subject, n: int) -> Batch:
+def _batch(subject: EvaluationContext, n: int) -> Batch:
     """The first `n` test images, or all there are."""
     return subject.images[torch.arange(min(n, len(subject)))]
 
 
-def _first(images: Images, n: int) -> Images:
-    return Images(images.pixels[:n], None if images.labels is None else images.labels[:n])
+def _first(images: Split, n: int) -> Split:
+    return Split(images.x[:n], None if images.labels is None else images.labels[:n])
 
 
 def _epoch_table(epochs: Sequence[Epoch], terms: Sequence[str], outcome: Outcome) -> Table:
@@ -236,7 +238,7 @@ def _epoch_table(epochs: Sequence[Epoch], terms: Sequence[str], outcome: Outcome
     header = ["epoch", *(f"train {term}" for term in terms), *(f"test {term}" for term in terms), "seconds"]
     best = next(i for i, epoch in enumerate(epochs) if epoch.epoch == outcome.epoch)
     caption = "Every epoch, in nats per example; the best one stands out"
-    return Table(caption, header, rows, range(1, len(header)), best, folded=True)
+    return Table(caption, header, rows, range(1, len(header)), best, merge_leading=True)
 
 
 def _metrics(evaluation: Evaluation) -> Table:

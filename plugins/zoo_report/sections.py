@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from zoo import api
 from zoo.errors import ZooError, reason
-from zoo.plugins import DISTRIBUTION
-from zoo.recipes.build import written_out
+from zoo.plugins.manager import DISTRIBUTION
+from zoo.recipes.components import written_out
 from zoo.recipes.schema import Recipe
 from zoo.run import Run
 from zoo_report.page import Code, Facts, Part, Section, Table, Text

@@ -13,10 +13,10 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from zoo.errors import UsageError, did_you_mean
-from zoo.hookspecs import KINDS
-from zoo.plugins import DISTRIBUTION
+from zoo.plugins.hookspecs import KINDS
+from zoo.plugins.manager import DISTRIBUTION
+from zoo.plugins.registry import registry
 from zoo.recipes.library import library
-from zoo.registry import registry
 
 SUFFIX = ".in"
 """Of every template, so that no tool takes one for a file of our own."""

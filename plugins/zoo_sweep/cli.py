@@ -12,8 +12,8 @@ import click
 from click.core import ParameterSource
 
 from zoo.cli import completion
-from zoo.cli.arguments import RUN_OR_SWEEP
 from zoo.cli.catalogue import as_json, registries
+from zoo.cli.options import RUN_OR_SWEEP
 from zoo.cli.output import print_json, print_table
 from zoo.cli.train import log_to_stderr, say_how_to_go_on, wait_politely
 from zoo.errors import RunError

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from zoo.modes import seeded
+from zoo.model.context import seeded
+from zoo.model.vae import Batch
 from zoo.run import Run
 from zoo.training.history import Epoch
-from zoo.vae import Batch
 from zoo_figures.canvas import count, gap_of, grid
 from zoo_sweep.results import Outcome, Results, Row, label
 
@@ -200,7 +200,7 @@ def _spread_colors(count: int) -> list[str]:
 
 
 def _side_by_side(images: Tensor) -> np.ndarray[Any, Any]:
-    """Images (N, C, H, W) in one row, as (H, W, 3) for a figure."""
+    """Split (N, C, H, W) in one row, as (H, W, 3) for a figure."""
     return grid(images, COLUMNS, gap_of(images)).numpy()
 
 

@@ -28,7 +28,7 @@ class Outcome:
         seed: of the training, where several were trained.
         state: ``finished``, ``failed`` or ``unfinished``.
         reason: why it failed.
-        epoch: the best epoch by ``train.select``.
+        epoch: the best epoch by ``train.monitor``.
         seconds: for all epochs.
         train, test: the terms of that epoch.
     """
@@ -48,7 +48,7 @@ class Outcome:
         epochs = run.epochs()
         if not epochs:
             raise RunError(f"{run.path} was stopped before its first epoch ended: there is nothing to show of it.")
-        best = best_epoch(epochs, run.recipe.train.select)
+        best = best_epoch(epochs, run.recipe.train.monitor)
         return cls(
             str(run.path),
             state="finished" if run.finished else "unfinished",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from zoo.errors import RunError, UsageError
-from zoo.modes import mix
+from zoo.model.context import derive_seed
 from zoo_sweep.axes import Axis, Choices, Range, Settings, grid
 
 OPENING_TRIES = 5
@@ -117,7 +117,7 @@ class Search:
             if trial.number >= self.total:  # another process was faster
                 self.study.tell(trial, state=self.optuna.trial.TrialState.PRUNED)
                 return
-            self.study.sampler = self.optuna.samplers.TPESampler(seed=mix(self._seed, trial.number) % 2**32)
+            self.study.sampler = self.optuna.samplers.TPESampler(seed=derive_seed(self._seed, trial.number) % 2**32)
             yield trial.number + 1, {axis.key: _suggest(trial, axis) for axis in self._axes}
 
     def tell(self, number: int, value: float | None, record: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from zoo import api
 from zoo.errors import RunError, UsageError
 from zoo.locate import PLAN
-from zoo.recipes.build import validate
+from zoo.recipes.components import validate
 from zoo.recipes.datasets import load_data
 from zoo.recipes.merge import merge
 from zoo.recipes.schema import Recipe
@@ -275,7 +275,7 @@ class Sweep:
                     log.info("trial %d of %d: %s", count, source.total * len(trials), trial)
                 trial.train(self.recipe, **options)
             row = Row(number, settings, [Outcome.of_trial(trial) for trial in trials])
-            value, _ = row.spread(lambda outcome: outcome.test.get(self.recipe.train.select))
+            value, _ = row.spread(lambda outcome: outcome.test.get(self.recipe.train.monitor))
             record = {"runs": [asdict(outcome) for outcome in row.outcomes]}
             source.tell(number, value if row.state == "finished" else None, record)
         if stop.reason:
@@ -326,7 +326,7 @@ class Sweep:
                     rows[told.number] = row
         data = None if self.plan.digest is None else self.recipe.data[0].use
         ordered = [rows[number] for number in sorted(rows)]
-        return Results(str(self.path), self.plan.model, data, self.recipe.train.select, ordered)
+        return Results(str(self.path), self.plan.model, data, self.recipe.train.monitor, ordered)
 
     def drawings(self, data_dir: Path | str | None = None) -> dict[str, Callable[[], Figure]]:
         """The figures of what is done here, by name: losses, reconstructions and, of a search, its history.

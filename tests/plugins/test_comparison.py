@@ -25,7 +25,7 @@ def runs(tmp_path_factory) -> dict[str, Path]:
         "binarised": ["binarize=threshold"],
         "continuous": ["decoder.likelihood=continuous-bernoulli"],
         "repeated": ["data={use: digits, repeat: 2}"],
-        "clipped": ["train.clip=1.0", "train.schedule={use: step, step_size: 1}"],
+        "clipped": ["train.max_grad_norm=1.0", "train.scheduler={use: step, step_size: 1}"],
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
@@ -46,7 +46,11 @@ def runs(tmp_path_factory) -> dict[str, Path]:
         ("repeated", {"data.repeat": [1, 2]}, "They were trained on different data (digits)"),
         (
             "clipped",
-            {"train.clip": [None, 1.0], "train.schedule": [None, "step"], "train.schedule.step_size": [None, 1]},
+            {
+                "train.max_grad_norm": [None, 1.0],
+                "train.scheduler": [None, "step"],
+                "train.scheduler.step_size": [None, 1],
+            },
             None,
         ),
     ],
@@ -80,7 +84,7 @@ def test_names_and_figure(runs):
 
 def test_recipes_as_dotted_keys_can_be_written_as_overrides():
     """What is listed as different can be typed."""
-    recipe = zoo.recipe("mlp-vae", ["loss={use: elbo, beta: 2.0}", "data=digits", "train.clip=0.5"])
+    recipe = zoo.recipe("mlp-vae", ["loss={use: elbo, beta: 2.0}", "data=digits", "train.max_grad_norm=0.5"])
     flat = flatten(recipe)
     assert flat["loss"] == "elbo"
     again = zoo.recipe("mlp-vae", [f"{key}={json.dumps(value)}" for key, value in flat.items()])

@@ -19,16 +19,16 @@ from torch.distributions import (
 
 import zoo
 from toys import GivenPosterior, linear_gaussian_vae
-from zoo.data.batches import Batches
-from zoo.data.images import Images
+from zoo.data.dataset import Split
+from zoo.data.loader import Loader
 from zoo.recipes.datasets import load_data
-from zoo.recipes.schema import Block
+from zoo.recipes.schema import ComponentSpec
 from zoo_export.codes import codes, encode, parameters
 
 
 @pytest.fixture(scope="module")
 def digits() -> zoo.Dataset:
-    return load_data([Block(use="digits")]).dataset
+    return load_data([ComponentSpec(use="digits")]).dataset
 
 
 def test_the_parameters_of_a_distribution_are_named_as_torch_names_them():
@@ -64,7 +64,7 @@ def test_the_command_writes_what_the_model_encodes(digits_run, digits, zoo_comma
     assert {n: [str(a.dtype), list(a.shape)] for n, a in found.items()} == {
         n: [a["dtype"], a["shape"]] for n, a in reported["arrays"].items()
     }
-    q = zoo.load(digits_run).encode(digits.test.pixels / 255)
+    q = zoo.load(digits_run).encode(digits.test.x / 255)
     assert set(found) == {"index", "labels", "mean", "scale", "samples"}
     np.testing.assert_allclose(found["mean"], q.mean, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found["scale"], q.base_dist.scale, rtol=1e-5, atol=1e-6)
@@ -82,7 +82,7 @@ def test_draws_come_from_the_posterior_and_change_nothing_else(digits):
     """Standardised, 40 draws of 359 posteriors in 2 dimensions are 28720 numbers from N(0, 1)."""
     torch.manual_seed(0)
     vae = zoo.create_model("mlp-vae-2d", data_shape=digits.shape)
-    images = Batches(digits.test, 100, "dynamic")
+    images = Loader(digits.test, 100, "dynamic")
     drawn, plain = codes(vae, images, samples=40, seed=5), codes(vae, images, seed=5)
     for name, array in plain.items():
         np.testing.assert_array_equal(array, drawn[name], err_msg=f"{name}: also the binarisation is the same")
@@ -99,7 +99,7 @@ def test_draws_come_from_the_posterior_and_change_nothing_else(digits):
 def test_what_is_there_is_written_and_no_more():
     """Without labels there are none, without a mean in closed form there is none; training mode and generator stay."""
     vae = linear_gaussian_vae(pixels=4).train()
-    images = Batches(Images(torch.randint(256, (7, 1, 1, 4), dtype=torch.uint8)), 3)
+    images = Loader(Split(torch.randint(256, (7, 1, 1, 4), dtype=torch.uint8)), 3)
     assert set(codes(vae, images)) == {"index", "mean", "scale"}
     normal = Normal(torch.zeros(2), torch.ones(2))
     vae.encoder = GivenPosterior(
@@ -127,7 +127,7 @@ def test_other_images_and_the_other_split(digits_run, digits, install):
         wide_images__py="""
         import torch, zoo
         def wide():
-            images = zoo.Images(torch.zeros(3, 1, 8, 9, dtype=torch.uint8))
+            images = zoo.Split(torch.zeros(3, 1, 8, 9, dtype=torch.uint8))
             return zoo.Dataset(images, images)
         """,
     )

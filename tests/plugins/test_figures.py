@@ -16,7 +16,7 @@ from torch.distributions import Categorical, Distribution, Independent, MixtureS
 import zoo
 from toys import GivenPosterior, GivenPrior
 from zoo.cli.main import main
-from zoo.modes import seeded
+from zoo.model.context import seeded
 from zoo_figures import figures
 from zoo_figures.latents import rates
 

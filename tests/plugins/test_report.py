@@ -169,7 +169,7 @@ def test_figures_are_those_that_the_commands_draw(run, reports):
         "64 images": figures.samples(vae, 64, ""),
         "The codes of 200": figures.latent_space(vae, *test, title="", panels=["codes"]),
         "A bar for each": figures.latent_space(vae, *test, title="", panels=["rates"]),
-        "Images decoded while": figures.traversals(vae, images=test, title=""),
+        "Split decoded while": figures.traversals(vae, images=test, title=""),
     }
     for start, figure in expected.items():
         (drawn,) = (image for alt, image in page.items() if alt.startswith(start))
@@ -308,7 +308,7 @@ def test_every_text_is_escaped():
         Text(hostile),
         Gallery([Picture(hostile, hostile, pixel, hostile)]),
         Table(hostile, [hostile], [[hostile], [hostile]], notes=[hostile]),
-        Table(hostile, [hostile], [[hostile, hostile]], folded=True),
+        Table(hostile, [hostile], [[hostile, hostile]], merge_leading=True),
         Facts([(hostile, hostile)]),
         Code(hostile, hostile),
     ]

@@ -80,7 +80,7 @@ def test_seeds_by_their_number_are_those_from_zero(tmp_path):
 
 def test_the_numbers_are_those_of_the_best_epoch(tmp_path):
     """Under a small beta the rate rises in one of the two, so that the first epoch is its best."""
-    fixed = [*SMALL, "train.epochs=3", "train.select=rate", "loss={use: elbo, beta: 0.1}", "train.optimizer.lr=0.01"]
+    fixed = [*SMALL, "train.epochs=3", "train.monitor=rate", "loss={use: elbo, beta: 0.1}", "train.optimizer.lr=0.01"]
     swept = sweep("mlp-vae", [*fixed, "latent_dim=2,3"], out=tmp_path)
     results = swept.results()
     assert results.select == "rate"

@@ -13,9 +13,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from zoo.errors import ComponentError, ZooError
-from zoo.hookspecs import Command
-from zoo.plugins import DISTRIBUTION, Plugin, plugins
-from zoo.registry import Names, import_target
+from zoo.plugins.hookspecs import Command
+from zoo.plugins.manager import DISTRIBUTION, Plugin, plugins
+from zoo.plugins.registry import Names, import_target
 
 COMMANDS = (
     Command("train", "Train MODEL and create a run folder.", "zoo.cli.train:train"),

@@ -7,11 +7,11 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from zoo.data.batches import Batches
-from zoo.loss import Loss
+from zoo.data.loader import Loader
+from zoo.model.loss import Loss
+from zoo.model.vae import VAE
 from zoo.recipes.schema import TrainConfig
 from zoo.training.history import Epoch
-from zoo.vae import VAE
 
 log = logging.getLogger("zoo")
 
@@ -35,7 +35,7 @@ class Training(Protocol):
     config: TrainConfig
     step: int
     history: list[Epoch]
-    test: Batches
+    test: Loader
 
     @property
     def model(self) -> VAE:

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from zoo.data.batches import Batches
-from zoo.data.images import Dataset, Images
+from zoo.data.dataset import Dataset, Split
+from zoo.data.loader import Loader
 from zoo.errors import NotApplicable
-from zoo.modes import evaluating, mix, reseed, seeded
-from zoo.vae import VAE, Batch, in_support
+from zoo.model.context import derive_seed, evaluating, reseed, seeded
+from zoo.model.vae import VAE, Batch, in_support
 
 if TYPE_CHECKING:
     from zoo.recipes.schema import Recipe
@@ -105,7 +105,7 @@ class Metric(ABC):
     importance_sampled: ClassVar[bool] = False
 
     @abstractmethod
-    def __call__(self, subject: Subject) -> Sequence[Measurement]:
+    def __call__(self, subject: EvaluationContext) -> Sequence[Measurement]:
         """Measure. Called without gradients, in evaluation mode, with torch's global generator seeded.
 
         Raises:
@@ -113,7 +113,7 @@ class Metric(ABC):
         """
 
 
-class Subject:
+class EvaluationContext:
     """What a metric looks at: a trained model, and the images that it is measured on.
 
     The images are the same each time they are looked at, whatever the size of the batches: dynamic binarisation is
@@ -159,15 +159,15 @@ class Subject:
 
     def __len__(self) -> int:
         """The number of images that are measured."""
-        return len(self.images.pixels)
+        return len(self.images.x)
 
     @cached_property
-    def images(self) -> Batches:
-        """The images that are measured: `Batches`, whose ``in_order()`` gives `Batch` after `Batch`."""
+    def images(self) -> Loader:
+        """The images that are measured: `Loader`, whose ``in_order()`` gives `Batch` after `Batch`."""
         return self._fixed(self.split, self._limit)
 
     @cached_property
-    def train(self) -> Batches:
+    def train(self) -> Loader:
         """All images of the training split, for metrics that fit something."""
         return self.images if self.split == "train" and self._limit is None else self._fixed("train", None)
 
@@ -207,7 +207,7 @@ class Subject:
 
     @property
     def factors(self) -> Tensor:
-        """What the images were made from, int64 (N, F); see `Images.factors`.
+        """What the images were made from, int64 (N, F); see `Split.factors`.
 
         Raises:
             NotApplicable: that is not known.
@@ -260,10 +260,10 @@ class Subject:
                 self._progress(done, of)
             yield item
 
-    def encoded(self, images: Batches) -> Tensor:
+    def encoded(self, images: Loader) -> Tensor:
         """The codes of other images; see `codes`."""
         codes = []
-        with torch.no_grad(), evaluating(self.vae), seeded(mix(self.seed, CODES), self.device):
+        with torch.no_grad(), evaluating(self.vae), seeded(derive_seed(self.seed, CODES), self.device):
             for batch in self.track(images.in_order(), len(images)):
                 q = self.vae.encode(batch.x, batch.condition)
                 codes.append((q.mean if self.codes_are == "posterior means" else q.sample()).cpu())
@@ -280,9 +280,9 @@ class Subject:
         values = torch.zeros(len(self), dtype=torch.float64, device=self.device)
         mine = range(rank, len(self), size)
         for index in self.track(mine, len(mine)):
-            values[index] = measure(self.images[torch.tensor([index])], mix(self.seed, DRAWS, index)).squeeze()
+            values[index] = measure(self.images[torch.tensor([index])], derive_seed(self.seed, DRAWS, index)).squeeze()
         if self._group is not None:
-            self._group.sum([values])
+            self._group.all_reduce_sum([values])
         return values.cpu()
 
     @cached_property
@@ -291,21 +291,21 @@ class Subject:
             return self.vae.trace(self.images[torch.arange(1)]).p
 
     def _factors(self, split: str) -> Tensor:
-        images: Images = getattr(self.dataset, split)
+        images: Split = getattr(self.dataset, split)
         if images.factors is None:
             raise NotApplicable("it is not known from which factors the images were made")
         return images.factors
 
-    def _fixed(self, split: str, limit: int | None) -> Batches:
-        images: Images = getattr(self.dataset, split)
-        pixels, labels = images.pixels[:limit], None if images.labels is None else images.labels[:limit]
+    def _fixed(self, split: str, limit: int | None) -> Loader:
+        images: Split = getattr(self.dataset, split)
+        pixels, labels = images.x[:limit], None if images.labels is None else images.labels[:limit]
         binarize = self.recipe.binarize
         if binarize == "dynamic":
-            pixels, binarize = _binarized(pixels, mix(self.seed, BITS, SPLITS.index(split))), "threshold"
-        return Batches(Images(pixels, labels), BATCH, binarize, self.device)
+            pixels, binarize = _binarized(pixels, derive_seed(self.seed, BITS, SPLITS.index(split))), "threshold"
+        return Loader(Split(pixels, labels), BATCH, binarize, self.device)
 
 
-def _labels(batches: Batches) -> Tensor:
+def _labels(batches: Loader) -> Tensor:
     if batches.labels is None:
         raise NotApplicable("the data have no labels")
     return batches.labels.cpu()
@@ -316,6 +316,6 @@ def _binarized(pixels: Tensor, seed: int) -> Tensor:
     drawn = torch.empty_like(pixels, device="cpu")
     with seeded(seed):
         for index, image in enumerate(pixels):
-            reseed(mix(seed, index), drawn.device)
+            reseed(derive_seed(seed, index), drawn.device)
             drawn[index] = torch.bernoulli(image.cpu() * (1 / 255)) * 255
     return drawn

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from zoo.interfaces import Scheduled
+from zoo.model.parts import Scheduled
 
 
 class WarmUp(nn.Module, Scheduled):
@@ -39,10 +39,10 @@ class WarmUp(nn.Module, Scheduled):
         return self.value
 
 
-def folded(network: nn.Module, z: Tensor, event_dims: int) -> Tensor:
+def merge_leading(network: nn.Module, z: Tensor, event_dims: int) -> Tensor:
     """Apply a network that takes one leading dimension, as convolutions do, to (K..., N, *event).
 
-    >>> folded(nn.Flatten(), torch.zeros(5, 4, 3, 2), event_dims=2).shape
+    >>> merge_leading(nn.Flatten(), torch.zeros(5, 4, 3, 2), event_dims=2).shape
     torch.Size([5, 4, 6])
     """
     leading = z.shape[: z.ndim - event_dims]
@@ -50,10 +50,10 @@ def folded(network: nn.Module, z: Tensor, event_dims: int) -> Tensor:
     return y.reshape(*leading, *y.shape[1:])
 
 
-def halved(data_shape: tuple[int, int, int], times: int) -> list[tuple[int, int]]:
+def halved_sizes(data_shape: tuple[int, int, int], times: int) -> list[tuple[int, int]]:
     """Height and width of images (C, H, W), and after each halving, in which n pixels become ceil(n / 2).
 
-    >>> halved((1, 28, 21), 3)
+    >>> halved_sizes((1, 28, 21), 3)
     [(28, 21), (14, 11), (7, 6), (4, 3)]
     """
     _, height, width = data_shape

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 import zoo
-from zoo.registry import registry
+from zoo.plugins.registry import registry
 
 
 def test_listing_and_getting():

@@ -21,11 +21,11 @@ def evaluating(*modules: torch.nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def mix(*numbers: int) -> int:
+def derive_seed(*numbers: int) -> int:
     """One 63-bit seed out of several numbers, such as (seed, stream, step). Consecutive last numbers never collide, not
     even in their low 32 bits, which is all that torch's generator of the CPU takes.
 
-    >>> mix(0, 1) != mix(1, 0), len({mix(7, 3, i) % 2**32 for i in range(10_000)})
+    >>> derive_seed(0, 1) != derive_seed(1, 0), len({derive_seed(7, 3, i) % 2**32 for i in range(10_000)})
     (True, 10000)
     """
     state = 0x94D049BB133111EB

@@ -18,9 +18,9 @@ import zoo
 import zoo.api
 from resuming import TINY, run_main
 from toys import GivenPosterior, LinearGaussian
-from zoo.data.batches import Batches
-from zoo.evaluation import ex_post
-from zoo.training.checkpoint import MANIFEST, put, sealed
+from zoo.data.loader import Loader
+from zoo.evaluation import priors
+from zoo.storage.checkpoints import MANIFEST, put, sealed
 
 MIXTURE = ("gaussian-mixture", ["components=5"])
 
@@ -122,9 +122,9 @@ def test_the_draws_of_one_image_lie_side_by_side_and_every_image_has_its_share()
 
     prior = zoo.get("prior", "standard-normal")(latent_shape=(1,))
     vae = zoo.VAE(GivenPosterior(q), LinearGaussian(torch.ones(1, 1), 1.0), prior)
-    batches = Batches(zoo.Images(pixels), batch_size=16)
+    batches = Loader(zoo.Split(pixels), batch_size=16)
     torch.manual_seed(0)
-    z, log_pz = ex_post.posterior_draws(vae, batches, 3, seed=0)
+    z, log_pz = priors.posterior_draws(vae, batches, 3, seed=0)
     of = z.round().view(40, 3)
     assert (of == of[:, :1]).all()
     assert of[:, 0].sort().values.tolist() == list(range(40))
@@ -152,14 +152,14 @@ def test_a_fit_that_cannot_be_written_leaves_the_one_before(run, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as disk:
-        disk.setattr(ex_post, "put", full)
+        disk.setattr(priors, "put", full)
         with pytest.raises(zoo.TrainingError, match="prior could not be written: .*No space left"):
             zoo.fit_prior(run, *MIXTURE)
     assert torch.equal(drawn(run.load()), before), "a first fit that came to nothing changes nothing"
     zoo.fit_prior(run, *MIXTURE)
     fitted = drawn(run.load())
     with monkeypatch.context() as disk:
-        disk.setattr(ex_post, "put", full)
+        disk.setattr(priors, "put", full)
         with pytest.raises(zoo.TrainingError, match="What was there is intact"):
             zoo.fit_prior(run, "gaussian-mixture", components=2)
     assert torch.equal(drawn(run.load()), fitted)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pluggy
 
-from zoo.hookspecs import API, HookSpecs
+from zoo.plugins.hookspecs import API, HookSpecs
 
 GROUP = "zoo"
 DISTRIBUTION = "vae-zoo"

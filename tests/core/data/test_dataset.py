@@ -118,14 +118,14 @@ def test_a_plugin_says_what_its_data_set_reads(install, work):
             yield zoo.Component("dataset", "acme", "acme_data:acme", reads=(".acme", ".npy"))
 
         def acme(path: str, level: int = 7) -> zoo.Dataset:
-            images = zoo.Images(torch.full((2, 1, 4, 4), level, dtype=torch.uint8))
+            images = zoo.Split(torch.full((2, 1, 4, 4), level, dtype=torch.uint8))
             return zoo.Dataset(images, images)
         """,
     )
     (work / "mine.acme").write_text("")
     (work / "mine.npy").write_text("")
-    assert zoo.load_dataset("mine.acme").train.pixels.unique().tolist() == [7]
-    assert zoo.load_dataset("mine.acme", level=9).train.pixels.unique().tolist() == [9]
+    assert zoo.load_dataset("mine.acme").train.x.unique().tolist() == [7]
+    assert zoo.load_dataset("mine.acme", level=9).train.x.unique().tolist() == [9]
     with pytest.raises(
         zoo.NameConflict, match=r'arrays can both read .*mine\.npy\. Write data="{use: acme, path: .*mine'
     ):
@@ -234,10 +234,10 @@ def test_zoo_data_says_what_is_there_and_python_says_the_same(run, work):
     dataset = zoo.load_dataset("photos", size=[16, 16], mode="rgb")
     assert shown == dataset.summary()
     assert (shown["train"], shown["test"], shown["shape"]) == (18, 2, [3, 16, 16])
-    x = dataset.train.pixels.double() / 255
+    x = dataset.train.x.double() / 255
     assert shown["mean"] == pytest.approx(x.mean((0, 2, 3)).tolist())
     assert shown["std"] == pytest.approx(x.std((0, 2, 3), correction=0).tolist())
-    both = torch.cat([dataset.train.pixels, dataset.test.pixels])
+    both = torch.cat([dataset.train.x, dataset.test.x])
     assert shown["range"] == [both.min().item() / 255, both.max().item() / 255]
     counts = [{"label": name, "train": 0, "test": 0} for name in ("hills", "sea")]
     for split in ("train", "test"):
@@ -305,7 +305,7 @@ def test_bad_input_gets_one_clear_message(run, arguments, message):
 def test_the_summary_of_pixels_that_are_known():
     pixels = torch.tensor([0, 51, 255, 51], dtype=torch.uint8).view(2, 2, 1, 1)
     dataset = zoo.Dataset(
-        zoo.Images(pixels, torch.tensor([2, 0])), zoo.Images(pixels[:1], torch.tensor([3])), label_names=("a", "b", "c")
+        zoo.Split(pixels, torch.tensor([2, 0])), zoo.Split(pixels[:1], torch.tensor([3])), label_names=("a", "b", "c")
     )
     summary = dataset.summary()
     assert summary["mean"] == pytest.approx([0.5, 0.2])
@@ -325,7 +325,7 @@ def drawn(figure: object) -> np.ndarray:
 def test_the_grid_has_a_row_for_each_label():
     pixels = torch.arange(60, dtype=torch.uint8).view(60, 1, 1, 1).expand(60, 1, 3, 4).contiguous()
     labels = torch.arange(60) % 6
-    images = zoo.Images(pixels, labels)
+    images = zoo.Split(pixels, labels)
     figure = gallery(zoo.Dataset(images, images, label_names=tuple("uvwxyz")), "title")
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == list("uvwxyz")
     grid = drawn(figure)
@@ -336,8 +336,8 @@ def test_the_grid_has_a_row_for_each_label():
 
 
 def test_the_grid_of_few_images_of_colour_without_labels():
-    images = zoo.Images(torch.arange(2 * 3 * 4, dtype=torch.uint8).view(2, 3, 2, 2))
+    images = zoo.Split(torch.arange(2 * 3 * 4, dtype=torch.uint8).view(2, 3, 2, 2))
     grid = drawn(gallery(zoo.Dataset(images, images), "title"))
     assert grid.shape == (2, 5, 3)
-    assert np.array_equal(grid[:, :2], images.pixels[0].permute(1, 2, 0))
-    assert np.array_equal(grid[:, 3:], images.pixels[1].permute(1, 2, 0))
+    assert np.array_equal(grid[:, :2], images.x[0].permute(1, 2, 0))
+    assert np.array_equal(grid[:, 3:], images.x[1].permute(1, 2, 0))

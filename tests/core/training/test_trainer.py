@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import zoo
-from zoo.modes import mix
-from zoo.recipes.build import build
+from zoo.model.context import derive_seed
+from zoo.recipes.components import build
 from zoo.training.distributed import Group
 from zoo.training.step import NOISE, OptimizedPhase, Part, TrainingStep
 from zoo.training.terms import mean_terms
@@ -21,7 +21,7 @@ SMALL = ("encoder.hidden=[16]", "decoder.hidden=[16]", "data=digits")
 def toy_data(n: int = 10) -> zoo.Dataset:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (n, 1, 4, 4), dtype=torch.uint8, generator=generator)
-    return zoo.Dataset(zoo.Images(pixels), zoo.Images(pixels[: max(1, n // 2)]))
+    return zoo.Dataset(zoo.Split(pixels), zoo.Split(pixels[: max(1, n // 2)]))
 
 
 def trainer_for(*overrides: str, n: int = 10, loss: zoo.Loss | None = None, **keywords) -> Trainer:
@@ -46,7 +46,7 @@ def test_a_short_last_batch_counts_for_what_it_holds(batch_size):
     """Trap 14. Ten images in batches of 3 or 4 leave a shorter last one."""
     trainer = trainer_for(f"train.batch_size={batch_size}", "train.epochs=1", loss=PerImage())
     (epoch,) = trainer.fit()
-    pixels = trainer.train.pixels
+    pixels = trainer.train.x
     assert epoch.train["pixel"] == pytest.approx(pixels.double().mean().item() / 255, rel=1e-6)
     assert epoch.test["pixel"] == pytest.approx(pixels[:5].double().mean().item() / 255, rel=1e-6)
 
@@ -61,7 +61,7 @@ def test_the_trainer_takes_the_steps_of_a_hand_written_loop():
     indices = [index for epoch in range(3) for index in by_hand.train.shuffled(0, epoch)]
     for step, index in enumerate(indices):
         batch = by_hand.train[index]
-        torch.manual_seed(mix(0, NOISE, 0, 0, step))
+        torch.manual_seed(derive_seed(0, NOISE, 0, 0, step))
         q = by_hand.vae.encode(batch.x)
         z = q.rsample()
         logits = by_hand.vae.decoder.trunk(z).squeeze(1)
@@ -114,9 +114,9 @@ def test_no_phase_changes_the_gradient_of_anothers_parameters():
     batch = next(trainer.train.in_order())
     loss = Adversary()
     phases = loss.phases(trainer.vae)
-    torch.manual_seed(mix(0, NOISE, 1, 0, 0))
+    torch.manual_seed(derive_seed(0, NOISE, 1, 0, 0))
     expected_critic = torch.autograd.grad(loss.criticize(trainer.vae, batch)["loss"], list(loss.critic.parameters()))
-    torch.manual_seed(mix(0, NOISE, 0, 0, 0))
+    torch.manual_seed(derive_seed(0, NOISE, 0, 0, 0))
     expected_vae = torch.autograd.grad(loss(trainer.vae, batch)["loss"], list(trainer.vae.parameters()))
 
     seen = []

@@ -1,4 +1,4 @@
-"""Images as one uint8 tensor, checked once at the door."""
+"""Split as one uint8 tensor, checked once at the door."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from zoo.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)
-class Images:
+class Split:
     """One split of a data set.
 
     Attributes:
-        pixels: uint8 (N, C, H, W).
+        x: uint8 (N, C, H, W).
         labels: int64 (N,), or None.
         digest: stands for the pixels in `Dataset.sha256`, so that they need not be read for it. It must be another one
             for other pixels.
@@ -29,19 +29,19 @@ class Images:
         DataError: another dtype or shape, or no image at all.
     """
 
-    pixels: Tensor
+    x: Tensor
     labels: Tensor | None = None
     digest: str | None = None
     factors: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4:
+        if self.x.dtype != torch.uint8 or self.x.ndim != 4:
             raise DataError(
-                f"Images must be a uint8 tensor of shape (N, C, H, W), "
-                f"not {self.pixels.dtype} of shape {tuple(self.pixels.shape)}."
+                f"Split must be a uint8 tensor of shape (N, C, H, W), "
+                f"not {self.x.dtype} of shape {tuple(self.x.shape)}."
             )
-        if 0 in self.pixels.shape:
-            raise DataError(f"There is no image in a tensor of shape {tuple(self.pixels.shape)}.")
+        if 0 in self.x.shape:
+            raise DataError(f"There is no image in a tensor of shape {tuple(self.x.shape)}.")
         if self.labels is not None and (self.labels.dtype != torch.int64 or self.labels.shape != (len(self),)):
             raise DataError(
                 f"Labels must be an int64 tensor of shape ({len(self)},), "
@@ -56,18 +56,18 @@ class Images:
             )
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return len(self.x)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
-        channels, height, width = self.pixels.shape[1:]
+        channels, height, width = self.x.shape[1:]
         return channels, height, width
 
-    def part(self, start: int, stop: int) -> Images:
+    def part(self, start: int, stop: int) -> Split:
         """The images from `start` up to `stop`; where the pixels are mapped from a file, they stay mapped."""
-        return Images(
-            self.pixels[start:stop],
+        return Split(
+            self.x[start:stop],
             None if self.labels is None else self.labels[start:stop],
             None if self.digest is None else f"{self.digest}[{start}:{stop}]",
             None if self.factors is None else self.factors[start:stop],
@@ -76,21 +76,21 @@ class Images:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images to train on and images to test on. What a component of kind ``dataset`` returns.
+    """Split to train on and images to test on. What a component of kind ``dataset`` returns.
 
     Attributes:
         train, test: the splits.
         label_names: what the labels 0, 1, ... are called, if they are called anything.
         left_out: the files that hold no image that can be used, each with the reason: ``cat/7.jpg: is empty``.
         cache: the files that the decoded images are mapped from, if they are.
-        factor_names: what the columns of their `Images.factors` are, such as ``("shape", "scale")``.
+        factor_names: what the columns of their `Split.factors` are, such as ``("shape", "scale")``.
 
     Raises:
         DataError: the two splits differ in the shape of their images, or there is not one name for each factor.
     """
 
-    train: Images
-    test: Images
+    train: Split
+    test: Split
     label_names: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     cache: tuple[Path, ...] = ()
@@ -121,7 +121,7 @@ class Dataset:
         """A digest of every pixel, label and factor, to tell whether two runs saw the same data."""
         digest = hashlib.sha256()
         for split in (self.train, self.test):
-            for tensor, known in ((split.pixels, split.digest), (split.labels, None), (split.factors, None)):
+            for tensor, known in ((split.x, split.digest), (split.labels, None), (split.factors, None)):
                 if tensor is not None:
                     digest.update(str(tuple(tensor.shape)).encode())
                     digest.update(tensor.contiguous().numpy().data if known is None else known.encode())
@@ -134,10 +134,10 @@ class Dataset:
         ``labels`` has for each the number of its training and test images.
         """
         levels = torch.arange(256, dtype=torch.float64) / 255
-        counts = _histogram(self.train.pixels).double()
+        counts = _histogram(self.train.x).double()
         weights = counts / counts.sum(1, keepdim=True)
         mean = weights @ levels
-        present = (counts.sum(0) + _histogram(self.test.pixels).sum(0)).nonzero().flatten()
+        present = (counts.sum(0) + _histogram(self.test.x).sum(0)).nonzero().flatten()
         return {
             "train": len(self.train),
             "test": len(self.test),

@@ -22,8 +22,8 @@ import zoo
 from resuming import TINY, assert_same, essence, run_main, stopped
 from zoo.locate import WEIGHTS
 from zoo.recipes.datasets import load_data
-from zoo.recipes.schema import Block
-from zoo.training.checkpoint import FORMAT, MANIFEST, STATE, TEMPORARY, Checkpoint, Checkpoints, write_manifest
+from zoo.recipes.schema import ComponentSpec
+from zoo.storage.checkpoints import FORMAT, MANIFEST, STATE, TEMPORARY, Checkpoint, Checkpoints, write_manifest
 
 TESTS = Path(__file__).parents[2]
 
@@ -479,7 +479,7 @@ def test_a_run_is_not_written_through_a_link(kind, tmp_path):
         outside.write_text("mine")
     recipe = zoo.recipe("mlp-vae", data="digits")
     with pytest.raises(zoo.RunError, match=f"{root / 'mlp-vae'} is a link to {outside}"):
-        zoo.Run.create(root, recipe, load_data([Block(use="digits")]), torch.device("cpu"))
+        zoo.Run.create(root, recipe, load_data([ComponentSpec(use="digits")]), torch.device("cpu"))
     with pytest.raises(zoo.RunError, match="is a link to"):
         zoo.train("mlp-vae", TINY, out=root)
     if kind == "a folder":

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from zoo.modes import evaluating, flushed_denormals, seeded
+from zoo.model.context import evaluating, flushed_denormals, seeded
 
 
 def test_evaluation_mode_is_put_back_for_every_submodule():

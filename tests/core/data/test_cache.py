@@ -21,9 +21,9 @@ import torch
 from safetensors.torch import load_file
 
 import zoo
-from zoo.data import batches, cache
-from zoo.data.batches import Batches
+from zoo.data import cache
 from zoo.data.cache import cached_images, user_cache
+from zoo.data.loader import Loader, _fits
 
 SHAPE = (3, 20, 30)
 
@@ -42,8 +42,8 @@ def untouched() -> Iterator[tuple[np.ndarray, int]]:
     yield
 
 
-def expect(found: zoo.Images, n: int = 50) -> None:
-    assert torch.equal(found.pixels, torch.stack([torch.from_numpy(pixels(i)) for i in range(n)]))
+def expect(found: zoo.Split, n: int = 50) -> None:
+    assert torch.equal(found.x, torch.stack([torch.from_numpy(pixels(i)) for i in range(n)]))
     assert found.labels is not None
     assert found.labels.tolist() == [i - 7 for i in range(n)]
 
@@ -113,18 +113,18 @@ def test_it_is_a_safetensors_file_that_anybody_can_read(folder):
     found = cached_images("key", stream(), folder)
     (file,) = folder.iterdir()
     read = load_file(file)
-    assert torch.equal(read["pixels"], found.pixels)
+    assert torch.equal(read["pixels"], found.x)
     assert torch.equal(read["labels"], found.labels)
 
 
 def test_tensors_will_do_as_well_and_so_will_slices_that_are_not_contiguous(folder):
     whole = torch.arange(2 * 4 * 6 * 3, dtype=torch.uint8).view(2, 4, 6, 3)
     found = cached_images("key", ((image.permute(2, 0, 1), 0) for image in whole), folder)
-    assert torch.equal(found.pixels, whole.permute(0, 3, 1, 2))
+    assert torch.equal(found.x, whole.permute(0, 3, 1, 2))
 
 
 def test_a_stray_write_never_reaches_the_file(folder):
-    cached_images("key", stream(), folder).pixels.zero_()
+    cached_images("key", stream(), folder).x.zero_()
     expect(cached_images("key", untouched(), folder))
 
 
@@ -154,8 +154,8 @@ def test_images_larger_than_memory_and_swap_are_mapped(folder):
         out.write(b"[]")
     os.utime(file, ns=(0, 0))  # as the header says: nothing has to be digested
     found = cached_images("key", untouched(), folder)
-    assert (tuple(found.pixels.shape), int(found.pixels[-1, 0, -1, -1])) == (shape, 0x55)
-    (batch,) = (next(Batches(found, 4).in_order()),)
+    assert (tuple(found.x.shape), int(found.x[-1, 0, -1, -1])) == (shape, 0x55)
+    (batch,) = (next(Loader(found, 4).in_order()),)
     assert batch.x.shape == (4, 1, 1024, 1024)
 
 
@@ -169,7 +169,7 @@ def test_neither_batches_nor_the_digest_read_it_into_memory(folder):
     """96 MB of images, split, in batches and digested: less than 24 MB more memory at any time."""
     mapped = cached_images("key", ((pixels(i % 3, (3, 256, 256)), i) for i in range(512)), folder)
     assert mapped.labels is not None
-    test, train = (zoo.Images(mapped.pixels[part], mapped.labels[part]) for part in (slice(50), slice(50, None)))
+    test, train = (zoo.Split(mapped.x[part], mapped.labels[part]) for part in (slice(50), slice(50, None)))
     dataset = zoo.Dataset(train=train, test=test)
     peak, done = [before := resident_memory()], threading.Event()
 
@@ -180,13 +180,13 @@ def test_neither_batches_nor_the_digest_read_it_into_memory(folder):
     watcher = threading.Thread(target=watch)
     watcher.start()
     dataset.sha256()
-    gathered = Batches(dataset.train, 4)
+    gathered = Loader(dataset.train, 4)
     for index in list(torch.split(torch.randperm(462), 4))[:40]:
         assert gathered[index].x.shape == (4, 3, 256, 256)
     done.set()
     watcher.join()
     assert max(peak) - before < 24 * 2**20
-    assert gathered.pixels.data_ptr() == dataset.train.pixels.data_ptr(), "the same pages"
+    assert gathered.x.data_ptr() == dataset.train.x.data_ptr(), "the same pages"
 
 
 def test_where_it_lies(tmp_path, monkeypatch):
@@ -276,7 +276,7 @@ def test_the_digest_is_of_the_pixels_and_needs_none_of_them(folder, monkeypatch)
     changed = cached_images("two", ((pixels(i + (i == 9)), i - 7) for i in range(50)), folder)
     again = cached_images("three", stream(), folder)
 
-    def dataset(images: zoo.Images, n: int = 10) -> zoo.Dataset:
+    def dataset(images: zoo.Split, n: int = 10) -> zoo.Dataset:
         return zoo.Dataset(images.part(n, 50), images.part(0, n))
 
     digests = [dataset(images).sha256() for images in (first, changed, again)]
@@ -284,8 +284,8 @@ def test_the_digest_is_of_the_pixels_and_needs_none_of_them(folder, monkeypatch)
     assert dataset(first, 11).sha256() != digests[0]
     monkeypatch.setattr(torch.Tensor, "contiguous", lambda _: (_ for _ in ()).throw(AssertionError("read")))
     with pytest.raises(AssertionError, match="read"):
-        zoo.Dataset(zoo.Images(first.pixels), zoo.Images(first.pixels)).sha256()
-    unlabelled = zoo.Images(first.pixels, digest=first.digest)
+        zoo.Dataset(zoo.Split(first.x), zoo.Split(first.x)).sha256()
+    unlabelled = zoo.Split(first.x, digest=first.digest)
     zoo.Dataset(unlabelled.part(10, 50), unlabelled.part(0, 10)).sha256()
 
 
@@ -403,7 +403,7 @@ def test_killed_at_any_moment_it_leaves_nothing_but_one_orphan(folder, script):
         before = left()
         cache.cached_images("another", slow(), folder)
         print(json.dumps([moment, os.WIFSIGNALED(status), before, left()]))
-        expected = cache.cached_images("key", slow(), folder).pixels
+        expected = cache.cached_images("key", slow(), folder).x
         assert all(np.array_equal(p, q) for p, (q, _) in zip(expected, slow(), strict=True))
         for file in folder.iterdir():
             file.unlink()
@@ -442,7 +442,7 @@ def test_the_unfinished_file_of_a_living_process_is_left_alone(folder, script):
 def test_two_processes_at_once_decode_each_image_once_and_both_get_all(folder, script):
     body = """
     found = cache.cached_images("key", slow(0.02), folder)
-    assert all(np.array_equal(p, q) for p, (q, _) in zip(found.pixels, slow(), strict=True))
+    assert all(np.array_equal(p, q) for p, (q, _) in zip(found.x, slow(), strict=True))
     print("equal", flush=True)
     """
     processes = [start(script, body, folder) for _ in range(2)]
@@ -462,7 +462,7 @@ def test_two_threads_at_once(folder):
             time.sleep(0.002)
             yield item
 
-    found: list[zoo.Images] = []
+    found: list[zoo.Split] = []
     threads = [threading.Thread(target=lambda: found.append(cached_images("key", slow(), folder))) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -588,13 +588,13 @@ def test_what_are_no_images(images, message, folder):
 def test_images_that_do_not_fit_stay_and_their_batches_move(folder):
     """The device `meta` takes tensors without their values: enough to see what goes there."""
     mapped = cached_images("key", stream(), folder)
-    loader = Batches(mapped, 20, device="meta", resident=False)
-    assert loader.pixels.data_ptr() == mapped.pixels.data_ptr()
+    loader = Loader(mapped, 20, device="meta", resident=False)
+    assert loader.x.data_ptr() == mapped.x.data_ptr()
     assert [len(batch.x) for batch in loader.in_order()] == [20, 20, 10]
     for batch in loader.in_order():
         assert batch.condition is not None
         assert {batch.x.device.type, batch.condition.device.type} == {"meta"}
-    assert Batches(mapped, 20, device="meta").pixels.device.type == "meta", "these fit, and move at once"
+    assert Loader(mapped, 20, device="meta").x.device.type == "meta", "these fit, and move at once"
 
 
 def test_images_move_if_half_of_the_free_memory_is_enough(monkeypatch):
@@ -602,5 +602,5 @@ def test_images_move_if_half_of_the_free_memory_is_enough(monkeypatch):
     images = torch.zeros(10, 1, 10, 10, dtype=torch.uint8)
     for free, fits in ((2000, True), (1999, False)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, 10000))
-        assert batches._fits(images, device) is fits
-    assert batches._fits(images, torch.device("cpu"))
+        assert _fits(images, device) is fits
+    assert _fits(images, torch.device("cpu"))

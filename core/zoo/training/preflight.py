@@ -11,16 +11,16 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from zoo.errors import ComponentError, Problem, RecipeError, ZooError, did_you_mean
-from zoo.interfaces import Scheduled
-from zoo.loss import Loss, Terms
-from zoo.modes import seeded
+from zoo.model.context import seeded
+from zoo.model.loss import Loss, Terms
+from zoo.model.parts import Scheduled
+from zoo.model.vae import VAE, Batch
 from zoo.recipes.schema import Recipe
-from zoo.vae import VAE, Batch
 
 T = TypeVar("T")
 
 
-def dry_run(recipe: Recipe, vae: VAE, loss: Loss, batch: Batch) -> None:
+def preflight(recipe: Recipe, vae: VAE, loss: Loss, batch: Batch) -> None:
     """Take one forward and backward pass over every part, on copies and with draws that leave no trace.
 
     Raises:
@@ -45,10 +45,10 @@ def dry_run(recipe: Recipe, vae: VAE, loss: Loss, batch: Batch) -> None:
             if isinstance(module, Scheduled):
                 _call(f"schedule of {type(module).__name__}", module.schedule, 0, 0.0)
         terms = check_terms(objective, _call(objective, loss, vae, batch))
-        if recipe.train.select not in terms:
-            hint = did_you_mean(recipe.train.select, terms)
-            message = f"{objective} has no term {recipe.train.select!r}.{hint} There are: {', '.join(terms)}."
-            raise RecipeError(f"The recipe {recipe.name!r} is not valid:", [Problem("train.select", message)])
+        if recipe.train.monitor not in terms:
+            hint = did_you_mean(recipe.train.monitor, terms)
+            message = f"{objective} has no term {recipe.train.monitor!r}.{hint} There are: {', '.join(terms)}."
+            raise RecipeError(f"The recipe {recipe.name!r} is not valid:", [Problem("train.monitor", message)])
         mixed = recipe.train.precision == "bfloat16"
         for phase in _call(f"phases of {objective}", loss.phases, vae):
             name = f"{objective} (phase {phase.name!r})"

@@ -1,4 +1,4 @@
-"""Batches of images: gathered where the images lie, in an order that is a function of (seed, epoch) alone."""
+"""Loader of images: gathered where the images lie, in an order that is a function of (seed, epoch) alone."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from zoo.data.images import Images
-from zoo.modes import mix
-from zoo.vae import Batch
+from zoo.data.dataset import Split
+from zoo.model.context import derive_seed
+from zoo.model.vae import Batch
 
 # The stream of random numbers that the order of the data is drawn from.
 ORDER = 1
 
 
-class Batches:
+class Loader:
     """The images of a split, as batches of floats in [0, 1] on a device.
 
     Args:
@@ -30,28 +30,28 @@ class Batches:
 
     def __init__(
         self,
-        images: Images,
+        images: Split,
         batch_size: int,
         binarize: str = "none",
         device: torch.device | str = "cpu",
         resident: bool | None = None,
     ) -> None:
         self.device = torch.device(device)
-        self.resident = _fits(images.pixels, self.device) if resident is None else resident
-        home = self.device if self.resident else images.pixels.device
-        self.pixels = images.pixels.to(home)
+        self.resident = _fits(images.x, self.device) if resident is None else resident
+        home = self.device if self.resident else images.x.device
+        self.x = images.x.to(home)
         self.labels = None if images.labels is None else images.labels.to(home)
         self.batch_size = batch_size
         self.binarize = binarize
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
-        return -(-len(self.pixels) // self.batch_size)
+        """Loader in an epoch."""
+        return -(-len(self.x) // self.batch_size)
 
     def order(self, seed: int, epoch: int) -> Tensor:
         """The order of an epoch, int64 (N,). Drawn on the CPU, so that it is the same on every device."""
-        generator = torch.Generator().manual_seed(mix(seed, ORDER, epoch))
-        return torch.randperm(len(self.pixels), generator=generator).to(self.pixels.device)
+        generator = torch.Generator().manual_seed(derive_seed(seed, ORDER, epoch))
+        return torch.randperm(len(self.x), generator=generator).to(self.x.device)
 
     def shuffled(self, seed: int, epoch: int, start: int = 0) -> Iterator[Tensor]:
         """The indices of each batch of an epoch, from batch `start` on."""
@@ -59,13 +59,13 @@ class Batches:
 
     def in_order(self) -> Iterator[Batch]:
         """The batches in the order of the data."""
-        for start in range(0, len(self.pixels), self.batch_size):
-            yield self[torch.arange(start, min(start + self.batch_size, len(self.pixels)), device=self.pixels.device)]
+        for start in range(0, len(self.x), self.batch_size):
+            yield self[torch.arange(start, min(start + self.batch_size, len(self.x)), device=self.x.device)]
 
     def __getitem__(self, index: Tensor) -> Batch:
         """The images at `index`, a tensor of int64; where the images lie, if that is not to cost a copy."""
-        index = index.to(self.pixels.device)
-        x = self._moved(self.pixels.index_select(0, index)) * (1 / 255)
+        index = index.to(self.x.device)
+        x = self._moved(self.x.index_select(0, index)) * (1 / 255)
         if self.binarize == "threshold":
             x = (x >= 0.5).to(x.dtype)
         elif self.binarize == "dynamic":

@@ -8,20 +8,20 @@ from typing import Any
 import torch
 
 from zoo.errors import ComponentError, Problem, RecipeError, ZooError
-from zoo.hookspecs import INJECTED, KINDS
-from zoo.interfaces import Encoder, Prior
-from zoo.loss import Loss
-from zoo.modes import evaluating
+from zoo.model.context import evaluating
+from zoo.model.loss import Loss
+from zoo.model.parts import Encoder, Prior
+from zoo.model.vae import VAE
+from zoo.plugins.hookspecs import INJECTED, KINDS
+from zoo.plugins.registry import registry
 from zoo.recipes.merge import merge
-from zoo.recipes.optim import find_optim
-from zoo.recipes.schema import Block, Recipe, check
+from zoo.recipes.optimizers import find_optim
+from zoo.recipes.schema import ComponentSpec, Recipe, check
 from zoo.recipes.signatures import INTERFACES, signature_of
 from zoo.recipes.source import Raw
-from zoo.registry import registry
-from zoo.vae import VAE
 
 
-class Choice:
+class ComponentFactory:
     """A component by name, made when called: the default of a constructor's parameter that is itself a component.
 
     Args:
@@ -29,21 +29,21 @@ class Choice:
         parameters: its own parameters, as in a recipe.
 
     >>> import zoo
-    >>> head = zoo.Choice("posterior", "gaussian")
+    >>> head = zoo.ComponentFactory("posterior", "gaussian")
     >>> head(features=8, latent_dim=2)(torch.zeros(5, 8)).mean.shape
     torch.Size([5, 2])
     """
 
     def __init__(self, kind: str, use: str, /, **parameters: Any) -> None:
         self.kind = kind
-        self.block = Block(use=use, **parameters)
+        self.block = ComponentSpec(use=use, **parameters)
 
     def __call__(self, **given: Any) -> Any:
         """Make the component, from whatever of `given` its constructor asks for."""
         return construct(self.kind, self.block, given)
 
     def __repr__(self) -> str:
-        return f"Choice({self.kind!r}, {self.block.use!r}, **{self.block.parameters!r})"
+        return f"ComponentFactory({self.kind!r}, {self.block.use!r}, **{self.block.parameters!r})"
 
 
 def find(kind: str, name: str) -> Callable[..., Any]:
@@ -52,7 +52,7 @@ def find(kind: str, name: str) -> Callable[..., Any]:
     return target
 
 
-def construct(kind: str, block: Block, given: Mapping[str, Any]) -> Any:
+def construct(kind: str, block: ComponentSpec, given: Mapping[str, Any]) -> Any:
     """Make a component from its block, with whatever of `given` its constructor asks for.
 
     Raises:
@@ -76,7 +76,7 @@ def construct(kind: str, block: Block, given: Mapping[str, Any]) -> Any:
     return made
 
 
-def check_block(kind: str, block: Block, place: str) -> tuple[dict[str, Any], list[Problem]]:
+def check_block(kind: str, block: ComponentSpec, place: str) -> tuple[dict[str, Any], list[Problem]]:
     """The arguments that a block stands for, without making anything, and the problems in it."""
     try:
         signature = signature_of(kind, find(kind, block.use))
@@ -91,7 +91,7 @@ def check_block(kind: str, block: Block, place: str) -> tuple[dict[str, Any], li
             nested, found = _check_nested(inner, value, signature.defaults.get(name), f"{place}.{name}")
             problems += found
             if nested is not None:
-                arguments[name] = Choice(inner, nested.use, **nested.parameters)
+                arguments[name] = ComponentFactory(inner, nested.use, **nested.parameters)
         else:
             own[name] = value
     problems += [
@@ -104,18 +104,18 @@ def check_block(kind: str, block: Block, place: str) -> tuple[dict[str, Any], li
     return arguments, problems + found
 
 
-def _check_nested(kind: str, value: Any, default: Any, place: str) -> tuple[Block | None, list[Problem]]:
-    if isinstance(value, dict) and "use" not in value and isinstance(default, Choice):
+def _check_nested(kind: str, value: Any, default: Any, place: str) -> tuple[ComponentSpec | None, list[Problem]]:
+    if isinstance(value, dict) and "use" not in value and isinstance(default, ComponentFactory):
         # Its other parameters stay those of the default, as in any merge of blocks.
         value = merge({"use": default.block.use, **default.block.parameters}, value)
     try:
-        block = Block.model_validate(value)
+        block = ComponentSpec.model_validate(value)
     except ValueError:
         return None, [Problem(place, f"expected the name of a {kind}, or a mapping with `use`, got {value!r}")]
     return block, check_block(kind, block, place)[1]
 
 
-def explicit(kind: str, block: Block) -> Block:
+def explicit(kind: str, block: ComponentSpec) -> ComponentSpec:
     """The block with every default of its constructor written out, those of nested components included."""
     signature = signature_of(kind, find(kind, block.use))
     arguments, _ = check_block(kind, block, kind)
@@ -123,9 +123,9 @@ def explicit(kind: str, block: Block) -> Block:
     parameters = model.model_dump(mode="json")
     for name, inner in signature.nested.items():
         choice = arguments.get(name, signature.defaults.get(name))
-        if isinstance(choice, Choice):
+        if isinstance(choice, ComponentFactory):
             parameters[name] = explicit(inner, choice.block).model_dump()
-    return Block(use=block.use, **parameters)
+    return ComponentSpec(use=block.use, **parameters)
 
 
 def written_out(recipe: Recipe) -> Recipe:
@@ -149,7 +149,7 @@ def validate(name: str, raw: Raw) -> Recipe:
         problems += _check_inside("dataset", value, "data")
     training = raw.get("train")
     if isinstance(training, dict):
-        for kind in ("optimizer", "schedule"):
+        for kind in ("optimizer", "scheduler"):
             problems += _check_inside(kind, training.get(kind), f"train.{kind}")
     if problems:
         raise RecipeError(f"The recipe {name!r} is not valid:", problems)
@@ -160,7 +160,7 @@ def validate(name: str, raw: Raw) -> Recipe:
 def _check_inside(kind: str, value: Any, place: str) -> list[Problem]:
     """The problems inside a block. That it is no block at all is among those of the recipe itself."""
     try:
-        block = Block.model_validate(value)
+        block = ComponentSpec.model_validate(value)
     except ValueError:
         return []
     return check_block(kind, block, place)[1]
@@ -191,7 +191,7 @@ def build(recipe: Recipe, data_shape: tuple[int, int, int], classes: int = 0, tr
 
 
 def build_prior(
-    block: Block, recipe: Recipe, encoder: Encoder, data_shape: tuple[int, int, int], classes: int = 0
+    block: ComponentSpec, recipe: Recipe, encoder: Encoder, data_shape: tuple[int, int, int], classes: int = 0
 ) -> Prior:
     """Another prior for a recipe's model, whose encoder is there already.
 

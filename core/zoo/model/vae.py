@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, kl_divergence
 
 from zoo.errors import ComponentError
-from zoo.interfaces import Conditional, Decoder, Encoder, Prior
-from zoo.modes import mix, reseed, seeded
+from zoo.model.context import derive_seed, reseed, seeded
+from zoo.model.parts import Conditional, Decoder, Encoder, Prior
 
 # The draws of one seed in `VAE.log_likelihood`: another number is another estimate.
 DRAWN_AT_ONCE = 1000
@@ -32,7 +32,7 @@ class Batch(NamedTuple):
     condition: Tensor | None = None
 
     def one_by_one(self) -> Iterator[Batch]:
-        """Batches of one image each."""
+        """Loader of one image each."""
         for i in range(len(self.x)):
             yield Batch(self.x[i : i + 1], None if self.condition is None else self.condition[i : i + 1])
 
@@ -181,7 +181,7 @@ class VAE(nn.Module):
 
         log p(x) >= E[log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x)], z_k from q(z | x)  (arXiv 1509.00519, eq. 8)
 
-        A lower bound in expectation that rises with K, so the number of samples belongs beside the number. Images are
+        A lower bound in expectation that rises with K, so the number of samples belongs beside the number. Split are
         worked through one by one, each encoded once and with draws of its own, so that no number depends on the images
         beside it. Call ``eval()`` first where the model has dropout or batch normalisation.
 
@@ -205,7 +205,8 @@ class VAE(nn.Module):
             if images:
                 self._check_likelihood(self.trace(images[0]).p, x)
             values = [
-                self._log_likelihood(image, samples, mix(seed, i), decoded_at_once) for i, image in enumerate(images)
+                self._log_likelihood(image, samples, derive_seed(seed, i), decoded_at_once)
+                for i, image in enumerate(images)
             ]
         return torch.stack(values) if values else x.new_empty(0, dtype=torch.float64)
 
@@ -215,7 +216,7 @@ class VAE(nn.Module):
         q, prior = self.encode(x, condition), self.prior(self.encoder, condition)
         log_weights = []
         for number, done in enumerate(range(0, samples, DRAWN_AT_ONCE)):
-            reseed(mix(seed, number), x.device)
+            reseed(derive_seed(seed, number), x.device)
             z, log_qz = _draw(q, torch.Size([min(DRAWN_AT_ONCE, samples - done)]))
             log_px = [self.decode(points, condition).log_prob(x) for points in torch.split(z, decoded_at_once)]
             log_qz = q.log_prob(z) if log_qz is None else log_qz

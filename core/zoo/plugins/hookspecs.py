@@ -28,7 +28,7 @@ INJECTED: dict[str, tuple[str, ...]] = {
     "dataset": ("root",),
     "metric": (),
     "optimizer": ("params",),
-    "schedule": ("optimizer", "last_epoch"),
+    "scheduler": ("optimizer", "last_epoch"),
 }
 """What the zoo passes to a constructor that asks for it by name, and what a recipe therefore cannot set."""
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from zoo.errors import ComponentError, NameConflict, UnknownName, did_you_mean
-from zoo.hookspecs import KINDS, Component
-from zoo.plugins import Plugin, Plugins, plugins
+from zoo.plugins.hookspecs import KINDS, Component
+from zoo.plugins.manager import Plugin, Plugins, plugins
 
 T = TypeVar("T")
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from zoo.interfaces import Scheduled
-from zoo.vae import VAE, Batch
+from zoo.model.parts import Scheduled
+from zoo.model.vae import VAE, Batch
 
 Terms = dict[str, Tensor]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from zoo.registry import registry
+from zoo.plugins.registry import registry
 from zoo.run import Run
 from zoo.training.callbacks import Callback, Isolated, Training
 from zoo.training.history import Epoch

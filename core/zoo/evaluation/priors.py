@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.data.batches import Batches
+from zoo.data.loader import Loader
 from zoo.errors import RunError, TrainingError, UsageError, ZooError
-from zoo.interfaces import Encoder, ExPostPrior, Prior
-from zoo.modes import evaluating
-from zoo.recipes.build import build_prior
-from zoo.recipes.schema import Block, Recipe
-from zoo.registry import registry
-from zoo.training.checkpoint import (
+from zoo.model.context import evaluating
+from zoo.model.parts import Encoder, ExPostPrior, Prior
+from zoo.model.vae import VAE
+from zoo.plugins.registry import registry
+from zoo.recipes.components import build_prior
+from zoo.recipes.schema import ComponentSpec, Recipe
+from zoo.storage.checkpoints import (
     MANIFEST,
     load_weights,
     put,
@@ -27,12 +28,11 @@ from zoo.training.checkpoint import (
     sha256,
     verify_files,
 )
-from zoo.vae import VAE
 
 ROWS = 1024
 
 
-def require_fittable(block: Block) -> None:
+def require_fittable(block: ComponentSpec) -> None:
     """See that a prior can be fitted after training.
 
     Raises:
@@ -57,7 +57,7 @@ def _fittable(name: str, strict: bool = True) -> bool:
 
 
 def fit(
-    prior: Prior, vae: VAE, train: Batches, test: Batches, samples_per_image: int = 1, seed: int = 0
+    prior: Prior, vae: VAE, train: Loader, test: Loader, samples_per_image: int = 1, seed: int = 0
 ) -> dict[str, Any]:
     """Fit a prior to draws from q(z | x), one or more for each training image.
 
@@ -87,7 +87,7 @@ def fit(
     if not math.isfinite(fitted["train"]):
         raise TrainingError(f"The fitted prior has a mean log p(z) of {fitted['train']} at the draws it was fitted to.")
     return {
-        "images": len(train.pixels),
+        "images": len(train.x),
         "samples_per_image": samples_per_image,
         "seed": seed,
         "log_likelihood": fitted,
@@ -96,7 +96,7 @@ def fit(
 
 
 @torch.no_grad()
-def posterior_draws(vae: VAE, batches: Batches, samples_per_image: int, seed: int) -> tuple[Tensor, float | None]:
+def posterior_draws(vae: VAE, batches: Loader, samples_per_image: int, seed: int) -> tuple[Tensor, float | None]:
     """Draws from q(z | x), and the mean of log p(z) at them under the model's prior, in nats, where it has one.
 
     Returns:
@@ -153,14 +153,14 @@ class FittedPrior:
         """
         manifest = read_manifest(self.folder)
         try:
-            Block.model_validate(manifest["prior"])
+            ComponentSpec.model_validate(manifest["prior"])
             _ = manifest["fitted"], manifest["model"]
             (_,) = manifest["sha256"]
         except (KeyError, ValueError) as error:
             raise RunError(f"{self.folder / MANIFEST} is no manifest of a fitted prior.") from error
         return manifest
 
-    def save(self, block: Block, prior: Prior, fitted: dict[str, Any]) -> None:
+    def save(self, block: ComponentSpec, prior: Prior, fitted: dict[str, Any]) -> None:
         """Put a prior in place of the one before, if there was one.
 
         Raises:
@@ -200,7 +200,7 @@ class FittedPrior:
                 f"{self.folder} holds a prior that was fitted to other weights than those in {self._model.name}. "
                 "Fit it again, or ask for the original prior."
             )
-        prior = build_prior(Block.model_validate(said["prior"]), recipe, encoder, data_shape, classes)
+        prior = build_prior(ComponentSpec.model_validate(said["prior"]), recipe, encoder, data_shape, classes)
         try:
             prior.load_state_dict(load_weights(self.folder / name))
         except RuntimeError as error:

@@ -6,10 +6,10 @@ import pytest
 import yaml
 
 import zoo
-from zoo.recipes.build import explicit
+from zoo.recipes.components import explicit
 from zoo.recipes.library import library
 from zoo.recipes.merge import merge, parse_overrides
-from zoo.recipes.schema import Block
+from zoo.recipes.schema import ComponentSpec
 from zoo.recipes.source import builtin_registry, read_models, write_models
 
 
@@ -194,11 +194,11 @@ def test_a_model_is_required_to_have_its_four_parts(tmp_path: Path):
 
 def test_a_part_of_a_nested_block_keeps_the_rest_of_the_default():
     """decoder.hidden of a two-stage prior: its likelihood stays the one that the prior's constructor names."""
-    block = Block(use="two-stage", decoder={"hidden": [9]})
+    block = ComponentSpec(use="two-stage", decoder={"hidden": [9]})
     assert explicit("prior", block).parameters["decoder"]["hidden"] == [9]
     likelihood = explicit("prior", block).parameters["decoder"]["likelihood"]
-    assert likelihood == explicit("prior", Block(use="two-stage")).parameters["decoder"]["likelihood"]
-    prior = zoo.Choice("prior", "two-stage", decoder={"hidden": [9]})(latent_shape=(2,), latent_dim=2)
+    assert likelihood == explicit("prior", ComponentSpec(use="two-stage")).parameters["decoder"]["likelihood"]
+    prior = zoo.ComponentFactory("prior", "two-stage", decoder={"hidden": [9]})(latent_shape=(2,), latent_dim=2)
     assert prior.vae.decoder.likelihood.parameters_per_pixel == 2
 
 
