@@ -27,7 +27,7 @@ class MultiScaleSSIM(Likelihood):
 
     The paper's window of 11 pixels on five scales needs 176 pixels a side. For smaller images the window is a quarter
     of the side, between 7 and 11 pixels, or what an image below 7 pixels holds; and there are as many scales as leave
-    the last one, halved_sizes each time, no smaller than the window, their exponents scaled to sum to 1. So 28x28 pixels
+    the last one, halved each time, no smaller than the window, their exponents scaled to sum to 1. So 28x28 pixels
     have a window of 7 and three scales, 8x8 one of 7 and one scale, which is SSIM. The finest scale counts least, by
     far: in small images its pixels may show as pairs, which ``scales: 1`` mends.
 
