@@ -81,7 +81,7 @@ class WrappedNormalPosterior(Posterior):
         parameters = self.linear(features)
         parameters = parameters.to(torch.promote_types(parameters.dtype, torch.float32))
         tangent, scale = parameters.chunk(2, dim=-1)
-        # At the origin lambda is 2: halved_sizes, the tangent vector is as long as the way.
+        # At the origin lambda is 2: halved, the tangent vector is as long as the way.
         return WrappedNormal(self.ball.exp(torch.zeros_like(tangent), tangent / 2), softplus(scale), self.ball)
 
 

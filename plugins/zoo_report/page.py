@@ -87,7 +87,7 @@ class Table:
         numbers: columns that stand to the right.
         marked: a row that stands out.
         notes: below it.
-        merge_leading: only its caption is seen until it is opened.
+        folded: only its caption is seen until it is opened.
     """
 
     kind: ClassVar[str] = "table"
@@ -97,7 +97,7 @@ class Table:
     numbers: range = range(0)
     marked: int | None = None
     notes: Sequence[str] = ()
-    merge_leading: bool = False
+    folded: bool = False
 
 
 @dataclass(frozen=True)

@@ -238,7 +238,7 @@ def _epoch_table(epochs: Sequence[Epoch], terms: Sequence[str], outcome: Outcome
     header = ["epoch", *(f"train {term}" for term in terms), *(f"test {term}" for term in terms), "seconds"]
     best = next(i for i, epoch in enumerate(epochs) if epoch.epoch == outcome.epoch)
     caption = "Every epoch, in nats per example; the best one stands out"
-    return Table(caption, header, rows, range(1, len(header)), best, merge_leading=True)
+    return Table(caption, header, rows, range(1, len(header)), best, folded=True)
 
 
 def _metrics(evaluation: Evaluation) -> Table:

@@ -130,4 +130,4 @@ class SweepPage:
         header = ["trial", "settings", "state", "machine", "folder"]
         if not any(row[3] for row in rows):
             header, rows = [*header[:3], header[4]], [[*row[:3], row[4]] for row in rows]
-        return Table("The folder of each run", header, rows, merge_leading=True)
+        return Table("The folder of each run", header, rows, folded=True)

@@ -537,7 +537,7 @@ def ssim_by_hand(x: Tensor, y: Tensor, window: int) -> tuple[Tensor, Tensor]:
 
 
 def test_the_similarity_agrees_with_its_definition():
-    """One scale on 8x8 pixels; two on 12x12, the second halved_sizes by means of four pixels."""
+    """One scale on 8x8 pixels; two on 12x12, the second halved by means of four pixels."""
     torch.manual_seed(0)
     for side, window, scales in ((8, 7, 1), (12, 5, 2)):
         head = MultiScaleSSIM((1, side, side), window=window, weight=0.5)

@@ -308,7 +308,7 @@ def test_every_text_is_escaped():
         Text(hostile),
         Gallery([Picture(hostile, hostile, pixel, hostile)]),
         Table(hostile, [hostile], [[hostile], [hostile]], notes=[hostile]),
-        Table(hostile, [hostile], [[hostile, hostile]], merge_leading=True),
+        Table(hostile, [hostile], [[hostile, hostile]], folded=True),
         Facts([(hostile, hostile)]),
         Code(hostile, hostile),
     ]
