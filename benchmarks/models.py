@@ -27,7 +27,7 @@ from torchvision.utils import make_grid
 
 import zoo
 from epoch import cpu_model
-from zoo.recipes.build import written_out
+from zoo.recipes.components import written_out
 
 IMAGES_IN_A_ROW = 12
 METRICS = ("elbo", "log-likelihood", "active-units")

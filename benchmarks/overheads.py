@@ -57,11 +57,11 @@ def main() -> None:
     torch.set_flush_denormal(True)
 
     import zoo
-    from zoo.recipes.build import build
+    from zoo.recipes.components import build
     from zoo.recipes.datasets import load_data
-    from zoo.training.checkpoint import Checkpoints
-    from zoo.training.dryrun import dry_run
+    from zoo.storage.checkpoints import Checkpoints
     from zoo.training.history import Record
+    from zoo.training.preflight import preflight
     from zoo.training.step import OptimizedPhase, TrainingStep
     from zoo.training.terms import mean_terms
     from zoo.training.trainer import Trainer
@@ -94,7 +94,7 @@ def main() -> None:
                 ("epoch", epoch),
                 ("bare", bare),
                 ("checkpoint", trainer.save),
-                ("dry run", lambda: dry_run(recipe, trainer.vae, trainer.loss, batch)),
+                ("dry run", lambda: preflight(recipe, trainer.vae, trainer.loss, batch)),
                 ("test", lambda: mean_terms(trainer.vae, trainer.loss, trainer.test)),
             ):
                 times.setdefault(name, []).append(seconds(work))

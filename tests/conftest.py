@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from zoo.registry import fresh_registry
+from zoo.plugins.registry import fresh_registry
 
 # Two workers share two cores; a second thread each would only be in the way.
 torch.set_num_threads(1)

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from zoo.training.checkpoint import TEMPORARY, Checkpoints
+from zoo.storage.checkpoints import TEMPORARY, Checkpoints
 
 NUMBER = struct.Struct("q")
 SCORED = 7  # every so many steps are the best so far

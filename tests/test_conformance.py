@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import zoo.testing
+import zoo_conformance.kit
 
 
-@zoo.testing.parametrize("vae-zoo")
+@zoo_conformance.kit.parametrize("vae-zoo")
 def test_conformance(case):
     """Scenario 13, and traps 5, 7, 11, 12 and 14 for whatever is registered."""
     case.verify()

@@ -95,7 +95,7 @@ def test_the_wheel_holds_what_a_user_needs_and_nothing_else(wheel):
 WHERE = """
 import importlib, importlib.metadata, json, sys
 import zoo
-from zoo.plugins import plugins
+from zoo.plugins.manager import plugins
 from zoo.recipes.source import builtin_registry
 print(json.dumps({
     "modules": [importlib.import_module(name).__file__ for name in ("zoo", *sys.argv[1:])],
@@ -185,7 +185,7 @@ ACME = {
         import torch
         from pydantic import PositiveInt
 
-        from zoo import Choice, Encoder, Posterior
+        from zoo import ComponentFactory, Encoder, Posterior
 
 
         class AcmeEncoder(Encoder):
@@ -194,7 +194,7 @@ ACME = {
                 data_shape: tuple[int, int, int],
                 latent_dim: int,
                 width: PositiveInt = 16,
-                posterior: Callable[..., Posterior] = Choice("posterior", "gaussian"),
+                posterior: Callable[..., Posterior] = ComponentFactory("posterior", "gaussian"),
             ) -> None:
                 super().__init__()
                 channels, height, rows = data_shape

@@ -22,7 +22,7 @@ import pytest
 import yaml
 
 from test_distribution import pip_install
-from zoo.hookspecs import KINDS, HookSpecs
+from zoo.plugins.hookspecs import KINDS, HookSpecs
 from zoo.recipes.source import builtin_registry, read_models
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -33,7 +33,7 @@ PROGRAMS = {"zoo": [sys.executable, "-m", "zoo"], "pytest": [sys.executable, "-m
 BROUGHT = """
 import importlib, json, sys
 import zoo
-from zoo.plugins import plugins
+from zoo.plugins.manager import plugins
 from zoo.recipes.library import library
 
 models = list(library().names())

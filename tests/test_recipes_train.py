@@ -18,7 +18,7 @@ from torch import Tensor
 
 import zoo
 from zoo.recipes.datasets import load_data
-from zoo.recipes.schema import Block
+from zoo.recipes.schema import ComponentSpec
 
 SHAPE = (1, 8, 8)
 ON_DIGITS = ("data=digits", "train.epochs=1")
@@ -27,8 +27,8 @@ ON_DIGITS = ("data=digits", "train.epochs=1")
 @pytest.fixture(scope="module")
 def batch() -> zoo.Batch:
     """A training batch of digits."""
-    images = load_data([Block(use="digits")]).dataset.train
-    return zoo.Batch(images.pixels[:64] / 255, images.labels[:64])
+    images = load_data([ComponentSpec(use="digits")]).dataset.train
+    return zoo.Batch(images.x[:64] / 255, images.labels[:64])
 
 
 def weights(vae: torch.nn.Module) -> dict[str, Tensor]:

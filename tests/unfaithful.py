@@ -36,7 +36,7 @@ class Decoder(zoo.Decoder):
         self,
         data_shape: tuple[int, int, int],
         latent_dim: int,
-        likelihood: Callable[..., zoo.Likelihood] = zoo.Choice("likelihood", "bernoulli"),
+        likelihood: Callable[..., zoo.Likelihood] = zoo.ComponentFactory("likelihood", "bernoulli"),
     ) -> None:
         super().__init__()
         self.linear = nn.Linear(latent_dim, int(np.prod(data_shape)))
@@ -259,14 +259,14 @@ def images() -> zoo.Dataset:
     """Others each time."""
     pixels = np.random.default_rng().integers(0, 256, (20, 1, 8, 8), dtype=np.uint8)
     one, other = torch.from_numpy(pixels).split(10)
-    return zoo.Dataset(zoo.Images(one), zoo.Images(other))
+    return zoo.Dataset(zoo.Split(one), zoo.Split(other))
 
 
 def seeding() -> zoo.Dataset:
     """The same images each time, and the same draws for everybody after them."""
     torch.manual_seed(0)
     one, other = torch.randint(0, 256, (20, 1, 8, 8), dtype=torch.uint8).split(10)
-    return zoo.Dataset(zoo.Images(one), zoo.Images(other))
+    return zoo.Dataset(zoo.Split(one), zoo.Split(other))
 
 
 class Measurements(zoo.Metric):

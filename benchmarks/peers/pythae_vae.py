@@ -27,7 +27,7 @@ WORKERS = 0
 
 
 class Encoder(BaseEncoder):
-    """Images to the mean and log-variance of the posterior."""
+    """Split to the mean and log-variance of the posterior."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ from zoo.errors import (
     UsageError,
     ZooError,
 )
-from zoo.hookspecs import KINDS, Component, hookimpl
+from zoo.plugins.hookspecs import KINDS, Component, hookimpl
 
 if TYPE_CHECKING:
     from zoo.api import (
@@ -43,22 +43,22 @@ if TYPE_CHECKING:
         train,
     )
     from zoo.data.cache import cached_images
-    from zoo.data.images import Dataset, Images
-    from zoo.evaluation import figures
+    from zoo.data.dataset import Dataset, Split
     from zoo.evaluation.evaluate import Evaluation
-    from zoo.interfaces import Conditional, Decoder, Encoder, ExPostPrior, Likelihood, Posterior, Prior, Scheduled
-    from zoo.layers import WarmUp, folded, halved
-    from zoo.loss import Loss, Phase
-    from zoo.metric import Measurement, Metric, Subject
-    from zoo.recipes.build import Choice
+    from zoo.evaluation.metric import EvaluationContext, Measurement, Metric
+    from zoo.model.layers import WarmUp, halved_sizes, merge_leading
+    from zoo.model.loss import Loss, Phase
+    from zoo.model.parts import Conditional, Decoder, Encoder, ExPostPrior, Likelihood, Posterior, Prior, Scheduled
+    from zoo.model.vae import VAE, Batch, Trace
+    from zoo.recipes.components import ComponentFactory
     from zoo.recipes.schema import Recipe
     from zoo.run import Run
-    from zoo.studies.comparison import Comparison, compare
-    from zoo.studies.report import Report, report
-    from zoo.studies.sweep import Sweep, sweep
     from zoo.training.history import Epoch
     from zoo.training.signals import Interrupted
-    from zoo.vae import VAE, Batch, Trace
+    from zoo_figures import figures
+    from zoo_report.report import Report, report
+    from zoo_sweep.comparison import Comparison, compare
+    from zoo_sweep.sweep import Sweep, sweep
 
 _HOMES = {
     "zoo.api": (
@@ -79,10 +79,10 @@ _HOMES = {
         "train",
     ),
     "zoo.data.cache": ("cached_images",),
-    "zoo.data.images": ("Dataset", "Images"),
+    "zoo.data.dataset": ("Dataset", "Split"),
     "zoo.evaluation": ("figures",),
     "zoo.evaluation.evaluate": ("Evaluation",),
-    "zoo.interfaces": (
+    "zoo.model.parts": (
         "Conditional",
         "Decoder",
         "Encoder",
@@ -92,18 +92,18 @@ _HOMES = {
         "Prior",
         "Scheduled",
     ),
-    "zoo.layers": ("WarmUp", "folded", "halved"),
-    "zoo.loss": ("Loss", "Phase"),
-    "zoo.metric": ("Measurement", "Metric", "Subject"),
-    "zoo.recipes.build": ("Choice",),
+    "zoo.model.layers": ("WarmUp", "folded", "halved"),
+    "zoo.model.loss": ("Loss", "Phase"),
+    "zoo.evaluation.metric": ("Measurement", "Metric", "EvaluationContext"),
+    "zoo.recipes.components": ("ComponentFactory",),
     "zoo.recipes.schema": ("Recipe",),
     "zoo.run": ("Run",),
-    "zoo.studies.comparison": ("Comparison", "compare"),
-    "zoo.studies.report": ("Report", "report"),
-    "zoo.studies.sweep": ("Sweep", "sweep"),
+    "zoo_sweep.comparison": ("Comparison", "compare"),
+    "zoo_report.report": ("Report", "report"),
+    "zoo_sweep.sweep": ("Sweep", "sweep"),
     "zoo.training.history": ("Epoch",),
     "zoo.training.signals": ("Interrupted",),
-    "zoo.vae": ("VAE", "Batch", "Trace"),
+    "zoo.model.vae": ("VAE", "Batch", "Trace"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -111,7 +111,7 @@ __all__ = [
     "KINDS",
     "VAE",
     "Batch",
-    "Choice",
+    "ComponentFactory",
     "Comparison",
     "Component",
     "ComponentError",
@@ -125,7 +125,7 @@ __all__ = [
     "Evaluation",
     "ExPostPrior",
     "ExportError",
-    "Images",
+    "Split",
     "Interrupted",
     "Likelihood",
     "Loss",
@@ -142,7 +142,7 @@ __all__ = [
     "Run",
     "RunError",
     "Scheduled",
-    "Subject",
+    "EvaluationContext",
     "Sweep",
     "Trace",
     "TrainingError",

@@ -11,33 +11,33 @@ from typing import Any, Literal
 import torch
 from numpy.typing import NDArray
 
-from zoo.data.batches import Batches
-from zoo.data.images import Dataset
+from zoo.data.dataset import Dataset
+from zoo.data.loader import Loader
 from zoo.errors import DataError, RunError, TrainingError, UsageError
-from zoo.evaluation import ex_post, figures
-from zoo.evaluation import export as exporting
-from zoo.evaluation.codes import codes
+from zoo.evaluation import figures, priors
 from zoo.evaluation.evaluate import Evaluation, importance_sampled, measure
-from zoo.loss import Loss
-from zoo.metric import SPLITS, Subject
-from zoo.modes import evaluating, flushed_denormals, seeded
-from zoo.recipes.build import build, build_prior, explicit, validate
+from zoo.evaluation.metric import SPLITS, EvaluationContext
+from zoo.model.context import evaluating, flushed_denormals, seeded
+from zoo.model.loss import Loss
+from zoo.model.vae import VAE, in_support
+from zoo.plugins.registry import registry
+from zoo.recipes.components import build, build_prior, explicit, validate
 from zoo.recipes.datasets import Found, Loaded, block_for, load_data, survey
 from zoo.recipes.library import library
 from zoo.recipes.library import load as load_recipe
 from zoo.recipes.merge import merge, parse_overrides
-from zoo.recipes.schema import Block, Recipe
+from zoo.recipes.schema import ComponentSpec, Recipe
 from zoo.recipes.source import Raw
-from zoo.registry import registry
+from zoo.recorder import tracking
 from zoo.run import Run
-from zoo.tracking import tracking
-from zoo.training.checkpoint import Checkpoint
+from zoo.storage.checkpoints import Checkpoint
 from zoo.training.distributed import Group, local_device
-from zoo.training.dryrun import dry_run
 from zoo.training.history import Epoch
+from zoo.training.preflight import preflight
 from zoo.training.signals import Interrupted, StopRequest
 from zoo.training.trainer import Observer, Trainer
-from zoo.vae import VAE, in_support
+from zoo_export import export as exporting
+from zoo_export.codes import codes
 
 log = logging.getLogger("zoo")
 
@@ -133,7 +133,7 @@ def recipe_for(
     return checked.model_copy(update={"data": wanted[:1]})
 
 
-def _as_wanted(block: Block, choices: Any) -> Raw:
+def _as_wanted(block: ComponentSpec, choices: Any) -> Raw:
     """The block, with the parameters that the recipe gives this data set, if it is among its choices."""
     for choice in choices if isinstance(choices, list) else [choices]:
         if isinstance(choice, dict) and choice.get("use") == block.use:
@@ -150,7 +150,7 @@ def load_dataset(data: str, *, data_dir: Path | str | None = None, **parameters:
         parameters: of the data set, such as ``size=[64, 64]`` of a folder.
 
     >>> digits = load_dataset("digits")
-    >>> digits.train.pixels.shape
+    >>> digits.train.x.shape
     torch.Size([1438, 1, 8, 8])
     >>> digits.summary()["range"]
     [0.0, 1.0]
@@ -162,7 +162,7 @@ def load_dataset(data: str, *, data_dir: Path | str | None = None, **parameters:
         RecipeError: a parameter is wrong.
     """
     block = block_for(data)
-    block = Block(use=block.use, **{**block.parameters, **parameters})
+    block = ComponentSpec(use=block.use, **{**block.parameters, **parameters})
     return load_data([block], None if data_dir is None else Path(data_dir)).dataset
 
 
@@ -257,7 +257,7 @@ def train(
     with _processes(device) as (group, target):
         loaded = load_data(checked.data, None if data_dir is None else Path(data_dir))
         training = _Training(checked, loaded, target, group, time_limit, compile)
-        run = group.lead(
+        run = group.on_rank_zero(
             lambda: Run.create(Path(out), checked, loaded, target, None if folder is None else Path(folder))
         )
         return training.into(run, observers)
@@ -284,7 +284,7 @@ def resume(
     run = run if isinstance(run, Run) else Run.open(run)
     with _processes(device) as (group, target):
         loaded = run.loaded(None if data_dir is None else Path(data_dir))
-        checkpoint = group.lead(run.checkpoints.newest)
+        checkpoint = group.on_rank_zero(run.checkpoints.newest)
         if checkpoint is None:
             raise RunError(f"{run.path} holds no valid checkpoint to go on from.")
         training = _Training(run.recipe, loaded, target, group, time_limit, compile)
@@ -316,7 +316,7 @@ class _Training:
         self.recipe = recipe
         self.loaded = loaded
         dataset = loaded.dataset
-        if group.leads:
+        if group.is_rank_zero:
             log.info(
                 "%s on %s: %d training and %d test images of %s, on %s, seed %d",
                 *(recipe.name, loaded.block.use, len(dataset.train), len(dataset.test)),
@@ -329,10 +329,10 @@ class _Training:
             )
             first = torch.arange(min(2, len(dataset.train)), device=device)
             batch = self.trainer.train[first]
-            dry_run(recipe, vae, loss, batch)
+            preflight(recipe, vae, loss, batch)
             with evaluating(vae), torch.no_grad():  # so that no running mean moves
                 supported = in_support(vae.trace(batch).p, batch.x)
-            if group.leads and not supported:
+            if group.is_rank_zero and not supported:
                 log.info(
                     "Note: the pixels lie outside the support of the likelihood (real values under a Bernoulli?), "
                     "so the loss is no bound on log p(x). binarize=dynamic draws pixels that lie in it."
@@ -357,7 +357,7 @@ class _Training:
         trainer.checkpoints = run.checkpoints
         with flushed_denormals(), seeded(self.recipe.train.seed, trainer.device):
             try:
-                if not trainer.group.leads:
+                if not trainer.group.is_rank_zero:
                     trainer.fit()
                     return run
                 run.rewind(trainer.history)
@@ -373,7 +373,7 @@ class _Training:
 
     def _draw(self, run: Run, history: Sequence[Epoch]) -> None:
         test, vae = self.trainer.test, self.trainer.tested
-        images = test[torch.arange(min(2 * figures.COLUMNS, len(test.pixels)), device=test.device)]
+        images = test[torch.arange(min(2 * figures.COLUMNS, len(test.x)), device=test.device)]
         title = f"{self.recipe.name} on {self.loaded.block.use}"
         drawn = {
             "curves": figures.curves(history, title),
@@ -412,7 +412,7 @@ def load(
 
     Args:
         run: the folder, or one such as ``runs/mlp-vae`` whose newest finished run is meant.
-        which: of the best epoch by the term ``train.select``, or as it was last saved.
+        which: of the best epoch by the term ``train.monitor``, or as it was last saved.
         prior: the one fitted after training (`fit_prior`), where there is one, or the one that it was trained with.
 
     Raises:
@@ -456,8 +456,8 @@ def fit_prior(
     """
     run = run if isinstance(run, Run) else Run.open(run)
     change = merge(merge({"prior": prior}, {"prior": parse_overrides(tuple(overrides))}), {"prior": changes})
-    block = Block.model_validate(change["prior"])
-    ex_post.require_fittable(block)
+    block = ComponentSpec.model_validate(change["prior"])
+    priors.require_fittable(block)
     if samples_per_image < 1:
         raise UsageError(f"samples_per_image must be at least 1, not {samples_per_image}.")
     if not run.finished:
@@ -469,9 +469,9 @@ def fit_prior(
         fitted = build_prior(block, run.recipe, vae.encoder, run.data_shape, run.classes)
         vae.to(target), fitted.to(target)
         train_split, test_split = (
-            Batches(split, 512, run.recipe.binarize, target) for split in (dataset.train, dataset.test)
+            Loader(split, 512, run.recipe.binarize, target) for split in (dataset.train, dataset.test)
         )
-        facts = ex_post.fit(fitted, vae, train_split, test_split, samples_per_image, seed)
+        facts = priors.fit(fitted, vae, train_split, test_split, samples_per_image, seed)
     run.fitted_prior.save(explicit("prior", block), fitted, facts)
     return {"run": str(run.path), "prior": explicit("prior", block).model_dump(), **facts}
 
@@ -513,7 +513,7 @@ def encode(
         shapes = ["x".join(map(str, shape)) for shape in (run.data_shape, dataset.shape)]
         raise DataError(f"{run.path} was trained on images of {shapes[0]}, these are {shapes[1]}.")
     target = resolve_device(device)
-    images = Batches(dataset.train if split == "train" else dataset.test, 500, run.recipe.binarize, target)
+    images = Loader(dataset.train if split == "train" else dataset.test, 500, run.recipe.binarize, target)
     return codes(run.load().to(target), images, samples=samples, seed=run.recipe.train.seed if seed is None else seed)
 
 
@@ -590,11 +590,11 @@ def evaluate(
     if samples is not None:
         for name in importance_sampled():
             settings[name] = {**settings.get(name, {}), "samples": samples}
-    asked = [Block(use=name, **settings.get(name, {})) for name in dict.fromkeys((*metrics, *settings))]
+    asked = [ComponentSpec(use=name, **settings.get(name, {})) for name in dict.fromkeys((*metrics, *settings))]
     with _processes(device) as (group, target):
         loaded = run.loaded(None if data_dir is None else Path(data_dir))
         another = prior == "fitted" and run.fitted_prior.exists
-        subject = Subject(
+        subject = EvaluationContext(
             *(run.load(prior=prior), run.recipe, loaded.dataset, split, limit, seed, target),
             group=group,
             progress=progress,

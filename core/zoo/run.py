@@ -16,20 +16,20 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from zoo.data.batches import Batches
+from zoo.data.loader import Loader
 from zoo.errors import DataError, RecipeError, RunError, TrainingError
-from zoo.evaluation.ex_post import FittedPrior
+from zoo.evaluation.priors import FittedPrior
 from zoo.locate import RECIPE, WEIGHTS, run_folder
-from zoo.modes import seeded
-from zoo.plugins import DISTRIBUTION
-from zoo.recipes.build import build, validate, written_out
+from zoo.model.context import seeded
+from zoo.model.vae import VAE, Batch
+from zoo.plugins.manager import DISTRIBUTION
+from zoo.plugins.registry import registry
+from zoo.recipes.components import build, validate, written_out
 from zoo.recipes.datasets import Loaded, load_data
 from zoo.recipes.schema import Recipe
 from zoo.recipes.source import read_models, write_models
-from zoo.registry import registry
-from zoo.training.checkpoint import Checkpoints, load_weights, save_weights
+from zoo.storage.checkpoints import Checkpoints, load_weights, save_weights
 from zoo.training.history import Epoch
-from zoo.vae import VAE, Batch
 
 METRICS = "metrics.jsonl"
 PACKAGES = ("vae-zoo", "torch", "torchvision", "numpy", "pluggy", "pydantic", "safetensors", "scikit-learn")
@@ -187,7 +187,7 @@ class Run:
         """The trained model, in evaluation mode on the CPU.
 
         Args:
-            which: of the best epoch by the term ``train.select``, or as it was last saved.
+            which: of the best epoch by the term ``train.monitor``, or as it was last saved.
             prior: the one fitted after training, where there is one, or the one that the model was trained with. A
                 prior is fitted to the best weights; the last ones come with the original.
 
@@ -247,7 +247,7 @@ class Run:
             raise DataError(f"{self.path} was trained on images of {self.data_shape}, these are {dataset.shape}.")
         n = len(dataset.test) if n is None else min(n, len(dataset.test))
         with seeded(self.recipe.train.seed):
-            return Batches(dataset.test, n, self.recipe.binarize)[torch.arange(n)]
+            return Loader(dataset.test, n, self.recipe.binarize)[torch.arange(n)]
 
     def result(self) -> dict[str, Any]:
         """What ``zoo train --json`` prints."""

@@ -57,11 +57,11 @@ class ImageDiscriminator(nn.Module):
         self.judge = nn.Linear([colours, *channels][-1] * height * width, 1)
 
     def features(self, x: Tensor) -> Tensor:
-        """Images (N, C, H, W) to Dis_l(x), (N, features)."""
+        """Split (N, C, H, W) to Dis_l(x), (N, features)."""
         return _full(self.layers(x))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (N, C, H, W) to logits (N,)."""
+        """Split (N, C, H, W) to logits (N,)."""
         return _full(self.judge(self.layers(x)).squeeze(-1))
 
 

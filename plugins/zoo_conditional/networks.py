@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from zoo import Choice, ComponentError, Conditional, Decoder, Encoder
+from zoo import ComponentError, ComponentFactory, Conditional, Decoder, Encoder
 from zoo_conditional.labels import checked, one_hot, required
 
 
@@ -28,7 +28,7 @@ class ConditionalEncoder(Encoder, Conditional):
         data_shape: tuple[int, int, int],
         latent_dim: int,
         classes: int,
-        encoder: Callable[..., Encoder] = Choice("encoder", "mlp"),
+        encoder: Callable[..., Encoder] = ComponentFactory("encoder", "mlp"),
     ) -> None:
         super().__init__()
         self.classes = required(classes)
@@ -39,7 +39,7 @@ class ConditionalEncoder(Encoder, Conditional):
         self.encoder = encoder(data_shape=(channels + 1, *size), latent_dim=latent_dim, classes=classes)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
-        """Images (N, C, H, W) and labels (N,) to q(z | x, y)."""
+        """Split (N, C, H, W) and labels (N,) to q(z | x, y)."""
         labels = checked(condition, self.classes)
         told = self.maps(labels).unflatten(-1, (1, *x.shape[-2:])).to(x.dtype)
         q: Distribution = self.encoder(torch.cat([x, told], dim=-3), labels)
@@ -61,7 +61,7 @@ class ConditionalDecoder(Decoder, Conditional):
         data_shape: tuple[int, int, int],
         latent_shape: tuple[int, ...],
         classes: int,
-        decoder: Callable[..., Decoder] = Choice("decoder", "mlp"),
+        decoder: Callable[..., Decoder] = ComponentFactory("decoder", "mlp"),
     ) -> None:
         super().__init__()
         self.classes = required(classes)

@@ -10,7 +10,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from zoo import Choice, Decoder, Encoder, Likelihood, Posterior, folded, halved
+from zoo import ComponentFactory, Decoder, Encoder, Likelihood, Posterior, halved_sizes, merge_leading
 
 
 class ConvEncoder(Encoder):
@@ -28,7 +28,7 @@ class ConvEncoder(Encoder):
         data_shape: tuple[int, int, int],
         latent_dim: int,
         channels: Sequence[PositiveInt] = (32, 64, 128),
-        posterior: Callable[..., Posterior] = Choice("posterior", "gaussian"),
+        posterior: Callable[..., Posterior] = ComponentFactory("posterior", "gaussian"),
     ) -> None:
         super().__init__()
         self.trunk = nn.Sequential(
@@ -39,12 +39,12 @@ class ConvEncoder(Encoder):
             ),
             nn.Flatten(),
         )
-        *_, (height, width) = halved(data_shape, len(channels))
+        *_, (height, width) = halved_sizes(data_shape, len(channels))
         features = [data_shape[0], *channels][-1] * height * width
         self.posterior = posterior(features=features, latent_dim=latent_dim)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
-        """Images (N, C, H, W) to q(z | x)."""
+        """Split (N, C, H, W) to q(z | x)."""
         q: Distribution = self.posterior(self.trunk(x))
         return q
 
@@ -64,13 +64,13 @@ class ConvDecoder(Decoder):
         data_shape: tuple[int, int, int],
         latent_shape: tuple[int, ...],
         channels: Sequence[PositiveInt] = (128, 64, 32),
-        likelihood: Callable[..., Likelihood] = Choice("likelihood", "bernoulli"),
+        likelihood: Callable[..., Likelihood] = ComponentFactory("likelihood", "bernoulli"),
     ) -> None:
         super().__init__()
         self.likelihood = likelihood(data_shape=data_shape)
         parameters = (self.likelihood.parameters_per_pixel, data_shape[0])
         self.latent_dims = len(latent_shape)
-        sizes = halved(data_shape, len(channels))[::-1]
+        sizes = halved_sizes(data_shape, len(channels))[::-1]
         outputs = [*channels, math.prod(parameters)]
         start = (outputs[0], *sizes[0])
         layers: list[nn.Module] = [nn.Flatten(), nn.Linear(math.prod(latent_shape), math.prod(start))]
@@ -83,5 +83,5 @@ class ConvDecoder(Decoder):
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Distribution:
         """Latents (K..., N, *latent_shape) to p(x | z)."""
-        p: Distribution = self.likelihood(folded(self.trunk, z, self.latent_dims))
+        p: Distribution = self.likelihood(merge_leading(self.trunk, z, self.latent_dims))
         return p

@@ -1,4 +1,4 @@
-"""Images as arrays in a file: checked and converted once into the cache, and mapped into memory from then on."""
+"""Split as arrays in a file: checked and converted once into the cache, and mapped into memory from then on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zoo import DataError, Dataset, DataUnavailable, Images, cached_images
+from zoo import DataError, Dataset, DataUnavailable, Split, cached_images
 from zoo_datasets.own import Fraction, Place, Seed, absolute, digest, place, split
 
 log = logging.getLogger("zoo")
@@ -47,7 +47,7 @@ def arrays(
     test_fraction: Fraction = 0.1,
     split_seed: Seed = 0,
 ) -> Dataset:
-    """Images in a file of NumPy (``.npy``, ``.npz``) or of PyTorch (``.pt``, ``.pth``). No pickle in one is ever run.
+    """Split in a file of NumPy (``.npy``, ``.npz``) or of PyTorch (``.pt``, ``.pth``). No pickle in one is ever run.
 
     Several arrays in one file have names; ``.pt`` files hold a tensor, a dictionary of tensors, or a pair of images and
     labels. By default the images are the one called ``images``, ``x``, ``data``, ``pixels``, ``train_images``,
@@ -85,13 +85,13 @@ def arrays(
     status = file.stat()
     state = digest(str(file.resolve()), str(status.st_size), str(status.st_mtime_ns)).hex()
 
-    def kept(name: str, named: str | None, seed: int | None) -> tuple[Images, Path]:
+    def kept(name: str, named: str | None, seed: int | None) -> tuple[Split, Path]:
         key = f"arrays {VERSION} {name!r} {named!r} {layout} {seed} {state}"
         source = _Source(file, name, found[name], None if named is None else (named, found[named]))
         cached = cached_images(key, _converted(source, layout, seed))
         assert cached.labels is not None
         unlabelled = bool((cached.labels == NO_LABEL).all())
-        return Images(cached.pixels, None if unlabelled else cached.labels, cached.digest), cached.file
+        return Split(cached.x, None if unlabelled else cached.labels, cached.digest), cached.file
 
     if tested is not None:
         (train, first), (test, second) = kept(trained, train_labels, None), kept(tested, of_tests, None)
@@ -210,7 +210,7 @@ class _Source(NamedTuple):
 
 def _converted(source: _Source, layout: Layout, seed: int | None) -> Iterator[tuple[NDArray[np.uint8], int]]:
     """Every image with its label, in the order of the split, or in their own if there is no seed."""
-    pixels = _as_nchw(source, source.pixels(), layout)
+    pixels = _as_nchw(source, source.x(), layout)
     labels = _checked_labels(source, len(pixels))
     log.info("Reading %d images in %s, this once.", len(pixels), source.place)
     _check_range(source, pixels)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import PositiveInt
 
-from zoo import DataError, Dataset, DataUnavailable, Images, cached_images
+from zoo import DataError, Dataset, DataUnavailable, Split, cached_images
 from zoo_datasets.files import check_md5, gather
 from zoo_datasets.own import digest
 from zoo_datasets.threads import in_order
@@ -71,7 +71,7 @@ def celeba(
         key = f"celeba {VERSION} {size} {crop} {_state(faces, names)}"
         kept = cached_images(key, _decoded(faces, names, size, crop))
         of_part = None if labels is None else torch.tensor([labels[name] for name in names])
-        splits.append(Images(kept.pixels, of_part, kept.digest))
+        splits.append(Split(kept.x, of_part, kept.digest))
         files.append(kept.file)
     train, tested = splits
     return Dataset(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from zoo import DataError, Dataset, Images
+from zoo import DataError, Dataset, Split
 from zoo_datasets.files import check_md5, gather
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -43,16 +43,16 @@ def cifar10(root: Path, download: bool = True) -> Dataset:
     return Dataset(_joined(batches[:train]), _joined(batches[train:]), label_names=CLASSES)
 
 
-def _joined(batches: Sequence[Images]) -> Images:
+def _joined(batches: Sequence[Split]) -> Split:
     labels = [batch.labels for batch in batches if batch.labels is not None]
-    return Images(torch.cat([batch.pixels for batch in batches]), torch.cat(labels))
+    return Split(torch.cat([batch.x for batch in batches]), torch.cat(labels))
 
 
-def _batch(file: Path, content: bytes) -> Images:
+def _batch(file: Path, content: bytes) -> Split:
     """A batch from the bytes whose digest has been compared: the file may be another one by now."""
     batch = _Unpickler(io.BytesIO(content), encoding="latin1").load()
     pixels = torch.from_numpy(np.array(batch["data"], dtype=np.uint8)).view(-1, 3, 32, 32)
-    return Images(pixels, torch.tensor(batch["labels"], dtype=torch.int64))
+    return Split(pixels, torch.tensor(batch["labels"], dtype=torch.int64))
 
 
 class _Unpickler(pickle.Unpickler):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from pydantic import PositiveInt
 
-from zoo import Dataset, Images
+from zoo import Dataset, Split
 
 
 def digits(repeat: PositiveInt = 1) -> Dataset:
@@ -25,6 +25,6 @@ def digits(repeat: PositiveInt = 1) -> Dataset:
     targets = torch.from_numpy(labels).to(torch.int64)
     test = torch.arange(len(pixels)) % 5 == 4
     return Dataset(
-        train=Images(pixels[~test].repeat(repeat, 1, 1, 1), targets[~test].repeat(repeat)),
-        test=Images(pixels[test], targets[test]),
+        train=Split(pixels[~test].repeat(repeat, 1, 1, 1), targets[~test].repeat(repeat)),
+        test=Split(pixels[test], targets[test]),
     )

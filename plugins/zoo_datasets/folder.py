@@ -18,7 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ExifTags import Base as Exif
 from pydantic import PositiveInt
 
-from zoo import DataError, Dataset, DataUnavailable, Images, cached_images
+from zoo import DataError, Dataset, DataUnavailable, Split, cached_images
 from zoo_datasets.own import Fraction, Place, Seed, absolute, digest, place, split
 from zoo_datasets.threads import in_order
 
@@ -84,7 +84,7 @@ def folder(
     if len(decoded) < 2:
         raise DataError(f"{root} holds one image, {decoded[0]}: there must be one to train on and one to test on.")
     labels, names = _labels(decoded)
-    train, test = split(Images(kept.pixels, labels, kept.digest), test_fraction)
+    train, test = split(Split(kept.x, labels, kept.digest), test_fraction)
     return Dataset(train, test, label_names=names, left_out=tuple(left_out), cache=(kept.file,))
 
 

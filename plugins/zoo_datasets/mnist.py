@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from zoo import DataError, Dataset, Images
+from zoo import DataError, Dataset, Split
 from zoo_datasets.files import check_md5, gather
 
 # torchvision knows the digests of the archives only; these are of the unpacked files.
@@ -68,7 +68,7 @@ def emnist(
     found = _load("EMNIST", root, download, files, split=split)
     first = 1 if split == "letters" else 0  # that one counts them from 1
     train, test = (
-        Images(part.pixels.mT.contiguous(), None if part.labels is None else part.labels - first)
+        Split(part.x.mT.contiguous(), None if part.labels is None else part.labels - first)
         for part in (found.train, found.test)
     )
     return Dataset(train, test, label_names=tuple(_characters(split)))
@@ -98,8 +98,8 @@ def _load(name: str, root: Path, download: bool, digests: Mapping[str, str | Non
     return Dataset(train=_split(train_images, train_labels), test=_split(test_images, test_labels))
 
 
-def _split(images: Tensor, labels: Tensor) -> Images:
-    return Images(images.unsqueeze(1), labels.to(torch.int64))
+def _split(images: Tensor, labels: Tensor) -> Split:
+    return Split(images.unsqueeze(1), labels.to(torch.int64))
 
 
 def _read(file: Path, md5: str | None) -> Tensor:

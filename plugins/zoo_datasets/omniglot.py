@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from pydantic import PositiveInt
 
-from zoo import Dataset, Images, cached_images
+from zoo import Dataset, Split, cached_images
 from zoo_datasets.files import check_md5, gather
 from zoo_datasets.threads import in_order
 
@@ -61,7 +61,7 @@ def omniglot(root: Path, size: PositiveInt = 28, download: bool = True) -> Datas
         names += [character.partition("/")[2] for character in characters]
         kept = cached_images(f"omniglot {VERSION} {size} {md5[archive]}", _decoded(content, drawings, size))
         labels = torch.tensor([number[name.rpartition("/")[0]] for name in drawings])
-        splits.append(Images(kept.pixels, labels, kept.digest))
+        splits.append(Split(kept.x, labels, kept.digest))
         files.append(kept.file)
     train, test = splits
     return Dataset(train, test, label_names=tuple(names), cache=tuple(files))

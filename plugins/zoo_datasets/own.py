@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, NonNegativeInt
 
-from zoo import Images
+from zoo import Split
 
 
 def absolute(path: str) -> str:
@@ -38,7 +38,7 @@ def place(seed: int, name: str) -> bytes:
     return digest(str(seed), name)
 
 
-def split(images: Images, test_fraction: float) -> tuple[Images, Images]:
+def split(images: Split, test_fraction: float) -> tuple[Split, Split]:
     """Training and test images: the first are for testing, one at least, and one at least is not.
 
     Slices, not indices: what is mapped stays mapped.

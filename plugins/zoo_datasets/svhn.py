@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from zoo import Dataset, Images
+from zoo import Dataset, Split
 from zoo_datasets.files import check_md5, gather
 
 
 def svhn(root: Path, download: bool = True) -> Dataset:
     """House numbers cropped to single digits: 73257 colour images of 32x32 to train on and 26032 to test on.
 
-    Netzer et al., Reading Digits in Natural Images with Unsupervised Feature Learning, 2011. The files call the digit 0
+    Netzer et al., Reading Digits in Natural Split with Unsupervised Feature Learning, 2011. The files call the digit 0
     "10"; here it is 0.
 
     Args:
@@ -46,9 +46,9 @@ def svhn(root: Path, download: bool = True) -> Dataset:
     return Dataset(train, test)
 
 
-def _read(content: bytes) -> Images:
+def _read(content: bytes) -> Split:
     from scipy.io import loadmat
 
     arrays = loadmat(io.BytesIO(content), variable_names=("X", "y"))
     pixels = np.ascontiguousarray(arrays["X"].transpose(3, 2, 0, 1))  # from (H, W, C, N)
-    return Images(torch.from_numpy(pixels), torch.from_numpy(arrays["y"].reshape(-1).astype(np.int64) % 10))
+    return Split(torch.from_numpy(pixels), torch.from_numpy(arrays["y"].reshape(-1).astype(np.int64) % 10))

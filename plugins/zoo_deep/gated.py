@@ -11,7 +11,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from zoo import Choice, Decoder, Encoder, Likelihood, Posterior
+from zoo import ComponentFactory, Decoder, Encoder, Likelihood, Posterior
 
 
 class GatedDense(nn.Module):
@@ -47,7 +47,7 @@ class GatedEncoder(Encoder):
         data_shape: tuple[int, int, int],
         latent_dim: int,
         hidden: Sequence[PositiveInt] = (300, 300),
-        posterior: Callable[..., Posterior] = Choice("posterior", "gaussian"),
+        posterior: Callable[..., Posterior] = ComponentFactory("posterior", "gaussian"),
     ) -> None:
         super().__init__()
         widths = [math.prod(data_shape), *hidden]
@@ -55,7 +55,7 @@ class GatedEncoder(Encoder):
         self.posterior = posterior(features=widths[-1], latent_dim=latent_dim)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
-        """Images (N, C, H, W) to q(z | x)."""
+        """Split (N, C, H, W) to q(z | x)."""
         q: Distribution = self.posterior(self.trunk(x))
         return q
 
@@ -75,7 +75,7 @@ class GatedDecoder(Decoder):
         data_shape: tuple[int, int, int],
         latent_shape: tuple[int, ...],
         hidden: Sequence[PositiveInt] = (300, 300),
-        likelihood: Callable[..., Likelihood] = Choice("likelihood", "bernoulli"),
+        likelihood: Callable[..., Likelihood] = ComponentFactory("likelihood", "bernoulli"),
     ) -> None:
         super().__init__()
         self.likelihood = likelihood(data_shape=data_shape)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, constraints, kl_divergence, register_kl
 from torch.types import _size
 
-from zoo import Choice, ComponentError, Encoder, Posterior, Prior
+from zoo import ComponentError, ComponentFactory, Encoder, Posterior, Prior
 
 
 class JointPosterior(Posterior):
@@ -29,8 +29,8 @@ class JointPosterior(Posterior):
         features: int,
         latent_dim: int,
         variables: PositiveInt = 1,
-        continuous: Callable[..., Posterior] = Choice("posterior", "gaussian"),
-        discrete: Callable[..., Posterior] = Choice("posterior", "gumbel-softmax"),
+        continuous: Callable[..., Posterior] = ComponentFactory("posterior", "gaussian"),
+        discrete: Callable[..., Posterior] = ComponentFactory("posterior", "gumbel-softmax"),
     ) -> None:
         super().__init__()
         self.heads = nn.ModuleList(
@@ -59,8 +59,8 @@ class JointPrior(Prior):
     def __init__(
         self,
         model_encoder: Encoder,
-        continuous: Callable[..., Prior] = Choice("prior", "standard-normal"),
-        discrete: Callable[..., Prior] = Choice("prior", "uniform-categorical"),
+        continuous: Callable[..., Prior] = ComponentFactory("prior", "standard-normal"),
+        discrete: Callable[..., Prior] = ComponentFactory("prior", "uniform-categorical"),
     ) -> None:
         super().__init__()
         head = next((module for module in model_encoder.modules() if isinstance(module, JointPosterior)), None)

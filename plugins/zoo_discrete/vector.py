@@ -25,7 +25,7 @@ class VectorQuantized(Quantizer):
     The gradient passes from code to point as if they were one. In training mode each call moves the codebook by moving
     averages of how many points came to each vector and of their sum (arXiv 1711.00937, appendix A.1, the
     counts smoothed by 1e-5), and puts a vector that too few come to on a random point of the batch. In evaluation mode
-    nothing moves. All of that is in buffers. Several calls for one step, as with ``train.accumulate``, are several
+    nothing moves. All of that is in buffers. Several calls for one step, as with ``train.microbatches``, are several
     moves.
 
     With several quantisers each has a codebook of its own and quantises what those before have left; the code is the

@@ -9,7 +9,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from zoo import Measurement, Metric, Subject
+from zoo import EvaluationContext, Measurement, Metric
 from zoo_disentanglement.factors import varying_factors
 
 
@@ -33,7 +33,7 @@ class Importances(Metric):
         self.images = images
         self.trees = trees
 
-    def __call__(self, subject: Subject) -> Sequence[Measurement]:
+    def __call__(self, subject: EvaluationContext) -> Sequence[Measurement]:
         """Measure `dci-disentanglement`, `dci-completeness` and `dci-informativeness`.
 
         Raises:
@@ -42,7 +42,7 @@ class Importances(Metric):
         from sklearn.ensemble import RandomForestClassifier
 
         factors = varying_factors(subject)
-        n = min(self.images, len(subject.train.pixels))
+        n = min(self.images, len(subject.train.x))
         train, codes = subject.train_codes[:n].flatten(1).numpy(), subject.codes.flatten(1).numpy()
         train_factors = dict(zip(subject.factor_names, subject.train_factors[:n].unbind(1), strict=True))
         columns, accuracies = [], []

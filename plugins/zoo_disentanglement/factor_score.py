@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from zoo import Measurement, Metric, Subject
+from zoo import EvaluationContext, Measurement, Metric
 from zoo_disentanglement.factors import varying_factors
 
 
@@ -38,7 +38,7 @@ class FactorScore(Metric):
         self.images_per_vote = images_per_vote
         self.threshold = threshold
 
-    def __call__(self, subject: Subject) -> Sequence[Measurement]:
+    def __call__(self, subject: EvaluationContext) -> Sequence[Measurement]:
         """Measure `factor-vae-score`; 0 where no latent takes part.
 
         Raises:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from zoo import NotApplicable, Subject
+from zoo import EvaluationContext, NotApplicable
 
 
-def varying_factors(subject: Subject) -> dict[str, Tensor]:
+def varying_factors(subject: EvaluationContext) -> dict[str, Tensor]:
     """By name, the number of its value for each image, int64 (N,), of every factor that takes more than one.
 
     Raises:

@@ -10,7 +10,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from zoo import Measurement, Metric, Subject
+from zoo import EvaluationContext, Measurement, Metric
 from zoo_disentanglement.factorised import log_density_of_dimensions
 from zoo_disentanglement.factors import gap, varying_factors
 
@@ -42,7 +42,7 @@ class MutualInformationGap(Metric):
         self.bins = bins
         self.images = images
 
-    def __call__(self, subject: Subject) -> Sequence[Measurement]:
+    def __call__(self, subject: EvaluationContext) -> Sequence[Measurement]:
         """Measure `mig`.
 
         Raises:
@@ -82,7 +82,7 @@ def entropy(values: Tensor) -> Tensor:
     return -(p * p.log()).sum()
 
 
-def posterior_information(subject: Subject, factors: Sequence[Tensor]) -> Tensor:
+def posterior_information(subject: EvaluationContext, factors: Sequence[Tensor]) -> Tensor:
     """I(z_i; v_k) in nats, (d, F), at one draw z for the image of each row of the factors, each (N,):
 
     E[log q(z_i | v_k) - log q(z_i)], where q(z_i | v_k) is the mean of q(z_i | n) over the images n of that value.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from zoo import Measurement, Metric, Subject
+from zoo import EvaluationContext, Measurement, Metric
 from zoo_disentanglement.factors import gap, varying_factors
 
 
@@ -28,7 +28,7 @@ class SeparatedPredictability(Metric):
     def __init__(self, categorical: Sequence[str] = ("shape", "color", "label")) -> None:
         self.categorical = tuple(categorical)
 
-    def __call__(self, subject: Subject) -> Sequence[Measurement]:
+    def __call__(self, subject: EvaluationContext) -> Sequence[Measurement]:
         """Measure `sap`.
 
         Raises:

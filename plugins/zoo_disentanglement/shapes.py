@@ -8,7 +8,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from zoo import Dataset, Images
+from zoo import Dataset, Split
 
 NAMES = ("shape", "scale", "rotation", "x", "y")
 LABELS = ("ellipse", "rectangle", "triangle")
@@ -30,7 +30,7 @@ def shapes(repeat: PositiveInt = 16) -> Dataset:
     factors = factors[torch.randperm(len(factors), generator=torch.Generator().manual_seed(0))]
     pixels = torch.cat([draw(some) for some in torch.split(factors, 512)])
     test, train = (
-        Images(pixels[part].repeat(n, 1, 1, 1), factors[part, 0].repeat(n), factors=factors[part].repeat(n, 1))
+        Split(pixels[part].repeat(n, 1, 1, 1), factors[part, 0].repeat(n), factors=factors[part].repeat(n, 1))
         for part, n in ((slice(TEST), 1), (slice(TEST, None), repeat))
     )
     return Dataset(train=train, test=test, factor_names=NAMES, label_names=LABELS)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import AffineTransform, Distribution
 from zuko.flows import MAF
 
-from zoo import Choice, Posterior
+from zoo import ComponentFactory, Posterior
 from zoo_flows.flow import Flow
 
 FORGET_BIAS = 1.5
@@ -39,7 +39,7 @@ class InverseAutoregressiveFlow(Posterior):
         steps: PositiveInt = 2,
         hidden: Sequence[PositiveInt] = (200,),
         context: PositiveInt = 40,
-        base: Callable[..., Posterior] = Choice("posterior", "gaussian"),
+        base: Callable[..., Posterior] = ComponentFactory("posterior", "gaussian"),
     ) -> None:
         super().__init__()
         self.base = base(features=features, latent_dim=latent_dim)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Transform, constraints
 from torch.nn.functional import softplus
 
-from zoo import Choice, Posterior
+from zoo import ComponentFactory, Posterior
 from zoo_flows.flow import Flow
 
 BISECTIONS = 64
@@ -35,7 +35,7 @@ class PlanarFlow(Posterior):
         features: int,
         latent_dim: int,
         layers: PositiveInt = 10,
-        base: Callable[..., Posterior] = Choice("posterior", "gaussian"),
+        base: Callable[..., Posterior] = ComponentFactory("posterior", "gaussian"),
     ) -> None:
         super().__init__()
         self.layers = layers

@@ -11,7 +11,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from zoo import Choice, Decoder, Encoder, Likelihood, Posterior
+from zoo import ComponentFactory, Decoder, Encoder, Likelihood, Posterior
 
 Activation = Literal["relu", "leaky-relu", "elu", "gelu", "silu", "softplus", "tanh"]
 
@@ -43,7 +43,7 @@ class MLPEncoder(Encoder):
         latent_dim: int,
         hidden: Sequence[PositiveInt] = (400,),
         activation: Activation = "relu",
-        posterior: Callable[..., Posterior] = Choice("posterior", "gaussian"),
+        posterior: Callable[..., Posterior] = ComponentFactory("posterior", "gaussian"),
     ) -> None:
         super().__init__()
         widths = [math.prod(data_shape), *hidden]
@@ -51,7 +51,7 @@ class MLPEncoder(Encoder):
         self.posterior = posterior(features=widths[-1], latent_dim=latent_dim)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
-        """Images (N, C, H, W) to q(z | x)."""
+        """Split (N, C, H, W) to q(z | x)."""
         q: Distribution = self.posterior(self.trunk(x))
         return q
 
@@ -73,7 +73,7 @@ class MLPDecoder(Decoder):
         latent_shape: tuple[int, ...],
         hidden: Sequence[PositiveInt] = (400,),
         activation: Activation = "relu",
-        likelihood: Callable[..., Likelihood] = Choice("likelihood", "bernoulli"),
+        likelihood: Callable[..., Likelihood] = ComponentFactory("likelihood", "bernoulli"),
     ) -> None:
         super().__init__()
         self.likelihood = likelihood(data_shape=data_shape)

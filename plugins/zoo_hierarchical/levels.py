@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, constraints
 from torch.types import _size
 
-from zoo import Choice, ComponentError, Decoder
+from zoo import ComponentError, ComponentFactory, Decoder
 
 Link = Callable[[Tensor], Distribution]
 
@@ -133,7 +133,7 @@ class LowestLevel(Decoder):
         latent_dim: int,
         latent_shape: tuple[int, ...],
         classes: int,
-        decoder: Callable[..., Decoder] = Choice("decoder", "mlp"),
+        decoder: Callable[..., Decoder] = ComponentFactory("decoder", "mlp"),
     ) -> None:
         super().__init__()
         if len(latent_shape) != 1 or latent_shape[0] <= latent_dim:

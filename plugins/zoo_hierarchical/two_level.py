@@ -9,7 +9,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 from torch.distributions import Distribution
 
-from zoo import Choice, ComponentError, Encoder, Prior
+from zoo import ComponentError, ComponentFactory, Encoder, Prior
 from zoo_hierarchical.levels import Levels, ToGaussian, gaussian
 
 
@@ -32,7 +32,7 @@ class TwoLevelEncoder(Encoder):
         classes: int,
         upper: PositiveInt = 20,
         hidden: Sequence[PositiveInt] = (100,),
-        encoder: Callable[..., Encoder] = Choice("encoder", "mlp"),
+        encoder: Callable[..., Encoder] = ComponentFactory("encoder", "mlp"),
     ) -> None:
         super().__init__()
         self.sizes = (latent_dim, upper)
@@ -40,7 +40,7 @@ class TwoLevelEncoder(Encoder):
         self.upper = ToGaussian(latent_dim, upper, hidden)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
-        """Images (N, C, H, W) to q(z_1, z_2 | x)."""
+        """Split (N, C, H, W) to q(z_1, z_2 | x)."""
         lower = self.lower(x, condition)
         if tuple(lower.event_shape) != self.sizes[:1]:
             raise ComponentError(

@@ -10,7 +10,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from zoo import Batch, Measurement, Metric, Subject
+from zoo import Batch, EvaluationContext, Measurement, Metric
 
 NATS = "nats/image"
 
@@ -20,7 +20,7 @@ class EvidenceBound(Metric):
     eq. 3), with one draw for each image. Also in bits per dimension.
     """
 
-    def __call__(self, subject: Subject) -> Sequence[Measurement]:
+    def __call__(self, subject: EvaluationContext) -> Sequence[Measurement]:
         """Measure `elbo`, `distortion`, `rate` and `bits-per-dimension`."""
         distortions, rates = [], []
         for batch in subject.batches():
@@ -53,7 +53,7 @@ class LogLikelihood(Metric):
     def __init__(self, samples: PositiveInt = 5000) -> None:
         self.samples = samples
 
-    def __call__(self, subject: Subject) -> Sequence[Measurement]:
+    def __call__(self, subject: EvaluationContext) -> Sequence[Measurement]:
         """Measure `log-likelihood` and `log-likelihood-bits`.
 
         Raises:
@@ -74,7 +74,7 @@ class LogLikelihood(Metric):
 
 
 def bits_per_dimension(
-    subject: Subject, nats: Tensor, protocol: Mapping[str, object], name: str = "bits-per-dimension"
+    subject: EvaluationContext, nats: Tensor, protocol: Mapping[str, object], name: str = "bits-per-dimension"
 ) -> Measurement:
     """Nats per image as bits per dimension of the image."""
     x = subject.images[torch.arange(1)].x

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 import zoo
-from zoo import DataError, Measurement, Metric, NotApplicable, Subject
+from zoo import DataError, EvaluationContext, Measurement, Metric, NotApplicable
 
 
 class FrechetDistance(Metric):
@@ -44,7 +44,7 @@ class FrechetDistance(Metric):
         self.rgb = rgb
         self.inception = inception
 
-    def __call__(self, subject: Subject) -> Sequence[Measurement]:
+    def __call__(self, subject: EvaluationContext) -> Sequence[Measurement]:
         """Measure `frechet_<extractor>`.
 
         Raises:

@@ -9,7 +9,7 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from zoo import Measurement, Metric, NotApplicable, Subject
+from zoo import EvaluationContext, Measurement, Metric, NotApplicable
 
 
 class ActiveUnits(Metric):
@@ -22,7 +22,7 @@ class ActiveUnits(Metric):
     def __init__(self, threshold: PositiveFloat = 0.01) -> None:
         self.threshold = threshold
 
-    def __call__(self, subject: Subject) -> Sequence[Measurement]:
+    def __call__(self, subject: EvaluationContext) -> Sequence[Measurement]:
         """Measure `active-units`.
 
         Raises:
@@ -51,7 +51,7 @@ class Information(Metric):
     def __init__(self, images: PositiveInt = 2000) -> None:
         self.images = images
 
-    def __call__(self, subject: Subject) -> Sequence[Measurement]:
+    def __call__(self, subject: EvaluationContext) -> Sequence[Measurement]:
         """Measure `mutual-information`, `aggregate-kl` and their sum, `rate-at-draws`.
 
         Raises:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pydantic import PositiveFloat, PositiveInt
 
-from zoo import Measurement, Metric, NotApplicable, Subject
+from zoo import EvaluationContext, Measurement, Metric, NotApplicable
 
 
 class LinearProbe(Metric):
@@ -22,7 +22,7 @@ class LinearProbe(Metric):
         self.regularization = regularization
         self.iterations = iterations
 
-    def __call__(self, subject: Subject) -> Sequence[Measurement]:
+    def __call__(self, subject: EvaluationContext) -> Sequence[Measurement]:
         """Measure `linear-probe`.
 
         Raises:

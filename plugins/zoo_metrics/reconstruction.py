@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import torch
 
-from zoo import Measurement, Metric, Subject
+from zoo import EvaluationContext, Measurement, Metric
 
 
 class Reconstruction(Metric):
     """Squared error between an image and the mean of p(x | z), at the mean of q(z | x) and at a draw from it."""
 
-    def __call__(self, subject: Subject) -> Sequence[Measurement]:
+    def __call__(self, subject: EvaluationContext) -> Sequence[Measurement]:
         """Measure `squared-error-...`, summed over the pixels, and `mse-...`, their mean, `at-mean` and `at-draw`.
 
         A posterior without a mean is measured at the draw alone.

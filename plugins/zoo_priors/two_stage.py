@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.types import _size
 
-from zoo import VAE, Batch, Choice, ComponentError, Decoder, Encoder
+from zoo import VAE, Batch, ComponentError, ComponentFactory, Decoder, Encoder
 from zoo_priors.fitting import FittedByGradient
 
 DRAWS_AT_ONCE = 2**15
@@ -70,8 +70,8 @@ class TwoStage(FittedByGradient):
     def __init__(
         self,
         latent_shape: tuple[int, ...],
-        encoder: Callable[..., Encoder] = Choice("encoder", "mlp", hidden=[512, 512]),
-        decoder: Callable[..., Decoder] = Choice(
+        encoder: Callable[..., Encoder] = ComponentFactory("encoder", "mlp", hidden=[512, 512]),
+        decoder: Callable[..., Decoder] = ComponentFactory(
             "decoder", "mlp", hidden=[512, 512], likelihood={"use": "gaussian", "scale": "pixelwise"}
         ),
         samples: PositiveInt = 50,
@@ -86,7 +86,7 @@ class TwoStage(FittedByGradient):
         self.vae = VAE(
             encoder(**spaces),
             decoder(**spaces, latent_shape=u_shape),
-            Choice("prior", "standard-normal")(**spaces, latent_shape=u_shape),
+            ComponentFactory("prior", "standard-normal")(**spaces, latent_shape=u_shape),
         )
         with torch.no_grad():
             support = self.vae.decode(torch.zeros(1, *u_shape)).support

@@ -37,7 +37,7 @@ def save(file: Path, content: Any) -> str:
 
 def everything(dataset: zoo.Dataset) -> np.ndarray:
     """All images, (N, C, H, W), sorted by their bytes."""
-    images = [*dataset.test.pixels.numpy(), *dataset.train.pixels.numpy()]
+    images = [*dataset.test.x.numpy(), *dataset.train.x.numpy()]
     return np.stack(sorted(images, key=lambda image: image.tobytes()))
 
 
@@ -187,8 +187,8 @@ def test_images_that_are_split_already_stay_so(convention, ending, tmp_path):
     content = dict(zip(names, (train, np.arange(7)[:, None], test, np.arange(3, dtype=np.uint8)), strict=True))
     content = content if ending == ".npz" else {name: torch.from_numpy(array) for name, array in content.items()}
     dataset = arrays(save(tmp_path / f"a{ending}", content))
-    assert np.array_equal(dataset.train.pixels[:, 0].numpy(), train), "in their order"
-    assert np.array_equal(dataset.test.pixels[:, 0].numpy(), test)
+    assert np.array_equal(dataset.train.x[:, 0].numpy(), train), "in their order"
+    assert np.array_equal(dataset.test.x[:, 0].numpy(), test)
     assert dataset.train.labels.tolist() == list(range(7))
     assert dataset.test.labels.tolist() == [0, 1, 2]
 
@@ -205,7 +205,7 @@ def test_labels_go_with_their_images(tmp_path):
         dataset = arrays(save(tmp_path / file, content))
         assert (len(dataset.train), len(dataset.test)) == (90, 10)
         for split in (dataset.train, dataset.test):
-            assert split.labels.tolist() == (split.pixels[:, 0, 0, 0].long() * 7 % 10).tolist()
+            assert split.labels.tolist() == (split.x[:, 0, 0, 0].long() * 7 % 10).tolist()
 
 
 def test_names_that_are_given_and_names_that_are_not_there(tmp_path):
@@ -334,7 +334,7 @@ def test_the_split_depends_on_seed_and_index_alone(tmp_path):
 
     def test_images(n: int, **options: Any) -> set[int]:
         dataset = arrays(save(tmp_path / f"{n}.npy", images[:n]), **options)
-        test, train = (set(part.pixels[:, 0, 0, 0].tolist()) for part in (dataset.test, dataset.train))
+        test, train = (set(part.x[:, 0, 0, 0].tolist()) for part in (dataset.test, dataset.train))
         assert test | train == set(range(n))
         assert not test & train
         return test

@@ -7,7 +7,7 @@ from torch.distributions import Independent, MixtureSameFamily, Normal
 
 import zoo
 from resuming import run_main
-from zoo.cli.pictures import _labelled
+from zoo_figures.cli import _labelled
 
 SHAPE = (1, 4, 4)
 SMALL = {
@@ -169,7 +169,7 @@ def test_the_command_line_samples_a_label(tmp_path, capsys):
     assert run_main("sample", str(run.path), "--label", "10") == 2
     assert "--label 10: there is no such label, the model knows those from 0 to 9." in capsys.readouterr().err
     with pytest.raises(zoo.UsageError, match="was given none: pass them as `condition`, or --label"):
-        zoo.figures.traversals(run.load())
+        figures.traversals(run.load())
 
 
 def test_a_label_is_refused_where_the_model_is_not_conditional():

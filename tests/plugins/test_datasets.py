@@ -23,7 +23,7 @@ import torchvision
 
 import zoo
 from zoo.recipes.datasets import data_root, load_data
-from zoo.recipes.schema import Block
+from zoo.recipes.schema import ComponentSpec
 from zoo_datasets import mnist as family
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = FILES = tuple(family.MNIST_MD5)
@@ -52,7 +52,7 @@ def md5(content: bytes) -> str:
 
 
 def load(name: str, root: Path, download: bool = False) -> zoo.Dataset:
-    return load_data([Block(use=name, download=download)], root).dataset
+    return load_data([ComponentSpec(use=name, download=download)], root).dataset
 
 
 @pytest.fixture(autouse=True)
@@ -77,16 +77,16 @@ def fake_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_digits_are_the_same_ones_everywhere():
     """The split is fixed: a digest of every pixel and label of both parts, in their order."""
-    dataset = load_data([Block(use="digits")]).dataset
+    dataset = load_data([ComponentSpec(use="digits")]).dataset
     assert (len(dataset.train), len(dataset.test), dataset.shape) == (1438, 359, (1, 8, 8))
     assert dataset.sha256() == "db523cbf4c49a82a2151586247e259e57e0ebc82e26a37fc53aa63a7247de15b"
 
 
 def test_digits_fill_the_range_of_a_byte():
-    dataset = load_data([Block(use="digits")]).dataset
+    dataset = load_data([ComponentSpec(use="digits")]).dataset
     for split in (dataset.train, dataset.test):
-        assert split.pixels.dtype == torch.uint8
-        levels = split.pixels.unique().tolist()
+        assert split.x.dtype == torch.uint8
+        levels = split.x.unique().tolist()
         assert levels == [round(level * 255 / 16) for level in range(17)]
         assert (levels[0], levels[-1]) == (0, 255)
         assert split.labels.unique().tolist() == list(range(10))
@@ -99,17 +99,17 @@ def test_no_digit_is_in_both_splits_and_none_is_lost():
     pixels = torch.from_numpy(np.rint(images * 255 / 16).astype(np.uint8)).view(-1, 1, 8, 8)
     test = list(range(4, len(pixels), 5))
     train = sorted(set(range(len(pixels))) - set(test))
-    dataset = load_data([Block(use="digits")]).dataset
+    dataset = load_data([ComponentSpec(use="digits")]).dataset
     for split, indices in ((dataset.train, train), (dataset.test, test)):
-        assert torch.equal(split.pixels, pixels[indices])
+        assert torch.equal(split.x, pixels[indices])
         assert split.labels.tolist() == labels[indices].tolist()
 
 
 def test_an_epoch_may_go_through_the_digits_several_times():
-    once, thrice = (load_data([Block(use="digits", repeat=n)]).dataset for n in (1, 3))
-    assert torch.equal(thrice.train.pixels, torch.cat([once.train.pixels] * 3))
+    once, thrice = (load_data([ComponentSpec(use="digits", repeat=n)]).dataset for n in (1, 3))
+    assert torch.equal(thrice.train.x, torch.cat([once.train.x] * 3))
     assert torch.equal(thrice.train.labels, torch.cat([once.train.labels] * 3))
-    assert torch.equal(thrice.test.pixels, once.test.pixels)
+    assert torch.equal(thrice.test.x, once.test.x)
     with pytest.raises(zoo.RecipeError, match=r"data\.repeat"):
         zoo.recipe("mlp-vae", ["data={use: digits, repeat: 0}"])
 
@@ -124,17 +124,17 @@ def mnist(mnist_root: Path) -> zoo.Dataset:
 
 def test_mnist_is_mnist(mnist):
     assert (len(mnist.train), len(mnist.test), mnist.shape) == (60000, 10000, (1, 28, 28))
-    assert mnist.train.pixels.dtype == torch.uint8
+    assert mnist.train.x.dtype == torch.uint8
     assert mnist.train.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
     assert mnist.test.labels.bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
-    x = mnist.train.pixels.double() / 255
+    x = mnist.train.x.double() / 255
     assert x.mean().item() == pytest.approx(0.1307, abs=5e-5)
     assert x.std().item() == pytest.approx(0.3081, abs=5e-5)
 
 
 def test_the_images_are_upright(mnist):
     """A transposed MNIST trains as well and looks wrong: the first 1 of the test set is taller than wide."""
-    one = mnist.test.pixels[mnist.test.labels == 1][0, 0] > 127
+    one = mnist.test.x[mnist.test.labels == 1][0, 0] > 127
     assert one.any(1).sum() > 2 * one.any(0).sum()
 
 
@@ -271,9 +271,9 @@ def test_every_pixel_and_label_is_read_from_the_files(name, tmp_path, monkeypatc
         (dataset.test, TEST_IMAGES, TEST_LABELS),
     ):
         pixels = np.frombuffer((folder / images).read_bytes()[16:], np.uint8).reshape(-1, 1, 28, 28)
-        assert np.array_equal(split.pixels.numpy(), pixels)
+        assert np.array_equal(split.x.numpy(), pixels)
         assert split.labels.tolist() == list((folder / labels).read_bytes()[8:])
-        assert (split.pixels.dtype, split.labels.dtype) == (torch.uint8, torch.int64)
+        assert (split.x.dtype, split.labels.dtype) == (torch.uint8, torch.int64)
 
 
 @pytest.mark.parametrize("name", ["fashion-mnist", "kmnist"])
@@ -430,7 +430,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
 
 
 def test_digits_take_the_place_of_what_cannot_be_had_and_that_is_said(tmp_path, caplog):
-    choices = [Block(use="mnist"), Block(use="kmnist", download=False), Block(use="digits")]
+    choices = [ComponentSpec(use="mnist"), ComponentSpec(use="kmnist", download=False), ComponentSpec(use="digits")]
     with logged(caplog) as warned:
         loaded = load_data(choices, tmp_path)
     assert loaded.block.use == "digits"
@@ -443,13 +443,13 @@ def test_digits_take_the_place_of_what_cannot_be_had_and_that_is_said(tmp_path, 
 
 def test_the_first_choice_is_taken_where_it_can_be_had(fake_mnist, tmp_path, caplog):
     with logged(caplog) as warned:
-        loaded = load_data([Block(use="mnist"), Block(use="digits")], tmp_path)
+        loaded = load_data([ComponentSpec(use="mnist"), ComponentSpec(use="digits")], tmp_path)
     assert (loaded.block.use, len(loaded.dataset.train), loaded.passed_over, warned) == ("mnist", 6, (), [])
 
 
 def test_an_explicit_choice_never_falls_back(tmp_path):
     with pytest.raises(zoo.DataUnavailable, match=r"No data to train on\.\n  mnist could not be had: .*refused"):
-        load_data([Block(use="mnist")], tmp_path)
+        load_data([ComponentSpec(use="mnist")], tmp_path)
     with pytest.raises(zoo.DataUnavailable, match="mnist could not be had"):
         zoo.train("mlp-vae", data="mnist", data_dir=tmp_path, out=tmp_path / "runs")
     assert not (tmp_path / "runs").exists(), "nothing has been written"
@@ -459,7 +459,7 @@ def test_an_explicit_choice_never_falls_back(tmp_path):
 def test_damaged_data_are_never_passed_over(damage, fake_mnist, tmp_path):
     damage(fake_mnist / TEST_IMAGES)
     with pytest.raises(zoo.DataError, match=TEST_IMAGES) as error:
-        load_data([Block(use="mnist"), Block(use="digits")], tmp_path)
+        load_data([ComponentSpec(use="mnist"), ComponentSpec(use="digits")], tmp_path)
     assert not isinstance(error.value, zoo.DataUnavailable)
 
 
@@ -489,11 +489,13 @@ def test_where_data_lie(tmp_path, monkeypatch):
 
 def test_the_folder_of_the_environment_is_the_one_looked_into(fake_mnist, tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO_DATA", str(tmp_path))
-    assert load_data([Block(use="mnist", download=False)]).block.use == "mnist"
+    assert load_data([ComponentSpec(use="mnist", download=False)]).block.use == "mnist"
     monkeypatch.setenv("ZOO_DATA", str(tmp_path / "elsewhere"))
     with pytest.raises(zoo.DataUnavailable):
-        load_data([Block(use="mnist", download=False)])
-    assert load_data([Block(use="mnist", download=False)], tmp_path).block.use == "mnist", "an argument comes first"
+        load_data([ComponentSpec(use="mnist", download=False)])
+    assert load_data([ComponentSpec(use="mnist", download=False)], tmp_path).block.use == "mnist", (
+        "an argument comes first"
+    )
 
 
 def test_the_root_cannot_be_set_in_a_recipe():

@@ -13,7 +13,7 @@ from torch.distributions import Independent, OneHotCategorical, kl_divergence
 
 import zoo
 from resuming import assert_same, essence, perturb_generators, stopped
-from zoo.modes import evaluating
+from zoo.model.context import evaluating
 from zoo_discrete.categorical import Hard, OneHot, Relaxed
 from zoo_discrete.codes import AutoregressiveCodes, UniformCodes
 from zoo_discrete.joint import Concatenated
@@ -516,7 +516,7 @@ def test_a_prior_that_is_trained_along_gives_the_encoder_no_gradient():
 # --- trainings
 
 
-@pytest.mark.parametrize("more", [["train.average=0.9"], ["train.precision=bfloat16", "train.accumulate=2"]])
+@pytest.mark.parametrize("more", [["train.ema_decay=0.9"], ["train.precision=bfloat16", "train.microbatches=2"]])
 def test_a_codebook_resumes_to_the_same_bits(more, tmp_path, monkeypatch):
     """Scenarios 13 and 14: its moving averages, and what revives a dead code, with settings that copy or cut."""
     monkeypatch.setattr("zoo.api._Training._draw", lambda *_: None)

@@ -12,7 +12,7 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 import zoo
 from toys import GivenPosterior, LinearGaussian
 from zoo.evaluation.evaluate import measure
-from zoo.recipes.schema import Block
+from zoo.recipes.schema import ComponentSpec
 from zoo_disentanglement import dci, gap, sap
 from zoo_disentanglement.capacity import AnnealedCapacity
 from zoo_disentanglement.dsprites import FILE, dsprites
@@ -295,7 +295,7 @@ def graded(values: int = 4, copies: int = 8, third: bool = False) -> zoo.Dataset
     pixels = (factors * (240 // (values - 1))).to(torch.uint8).view(-1, 1, 1, 2)
     if third:
         factors = torch.cat([factors, torch.zeros(len(factors), 1, dtype=torch.int64)], dim=1)
-    images = zoo.Images(pixels, factors=factors)
+    images = zoo.Split(pixels, factors=factors)
     return zoo.Dataset(images, images, factor_names=("left", "right", "still")[: factors.shape[1]])
 
 
@@ -304,7 +304,7 @@ def graded(values: int = 4, copies: int = 8, third: bool = False) -> zoo.Dataset
 )
 def test_what_are_no_factors(factors):
     with pytest.raises(zoo.DataError, match=r"Factors must be an int64 tensor of shape \(3, F\)"):
-        zoo.Images(torch.zeros(3, 1, 4, 4, dtype=torch.uint8), factors=factors)
+        zoo.Split(torch.zeros(3, 1, 4, 4, dtype=torch.uint8), factors=factors)
 
 
 def test_every_factor_has_a_name_and_is_in_the_digest():
@@ -312,23 +312,25 @@ def test_every_factor_has_a_name_and_is_in_the_digest():
     with pytest.raises(zoo.DataError, match="training images have 2 factors, and factor_names has 1"):
         zoo.Dataset(images, images, factor_names=("left",))
     with pytest.raises(zoo.DataError, match="test images have 0 factors"):
-        zoo.Dataset(images, zoo.Images(images.pixels), factor_names=("left", "right"))
+        zoo.Dataset(images, zoo.Split(images.x), factor_names=("left", "right"))
     changed = images.factors.clone()
     changed[5, 1] += 1
-    other = zoo.Dataset(images, zoo.Images(images.pixels, factors=changed), factor_names=("left", "right"))
+    other = zoo.Dataset(images, zoo.Split(images.x, factors=changed), factor_names=("left", "right"))
     assert other.sha256() != graded().sha256()
 
 
 # --- metrics
 
 
-def subject(mean, scale: float = 0.1, latent_dim: int = 2, data: zoo.Dataset | None = None, **given) -> zoo.Subject:
+def subject(
+    mean, scale: float = 0.1, latent_dim: int = 2, data: zoo.Dataset | None = None, **given
+) -> zoo.EvaluationContext:
     vae = vae_of(mean, scale, latent_dim)
-    return zoo.Subject(vae, zoo.recipe("mlp-vae"), graded() if data is None else data, **given)
+    return zoo.EvaluationContext(vae, zoo.recipe("mlp-vae"), graded() if data is None else data, **given)
 
 
-def measured(metric: str, of: zoo.Subject, **settings: object) -> dict[str, zoo.Measurement]:
-    found = measure(of, [Block(use=metric, **settings)], by_default=False).measurements[metric]
+def measured(metric: str, of: zoo.EvaluationContext, **settings: object) -> dict[str, zoo.Measurement]:
+    found = measure(of, [ComponentSpec(use=metric, **settings)], by_default=False).measurements[metric]
     return {one.name: one for one in found}
 
 
@@ -380,7 +382,7 @@ def test_latents_that_mix_the_factors_evenly_score_nothing(metric, settings, nam
 
 @pytest.mark.parametrize("metric", ["mig", "sap", "dci", "factor-vae-score"])
 def test_factors_must_be_known_and_vary(metric):
-    images = zoo.Images(graded().train.pixels)
+    images = zoo.Split(graded().train.x)
     with pytest.raises(zoo.NotApplicable, match="not known from which factors"):
         measured(metric, subject(apart, data=zoo.Dataset(images, images)))
     with pytest.raises(zoo.NotApplicable, match="no factor takes more than one value"):
@@ -414,7 +416,7 @@ def test_the_mutual_information_of_the_posterior_agrees_with_quadrature():
     """MIG (arXiv 1802.04942): one latent, N(-1, s^2) or N(1, s^2) with the factor."""
     factors = torch.arange(2).repeat(400).unsqueeze(1)
     pixels = (factors * 255).to(torch.uint8).view(-1, 1, 1, 1).repeat(1, 1, 1, 2)
-    images = zoo.Images(pixels, factors=factors)
+    images = zoo.Split(pixels, factors=factors)
     data = zoo.Dataset(images, images, factor_names=("side",))
     of = subject(lambda x: 2 * x[:, :1] - 1, scale=0.9, latent_dim=1, data=data)
     found = measured("mig", of, estimator="posterior")["mig"]
@@ -468,12 +470,12 @@ def test_dci_says_when_it_is_measured_on_what_it_was_fitted_to():
 def test_every_combination_of_the_shapes_is_there_once_and_no_two_look_alike():
     data = shapes(repeat=1)
     factors = torch.cat([data.train.factors, data.test.factors])
-    pixels = torch.cat([data.train.pixels, data.test.pixels])
+    pixels = torch.cat([data.train.x, data.test.x])
     assert len(factors.unique(dim=0)) == len(factors) == math.prod(COUNTS) == 4608
     assert len(pixels.flatten(1).unique(dim=0)) == 4608
     assert set(pixels.unique().tolist()) == {0, 255}
     assert torch.equal(data.test.labels, data.test.factors[:, 0])
-    torch.testing.assert_close(draw(data.test.factors[:50]), data.test.pixels[:50])
+    torch.testing.assert_close(draw(data.test.factors[:50]), data.test.x[:50])
     for column, count in zip(data.test.factors.unbind(1), COUNTS, strict=True):
         shares = column.bincount(minlength=count) / len(column) * count
         assert (shares > 0.75).all()
@@ -524,7 +526,7 @@ def test_sprites_keep_their_factors_and_stay_in_the_cache(sprites, monkeypatch):
     assert (len(data.train), len(data.test), data.shape) == (36, 4, (1, 64, 64))
     seen = []
     for split in (data.train, data.test):
-        index = (split.pixels[:, 0, 0, :6].long() // 255 * 2 ** torch.arange(6)).sum(1)
+        index = (split.x[:, 0, 0, :6].long() // 255 * 2 ** torch.arange(6)).sum(1)
         assert torch.equal(split.factors, torch.from_numpy(classes)[index, 1:])
         assert torch.equal(split.labels, split.factors[:, 0])
         seen += index.tolist()
@@ -535,7 +537,7 @@ def test_sprites_keep_their_factors_and_stay_in_the_cache(sprites, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(root / "cache"))
     few = dsprites(root, images=10)
     assert (len(few.train), len(few.test)) == (9, 1)
-    assert torch.equal(few.test.pixels[0], data.test.pixels[0])
+    assert torch.equal(few.test.x[0], data.test.x[0])
 
 
 def test_sprites_that_are_absent_or_damaged_are_named(sprites, tmp_path):

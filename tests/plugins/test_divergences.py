@@ -10,9 +10,9 @@ from torch.distributions import Distribution, Independent, Laplace, Normal
 
 import zoo
 from toys import GivenPosterior, LinearGaussian
-from zoo.cli.progress import describe
-from zoo.modes import evaluating
-from zoo.training.dryrun import dry_run
+from zoo.model.context import evaluating
+from zoo.training.preflight import preflight
+from zoo.training.progress import describe
 from zoo_divergences.energies import SquaredErrorPixels
 from zoo_divergences.log_cosh import LogCosh, LogCoshPixels
 from zoo_divergences.mmd import mmd
@@ -104,8 +104,8 @@ def test_a_loss_with_a_rate_refuses_a_point_before_training(tmp_path):
 
 def test_terms_without_a_rate_are_selected_and_printed(tmp_path):
     with pytest.raises(zoo.RecipeError, match=r"has no term 'rate'\. There are: loss, distortion\."):
-        zoo.train("ae", ["train.select=rate", "data=[digits]"], out=tmp_path)
-    run = zoo.train("ae", ["train.select=distortion", "data=[digits]", "train.epochs=1"], out=tmp_path)
+        zoo.train("ae", ["train.monitor=rate", "data=[digits]"], out=tmp_path)
+    run = zoo.train("ae", ["train.monitor=distortion", "data=[digits]", "train.epochs=1"], out=tmp_path)
     (epoch,) = run.epochs()
     assert list(epoch.test) == ["loss", "distortion"]
     assert f"test {epoch.test['loss']:8.2f} nats   (distortion {epoch.test['distortion']:.2f})" in describe(epoch, 1)
@@ -450,7 +450,7 @@ def test_a_step_in_mixed_precision_is_taken_in_float32(model):
     torch.manual_seed(0)
     vae, loss = (make(recipe, data_shape=(1, 12, 12)) for make in (zoo.create_model, zoo.create_loss))
     batch = zoo.Batch(torch.rand(6, 1, 12, 12))
-    dry_run(recipe, vae, loss, batch)
+    preflight(recipe, vae, loss, batch)
     exact = terms_of(loss, vae, batch)
     with torch.autocast("cpu", torch.bfloat16):
         mixed = terms_of(loss, vae, batch)

@@ -36,7 +36,9 @@ def head(name: str, latent_dim: int = 3, spread: float = 0.4) -> zoo.Posterior:
     """A posterior in float64 whose weights are random, so that nothing of it is the identity."""
     parameters = dict(POSTERIORS[name])
     torch.manual_seed(3)
-    made = zoo.Choice("posterior", parameters.pop("use", name), **parameters)(features=FEATURES, latent_dim=latent_dim)
+    made = zoo.ComponentFactory("posterior", parameters.pop("use", name), **parameters)(
+        features=FEATURES, latent_dim=latent_dim
+    )
     for parameter in made.parameters():
         nn.init.normal_(parameter, std=spread)
     return made.double()
@@ -163,7 +165,7 @@ def test_importance_sampling_finds_the_exact_likelihood(name):
     """
     parameters = dict(POSTERIORS.get(name, {}))
     torch.manual_seed(0)
-    posterior = zoo.Choice("posterior", parameters.pop("use", name), **parameters)(features=4, latent_dim=2)
+    posterior = zoo.ComponentFactory("posterior", parameters.pop("use", name), **parameters)(features=4, latent_dim=2)
     for parameter in posterior.parameters():
         nn.init.normal_(parameter, std=0.1)
     decoder = LinearGaussian(0.5 * torch.randn(4, 2), 1.0)
@@ -176,7 +178,7 @@ def test_importance_sampling_finds_the_exact_likelihood(name):
 
     trace = vae.trace(zoo.Batch(x), samples=5)
     assert trace.log_weight.shape == (5, 3)
-    terms = zoo.Choice("loss", "miwae", bounds=3, samples=2)()(vae, zoo.Batch(x))
+    terms = zoo.ComponentFactory("loss", "miwae", bounds=3, samples=2)()(vae, zoo.Batch(x))
     assert all(torch.isfinite(value) for value in terms.values())
 
 
@@ -284,7 +286,7 @@ def test_planar_at_the_edges_of_float32():
 def test_planar_and_full_covariance_start_as_the_gaussian():
     for name in ("planar", "full-covariance"):
         torch.manual_seed(0)
-        posterior = zoo.Choice("posterior", name)(features=FEATURES, latent_dim=3).double()
+        posterior = zoo.ComponentFactory("posterior", name)(features=FEATURES, latent_dim=3).double()
         q = posterior(features())
         if name == "planar":
             gaussian = posterior.base(features())
@@ -356,7 +358,7 @@ def test_full_covariance_against_torch():
     """Mean first, then the log-variances, then what is below the diagonal, row by row, in units of the row's scale
     over the number of dimensions.
     """
-    posterior = zoo.Choice("posterior", "full-covariance")(features=1, latent_dim=3).double()
+    posterior = zoo.ComponentFactory("posterior", "full-covariance")(features=1, latent_dim=3).double()
     mean, log_variance, below = torch.tensor([1.0, -2, 3]), torch.tensor([0.5, -1, 2]), torch.tensor([0.3, -0.6, 1.2])
     with torch.no_grad():
         posterior.linear.weight.zero_()

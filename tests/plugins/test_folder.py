@@ -17,7 +17,7 @@ from PIL import Image
 
 import zoo
 from zoo.recipes.datasets import load_data
-from zoo.recipes.schema import Block
+from zoo.recipes.schema import ComponentSpec
 from zoo_datasets import threads
 from zoo_datasets.folder import folder
 
@@ -73,12 +73,12 @@ def one(file: Path, **options: object) -> np.ndarray:
     shutil.copy(file, file.with_name(f"copy-{file.name}"))
     dataset = folder(str(file.parent), test_fraction=0.5, **options)  # type: ignore[arg-type]
     assert (len(dataset.train), len(dataset.test)) == (1, 1)
-    assert torch.equal(dataset.train.pixels, dataset.test.pixels)
-    return dataset.train.pixels[0].numpy()
+    assert torch.equal(dataset.train.x, dataset.test.x)
+    return dataset.train.x[0].numpy()
 
 
 def everything(dataset: zoo.Dataset) -> list[bytes]:
-    return sorted(image.numpy().tobytes() for split in (dataset.train, dataset.test) for image in split.pixels)
+    return sorted(image.numpy().tobytes() for split in (dataset.train, dataset.test) for image in split.x)
 
 
 # --- what becomes of an image
@@ -291,7 +291,7 @@ def test_the_crop_is_centred(pics):
     array[:, 10:20] = draw(0, 10, 10)
     save(array, pics / "a.png")
     assert np.array_equal(one(pics / "a.png", size=(10, 10)), array[None, :, 10:20])
-    assert np.array_equal(folder(str(pics), size=(10, 20)).train.pixels[0, 0], array[:, 5:25])
+    assert np.array_equal(folder(str(pics), size=(10, 20)).train.x[0, 0], array[:, 5:25])
 
 
 def test_height_comes_first(pics):
@@ -497,9 +497,7 @@ def pixels_by_label(dataset: zoo.Dataset) -> set[tuple[int, bytes]]:
     found = set()
     for split in (dataset.train, dataset.test):
         assert split.labels is not None
-        found |= {
-            (label, image.numpy().tobytes()) for label, image in zip(split.labels.tolist(), split.pixels, strict=True)
-        }
+        found |= {(label, image.numpy().tobytes()) for label, image in zip(split.labels.tolist(), split.x, strict=True)}
     return found
 
 
@@ -542,7 +540,7 @@ def test_hidden_files_and_links_to_folders_are_passed_over(pics, tmp_path):
 
 
 def members(dataset: zoo.Dataset) -> tuple[set[bytes], set[bytes]]:
-    train, test = ({image.numpy().tobytes() for image in split.pixels} for split in (dataset.train, dataset.test))
+    train, test = ({image.numpy().tobytes() for image in split.x} for split in (dataset.train, dataset.test))
     return train, test
 
 
@@ -567,7 +565,7 @@ def test_which_ones_they_are_never_changes(pics):
     """A regression here silently mixes test images into the training of everybody's next run."""
     for i in range(10):
         save(np.full((2, 2), i, dtype=np.uint8), pics / f"{i}.png")
-    assert folder(str(pics), test_fraction=0.3).test.pixels[:, 0, 0, 0].tolist() == [9, 4, 2]
+    assert folder(str(pics), test_fraction=0.3).test.x[:, 0, 0, 0].tolist() == [9, 4, 2]
 
 
 def test_few_images_change_sides_when_others_are_added(pics):
@@ -660,14 +658,14 @@ def test_equal_names_sizes_and_times_in_two_folders_are_not_taken_for_each_other
         for i in range(2):
             save(np.full((4, 6), level, dtype=np.uint8), tmp_path / name / f"{i}.bmp")
             os.utime(tmp_path / name / f"{i}.bmp", (0, 0))
-    assert folder(str(tmp_path / "one")).train.pixels.unique().tolist() == [1]
-    assert folder(str(tmp_path / "two")).train.pixels.unique().tolist() == [2]
+    assert folder(str(tmp_path / "one")).train.x.unique().tolist() == [1]
+    assert folder(str(tmp_path / "two")).train.x.unique().tolist() == [2]
 
 
 def test_both_splits_are_mapped_from_one_file(pics):
     save_some(pics, 10)
     dataset = folder(str(pics))
-    storages = {split.pixels.untyped_storage().data_ptr() for split in (dataset.train, dataset.test)}
+    storages = {split.x.untyped_storage().data_ptr() for split in (dataset.train, dataset.test)}
     assert len(storages) == 1
     assert sum(".safetensors" in line for line in Path("/proc/self/maps").read_text().splitlines()) >= 1
 
@@ -719,7 +717,7 @@ def test_a_home_folder(pics, monkeypatch):
 
 
 def test_a_missing_folder_may_have_a_substitute(tmp_path):
-    loaded = load_data([Block(use="folder", path=str(tmp_path / "nothing")), Block(use="digits")])
+    loaded = load_data([ComponentSpec(use="folder", path=str(tmp_path / "nothing")), ComponentSpec(use="digits")])
     assert loaded.block.use == "digits"
     assert "nothing is not there" in loaded.passed_over[0]
 

@@ -20,7 +20,7 @@ def closed_form_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def likelihood(use: str, **parameters: object) -> zoo.Likelihood:
-    return zoo.Choice("likelihood", use, **parameters)(data_shape=SHAPE)
+    return zoo.ComponentFactory("likelihood", use, **parameters)(data_shape=SHAPE)
 
 
 class Constant(zoo.Decoder):

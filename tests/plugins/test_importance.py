@@ -16,7 +16,7 @@ LOSSES = ("iwae", "miwae", "ciwae", "piwae")
 
 
 def loss(use: str, **parameters: object) -> zoo.Loss:
-    return zoo.Choice("loss", use, **parameters)()
+    return zoo.ComponentFactory("loss", use, **parameters)()
 
 
 def small(recipe: str, **parameters: object) -> tuple[zoo.VAE, zoo.Loss, zoo.Batch]:

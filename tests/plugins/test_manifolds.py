@@ -281,7 +281,7 @@ def test_the_sphere_has_one_coordinate_more_than_dimensions():
     assert vae.latent_shape == (3,)
     torch.testing.assert_close(vae.codes(torch.rand(5, 1, 4, 4)).norm(dim=-1), torch.ones(5))
     with pytest.raises(zoo.UsageError, match="no support"):
-        zoo.figures.traversals(vae)
+        figures.traversals(vae)
 
 
 def test_the_prior_takes_the_ball_of_the_posterior():

@@ -18,7 +18,7 @@ import zoo
 from toys import GivenPosterior, LinearGaussian, linear_gaussian_vae
 from zoo.cli.main import main
 from zoo.evaluation.evaluate import measure
-from zoo.recipes.schema import Block
+from zoo.recipes.schema import ComponentSpec
 from zoo_metrics.frechet import frechet
 
 RECIPE = zoo.recipe("mlp-vae")
@@ -28,20 +28,22 @@ UNIT = {"use": "gaussian", "scale": 1.0}
 def dataset(n: int = 40, shape: tuple[int, int, int] = (1, 1, 4), labels: bool = True, seed: int = 0) -> zoo.Dataset:
     generator = torch.Generator().manual_seed(seed)
 
-    def images(count: int) -> zoo.Images:
+    def images(count: int) -> zoo.Split:
         pixels = torch.randint(0, 256, (count, *shape), generator=generator, dtype=torch.uint8)
-        return zoo.Images(pixels, torch.arange(count) % 3 if labels else None)
+        return zoo.Split(pixels, torch.arange(count) % 3 if labels else None)
 
     return zoo.Dataset(images(2 * n), images(n))
 
 
-def subject(vae: zoo.VAE, data: zoo.Dataset | None = None, binarize: str = "none", **given: object) -> zoo.Subject:
+def subject(
+    vae: zoo.VAE, data: zoo.Dataset | None = None, binarize: str = "none", **given: object
+) -> zoo.EvaluationContext:
     recipe = zoo.recipe(RECIPE, binarize=binarize)
-    return zoo.Subject(vae, recipe, dataset() if data is None else data, **given)
+    return zoo.EvaluationContext(vae, recipe, dataset() if data is None else data, **given)
 
 
-def measured(metric: str, of: zoo.Subject, **settings: object) -> dict[str, zoo.Measurement]:
-    found = measure(of, [Block(use=metric, **settings)], by_default=False).measurements[metric]
+def measured(metric: str, of: zoo.EvaluationContext, **settings: object) -> dict[str, zoo.Measurement]:
+    found = measure(of, [ComponentSpec(use=metric, **settings)], by_default=False).measurements[metric]
     return {one.name: one for one in found}
 
 
@@ -109,7 +111,7 @@ def test_neither_batches_nor_the_other_images_change_the_likelihood(monkeypatch)
 
     found = likelihoods(seed=7)
     assert found.dtype == torch.float64
-    monkeypatch.setattr("zoo.metric.BATCH", 3)
+    monkeypatch.setattr("zoo.evaluation.metric.BATCH", 3)
     torch.testing.assert_close(likelihoods(seed=7), found, atol=0, rtol=0)
     torch.testing.assert_close(likelihoods(seed=7, limit=5), found[:5], atol=0, rtol=0)
     assert (likelihoods(seed=8) != found).all()
@@ -123,12 +125,12 @@ def test_dynamic_binarisation_is_drawn_once_for_each_image(monkeypatch):
     assert set(bits.unique().tolist()) == {0.0, 1.0}
     assert of.no_likelihood == ""
     torch.testing.assert_close(torch.cat([batch.x for batch in of.images.in_order()]), bits, atol=0, rtol=0)
-    monkeypatch.setattr("zoo.metric.BATCH", 7)
+    monkeypatch.setattr("zoo.evaluation.metric.BATCH", 7)
     few = subject(vae, data, "dynamic", seed=3, limit=30)
     torch.testing.assert_close(torch.cat([batch.x for batch in few.images.in_order()]), bits[:30], atol=0, rtol=0)
     other = subject(vae, data, "dynamic", seed=4)
     assert (torch.cat([batch.x for batch in other.images.in_order()]) != bits).any()
-    intensity = data.test.pixels / 255
+    intensity = data.test.x / 255
     error = (intensity * (1 - intensity)).mean().sqrt() / math.sqrt(bits.numel())
     assert (bits - intensity).mean().abs() < 4 * error, "a bit is 1 with the probability of its intensity"
     assert ((bits - intensity) * (intensity - 0.5)).mean().abs() < 4 * error
@@ -139,7 +141,7 @@ def test_real_pixels_under_a_bernoulli_are_said_to_be_no_likelihood(samples):
     """Trap 13. A constant decoder makes both numbers known: the cross entropy of each pixel, in nats and in bits."""
     vae = vae_of(lambda x: torch.zeros(len(x), 2), 1.0, 2, Bits(0.25))
     of = subject(vae)
-    x = of.dataset.test.pixels / 255
+    x = of.dataset.test.x / 255
     cross_entropy = -(x * math.log(0.25) + (1 - x) * math.log(0.75)).sum((1, 2, 3)).double().mean().item()
     found = {**measured("elbo", of), **measured("log-likelihood", of, samples=samples)}
     assert found["elbo"].value == pytest.approx(-cross_entropy, rel=1e-5)
@@ -216,7 +218,7 @@ def test_a_posterior_without_a_mean_is_measured_at_draws_alone():
 def test_active_units_count_the_variance_of_the_mean_over_the_whole_split():
     """Trap 15. Five latents whose means vary by 0, below, just above the threshold, and much; two batches."""
     data = dataset(600)
-    x = (data.test.pixels / 255).flatten(1).double()
+    x = (data.test.x / 255).flatten(1).double()
     scale = torch.tensor([0.0, 0.09, 0.11, 1.0]) / x.std(0, correction=0).float()
     vae = vae_of(lambda x: x * scale, 5.0, 4)  # the scale of q itself does not count
     found = measured("active-units", subject(vae, data))["active-units"]
@@ -259,8 +261,8 @@ def test_the_information_between_its_bounds():
 
 def test_a_probe_reads_labels_that_are_in_the_code_and_guesses_those_that_are_not():
     data = dataset(300)
-    labels = {split: (getattr(data, split).pixels[:, 0, 0, 0] > 127).long() for split in ("train", "test")}
-    data = zoo.Dataset(zoo.Images(data.train.pixels, labels["train"]), zoo.Images(data.test.pixels, labels["test"]))
+    labels = {split: (getattr(data, split).x[:, 0, 0, 0] > 127).long() for split in ("train", "test")}
+    data = zoo.Dataset(zoo.Split(data.train.x, labels["train"]), zoo.Split(data.test.x, labels["test"]))
     seen = measured("linear-probe", subject(vae_of(lambda x: x[:, :2], 1.0, 2), data))["linear-probe"]
     unseen = measured("linear-probe", subject(vae_of(lambda x: x[:, 2:], 1.0, 2), data))["linear-probe"]
     assert seen.value > 0.97
@@ -321,7 +323,7 @@ def test_the_distance_is_named_after_its_extractor(extractor):
     digest = hashlib.sha256(extractor.read_bytes()).hexdigest()
     assert one.protocol == {"samples": 2000, "features": 4, "extractor sha256": digest}
     # samples are W z: the Gaussian N(0, W W') exactly, so many draws of it have nearly the same distance
-    x = (data.test.pixels / 255).flatten(1)
+    x = (data.test.x / 255).flatten(1)
     w = vae.decoder.weight.detach()
     assert one.value == pytest.approx(frechet(x, torch.randn(100_000, 2) @ w.T), rel=0.05)
     (fid,) = measured("frechet", of, extractor=str(extractor), inception=True).values()

@@ -18,7 +18,7 @@ SHAPE = (1, 2, 2)
 
 
 def prior(use: str, latent_shape: tuple[int, ...] = (2,), **parameters: object) -> zoo.Prior:
-    return zoo.Choice("prior", use, **parameters)(data_shape=SHAPE, latent_shape=latent_shape)
+    return zoo.ComponentFactory("prior", use, **parameters)(data_shape=SHAPE, latent_shape=latent_shape)
 
 
 def by_hand(z: Tensor, loc: Tensor, scale: Tensor) -> Tensor:

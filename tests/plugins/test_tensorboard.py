@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 import zoo
-from zoo.registry import fresh_registry
+from zoo.plugins.registry import fresh_registry
 
 event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 

@@ -23,7 +23,7 @@ from test_datasets import UNREACHABLE, flip_a_bit, write_family, write_idx
 
 import zoo
 from zoo.recipes.datasets import load_data
-from zoo.recipes.schema import Block
+from zoo.recipes.schema import ComponentSpec
 from zoo_datasets import cifar
 
 NAMES = ("cifar10", "svhn", "emnist", "omniglot", "celeba")
@@ -44,7 +44,7 @@ def nothing_but_these_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def load(name: str, root: Path, **parameters: object) -> zoo.Dataset:
-    return load_data([Block(use=name, **parameters)], root).dataset  # type: ignore[arg-type]
+    return load_data([ComponentSpec(use=name, **parameters)], root).dataset  # type: ignore[arg-type]
 
 
 def md5(content: bytes) -> str:
@@ -108,8 +108,8 @@ def test_cifar(fake_cifar, tmp_path):
     dataset = load("cifar10", tmp_path)
     assert (len(dataset.train), len(dataset.test), dataset.shape) == (20, 4, (3, 32, 32))
     expected = np.concatenate([draw(i, 4, 3072) for i in range(5)]).reshape(-1, 3, 32, 32)
-    assert np.array_equal(dataset.train.pixels.numpy(), expected), "red, green and blue planes, row by row"
-    assert np.array_equal(dataset.test.pixels.numpy(), draw(5, 4, 3, 32, 32))
+    assert np.array_equal(dataset.train.x.numpy(), expected), "red, green and blue planes, row by row"
+    assert np.array_equal(dataset.test.x.numpy(), draw(5, 4, 3, 32, 32))
     assert dataset.train.labels.tolist() == [label for i in range(5) for label in (i, 9 - i, 3, 0)]
     assert [dataset.label_names[i] for i in (0, 3, 9)] == ["airplane", "cat", "truck"]
 
@@ -121,7 +121,7 @@ def test_cifar_is_what_torchvision_makes_of_it(fake_cifar, tmp_path, monkeypatch
     found = load("cifar10", tmp_path)
     with warnings.catch_warnings(action="ignore"):  # numpy 2.4.0 to 2.4.4 warn of the flags in old pickles
         their = torchvision.datasets.CIFAR10(tmp_path, train=True)
-    assert np.array_equal(found.train.pixels.permute(0, 2, 3, 1).numpy(), their.data)
+    assert np.array_equal(found.train.x.permute(0, 2, 3, 1).numpy(), their.data)
     assert found.train.labels.tolist() == their.targets
 
 
@@ -184,11 +184,11 @@ def test_svhn(fake_svhn):
     dataset = load("svhn", fake_svhn)
     assert (len(dataset.train), len(dataset.test), dataset.shape) == (4, 2, (3, 32, 32))
     for seed, split in enumerate((dataset.train, dataset.test)):
-        for i, image in enumerate(split.pixels):
+        for i, image in enumerate(split.x):
             assert np.array_equal(image.permute(1, 2, 0).numpy(), draw(seed, 32, 32, 3, len(split))[..., i])
     assert dataset.train.labels.tolist() == [1, 0, 9, 5], "their 10 is a 0"
     their = torchvision.datasets.SVHN(fake_svhn, "train")
-    assert np.array_equal(dataset.train.pixels.numpy(), their.data)
+    assert np.array_equal(dataset.train.x.numpy(), their.data)
     assert dataset.train.labels.tolist() == their.labels.tolist()
 
 
@@ -204,7 +204,7 @@ def test_emnist_is_upright(split, first, tmp_path):
         write_idx(folder / f"emnist-{split}-{part}-images-idx3-ubyte", stored)
         write_idx(folder / f"emnist-{split}-{part}-labels-idx1-ubyte", np.arange(first, first + n))
     dataset = load("emnist", tmp_path, split=split)
-    assert np.array_equal(dataset.train.pixels[:, 0].numpy(), draw(5, 5, 28, 28).transpose(0, 2, 1))
+    assert np.array_equal(dataset.train.x[:, 0].numpy(), draw(5, 5, 28, 28).transpose(0, 2, 1))
     assert dataset.train.labels.tolist() == list(range(5)), "the letters count from 1 in their files"
     names = torchvision.datasets.EMNIST.classes_split_dict[split]
     assert list(dataset.label_names) == [name for name in names if name != "N/A"]
@@ -246,8 +246,8 @@ def test_omniglot(fake_omniglot, tmp_path, monkeypatch):
     )  # fmt: skip
     ink = torch.zeros(7, 7, dtype=torch.uint8)
     ink[2:4, 1] = 255  # 30 pixels of ink from row 30, 15 wide, from column 15
-    assert torch.equal(dataset.train.pixels[4, 0], ink), "white on black, and each 15x15 block is one pixel"
-    assert dataset.train.pixels.unique().tolist() == [0, 255]
+    assert torch.equal(dataset.train.x[4, 0], ink), "white on black, and each 15x15 block is one pixel"
+    assert dataset.train.x.unique().tolist() == [0, 255]
     assert load("omniglot", tmp_path).shape == (1, 28, 28)
     monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("decoded again"))
     assert load("omniglot", tmp_path, size=7).sha256() == dataset.sha256()
@@ -283,7 +283,7 @@ def test_celeba(fake_celeba, tmp_path, monkeypatch):
     dataset = load("celeba", tmp_path, attribute="Smiling")
     assert (len(dataset.train), len(dataset.test), dataset.shape) == (3, 2, (3, 64, 64))
     for split, numbers in ((dataset.train, (1, 2, 6)), (dataset.test, (4, 5))):
-        for image, i in zip(split.pixels, numbers, strict=True):
+        for image, i in zip(split.x, numbers, strict=True):
             colour = torch.tensor([20 * i, 10 * i, 0]).view(3, 1, 1)
             assert (image[:, 1:-1, 1:-1].int() - colour).abs().max() <= 2, (
                 "the square in the middle, and nothing beside"
@@ -304,7 +304,7 @@ def test_celeba_is_cropped_and_scaled_as_torchvision_would(fake_celeba, tmp_path
     with Image.open(fake_celeba / "img_align_celeba" / "000001.jpg") as image:
         stored = image.convert("RGB")
     expected = v2.Compose([v2.CenterCrop(148), v2.Resize(64, antialias=True), v2.PILToTensor()])(stored)
-    assert torch.equal(load("celeba", tmp_path).train.pixels[0], expected)
+    assert torch.equal(load("celeba", tmp_path).train.x[0], expected)
 
 
 def test_what_is_wrong_with_celeba_is_named(fake_celeba, tmp_path):
@@ -353,7 +353,7 @@ def test_a_damaged_file_is_named(name, fixture, file, tmp_path, request, caplog)
     load(name, tmp_path)
     flip_a_bit(tmp_path / file)
     with caplog.at_level(logging.WARNING, "zoo"), pytest.raises(zoo.DataError, match=f"{file} is damaged: its MD5"):
-        load_data([Block(use=name), Block(use="digits")], tmp_path)
+        load_data([ComponentSpec(use=name), ComponentSpec(use="digits")], tmp_path)
     assert caplog.messages == []
 
 

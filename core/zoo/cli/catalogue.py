@@ -9,13 +9,13 @@ import click
 from zoo.cli import completion
 from zoo.cli.output import print_json, print_table
 from zoo.errors import RecipeError
-from zoo.hookspecs import KINDS
-from zoo.plugins import DISTRIBUTION
+from zoo.plugins.hookspecs import KINDS
+from zoo.plugins.manager import DISTRIBUTION
+from zoo.plugins.registry import registry
 from zoo.recipes.description import Description, describe
 from zoo.recipes.library import library, load
 from zoo.recipes.merge import merge, parse_overrides
 from zoo.recipes.source import write_models
-from zoo.registry import registry
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 registries = click.option(

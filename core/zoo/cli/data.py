@@ -14,7 +14,7 @@ from zoo.cli.output import print_json, print_table
 from zoo.errors import DataError
 
 if TYPE_CHECKING:
-    from zoo.data.images import Dataset
+    from zoo.data.dataset import Dataset
 
 SHOWN = 10
 
@@ -121,8 +121,8 @@ def _labels(labels: list[dict[str, Any]]) -> str:
 
 
 def _draw(dataset: Dataset, title: str, out: Path) -> None:
-    from zoo.evaluation import figures
-    from zoo.evaluation.gallery import gallery
+    from zoo_figures import figures
+    from zoo_figures.gallery import gallery
 
     try:
         figures.save(gallery(dataset, title), out)

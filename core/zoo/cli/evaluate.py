@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from zoo.cli.arguments import RUN, which_prior
 from zoo.cli.catalogue import as_json
+from zoo.cli.options import RUN, which_prior
 from zoo.cli.output import print_json, print_table
 from zoo.cli.train import log_to_stderr, wait_politely
 from zoo.errors import UsageError

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from zoo.cli import completion
-from zoo.cli.arguments import RUN
 from zoo.cli.catalogue import as_json
+from zoo.cli.options import RUN
 from zoo.cli.output import print_json, print_table
 from zoo.cli.train import log_to_stderr, wait_politely
 

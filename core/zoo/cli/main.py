@@ -11,7 +11,7 @@ import click
 
 from zoo.cli import catalogue, check, data, evaluate, export, fit_prior, new_plugin, pictures, report, sweep, train
 from zoo.errors import NameConflict, ZooError, did_you_mean
-from zoo.plugins import plugins
+from zoo.plugins.manager import plugins
 
 
 class Command(click.Command):

@@ -15,8 +15,8 @@ import click
 from zoo.cli import completion
 from zoo.cli.catalogue import as_json, registries
 from zoo.cli.output import print_json
-from zoo.cli.progress import progress
 from zoo.recipes.library import load
+from zoo.training.progress import progress
 
 if TYPE_CHECKING:
     from zoo.run import Run

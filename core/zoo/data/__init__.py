@@ -1,1 +1,1 @@
-"""Images in memory, where they come from, and how they reach the model."""
+"""Split in memory, where they come from, and how they reach the model."""

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zoo.data.images import Images
+from zoo.data.dataset import Split
 from zoo.errors import DataError
 
 log = logging.getLogger("zoo")
@@ -41,8 +41,8 @@ MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0
 
 
 @dataclass(frozen=True, eq=False)
-class CachedImages(Images):
-    """Images that are mapped from a file.
+class CachedSplit(Split):
+    """Split that are mapped from a file.
 
     Attributes:
         file: the file.
@@ -54,10 +54,10 @@ class CachedImages(Images):
 
 
 class NotCached(DataError):
-    """Images are not in the cache, and were not to be made."""
+    """Split are not in the cache, and were not to be made."""
 
 
-def cached_images(key: str, images: Iterable[Item], folder: Path | None = None) -> CachedImages:
+def cached_images(key: str, images: Iterable[Item], folder: Path | None = None) -> CachedSplit:
     """The images under `key`, mapped from a file; made from `images` only where there is no complete file yet.
 
     The pixels are read from disk page by page as they are used, so they may be larger than the memory. Writing to
@@ -82,7 +82,7 @@ def cached_images(key: str, images: Iterable[Item], folder: Path | None = None) 
         folder: where the files lie; by default ``vae-zoo/cache`` in the user's cache folder.
 
     Returns:
-        Images whose ``pixels`` are mapped; the ``labels`` lie in memory. With them the ``file`` and the ``notes``.
+        Split whose ``pixels`` are mapped; the ``labels`` lie in memory. With them the ``file`` and the ``notes``.
 
     Raises:
         DataError: an image of another shape or dtype, or none at all; the disk is full or the folder cannot be
@@ -142,7 +142,7 @@ def user_cache() -> Path:
     return (Path(cache) if cache else Path.home() / ".cache") / "vae-zoo"
 
 
-def _build(file: Path, images: Iterable[Item]) -> CachedImages:
+def _build(file: Path, images: Iterable[Item]) -> CachedSplit:
     partial = file.with_suffix(".partial")
     with _explained(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -264,7 +264,7 @@ def _write(out: io.FileIO, images: Iterable[Item], folder: Path) -> None:
         os.utime(out.fileno(), ns=(time.time_ns(), modified))
 
 
-def _open(file: Path, warn: bool = False) -> CachedImages | None:
+def _open(file: Path, warn: bool = False) -> CachedSplit | None:
     """Map a file. None if it does not exist, or is not whole."""
     try:
         with file.open("rb") as opened:
@@ -291,7 +291,7 @@ def _open(file: Path, warn: bool = False) -> CachedImages | None:
     count = n * math.prod(shape)
     pixels = torch.frombuffer(mapping, dtype=torch.uint8, offset=HEADER, count=count)
     labels = torch.frombuffer(mapping, dtype=torch.uint8, offset=HEADER + count, count=8 * n)
-    return CachedImages(
+    return CachedSplit(
         pixels.view(n, *shape),
         labels.clone().view(torch.int64),  # they lie wherever the pixels end: only a copy is aligned
         header.sha256,

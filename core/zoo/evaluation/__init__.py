@@ -1,5 +1,5 @@
 """What a trained model is worth, in numbers and pictures."""
 
-from zoo.evaluation import figures
+from zoo_figures import figures
 
 __all__ = ["figures"]

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from zoo.errors import ComponentError, NotApplicable, ZooError, reason
-from zoo.metric import Measurement, Metric, Subject
-from zoo.modes import evaluating, mix, seeded
-from zoo.recipes.build import construct
-from zoo.recipes.schema import Block
-from zoo.registry import registry
+from zoo.evaluation.metric import EvaluationContext, Measurement, Metric
+from zoo.model.context import derive_seed, evaluating, seeded
+from zoo.plugins.registry import registry
+from zoo.recipes.components import construct
+from zoo.recipes.schema import ComponentSpec
 
 METRIC = 14  # the stream that each metric's draws begin in
 
@@ -73,8 +73,8 @@ class Evaluation:
 
 
 def measure(
-    subject: Subject,
-    asked: Sequence[Block] = (),
+    subject: EvaluationContext,
+    asked: Sequence[ComponentSpec] = (),
     by_default: bool = True,
     announce: Callable[[str], None] | None = None,
 ) -> Evaluation:
@@ -97,7 +97,7 @@ def measure(
             continue
         announce(name)
         try:
-            measurements[name] = _measured(name, construct("metric", Block(use=name), {}), subject)
+            measurements[name] = _measured(name, construct("metric", ComponentSpec(use=name), {}), subject)
         except Exception as error:
             left_out[name] = reason(error)
     for name, metric in metrics:
@@ -131,8 +131,8 @@ def _declaring(attribute: str, unknown: bool) -> list[str]:
     return [name for name in registry().names("metric").matching() if declares(name)]
 
 
-def _measured(name: str, metric: Metric, subject: Subject) -> tuple[Measurement, ...]:
-    with torch.no_grad(), evaluating(subject.vae), seeded(mix(subject.seed, METRIC), subject.device):
+def _measured(name: str, metric: Metric, subject: EvaluationContext) -> tuple[Measurement, ...]:
+    with torch.no_grad(), evaluating(subject.vae), seeded(derive_seed(subject.seed, METRIC), subject.device):
         found = tuple(metric(subject))
     for one in found:
         if not isinstance(one, Measurement):

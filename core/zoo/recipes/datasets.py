@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zoo.data.cache import NotCached, making_nothing, user_cache
-from zoo.data.images import Dataset
+from zoo.data.dataset import Dataset
 from zoo.errors import ComponentError, DataError, DataUnavailable, NameConflict, UnknownName, ZooError
-from zoo.recipes.build import construct, find
-from zoo.recipes.schema import Block
+from zoo.plugins.registry import registry
+from zoo.recipes.components import construct, find
+from zoo.recipes.schema import ComponentSpec
 from zoo.recipes.signatures import signature_of
-from zoo.registry import registry
 
 log = logging.getLogger("zoo")
 
@@ -24,12 +24,12 @@ log = logging.getLogger("zoo")
 class Loaded:
     """A data set, the block that it came from, and why earlier choices were passed over."""
 
-    block: Block
+    block: ComponentSpec
     dataset: Dataset
     passed_over: tuple[str, ...] = ()
 
 
-def block_for(data: str) -> Block:
+def block_for(data: str) -> ComponentSpec:
     """What ``--data`` stands for: a registered name, or else the path of a folder or file.
 
     A name comes before a path: write ``./digits`` for a folder that is called as a data set is. A path goes to the data
@@ -48,10 +48,10 @@ def block_for(data: str) -> Block:
         if not is_path:
             raise
         return _block_of(path)
-    return Block(use=data)
+    return ComponentSpec(use=data)
 
 
-def _block_of(path: Path) -> Block:
+def _block_of(path: Path) -> ComponentSpec:
     if not path.exists():
         raise DataUnavailable(f"There is no file or folder {path}.")
     ending = "/" if path.is_dir() else path.suffix.lower()
@@ -62,7 +62,7 @@ def _block_of(path: Path) -> Block:
     if len(readers) > 1:
         wanted = " or ".join(f'data="{{use: {name}, path: {path}}}"' for name in readers)
         raise NameConflict(f"{' and '.join(readers)} can both read {path}. Write {wanted}.")
-    return Block(use=readers[0], **{"path": str(path)})
+    return ComponentSpec(use=readers[0], **{"path": str(path)})
 
 
 def _readers(ending: str) -> list[str]:
@@ -70,7 +70,7 @@ def _readers(ending: str) -> list[str]:
     return [claim.name for claim in registry().names("dataset") if ending.lower() in claim.item.reads]
 
 
-def load_data(choices: Sequence[Block], root: Path | None = None) -> Loaded:
+def load_data(choices: Sequence[ComponentSpec], root: Path | None = None) -> Loaded:
     """Load the first data set that can be had. Passing one over is logged as a warning, never silent.
 
     Args:
@@ -143,7 +143,7 @@ def _look(name: str, root: Path) -> Found:
             return Found(name, "path", " ".join("folders" if ending == "/" else ending for ending in reads))
         offline = {"download": False} if "download" in parameters else {}
         with making_nothing():
-            dataset = construct("dataset", Block(use=name, **offline), {"root": root})
+            dataset = construct("dataset", ComponentSpec(use=name, **offline), {"root": root})
         train, test = len(dataset.train), len(dataset.test)
         return Found(name, "available", f"{train} + {test} images, {'x'.join(map(str, dataset.shape))}")
     except NotCached:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import ComponentError
-from zoo.hookspecs import INJECTED, KINDS
-from zoo.registry import registry
+from zoo.plugins.hookspecs import INJECTED, KINDS
+from zoo.plugins.registry import registry
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 
 from zoo.errors import ZooError
-from zoo.hookspecs import KINDS
-from zoo.recipes.build import find
-from zoo.recipes.optim import optimizers, schedules
+from zoo.plugins.hookspecs import KINDS
+from zoo.plugins.registry import registry
+from zoo.recipes.components import find
+from zoo.recipes.optimizers import optimizers, schedules
 from zoo.recipes.schema import Recipe
 from zoo.recipes.signatures import signature_of
-from zoo.registry import registry
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Schema = dict[str, Any]
@@ -29,10 +29,10 @@ def recipe_file_schema(distribution: str | None = None) -> Schema:
         for kind in KINDS
     }
     names = {kind: list(dict.fromkeys(of)) for kind, of in names.items()}
-    names |= {"optimizer": sorted(optimizers()), "schedule": sorted(schedules())}
+    names |= {"optimizer": sorted(optimizers()), "scheduler": sorted(schedules())}
     recipe = Recipe.model_json_schema(ref_template="#/$defs/{model}")
     definitions = recipe.pop("$defs")
-    definitions.pop("Block")
+    definitions.pop("ComponentSpec")
     definitions |= {kind: _component(kind, of) for kind, of in names.items()}
     properties: Schema = {"extends": {"type": "string", "description": "The recipe that this one starts from."}}
     properties |= {key: value for key, value in recipe["properties"].items() if key != "name"}
@@ -41,7 +41,7 @@ def recipe_file_schema(distribution: str | None = None) -> Schema:
     properties["data"] = {"anyOf": [_reference("dataset"), {"type": "array", "items": _reference("dataset")}]}
     training = definitions["Training"]["properties"]
     training["optimizer"] = _reference("optimizer")
-    training["schedule"] = {"anyOf": [_reference("schedule"), {"type": "null"}]}
+    training["scheduler"] = {"anyOf": [_reference("scheduler"), {"type": "null"}]}
     definitions["Model"] = {"type": "object", "properties": properties, "additionalProperties": False}
     return {
         "$schema": DIALECT,

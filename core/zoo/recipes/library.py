@@ -9,10 +9,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from zoo.errors import Problem, RecipeError, UnknownName, ZooError
-from zoo.plugins import DISTRIBUTION, Plugin
+from zoo.plugins.manager import DISTRIBUTION, Plugin
+from zoo.plugins.registry import Names, Registry, natural, registry
 from zoo.recipes.merge import merge
 from zoo.recipes.source import Raw, builtin_registry, read_models
-from zoo.registry import Names, Registry, natural, registry
 
 
 class Library:

@@ -15,7 +15,7 @@ from zoo.recipes.source import Raw
 Binarize = Literal["none", "threshold", "dynamic"]
 
 
-class Block(BaseModel):
+class ComponentSpec(BaseModel):
     """A component and its parameters: ``mlp``, or ``{use: mlp, hidden: [400]}``."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -63,16 +63,16 @@ class Training(Section):
         epochs: passes over the training set.
         steps: end after so many steps, in the middle of an epoch if need be.
         batch_size: images in one step, over all processes.
-        accumulate: parts in which a batch is worked through, to save memory; the gradient is that of the whole batch.
+        microbatches: parts in which a batch is worked through, to save memory; the gradient is that of the whole batch.
         optimizer: an optimiser of `torch.optim`, by its name in lower case, and its arguments.
-        schedule: a schedule of `torch.optim.lr_scheduler`, such as ``{use: cosine-annealing, T_max: 5}``.
-        schedule_unit: what the schedule counts.
+        scheduler: a schedule of `torch.optim.lr_scheduler`, such as ``{use: cosine-annealing, T_max: 5}``.
+        scheduler_unit: what the schedule counts.
         warmup_steps: steps over which the learning rate rises linearly to its value.
-        clip: the greatest norm of a phase's gradient; a longer one is scaled down.
-        average: decay of an exponential moving average of the weights, which is then what is tested and saved.
+        max_grad_norm: the greatest norm of a phase's gradient; a longer one is scaled down.
+        ema_decay: decay of an exponential moving average of the weights, which is then what is tested and saved.
         precision: ``bfloat16`` lets matrix products run in it; losses stay in float32.
         deterministic: only algorithms that give the same bits each time.
-        select: the test term whose least value makes an epoch the best one.
+        monitor: the test term whose least value makes an epoch the best one.
         patience: end after so many epochs without a new best.
         checkpoint: when to save.
         seed: of the weights, the order of the data and every draw.
@@ -81,16 +81,16 @@ class Training(Section):
     epochs: PositiveInt = 5
     steps: PositiveInt | None = None
     batch_size: PositiveInt = 128
-    accumulate: PositiveInt = 1
-    optimizer: Block = Block(use="adam")
-    schedule: Block | None = None
-    schedule_unit: Literal["epoch", "step"] = "epoch"
+    microbatches: PositiveInt = 1
+    optimizer: ComponentSpec = ComponentSpec(use="adam")
+    scheduler: ComponentSpec | None = None
+    scheduler_unit: Literal["epoch", "step"] = "epoch"
     warmup_steps: NonNegativeInt = 0
-    clip: PositiveFloat | None = None
-    average: Annotated[float, Field(gt=0, lt=1)] | None = None
+    max_grad_norm: PositiveFloat | None = None
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     deterministic: bool = False
-    select: str = "loss"
+    monitor: str = "loss"
     patience: PositiveInt | None = None
     checkpoint: Checkpointing = Checkpointing()
     seed: NonNegativeInt = 0
@@ -113,11 +113,11 @@ class Recipe(Section):
     name: str
     summary: str = ""
     latent_dim: PositiveInt
-    encoder: Block
-    decoder: Block
-    prior: Block
-    loss: Block
-    data: list[Block] = Field(min_length=1)
+    encoder: ComponentSpec
+    decoder: ComponentSpec
+    prior: ComponentSpec
+    loss: ComponentSpec
+    data: list[ComponentSpec] = Field(min_length=1)
     binarize: Binarize = "none"
     train: Training = Training()
 

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, create_model
 
-from zoo.hookspecs import INJECTED
-from zoo.interfaces import Decoder, Encoder, Likelihood, Posterior, Prior
-from zoo.loss import Loss
-from zoo.metric import Metric
+from zoo.evaluation.metric import Metric
+from zoo.model.loss import Loss
+from zoo.model.parts import Decoder, Encoder, Likelihood, Posterior, Prior
+from zoo.plugins.hookspecs import INJECTED
 
 INTERFACES: dict[str, type] = {
     "encoder": Encoder,

@@ -65,7 +65,7 @@ class Group:
             dist.destroy_process_group()
 
     @property
-    def leads(self) -> bool:
+    def is_rank_zero(self) -> bool:
         """Whether this process writes and prints."""
         return self.rank == 0
 
@@ -73,7 +73,7 @@ class Group:
         """Which of a batch's parts, numbered over all processes, are worked through here."""
         return range(self.rank * parts, (self.rank + 1) * parts)
 
-    def sum(self, tensors: Sequence[Tensor]) -> None:
+    def all_reduce_sum(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over the processes, in one exchange.
 
         Raises:
@@ -86,7 +86,7 @@ class Group:
         for tensor, summed in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
             tensor.copy_(summed.view_as(tensor))
 
-    def greatest(self, number: int, device: torch.device) -> int:
+    def all_reduce_max(self, number: int, device: torch.device) -> int:
         """The greatest of the numbers that the processes have."""
         if self.size == 1:
             return number
@@ -102,12 +102,12 @@ class Group:
         self._exchange(dist.broadcast_object_list, box)
         return box[0]
 
-    def lead(self, make: Callable[[], T]) -> T:
+    def on_rank_zero(self, make: Callable[[], T]) -> T:
         """What the first process makes, everywhere; or what it raised."""
         if self.size == 1:
             return make()
         outcome: tuple[T | None, ZooError | None] = (None, None)
-        if self.leads:
+        if self.is_rank_zero:
             try:
                 outcome = (make(), None)
             except ZooError as error:

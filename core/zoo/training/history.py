@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.loss import Terms
+from zoo.model.loss import Terms
 from zoo.training.distributed import Group
 from zoo.training.step import not_finite
 
@@ -86,7 +86,7 @@ class Record:
         """Take up what `state_dict` gave. With several processes the first keeps the sums, the others start from 0."""
         self.seconds = state["seconds"]
         self._names = [tuple(names) for names in state["names"]]
-        self._rows = [row if group.leads else torch.zeros_like(row) for row in state["rows"]]
+        self._rows = [row if group.is_rank_zero else torch.zeros_like(row) for row in state["rows"]]
         self._images = list(state["images"])
 
     def _summed(self, group: Group) -> Sequence[Tensor]:
@@ -95,5 +95,5 @@ class Record:
             return []
         sizes = [len(row) for row in self._rows]
         flat = torch.cat([row.to(self._rows[-1].device) for row in self._rows])
-        group.sum([flat])
+        group.all_reduce_sum([flat])
         return torch.split(flat.cpu(), sizes)

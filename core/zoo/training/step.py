@@ -13,18 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import Problem, RecipeError, TrainingError
-from zoo.loss import Loss, Phase, Terms
-from zoo.modes import mix, reseed
-from zoo.recipes.build import construct, find
-from zoo.recipes.schema import Block, Training
+from zoo.model.context import derive_seed, reseed
+from zoo.model.loss import Loss, Phase, Terms
+from zoo.model.vae import VAE, Batch
+from zoo.recipes.components import construct, find
+from zoo.recipes.schema import ComponentSpec, Training
 from zoo.training.capture import CHECKED_STEPS, CapturedUpdate, capture
 from zoo.training.distributed import Group
-from zoo.vae import VAE, Batch
 
 # The streams of random numbers that a step draws from. 1 is the order of the data.
 PIXELS, NOISE = 2, 3
 GRADIENT = "gradient_norm"
-ADVICE = "Try a smaller train.optimizer.lr, train.clip=1, train.warmup_steps=500 or another likelihood."
+ADVICE = "Try a smaller train.optimizer.lr, train.max_grad_norm=1, train.warmup_steps=500 or another likelihood."
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,14 @@ class OptimizedPhase:
         self.parameters = list(phase.parameters)
         self.optimizer = make_optimizer(settings.optimizer, self.parameters)
         self.schedule: Any = None
-        if settings.schedule is not None:
-            self.schedule = construct("schedule", settings.schedule, {"optimizer": self.optimizer})
+        if settings.scheduler is not None:
+            self.schedule = construct("scheduler", settings.scheduler, {"optimizer": self.optimizer})
         self._watches = "metrics" in inspect.signature(self.schedule.step).parameters if self.schedule else False
-        if self._watches and settings.schedule_unit == "step":
-            problem = Problem("train.schedule_unit", "this schedule watches a score, which only an 'epoch' has")
+        if self._watches and settings.scheduler_unit == "step":
+            problem = Problem("train.scheduler_unit", "this schedule watches a score, which only an 'epoch' has")
             raise RecipeError("The schedule cannot be used so:", [problem])
-        self._clip = settings.clip
-        self._each_step = settings.schedule_unit == "step"
+        self._clip = settings.max_grad_norm
+        self._each_step = settings.scheduler_unit == "step"
         self._warmup = settings.warmup_steps
 
     def due(self, step: int) -> bool:
@@ -164,7 +164,7 @@ class TrainingStep:
         self._objectives = [torch.compile(p.phase.objective) if compiled else p.phase.objective for p in phases]
         # By phase: a graph, or None where there can be none. A phase that is absent has not been tried.
         self._captured: dict[int, CapturedUpdate | None] = {}
-        if device.type != "cuda" or compiled or group.size > 1 or settings.accumulate > 1:
+        if device.type != "cuda" or compiled or group.size > 1 or settings.microbatches > 1:
             self._captured = dict.fromkeys(range(len(phases)))
 
     def __call__(self, step: int, parts: Sequence[Part]) -> Terms:
@@ -219,7 +219,7 @@ class TrainingStep:
         )
 
     def _reseed(self, step: int, position: int, part: int) -> None:
-        reseed(mix(self._seed, NOISE, position, part, step), self.device)
+        reseed(derive_seed(self._seed, NOISE, position, part, step), self.device)
 
     def _gradient(
         self, optimized: OptimizedPhase, position: int, parts: Sequence[Part], seed: Callable[[Part], None]
@@ -241,7 +241,9 @@ class TrainingStep:
             for parameter in optimized.parameters:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
-            self.group.sum([parameter.grad for parameter in optimized.parameters if parameter.grad is not None])
+            self.group.all_reduce_sum(
+                [parameter.grad for parameter in optimized.parameters if parameter.grad is not None]
+            )
         return total
 
     def _guard(self, optimized: OptimizedPhase, terms: Terms) -> None:
@@ -263,7 +265,7 @@ def not_finite(name: str, value: float) -> TrainingError:
     return TrainingError(f"{what} became {value}. {ADVICE}")
 
 
-def make_optimizer(block: Block, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+def make_optimizer(block: ComponentSpec, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
     """The optimiser that a recipe names, in its fused form where torch has one for the parameters' device.
 
     On CUDA it can be captured: its rate is a tensor there, so that a graph sees it change.
@@ -275,7 +277,7 @@ def make_optimizer(block: Block, parameters: Sequence[nn.Parameter]) -> torch.op
         defaults["fused"] = True
     if "capturable" in known and devices == {"cuda"}:
         defaults["capturable"] = True
-    chosen = Block(use=block.use, **{**defaults, **block.parameters})
+    chosen = ComponentSpec(use=block.use, **{**defaults, **block.parameters})
     optimizer: torch.optim.Optimizer = construct("optimizer", chosen, {"params": parameters})
     if chosen.parameters.get("capturable"):
         for group in optimizer.param_groups:

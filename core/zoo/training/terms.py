@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zoo.data.batches import Batches
-from zoo.loss import Loss
-from zoo.modes import evaluating, seeded
-from zoo.vae import VAE
+from zoo.data.loader import Loader
+from zoo.model.context import evaluating, seeded
+from zoo.model.loss import Loss
+from zoo.model.vae import VAE
 
 
 @torch.no_grad()
-def mean_terms(vae: VAE, loss: Loss, batches: Batches, seed: int = 0) -> dict[str, float]:
+def mean_terms(vae: VAE, loss: Loss, batches: Loader, seed: int = 0) -> dict[str, float]:
     """Every term of the loss, averaged over the images of a split and not over its batches: a short last batch counts
     for what it holds. In evaluation mode, with draws seeded by `seed` that leave torch's generators as they were.
     """
@@ -22,4 +22,4 @@ def mean_terms(vae: VAE, loss: Loss, batches: Batches, seed: int = 0) -> dict[st
             for name, value in loss(vae, batch).items():
                 weighted = value.double() * len(batch.x)
                 sums[name] = sums[name] + weighted if name in sums else weighted
-    return {name: float(value) / len(batches.pixels) for name, value in sums.items()}
+    return {name: float(value) / len(batches.x) for name, value in sums.items()}

@@ -12,20 +12,20 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from zoo.data.batches import Batches
-from zoo.data.images import Dataset
+from zoo.data.dataset import Dataset
+from zoo.data.loader import Loader
 from zoo.errors import TrainingError
-from zoo.interfaces import Scheduled
-from zoo.loss import Loss
-from zoo.modes import deterministic, mix, reseed
+from zoo.model.context import derive_seed, deterministic, reseed
+from zoo.model.loss import Loss
+from zoo.model.parts import Scheduled
+from zoo.model.vae import VAE
 from zoo.recipes.schema import Recipe
-from zoo.training.checkpoint import Checkpoints
+from zoo.storage.checkpoints import Checkpoints
 from zoo.training.distributed import Group
 from zoo.training.history import Epoch, Record
 from zoo.training.signals import StopRequest, interruption
 from zoo.training.step import ADVICE, PIXELS, OptimizedPhase, Part, TrainingStep, not_finite
 from zoo.training.terms import mean_terms
-from zoo.vae import VAE
 
 EVALUATION_BATCH = 1000
 TALK_EVERY = 10
@@ -84,8 +84,8 @@ class Trainer:
         self.device = torch.device(device)
         self.vae = vae.to(device)
         self.loss = loss.to(device)
-        self.train = Batches(dataset.train, self.settings.batch_size, recipe.binarize, device)
-        self.test = Batches(dataset.test, EVALUATION_BATCH, recipe.binarize, device)
+        self.train = Loader(dataset.train, self.settings.batch_size, recipe.binarize, device)
+        self.test = Loader(dataset.test, EVALUATION_BATCH, recipe.binarize, device)
         self.observers = observers
         self.checkpoints = checkpoints
         self.stop = stop or StopRequest()
@@ -96,8 +96,8 @@ class Trainer:
             self.vae, self.loss, self.phases, self.settings, self.group, self.device, compiled
         )
         self.averaged: AveragedModel | None = None
-        if self.settings.average is not None:
-            decay = get_ema_multi_avg_fn(self.settings.average)  # type: ignore[no-untyped-call]
+        if self.settings.ema_decay is not None:
+            decay = get_ema_multi_avg_fn(self.settings.ema_decay)  # type: ignore[no-untyped-call]
             self.averaged = AveragedModel(self.vae, multi_avg_fn=decay, use_buffers=True)
         trained = (self.vae, self.loss, *([self.averaged] if self.averaged else []))
         self._scheduled = [m for root in trained for m in root.modules() if isinstance(m, Scheduled)]
@@ -171,14 +171,14 @@ class Trainer:
 
     def _parts(self, index: Tensor) -> list[Part]:
         """The parts of a batch that are this process's to work through."""
-        shares = torch.tensor_split(index, self.group.size * self.settings.accumulate)
+        shares = torch.tensor_split(index, self.group.size * self.settings.microbatches)
         parts = []
-        for number in self.group.share(self.settings.accumulate):
+        for number in self.group.share(self.settings.microbatches):
             if len(shares[number]):
-                reseed(mix(self.settings.seed, PIXELS, number, self.step), self.device)
+                reseed(derive_seed(self.settings.seed, PIXELS, number, self.step), self.device)
                 parts.append(Part(number, self.train[shares[number]], len(shares[number]) / len(index)))
         if not parts:  # fewer images than processes: one of them counts for nothing here, so that all have the terms
-            parts.append(Part(self.group.share(self.settings.accumulate)[0], self.train[index[:1]], 0.0))
+            parts.append(Part(self.group.share(self.settings.microbatches)[0], self.train[index[:1]], 0.0))
         return parts
 
     def _end_epoch(self) -> None:
@@ -187,14 +187,14 @@ class Trainer:
         curve = self.record.curve(self.group)
         # A weight that rises during training would make early epochs look good: all are tested under the final one.
         self._schedule(self.last_step)
-        test = self.group.lead(lambda: mean_terms(self.tested, self.loss, self.test, self.settings.seed))
-        score = test[self.settings.select]
+        test = self.group.on_rank_zero(lambda: mean_terms(self.tested, self.loss, self.test, self.settings.seed))
+        score = test[self.settings.monitor]
         better = score < self.best  # never true of a NaN
         self.best, self.since_best = (score, 0) if better else (self.best, self.since_best + 1)
         if self.finished and math.isinf(self.best):
-            raise not_finite(self.settings.select, score)  # after the last epoch, as after every one before
+            raise not_finite(self.settings.monitor, score)  # after the last epoch, as after every one before
         for optimized in self.phases:
-            if self.settings.schedule_unit == "epoch":
+            if self.settings.scheduler_unit == "epoch":
                 optimized.advance(score)
         self.history.append(
             Epoch(
@@ -213,7 +213,7 @@ class Trainer:
         due = better or self.finished or (every.epochs is not None and len(self.history) % every.epochs == 0)
         if due or self._counted() or self._late():
             self.save(score if better else None)
-        reason = 0 if self.finished else self.group.greatest(self.stop.reason, self.device)
+        reason = 0 if self.finished else self.group.all_reduce_max(self.stop.reason, self.device)
         if reason:
             self.save(score if better else None)
             raise interruption(reason)
@@ -223,7 +223,7 @@ class Trainer:
         talk = self.group.size == 1 or self.step % TALK_EVERY == 0
         if self._counted() or (talk and self._late()):
             self.save()
-        reason = self.group.greatest(self.stop.reason, self.device) if talk else 0
+        reason = self.group.all_reduce_max(self.stop.reason, self.device) if talk else 0
         if reason:
             self.record.seconds += time.perf_counter() - started
             self.save()
@@ -238,7 +238,7 @@ class Trainer:
         """Whether it is so long since it was saved that it is time again; the processes agree on that."""
         every = self.settings.checkpoint.minutes
         late = every is not None and time.monotonic() - self._saved > 60 * every
-        return bool(self.group.greatest(late, self.device))
+        return bool(self.group.all_reduce_max(late, self.device))
 
     def save(self, score: float | None = None) -> None:
         """Save the state of the training.
@@ -251,7 +251,7 @@ class Trainer:
         self._refuse_broken_parameters()
         checkpoints, state = self.checkpoints, self.state_dict()
         # The others wait: were one to end now, whoever started the processes might end the first too.
-        self.group.lead(lambda: checkpoints.save(self.step, self.tested.state_dict(), state, score))
+        self.group.on_rank_zero(lambda: checkpoints.save(self.step, self.tested.state_dict(), state, score))
         self._saved, self._saved_step = time.monotonic(), self.step
 
     def _refuse_broken_parameters(self) -> None:

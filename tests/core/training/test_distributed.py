@@ -56,7 +56,7 @@ def test_two_processes_are_as_good_as_one(tmp_path):
     through the same two parts: all is equal bit for bit. The 1438 images make batches of 479, which do not split
     evenly, and a last one of a single image, of which the second process gets none.
     """
-    overrides = [*TINY, "train.epochs=3", "train.batch_size=479", "binarize=dynamic", "train.average=0.9"]
+    overrides = [*TINY, "train.epochs=3", "train.batch_size=479", "binarize=dynamic", "train.ema_decay=0.9"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     launcher += ["--master-addr", "127.0.0.1", "--master-port", free_port(), "-m", "zoo"]
     command = [*launcher, "train", "mlp-vae", *overrides, "--json"]
@@ -67,7 +67,7 @@ def test_two_processes_are_as_good_as_one(tmp_path):
     run = the_run(tmp_path / "runs")
     assert result["run"] == str(run.path.relative_to(tmp_path)), "and one of them writes"
 
-    alone = zoo.train("mlp-vae", [*overrides, "train.accumulate=2"], out=tmp_path / "alone")
+    alone = zoo.train("mlp-vae", [*overrides, "train.microbatches=2"], out=tmp_path / "alone")
     assert [len(epoch.curve["loss"]) for epoch in alone.epochs()] == [4] * 3
     together, expected = essence(run), essence(alone)
     assert together["state"].pop("processes") == 2
@@ -100,7 +100,7 @@ def test_a_signal_to_one_of_them_stops_all(start, tmp_path, caplog):
 
     both = start("--resume", str(run.path))
     assert [process.end()[0] for process in both] == [0, 0], both[0].stderr + both[1].stderr
-    undisturbed = essence(zoo.train("mlp-vae", [*LONG, "train.accumulate=2"], out=tmp_path / "undisturbed"))
+    undisturbed = essence(zoo.train("mlp-vae", [*LONG, "train.microbatches=2"], out=tmp_path / "undisturbed"))
     together = essence(run)
     assert together["state"].pop("processes") == 2
     assert undisturbed["state"].pop("processes") == 1

@@ -20,7 +20,7 @@ FEW = """
 
     def few() -> zoo.Dataset:
         pixels = torch.from_numpy(load_digits().images[:100]).mul(15).to(torch.uint8).view(-1, 1, 8, 8)
-        return zoo.Dataset(zoo.Images(pixels[:80]), zoo.Images(pixels[80:]))
+        return zoo.Dataset(zoo.Split(pixels[:80]), zoo.Split(pixels[80:]))
 """
 
 
@@ -67,8 +67,8 @@ def test_a_long_training_does_not_grow(install, tmp_path):
     threads = threading.active_count()
     observer = Measuring(tmp_path, 50, 200)
     overrides = ["data=few-digits", "latent_dim=2", "encoder.hidden=[64]", "decoder.hidden=[64]", "train.epochs=200"]
-    schedule = "train.schedule={use: cosine-annealing-warm-restarts, T_0: 10}"
-    more = ["train.batch_size=16", "train.average=0.9", schedule]
+    schedule = "train.scheduler={use: cosine-annealing-warm-restarts, T_0: 10}"
+    more = ["train.batch_size=16", "train.ema_decay=0.9", schedule]
     run = zoo.train("mlp-vae", [*overrides, *more], out=tmp_path, observers=[observer])
     early, late = observer.usage[50], observer.usage[200]
     assert late.descriptors == early.descriptors

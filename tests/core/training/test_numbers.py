@@ -8,8 +8,8 @@ from torch import nn
 
 import zoo
 from resuming import TINY
-from zoo.recipes.build import build
-from zoo.training.checkpoint import Checkpoints
+from zoo.recipes.components import build
+from zoo.storage.checkpoints import Checkpoints
 from zoo.training.distributed import Group
 from zoo.training.history import Epoch
 from zoo.training.step import OptimizedPhase, TrainingStep
@@ -26,7 +26,7 @@ def trainer_for(*overrides: str, n: int = 10, loss: zoo.Loss | None = None, **ke
     pixels = torch.randint(0, 256, (n, 1, 4, 4), dtype=torch.uint8, generator=generator)
     torch.manual_seed(recipe.train.seed)
     vae, own = build(recipe, (1, 4, 4))
-    return Trainer(recipe, vae, loss or own, zoo.Dataset(zoo.Images(pixels), zoo.Images(pixels[:5])), **keywords)
+    return Trainer(recipe, vae, loss or own, zoo.Dataset(zoo.Split(pixels), zoo.Split(pixels[:5])), **keywords)
 
 
 def copy_of(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -115,9 +115,9 @@ def test_what_is_not_finite_stops_before_the_update(how, message, optimizer, bad
     """Scenario 22. In the first step and in the middle of the second epoch: the parameters are what they were before
     the step, bit for bit, the message names what went bad, and no checkpoint holds a bad number.
     """
-    parts = ["train.batch_size=3", "train.accumulate=2"] if "second part" in how else []
+    parts = ["train.batch_size=3", "train.microbatches=2"] if "second part" in how else []
     trainer = trainer_for(
-        *(optimizer, "train.checkpoint={epochs: null, steps: 1}", "train.average=0.5", *parts),
+        *(optimizer, "train.checkpoint={epochs: null, steps: 1}", "train.ema_decay=0.5", *parts),
         loss=Bad(how, bad_at),
         checkpoints=Checkpoints(tmp_path, keep=99),
     )
@@ -162,7 +162,9 @@ def assert_finite(value: object) -> None:
         assert math.isfinite(value)
 
 
-@pytest.mark.parametrize("setting", [[], ["train.clip=1"], ["train.average=0.9"], ["train.precision=bfloat16"]])
+@pytest.mark.parametrize(
+    "setting", [[], ["train.max_grad_norm=1"], ["train.ema_decay=0.9"], ["train.precision=bfloat16"]]
+)
 @pytest.mark.parametrize("rate", ["1e20", "1e38"])
 def test_a_learning_rate_out_of_this_world_ends_in_a_clear_failure(rate, setting, tmp_path):
     """Scenario 23."""
@@ -210,7 +212,7 @@ class Smooth(zoo.Loss):
 def test_an_accumulated_gradient_is_that_of_the_whole_batch(images, parts):
     """Scenario 24. Ten images in 3 or 4 parts of unequal size; a last batch with fewer images than there are parts."""
     trainer = trainer_for(
-        "train.optimizer={use: sgd, lr: 0.0}", f"train.accumulate={parts}", "train.batch_size=10", loss=Smooth()
+        "train.optimizer={use: sgd, lr: 0.0}", f"train.microbatches={parts}", "train.batch_size=10", loss=Smooth()
     )
     index = torch.randperm(10, generator=torch.Generator().manual_seed(1))[:images]
     whole = trainer.loss(trainer.vae, trainer.train[index])
@@ -233,7 +235,7 @@ def test_an_accumulated_training_is_that_of_the_whole_batches(batch_size):
     """Scenario 24, over two epochs whose last batch is short."""
     runs = []
     for parts in (1, 3):
-        trainer = trainer_for(SGD, f"train.accumulate={parts}", f"train.batch_size={batch_size}", loss=Smooth())
+        trainer = trainer_for(SGD, f"train.microbatches={parts}", f"train.batch_size={batch_size}", loss=Smooth())
         runs.append((trainer.fit(), trainer.vae.state_dict()))
     (one, whole), (other, accumulated) = runs
     for name in whole:
@@ -256,12 +258,12 @@ def gradients_at(trainer: Trainer, position: int = 0) -> list[torch.Tensor]:
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_clipping(accumulate):
     """The gradient of the whole batch is clipped, once, and what is recorded is its norm before that."""
-    free = trainer_for(SGD, f"train.accumulate={accumulate}", loss=Smooth())
+    free = trainer_for(SGD, f"train.microbatches={accumulate}", loss=Smooth())
     unclipped = gradients_at(free)
     free.fit()
     clip = float(torch.stack(unclipped).max()) * 0.7
     assert float(torch.stack(unclipped).min()) < clip
-    trainer = trainer_for(SGD, f"train.accumulate={accumulate}", f"train.clip={clip}", loss=Smooth())
+    trainer = trainer_for(SGD, f"train.microbatches={accumulate}", f"train.max_grad_norm={clip}", loss=Smooth())
     clipped = gradients_at(trainer)
     history = trainer.fit()
     recorded = [norm for epoch in history for norm in epoch.curve["gradient_norm"]]
@@ -273,7 +275,7 @@ def test_clipping(accumulate):
 
 def test_averaged_weights():
     """w0 = v1, w = 0.9 w + 0.1 v: worked out by hand from the weights after every step. They are what is tested."""
-    trainer = trainer_for(SGD, "train.average=0.9", loss=Smooth())
+    trainer = trainer_for(SGD, "train.ema_decay=0.9", loss=Smooth())
     seen: list[dict[str, torch.Tensor]] = []
 
     class Noting:
@@ -333,7 +335,7 @@ SCHEDULES = {
 def test_a_schedule_is_that_of_torch(schedule, unit, warmup):
     """Against torch's own, used by hand: moved on after each step or each epoch; a warm-up takes a part of it."""
     trainer = trainer_for(
-        *(SGD, f"train.schedule={schedule}", f"train.schedule_unit={unit}", f"train.warmup_steps={warmup}"),
+        *(SGD, f"train.scheduler={schedule}", f"train.scheduler_unit={unit}", f"train.warmup_steps={warmup}"),
         "train.epochs=4",
     )
     rates = rates_of(trainer)
@@ -353,8 +355,8 @@ def test_a_schedule_is_that_of_torch(schedule, unit, warmup):
 def test_a_plateau_is_one_of_the_selected_term():
     """`reduce-lr-on-plateau` against torch's own, fed by hand with the test terms of the epochs."""
     trainer = trainer_for(
-        *(SGD, "train.schedule={use: reduce-lr-on-plateau, factor: 0.5, patience: 1}", "train.epochs=12"),
-        *("train.select=rate", "train.batch_size=10", "loss={use: elbo, beta: 0.0}"),
+        *(SGD, "train.scheduler={use: reduce-lr-on-plateau, factor: 0.5, patience: 1}", "train.epochs=12"),
+        *("train.monitor=rate", "train.batch_size=10", "loss={use: elbo, beta: 0.0}"),
     )
     rates = rates_of(trainer)
     history = trainer.fit()

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 import zoo
 import zoo.api
 from resuming import TINY, When, assert_same, essence, perturb_generators, send, stopped
-from zoo.recipes.build import build
-from zoo.recipes.optim import optimizers, schedules
-from zoo.training.checkpoint import Checkpoints
+from zoo.recipes.components import build
+from zoo.recipes.optimizers import optimizers, schedules
+from zoo.storage.checkpoints import Checkpoints
 from zoo.training.trainer import Trainer
 
 EPOCH = 12  # steps, on digits without repetition
@@ -110,35 +110,35 @@ def test_other_models_resume_to_the_same_bits(model, tmp_path):
 
 
 # The rate rises from the first epoch on, which is therefore the best one.
-RISING = ("train.select=rate", "loss={use: elbo, beta: 0.1}", "train.optimizer.lr=0.01")
+RISING = ("train.monitor=rate", "loss={use: elbo, beta: 0.1}", "train.optimizer.lr=0.01")
 
 SETTINGS = {
-    "averaged weights": ["train.average=0.9"],
+    "averaged weights": ["train.ema_decay=0.9"],
     "early stopping": [*RISING, "train.patience=2"],
-    "accumulation": ["train.accumulate=3"],
+    "accumulation": ["train.microbatches=3"],
     "mixed precision": ["train.precision=bfloat16"],
-    "cosine annealing by epoch": ["train.schedule={use: cosine-annealing, T_max: 4}"],
+    "cosine annealing by epoch": ["train.scheduler={use: cosine-annealing, T_max: 4}"],
     "one cycle by step": [
-        f"train.schedule={{use: one-cycle, max_lr: 0.01, total_steps: {4 * EPOCH}}}",
-        "train.schedule_unit=step",
+        f"train.scheduler={{use: one-cycle, max_lr: 0.01, total_steps: {4 * EPOCH}}}",
+        "train.scheduler_unit=step",
     ],
     "reduced on a plateau": [
-        "train.schedule={use: reduce-lr-on-plateau, factor: 0.5, patience: 0}",
-        "train.select=rate",
+        "train.scheduler={use: reduce-lr-on-plateau, factor: 0.5, patience: 0}",
+        "train.monitor=rate",
     ],
     "warm-up of the learning rate": ["train.warmup_steps=20"],
-    "warm-up and a schedule": ["train.warmup_steps=20", "train.schedule={use: exponential, gamma: 0.8}"],
-    "clipping": ["train.clip=0.5"],
+    "warm-up and a schedule": ["train.warmup_steps=20", "train.scheduler={use: exponential, gamma: 0.8}"],
+    "clipping": ["train.max_grad_norm=0.5"],
     "warm-up of beta": ["loss={use: elbo, beta: 2.0, warmup_epochs: 3}"],
     "dynamic binarisation": ["binarize=dynamic"],
-    "dynamic binarisation in parts": ["binarize=dynamic", "train.accumulate=2"],
+    "dynamic binarisation in parts": ["binarize=dynamic", "train.microbatches=2"],
     "only deterministic algorithms": ["train.deterministic=true"],
     "momentum": ["train.optimizer={use: sgd, lr: 0.001, momentum: 0.9, nesterov: true}"],
     "a learned scale": ["decoder.likelihood={use: gaussian}"],
     "saving each step": ["train.checkpoint={epochs: null, steps: 1, keep: 1}"],
     "everything": [
-        *("train.average=0.9", "train.accumulate=3", "train.precision=bfloat16", "train.clip=0.5"),
-        *("train.warmup_steps=20", "train.schedule={use: step, step_size: 2}", "binarize=dynamic"),
+        *("train.ema_decay=0.9", "train.microbatches=3", "train.precision=bfloat16", "train.max_grad_norm=0.5"),
+        *("train.warmup_steps=20", "train.scheduler={use: step, step_size: 2}", "binarize=dynamic"),
         *("loss={use: elbo, warmup_epochs: 3}", "train.patience=3"),
     ],
 }
@@ -192,7 +192,7 @@ ADVERSARY = """
 
 
 @pytest.mark.parametrize("step", [EPOCH + 5, EPOCH + 6, 2 * EPOCH])
-@pytest.mark.parametrize("more", [(), ("train.average=0.9", "train.schedule={use: step, step_size: 1}")])
+@pytest.mark.parametrize("more", [(), ("train.ema_decay=0.9", "train.scheduler={use: step, step_size: 1}")])
 def test_two_optimisers_resume_to_the_same_bits(step, more, install, tmp_path):
     """Scenario 14: an adversary with an optimiser of its own that takes every second step, stopped before one of its
     steps, before one of the others, and at an epoch's end.
@@ -210,7 +210,7 @@ def test_two_optimisers_resume_to_the_same_bits(step, more, install, tmp_path):
 def toy_trainer(*overrides: str) -> Trainer:
     recipe = zoo.recipe("mlp-vae", [*TINY, "train.batch_size=4", "train.epochs=4", *overrides])
     generator = torch.Generator().manual_seed(0)
-    images = zoo.Images(torch.randint(0, 256, (10, 1, 4, 4), dtype=torch.uint8, generator=generator))
+    images = zoo.Split(torch.randint(0, 256, (10, 1, 4, 4), dtype=torch.uint8, generator=generator))
     torch.manual_seed(0)
     return Trainer(recipe, *build(recipe, (1, 4, 4)), zoo.Dataset(images, images))
 
@@ -258,13 +258,13 @@ def test_every_schedule_goes_through_a_checkpoint(schedule, unit, tmp_path):
     if (schedule, unit) == ("reduce-lr-on-plateau", "step"):
         pytest.skip("there is no score after a step")
     block = ", ".join([f"use: {schedule}", *([ARGUMENTS[schedule]] if schedule in ARGUMENTS else [])])
-    check_resumed_half_way(tmp_path, f"train.schedule={{{block}}}", f"train.schedule_unit={unit}")
+    check_resumed_half_way(tmp_path, f"train.scheduler={{{block}}}", f"train.scheduler_unit={unit}")
 
 
 def test_a_plateau_is_watched_by_the_epoch_alone():
     """Where there is no score, the recipe is refused before the first step."""
     with pytest.raises(zoo.RecipeError, match=r"train\.schedule_unit: .*'epoch'"):
-        toy_trainer("train.schedule=reduce-lr-on-plateau", "train.schedule_unit=step")
+        toy_trainer("train.scheduler=reduce-lr-on-plateau", "train.scheduler_unit=step")
 
 
 DATA = """
@@ -276,7 +276,7 @@ DATA = """
         yield zoo.Component("dataset", "mine", "acme_data:mine")
 
     def mine(root: Path) -> zoo.Dataset:
-        images = zoo.Images(torch.load(root / "pixels.pt", weights_only=True))
+        images = zoo.Split(torch.load(root / "pixels.pt", weights_only=True))
         return zoo.Dataset(images, images)
 """
 
@@ -403,7 +403,7 @@ def test_a_metric_that_is_not_a_number_never_becomes_the_best(values, best, inst
     """Scenario 23."""
     install("acme-fickle", FICKLE)
     overrides = [*TINY, "train.epochs=4", f"loss={{use: fickle, values: {json.dumps(values)}}}"]
-    run = zoo.train("mlp-vae", [*overrides, "train.select=metric"], out=tmp_path)
+    run = zoo.train("mlp-vae", [*overrides, "train.monitor=metric"], out=tmp_path)
     metrics = [epoch.test["metric"] for epoch in run.epochs()]
     assert [str(metric) for metric in metrics] == [str(float(value)) for value in values]
     checkpoint = run.checkpoints.best()
@@ -416,7 +416,7 @@ def test_a_training_without_one_finite_metric_fails(install, tmp_path):
     install("acme-fickle", FICKLE)
     overrides = [*TINY, "train.epochs=3", "loss={use: fickle, values: ['nan', 'nan', 'inf']}"]
     with pytest.raises(zoo.TrainingError, match=r"The term 'metric' became inf\. Try a smaller"):
-        zoo.train("mlp-vae", [*overrides, "train.select=metric"], out=tmp_path)
+        zoo.train("mlp-vae", [*overrides, "train.monitor=metric"], out=tmp_path)
     (path,) = (tmp_path / "mlp-vae").iterdir()
     assert not zoo.Run(path).finished
 

@@ -1,0 +1,1 @@
+"""The four distributions, the model that joins them, and the objective."""

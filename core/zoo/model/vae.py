@@ -1,0 +1,253 @@
+"""The model that joins encoder, decoder and prior, and the trace of one pass through it."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, kl_divergence
+
+from zoo.errors import ComponentError
+from zoo.model.context import derive_seed, reseed, seeded
+from zoo.model.parts import Conditional, Decoder, Encoder, Prior
+
+# The draws of one seed in `VAE.log_likelihood`: another number is another estimate.
+DRAWN_AT_ONCE = 1000
+
+
+class Batch(NamedTuple):
+    """What a loss sees of the data.
+
+    Attributes:
+        x: images (N, C, H, W) in [0, 1].
+        condition: labels (N,) for conditional models, where the data have them.
+    """
+
+    x: Tensor
+    condition: Tensor | None = None
+
+    def one_by_one(self) -> Iterator[Batch]:
+        """Loader of one image each."""
+        for i in range(len(self.x)):
+            yield Batch(self.x[i : i + 1], None if self.condition is None else self.condition[i : i + 1])
+
+
+class Trace:
+    """One pass of a batch through a VAE: draws, distributions, and log-densities worked out when asked for.
+
+    Attributes:
+        x: the images, (N, C, H, W).
+        q: the posterior q(z | x).
+        prior: the prior p(z).
+        z: reparameterised draws from q: (N, *latent_shape), or (K, N, *latent_shape) with K samples.
+    """
+
+    def __init__(self, vae: VAE, batch: Batch, samples: int | None = None) -> None:
+        self.x, self.condition = batch
+        self._vae = vae
+        self.q: Distribution = vae.encoder(self.x, self.condition)
+        self.z, self._log_qz = _draw(self.q, torch.Size([] if samples is None else [samples]))
+
+    @cached_property
+    def prior(self) -> Distribution:
+        """The prior p(z)."""
+        prior: Distribution = self._vae.prior(self._vae.encoder, self.condition)
+        return prior
+
+    @cached_property
+    def p(self) -> Distribution:
+        """The likelihood p(x | z) at the draws."""
+        return self._vae.decode(self.z, self.condition)
+
+    @cached_property
+    def log_px(self) -> Tensor:
+        """log p(x | z), (N,) or (K, N), in nats."""
+        return self.p.log_prob(self.x)
+
+    @cached_property
+    def log_pz(self) -> Tensor:
+        """log p(z), (N,) or (K, N), in nats."""
+        return self.prior.log_prob(self.z)
+
+    @cached_property
+    def log_qz(self) -> Tensor:
+        """log q(z | x), (N,) or (K, N), in nats."""
+        return self.q.log_prob(self.z) if self._log_qz is None else self._log_qz
+
+    @cached_property
+    def kl(self) -> Tensor:
+        """KL(q(z | x) || p(z)) in nats: (N,) in closed form where torch knows one, else log q - log p at the draws."""
+        try:
+            return kl_divergence(self.q, self.prior)
+        except NotImplementedError:
+            return self.log_qz - self.log_pz
+
+    @cached_property
+    def log_weight(self) -> Tensor:
+        """The importance weight log p(x | z) + log p(z) - log q(z | x), (N,) or (K, N), in nats."""
+        return self.log_px + self.log_pz - self.log_qz
+
+
+class VAE(nn.Module):
+    """A variational autoencoder: q(z | x), p(x | z) and p(z). A plain module, ready for anybody's own loop.
+
+    Args:
+        encoder, decoder, prior: the three distributions.
+
+    >>> import torch, zoo
+    >>> vae = zoo.create_model("mlp-vae", latent_dim=2, data_shape=(1, 8, 8))
+    >>> x = torch.rand(5, 1, 8, 8)
+    >>> vae.encode(x).mean.shape, vae.reconstruct(x).shape, vae.sample(3).shape
+    (torch.Size([5, 2]), torch.Size([5, 1, 8, 8]), torch.Size([3, 1, 8, 8]))
+    """
+
+    def __init__(self, encoder: Encoder, decoder: Decoder, prior: Prior) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.prior = prior
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """The event shape of the latent."""
+        return tuple(self.prior(self.encoder).event_shape)
+
+    @property
+    def classes(self) -> int:
+        """The number of labels that the model is conditional on; 0 where none of its parts has to be told them."""
+        return max((module.classes for module in self.modules() if isinstance(module, Conditional)), default=0)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Trace:
+        """One pass with one sample for each image; see `trace`."""
+        return self.trace(Batch(x, condition))
+
+    def trace(self, batch: Batch, samples: int | None = None) -> Trace:
+        """Encode, draw and decode. With `samples` K, the draws have a leading dimension of size K."""
+        return Trace(self, batch, samples)
+
+    def encode(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
+        """The posterior q(z | x) of images (N, C, H, W)."""
+        posterior: Distribution = self.encoder(x, condition)
+        return posterior
+
+    def decode(self, z: Tensor, condition: Tensor | None = None) -> Distribution:
+        """The likelihood p(x | z) at latents (K..., N, *latent_shape)."""
+        likelihood: Distribution = self.decoder(z, condition)
+        return likelihood
+
+    def codes(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """The mean of q(z | x), one point for each image: (N, *latent_shape). A posterior without a mean is sampled."""
+        q = self.encode(x, condition)
+        try:
+            return q.mean
+        except NotImplementedError:
+            return q.sample()
+
+    def reconstruct(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """The mean of p(x | z) at the `codes` of images: images (N, C, H, W)."""
+        return self.decode(self.codes(x, condition), condition).mean
+
+    def sample(self, n: int, condition: Tensor | None = None) -> Tensor:
+        """The means of p(x | z) at `n` draws from the prior: images (n, C, H, W).
+
+        With labels (N,) as the condition they are `n` for each label, (n, N, C, H, W). A conditional model that is
+        given none draws the labels too, each as likely as the others.
+        """
+        if condition is None and self.classes:
+            labels = torch.randint(self.classes, (n,), device=next(self.parameters()).device)
+            return self.sample(1, labels).squeeze(0)
+        prior = self.prior(self.encoder, condition)
+        # A prior that knows the labels has one distribution for each of them.
+        each = () if condition is None or prior.batch_shape else condition.shape
+        z = prior.sample((n, *each))
+        return self.decode(z, condition).mean
+
+    @torch.no_grad()
+    def log_likelihood(
+        self,
+        x: Tensor,
+        samples: int,
+        condition: Tensor | None = None,
+        *,
+        seed: int | None = None,
+        decoded_at_once: int = 1000,
+    ) -> Tensor:
+        """Importance-sampled log p(x) of each image, in nats and float64, shape (N,).
+
+        log p(x) >= E[log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x)], z_k from q(z | x)  (arXiv 1509.00519, eq. 8)
+
+        A lower bound in expectation that rises with K, so the number of samples belongs beside the number. Split are
+        worked through one by one, each encoded once and with draws of its own, so that no number depends on the images
+        beside it. Call ``eval()`` first where the model has dropout or batch normalisation.
+
+        Args:
+            x: images (N, C, H, W), in the support of the likelihood; a warning tells where they are not (real-valued
+                pixels under a Bernoulli), since the number is then no likelihood.
+            samples: K, importance samples for each image.
+            seed: of the draws; the i-th image's follow from it and i alone. By default taken from torch's generator.
+            decoded_at_once: draws that go through the decoder together. It bounds the memory and changes nothing else;
+                on a CPU it is best when what they take fits in the cache.
+
+        Raises:
+            ComponentError: the likelihood is no normalised density.
+            ValueError: `samples` is not positive.
+        """
+        if samples < 1:
+            raise ValueError(f"samples must be at least 1, not {samples}")
+        seed = int(torch.randint(2**62, ())) if seed is None else seed
+        images = list(Batch(x, condition).one_by_one())
+        with seeded(seed, x.device):
+            if images:
+                self._check_likelihood(self.trace(images[0]).p, x)
+            values = [
+                self._log_likelihood(image, samples, derive_seed(seed, i), decoded_at_once)
+                for i, image in enumerate(images)
+            ]
+        return torch.stack(values) if values else x.new_empty(0, dtype=torch.float64)
+
+    def _log_likelihood(self, image: Batch, samples: int, seed: int, decoded_at_once: int) -> Tensor:
+        """The same for one image, a scalar. The chunks are merged with logsumexp: their means would be biased."""
+        x, condition = image
+        q, prior = self.encode(x, condition), self.prior(self.encoder, condition)
+        log_weights = []
+        for number, done in enumerate(range(0, samples, DRAWN_AT_ONCE)):
+            reseed(derive_seed(seed, number), x.device)
+            z, log_qz = _draw(q, torch.Size([min(DRAWN_AT_ONCE, samples - done)]))
+            log_px = [self.decode(points, condition).log_prob(x) for points in torch.split(z, decoded_at_once)]
+            log_qz = q.log_prob(z) if log_qz is None else log_qz
+            log_weights.append(torch.cat(log_px) + prior.log_prob(z) - log_qz)
+        return torch.cat(log_weights).double().logsumexp(0).squeeze() - math.log(samples)
+
+    def _check_likelihood(self, p: Distribution, x: Tensor) -> None:
+        if not getattr(p, "normalized", True):
+            raise ComponentError(
+                f"{type(self.decoder).__name__} has a likelihood that is no normalised density: it has no log p(x)."
+            )
+        if not in_support(p, x):
+            warnings.warn(
+                "x lies outside the support of the likelihood (real-valued pixels under a Bernoulli?): "
+                "the result is no log-likelihood. Binarise the data or choose another likelihood.",
+                stacklevel=4,
+            )
+
+
+def in_support(p: Distribution, x: Tensor) -> bool:
+    """Whether every value of `x` lies in the support of `p`; a distribution that states no support accepts all."""
+    try:
+        support = p.support
+    except NotImplementedError:
+        return True
+    return support is None or bool(support.check(x).all())  # type: ignore[no-untyped-call]
+
+
+def _draw(q: Distribution, shape: torch.Size) -> tuple[Tensor, Tensor | None]:
+    """Reparameterised draws, with log q(z) where the distribution gives both at once (a flow does)."""
+    if hasattr(q, "rsample_and_log_prob"):
+        z, log_qz = q.rsample_and_log_prob(shape)
+        return z, log_qz
+    return q.rsample(shape), None

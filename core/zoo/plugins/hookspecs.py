@@ -1,0 +1,138 @@
+"""What a plugin can tell the zoo. Importing this module stays light: no torch, no pydantic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.resources.abc import Traversable
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import pluggy
+
+if TYPE_CHECKING:
+    import click
+
+API = 1
+"""The version of the plugin interface. A plugin states the one that it was written for as ``zoo_api`` in its module."""
+
+hookspec = pluggy.HookspecMarker("zoo")
+hookimpl = pluggy.HookimplMarker("zoo")
+
+Kind = Literal["encoder", "posterior", "decoder", "likelihood", "prior", "loss", "dataset", "metric"]
+KINDS: tuple[str, ...] = get_args(Kind)
+
+INJECTED: dict[str, tuple[str, ...]] = {
+    "encoder": ("data_shape", "latent_dim", "classes"),
+    "posterior": ("features", "latent_dim"),
+    "decoder": ("data_shape", "latent_dim", "latent_shape", "classes"),
+    "likelihood": ("data_shape",),
+    "prior": ("data_shape", "latent_dim", "latent_shape", "classes", "model_encoder"),
+    "loss": ("data_shape", "latent_dim", "latent_shape", "classes", "train_size"),
+    "dataset": ("root",),
+    "metric": (),
+    "optimizer": ("params",),
+    "scheduler": ("optimizer", "last_epoch"),
+}
+"""What the zoo passes to a constructor that asks for it by name, and what a recipe therefore cannot set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A component that a plugin offers, named by where it lives so that it is imported only when used.
+
+    Args:
+        kind: one of `zoo.KINDS`.
+        name: the name that recipes use, such as ``mlp``.
+        target: ``"module:attribute"`` of the class (for a data set: of the function).
+        summary: one line for ``zoo list``.
+        reads: of a data set, the files that it reads, by their endings (``".npy"``), and ``"/"`` for folders.
+            ``--data PATH`` then finds it, and gives it the path as its parameter ``path``.
+        expected_failures: checks of ``zoo check`` that it is known to fail, each with the reason.
+    """
+
+    kind: Kind
+    name: str
+    target: str
+    summary: str = ""
+    reads: tuple[str, ...] = ()
+    expected_failures: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+class HookSpecs:
+    """The hooks. A plugin implements the ones it needs with ``@zoo.hookimpl``."""
+
+    @hookspec
+    def zoo_components(self) -> Iterable[Component]:
+        """The components of this plugin.
+
+        .. code-block:: python
+
+            @zoo.hookimpl
+            def zoo_components():
+                yield zoo.Component("encoder", "acme", "acme_vae.encoder:AcmeEncoder", "An encoder")
+        """
+        raise NotImplementedError
+
+    @hookspec
+    def zoo_recipes(self) -> Iterable[Traversable]:
+        """YAML files with recipes under a ``models`` key, in the format of ``registry.yaml``.
+
+        .. code-block:: python
+
+            @zoo.hookimpl
+            def zoo_recipes():
+                yield importlib.resources.files("acme_vae") / "recipes.yaml"
+        """
+        raise NotImplementedError
+
+    @hookspec
+    def zoo_commands(self, cli: click.Group) -> None:
+        """Add subcommands to ``zoo``. Import what they need inside them: this runs at every start.
+
+        .. code-block:: python
+
+            @zoo.hookimpl
+            def zoo_commands(cli):
+                @cli.command()
+                def hello():
+                    click.echo("hello")
+        """
+        raise NotImplementedError
+
+    @hookspec
+    def zoo_run_started(self, run: Any) -> None:
+        """A training starts or is resumed; `run` is a `zoo.Run` with the recipe and the environment. For trackers.
+
+        .. code-block:: python
+
+            @zoo.hookimpl
+            def zoo_run_started(run):
+                print(run.path, run.recipe.train.batch_size)
+        """
+        raise NotImplementedError
+
+    @hookspec
+    def zoo_epoch_ended(self, run: Any, epoch: Any) -> None:
+        """An epoch is over; `epoch` is a `zoo.Epoch` with its terms.
+
+        A tracker that raises is reported and does not end the training.
+
+        .. code-block:: python
+
+            @zoo.hookimpl
+            def zoo_epoch_ended(run, epoch):
+                print(epoch.epoch, epoch.test["loss"])
+        """
+        raise NotImplementedError
+
+    @hookspec
+    def zoo_run_ended(self, run: Any, finished: bool) -> None:
+        """A training is over: `finished`, or stopped or failed on the way.
+
+        .. code-block:: python
+
+            @zoo.hookimpl
+            def zoo_run_ended(run, finished):
+                print(run.path, "is done" if finished else "can be resumed")
+        """
+        raise NotImplementedError

@@ -1,0 +1,230 @@
+"""From a recipe to modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from zoo.errors import ComponentError, Problem, RecipeError, ZooError
+from zoo.model.context import evaluating
+from zoo.model.loss import Loss
+from zoo.model.parts import Encoder, Prior
+from zoo.model.vae import VAE
+from zoo.plugins.hookspecs import INJECTED, KINDS
+from zoo.plugins.registry import registry
+from zoo.recipes.merge import merge
+from zoo.recipes.optimizers import find_optim
+from zoo.recipes.schema import ComponentSpec, Recipe, check
+from zoo.recipes.signatures import INTERFACES, signature_of
+from zoo.recipes.source import Raw
+
+
+class ComponentFactory:
+    """A component by name, made when called: the default of a constructor's parameter that is itself a component.
+
+    Args:
+        kind, use: which component.
+        parameters: its own parameters, as in a recipe.
+
+    >>> import zoo
+    >>> head = zoo.ComponentFactory("posterior", "gaussian")
+    >>> head(features=8, latent_dim=2)(torch.zeros(5, 8)).mean.shape
+    torch.Size([5, 2])
+    """
+
+    def __init__(self, kind: str, use: str, /, **parameters: Any) -> None:
+        self.kind = kind
+        self.block = ComponentSpec(use=use, **parameters)
+
+    def __call__(self, **given: Any) -> Any:
+        """Make the component, from whatever of `given` its constructor asks for."""
+        return construct(self.kind, self.block, given)
+
+    def __repr__(self) -> str:
+        return f"ComponentFactory({self.kind!r}, {self.block.use!r}, **{self.block.parameters!r})"
+
+
+def find(kind: str, name: str) -> Callable[..., Any]:
+    """What makes a component: optimisers and schedules are torch's, all else is in the registry."""
+    target: Callable[..., Any] = registry().get(kind, name) if kind in KINDS else find_optim(kind, name)
+    return target
+
+
+def construct(kind: str, block: ComponentSpec, given: Mapping[str, Any]) -> Any:
+    """Make a component from its block, with whatever of `given` its constructor asks for.
+
+    Raises:
+        UnknownName, NameConflict: there is no such component, or two claim the name.
+        RecipeError: parameters that are unknown or of the wrong type, all of them at once.
+        ComponentError: the constructor refused, or what it made is not of its kind.
+    """
+    target = find(kind, block.use)
+    arguments, problems = check_block(kind, block, kind)
+    if problems:
+        raise RecipeError(f"{kind} {block.use!r} cannot be made:", problems)
+    asked = signature_of(kind, target).injected
+    try:
+        made = target(**{name: value for name, value in given.items() if name in asked}, **arguments)
+    except ZooError:
+        raise
+    except Exception as error:
+        raise ComponentError(f"{kind} {block.use!r} cannot be made: {type(error).__name__}: {error}") from error
+    if not isinstance(made, INTERFACES.get(kind, object)):
+        raise ComponentError(f"{kind} {block.use!r} is a {type(made).__name__}, not a zoo.{INTERFACES[kind].__name__}")
+    return made
+
+
+def check_block(kind: str, block: ComponentSpec, place: str) -> tuple[dict[str, Any], list[Problem]]:
+    """The arguments that a block stands for, without making anything, and the problems in it."""
+    try:
+        signature = signature_of(kind, find(kind, block.use))
+    except ZooError as error:
+        return {}, [Problem(place, str(error))]
+    problems, arguments, own = [], {}, {}
+    for name, value in block.parameters.items():
+        if name in INJECTED[kind]:
+            problems.append(Problem(f"{place}.{name}", "is set by the zoo and cannot be set here"))
+        elif name in signature.nested:
+            inner = signature.nested[name]
+            nested, found = _check_nested(inner, value, signature.defaults.get(name), f"{place}.{name}")
+            problems += found
+            if nested is not None:
+                arguments[name] = ComponentFactory(inner, nested.use, **nested.parameters)
+        else:
+            own[name] = value
+    problems += [
+        Problem(f"{place}.{name}", f"is required: the name of a {inner}")
+        for name, inner in signature.nested.items()
+        if name not in signature.defaults and name not in block.parameters
+    ]
+    model, found = check(signature.parameters, own, place, others=list(signature.nested))
+    arguments.update({name: getattr(model, name) for name in own} if model is not None else {})
+    return arguments, problems + found
+
+
+def _check_nested(kind: str, value: Any, default: Any, place: str) -> tuple[ComponentSpec | None, list[Problem]]:
+    if isinstance(value, dict) and "use" not in value and isinstance(default, ComponentFactory):
+        # Its other parameters stay those of the default, as in any merge of blocks.
+        value = merge({"use": default.block.use, **default.block.parameters}, value)
+    try:
+        block = ComponentSpec.model_validate(value)
+    except ValueError:
+        return None, [Problem(place, f"expected the name of a {kind}, or a mapping with `use`, got {value!r}")]
+    return block, check_block(kind, block, place)[1]
+
+
+def explicit(kind: str, block: ComponentSpec) -> ComponentSpec:
+    """The block with every default of its constructor written out, those of nested components included."""
+    signature = signature_of(kind, find(kind, block.use))
+    arguments, _ = check_block(kind, block, kind)
+    model = signature.parameters.model_validate({k: v for k, v in arguments.items() if k not in signature.nested})
+    parameters = model.model_dump(mode="json")
+    for name, inner in signature.nested.items():
+        choice = arguments.get(name, signature.defaults.get(name))
+        if isinstance(choice, ComponentFactory):
+            parameters[name] = explicit(inner, choice.block).model_dump()
+    return ComponentSpec(use=block.use, **parameters)
+
+
+def written_out(recipe: Recipe) -> Recipe:
+    """The recipe with every default of its components written out."""
+    parts = {kind: explicit(kind, getattr(recipe, kind)) for kind in ("encoder", "decoder", "prior", "loss")}
+    data = [explicit("dataset", block) for block in recipe.data]
+    return recipe.model_copy(update={**parts, "data": data})
+
+
+def validate(name: str, raw: Raw) -> Recipe:
+    """A recipe as a checked object, from what a library resolved.
+
+    Raises:
+        RecipeError: with every problem, those inside the components' blocks included.
+    """
+    recipe, problems = check(Recipe, {**raw, "name": name})
+    for kind in ("encoder", "decoder", "prior", "loss"):
+        problems += _check_inside(kind, raw.get(kind), kind)
+    data = raw.get("data")
+    for value in data if isinstance(data, list) else [data]:
+        problems += _check_inside("dataset", value, "data")
+    training = raw.get("train")
+    if isinstance(training, dict):
+        for kind in ("optimizer", "scheduler"):
+            problems += _check_inside(kind, training.get(kind), f"train.{kind}")
+    if problems:
+        raise RecipeError(f"The recipe {name!r} is not valid:", problems)
+    assert isinstance(recipe, Recipe)
+    return recipe
+
+
+def _check_inside(kind: str, value: Any, place: str) -> list[Problem]:
+    """The problems inside a block. That it is no block at all is among those of the recipe itself."""
+    try:
+        block = ComponentSpec.model_validate(value)
+    except ValueError:
+        return []
+    return check_block(kind, block, place)[1]
+
+
+def build(recipe: Recipe, data_shape: tuple[int, int, int], classes: int = 0, train_size: int = 0) -> tuple[VAE, Loss]:
+    """The model and the loss of a recipe for images of one shape (C, H, W), from torch's global generator.
+
+    Args:
+        classes: the number of labels in the data, 0 where they have none.
+        train_size: the number of training images, 0 where it is not known.
+
+    Raises:
+        ComponentError: a component refused; the message names it.
+    """
+    given: dict[str, Any] = {
+        "data_shape": data_shape,
+        "latent_dim": recipe.latent_dim,
+        "classes": classes,
+        "train_size": train_size,
+    }
+    encoder = construct("encoder", recipe.encoder, given)
+    given["latent_shape"] = _latent_shape(recipe.encoder.use, encoder, data_shape, classes)
+    decoder = construct("decoder", recipe.decoder, given)
+    prior = construct("prior", recipe.prior, {**given, "model_encoder": encoder})
+    loss = construct("loss", recipe.loss, given)
+    return VAE(encoder, decoder, prior), loss
+
+
+def build_prior(
+    block: ComponentSpec, recipe: Recipe, encoder: Encoder, data_shape: tuple[int, int, int], classes: int = 0
+) -> Prior:
+    """Another prior for a recipe's model, whose encoder is there already.
+
+    Raises:
+        UnknownName, NameConflict, RecipeError, ComponentError: see `construct`.
+    """
+    given = {
+        "data_shape": data_shape,
+        "latent_dim": recipe.latent_dim,
+        "classes": classes,
+        "latent_shape": _latent_shape(recipe.encoder.use, encoder, data_shape, classes),
+        "model_encoder": encoder,
+    }
+    prior: Prior = construct("prior", block, given)
+    return prior
+
+
+def _latent_shape(
+    name: str, encoder: torch.nn.Module, data_shape: tuple[int, int, int], classes: int
+) -> tuple[int, ...]:
+    """The event shape of the posterior, asked of the encoder itself."""
+    condition = torch.zeros(1, dtype=torch.int64) if classes else None
+    try:
+        with torch.no_grad(), evaluating(encoder):
+            q = encoder(torch.zeros(1, *data_shape), condition)
+    except ZooError:
+        raise
+    except Exception as error:
+        raise ComponentError(
+            f"encoder {name!r} fails on an image of shape {data_shape}: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(q, torch.distributions.Distribution):
+        raise ComponentError(
+            f"encoder {name!r} must return a torch.distributions.Distribution over z, not a {type(q).__name__}"
+        )
+    return tuple(q.event_shape)

@@ -1,0 +1,118 @@
+"""One step on copies before training starts: a component that misbehaves is named while nothing is lost."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from zoo.errors import ComponentError, Problem, RecipeError, ZooError, did_you_mean
+from zoo.model.context import seeded
+from zoo.model.loss import Loss, Terms
+from zoo.model.parts import Scheduled
+from zoo.model.vae import VAE, Batch
+from zoo.recipes.schema import Recipe
+
+T = TypeVar("T")
+
+
+def preflight(recipe: Recipe, vae: VAE, loss: Loss, batch: Batch) -> None:
+    """Take one forward and backward pass over every part, on copies and with draws that leave no trace.
+
+    Raises:
+        ComponentError: a part raised, returned a distribution of the wrong shape or over the wrong space, or a loss
+            without ``loss``, detached from its parameters, or not finite. The message names the part.
+    """
+    with seeded(recipe.train.seed, batch.x.device):
+        vae, loss = copy.deepcopy((vae, loss))
+        n = len(batch.x)
+        encoder, decoder = f"encoder {recipe.encoder.use!r}", f"decoder {recipe.decoder.use!r}"
+        prior, objective = f"prior {recipe.prior.use!r}", f"loss {recipe.loss.use!r}"
+
+        q = _call(encoder, vae.encoder, batch.x, batch.condition)
+        _expect_distribution(encoder, q, batch=(n,))
+        z = _call(f"the posterior of {encoder}", lambda: vae.trace(batch).z)
+        pz = _call(prior, vae.prior, vae.encoder, batch.condition)
+        _expect_distribution(prior, pz, event=tuple(q.event_shape), whose="the latents of " + encoder)
+        px = _call(f"{decoder} on latents of shape {tuple(z.shape)}", vae.decoder, z, batch.condition)
+        _expect_distribution(decoder, px, batch=(n,), event=tuple(batch.x.shape[1:]), whose="the images")
+
+        for module in (*vae.modules(), *loss.modules()):
+            if isinstance(module, Scheduled):
+                _call(f"schedule of {type(module).__name__}", module.schedule, 0, 0.0)
+        terms = check_terms(objective, _call(objective, loss, vae, batch))
+        if recipe.train.monitor not in terms:
+            hint = did_you_mean(recipe.train.monitor, terms)
+            message = f"{objective} has no term {recipe.train.monitor!r}.{hint} There are: {', '.join(terms)}."
+            raise RecipeError(f"The recipe {recipe.name!r} is not valid:", [Problem("train.monitor", message)])
+        mixed = recipe.train.precision == "bfloat16"
+        for phase in _call(f"phases of {objective}", loss.phases, vae):
+            name = f"{objective} (phase {phase.name!r})"
+            with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=mixed):
+                terms = check_terms(name, _call(name, phase.objective, vae, batch))
+            for term, value in terms.items():
+                if not torch.isfinite(value):
+                    raise ComponentError(f"{name}: the term {term!r} is {value.item()} on the first batch")
+            if terms["loss"].dtype == torch.bfloat16:
+                raise ComponentError(
+                    f"{name}: the loss is in bfloat16. A head must take its parameters to float32 before anything else."
+                )
+            if not terms["loss"].requires_grad:
+                raise ComponentError(
+                    f"{name}: the term 'loss' is detached from the parameters, so nothing would be learnt"
+                )
+            _call(f"the gradient of {name}", torch.autograd.backward, terms["loss"], inputs=list(phase.parameters))
+            gradients = [p.grad for p in phase.parameters if p.grad is not None]
+            if not gradients:
+                raise ComponentError(f"{name}: its loss depends on none of its parameters, so nothing would be learnt")
+            if not all(torch.isfinite(gradient).all() for gradient in gradients):
+                raise ComponentError(f"{name}: a gradient is not finite on the first batch")
+
+
+def check_terms(who: str, terms: object) -> Terms:
+    """The terms, if they are what a loss may return.
+
+    Raises:
+        ComponentError: no mapping, no ``loss``, or a term that is not a scalar tensor.
+    """
+    if not isinstance(terms, dict) or "loss" not in terms:
+        came = f"the terms {sorted(terms)}" if isinstance(terms, dict) else f"a {type(terms).__name__}"
+        raise ComponentError(f"{who} must return a dict with a term 'loss'; it returned {came}")
+    for name, value in terms.items():
+        if not isinstance(value, Tensor) or value.ndim != 0:
+            shape = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r}"
+            raise ComponentError(f"{who}: the term {name!r} must be a scalar tensor, not {shape}")
+    return terms
+
+
+def _call(who: str, function: Callable[..., T], *arguments: Any, **keywords: Any) -> T:
+    try:
+        return function(*arguments, **keywords)
+    except ZooError:
+        raise
+    except Exception as error:
+        raise ComponentError(f"{who} fails: {type(error).__name__}: {error}") from error
+
+
+def _expect_distribution(
+    who: str,
+    value: object,
+    batch: tuple[int, ...] | None = None,
+    event: tuple[int, ...] | None = None,
+    whose: str = "",
+) -> None:
+    if not isinstance(value, Distribution):
+        raise ComponentError(f"{who} must return a torch.distributions.Distribution, not a {type(value).__name__}")
+    if event is not None and tuple(value.event_shape) != event:
+        raise ComponentError(
+            f"{who} is a distribution over {tuple(value.event_shape)}, but {whose} have the shape {event}"
+        )
+    if batch is not None and tuple(value.batch_shape) != batch:
+        raise ComponentError(
+            f"{who} returned the batch shape {tuple(value.batch_shape)} for {batch[0]} images; expected {batch}. "
+            "Are the event dimensions declared (torch.distributions.Independent)?"
+        )

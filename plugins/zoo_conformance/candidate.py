@@ -1,0 +1,314 @@
+"""What is checked, and the model in which it is: a component is checked inside the first recipe that uses it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.data.dataset import Dataset, Split
+from zoo.data.loader import Loader
+from zoo.errors import ComponentError, Problem, RecipeError, UnknownName, ZooError, did_you_mean
+from zoo.model.context import seeded
+from zoo.model.loss import Loss
+from zoo.model.parts import Scheduled
+from zoo.model.vae import VAE, Batch
+from zoo.plugins.hookspecs import KINDS
+from zoo.plugins.manager import Plugin
+from zoo.plugins.registry import Claim, Registry, registry
+from zoo.recipes.components import ComponentFactory, build, check_block, construct, find, validate
+from zoo.recipes.datasets import data_root, load_data
+from zoo.recipes.library import library
+from zoo.recipes.merge import merge
+from zoo.recipes.schema import ComponentSpec, Recipe
+from zoo.recipes.signatures import INTERFACES, signature_of
+from zoo.recipes.source import builtin_registry, read_models
+from zoo_conformance.check import CHECKS, skip
+
+NEUTRAL = "mlp-vae"
+"""The plainest recipe: a component that no recipe uses is checked in its place here, or in the first that it fits."""
+
+SHAPE = (1, 8, 8)
+FEATURES = 16
+DIGITS = ComponentSpec(use="digits")
+PARTS = ("encoder", "decoder", "prior", "loss")
+
+
+@dataclass(eq=False)
+class Candidate:
+    """A component, a model or a plugin to be checked.
+
+    Attributes:
+        kind: one of `zoo.KINDS`, or ``model`` or ``plugin``.
+        name: as recipes would write it.
+        plugin: which brings it.
+    """
+
+    kind: str
+    name: str
+    plugin: Plugin
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.name}"
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe that it is checked in, on small digits."""
+        recipe = self._recipe()
+        return recipe.model_copy(update={"data": [DIGITS]})
+
+    def _recipe(self) -> Recipe:
+        if self.kind == "model":
+            return _validated(self.name)
+        if self.kind not in INTERFACES or self.kind == "metric":
+            return _validated(NEUTRAL)
+        registry().get(self.kind, self.name)  # where it cannot be imported, that is said, and of no recipe
+        me = (self.kind, self.name)
+        used = next((model for model in _models() if me in _components(registry(), model)), None)
+        if used is not None:
+            return _validated(used)
+        try:
+            neutral = self._in(NEUTRAL)
+        except RecipeError as error:
+            _skip_if_incomplete(error.problems)
+            raise
+        if _can_be_built(neutral):
+            return neutral
+        for model in _models():
+            with contextlib.suppress(RecipeError):
+                recipe = self._in(model)
+                if _can_be_built(recipe):
+                    return recipe
+        return neutral
+
+    def _in(self, model: str) -> Recipe:
+        """The recipe of a model, with this component in its place."""
+        return validate(model, merge(library().resolve(model), self._in_its_place()))
+
+    def _in_its_place(self) -> dict[str, Any]:
+        """The change that puts it into a recipe: a head goes into the encoder or decoder."""
+        if self.kind in PARTS:
+            return {self.kind: self.name}
+        for kind in PARTS:
+            block = getattr(_validated(NEUTRAL), kind)
+            for parameter, inner in signature_of(kind, find(kind, block.use)).nested.items():
+                if inner == self.kind:
+                    return {kind: {parameter: self.name}}
+        raise AssertionError(f"{NEUTRAL} has no place for a {self.kind}")
+
+    @cached_property
+    def block(self) -> ComponentSpec:
+        """It, with the parameters that its recipe gives it. A data set is taken from where it lies, never fetched."""
+        if self.kind == "dataset" and "download" in signature_of(self.kind, self.target).parameters.model_fields:
+            return ComponentSpec.model_validate({"use": self.name, "download": False})
+        if self.kind in ("dataset", "metric"):
+            return ComponentSpec(use=self.name)
+        return dict(_used(self.recipe))[self.kind, self.name]
+
+    @property
+    def target(self) -> Any:
+        """Its class or function."""
+        return registry().get(self.kind, self.name)
+
+    def told(self) -> ComponentSpec:
+        """The block, if it has all that it needs; else the check is left out."""
+        problems = check_block(self.kind, self.block, self.kind)[1]
+        _skip_if_incomplete(problems)
+        return self.block
+
+    def given(self) -> dict[str, Any]:
+        """What the zoo passes to its constructor."""
+        if self.kind in ("dataset", "metric"):
+            known: dict[str, Any] = {"root": data_root()}
+        else:
+            vae, _ = self.build()
+            known = {
+                "data_shape": SHAPE,
+                "latent_dim": self.recipe.latent_dim,
+                "latent_shape": tuple(vae.encode(*self.batch(2)).event_shape),
+                "classes": digits().classes,
+                "train_size": len(digits().train),
+                "features": FEATURES,
+                "model_encoder": vae.encoder,
+            }
+        asked = signature_of(self.kind, self.target).injected
+        return {name: value for name, value in known.items() if name in asked}
+
+    def make(self, **given: Any) -> Any:
+        """A new one on its own, from whatever of `given` it asks for."""
+        with seeded(0):
+            return construct(self.kind, self.told(), given)
+
+    def build(
+        self, seed: int = 0, data_shape: tuple[int, int, int] = SHAPE, latent_dim: int | None = None
+    ) -> tuple[VAE, Loss]:
+        """The model and the loss of its recipe, past any warm-up."""
+        recipe = self.recipe
+        if latent_dim is not None:
+            recipe = recipe.model_copy(update={"latent_dim": latent_dim})
+        with seeded(seed):
+            vae, loss = build(recipe, data_shape, digits().classes, len(digits().train))
+        for module in (*vae.modules(), *loss.modules()):
+            if isinstance(module, Scheduled):
+                module.schedule(10**6, 10.0**4)
+        return vae, loss
+
+    def batch(self, n: int) -> Batch:
+        """The first `n` digits, binarised as the recipe says."""
+        with seeded(0):
+            return Loader(digits().train, n, self.recipe.binarize)[torch.arange(n)]
+
+    def parts(self, vae: VAE, loss: Loss) -> list[nn.Module]:
+        """Where it is in a model that `build` made."""
+        if self.kind == "model":
+            return [vae, loss]
+        if self.kind in PARTS:
+            return [loss if self.kind == "loss" else getattr(vae, self.kind)]
+        wanted = self.target if isinstance(self.target, type) else INTERFACES[self.kind]
+        return [module for root in (vae, loss) for module in root.modules() if isinstance(module, wanted)]
+
+    @cached_property
+    def expected(self) -> Mapping[str, str]:
+        """The checks that its author said it would fail, and why."""
+        if self.kind not in KINDS:
+            return {}
+        return _expected(registry().names(self.kind).find(self.name))
+
+    @cached_property
+    def expected_around_it(self) -> Mapping[str, str]:
+        """The checks that another component of its recipe fails by its author's word, for which it is not to blame."""
+        if self.kind in ("plugin", "dataset", "metric"):
+            return {}
+        try:
+            used = dict(_used(self.recipe))
+        except ZooError:
+            return {}
+        found: dict[str, str] = {}
+        for kind, name in used:
+            if (kind, name) != (self.kind, self.name):
+                claim = registry().names(kind).find(name)
+                found |= {check: f"{kind}/{name}: {why}" for check, why in _expected(claim).items()}
+        return found
+
+
+def candidates(name: str) -> list[Candidate]:
+    """What a name stands for: a component (``encoder/mlp``), a model (``mlp-vae``, or ``model/mlp-vae`` where a plugin
+    has that name too), or all that a plugin or a distribution brings.
+
+    Raises:
+        UnknownName, NameConflict: there is nothing, or no one thing, of that name.
+    """
+    kind, slash, short = name.rpartition("/")
+    if slash and kind != "model":
+        return [Candidate(kind, short, registry().names(kind).find(short).plugin)]
+    brought = [candidate for candidate in _all() if name in (candidate.plugin.name, candidate.plugin.distribution)]
+    if brought:
+        return brought
+    if short in library().names():
+        return [Candidate("model", short, library().models.find(short).plugin)]
+    known = {*library().names(), *(plugin.name for plugin in registry().plugins.found)}
+    raise UnknownName(
+        f"There is no model and no plugin named {name!r}.{did_you_mean(name, known)} "
+        "A component is written with its kind, such as encoder/mlp."
+    )
+
+
+def _all() -> Iterator[Candidate]:
+    models, plugins = library().models, registry().plugins.found
+    yield from (Candidate("plugin", plugin.name, plugin) for plugin in plugins if not plugin.disabled)
+    for kind in KINDS:
+        names = registry().names(kind)
+        yield from (Candidate(kind, name, names.find(name).plugin) for name in names.matching())
+    yield from (Candidate("model", name, models.find(name).plugin) for name in models.matching())
+
+
+def _can_be_built(recipe: Recipe) -> bool:
+    try:
+        build(recipe, SHAPE, digits().classes, len(digits().train))
+    except ZooError:
+        return False
+    return True
+
+
+def _skip_if_incomplete(problems: Sequence[Problem]) -> None:
+    """Leave the check out where nothing is wrong but that no recipe says what a parameter should be."""
+    if problems and all(problem.message.startswith("is required") for problem in problems):
+        skip(f"needs {', '.join(problem.place for problem in problems)}, and no recipe says what it should be")
+
+
+def _expected(claim: Claim[Any]) -> Mapping[str, str]:
+    expected: Mapping[str, str] = claim.item.expected_failures
+    for name in expected:
+        if name not in CHECKS:
+            raise ComponentError(
+                f"{claim.item.kind} {claim.name!r} of {claim.plugin} expects to fail {name!r}, which is no check."
+                f"{did_you_mean(name, CHECKS)} `zoo check --list` shows them."
+            )
+    return expected
+
+
+def _models() -> Iterator[str]:
+    """Every recipe, the built-in ones first and in the order in which they were written."""
+    first = list(read_models(builtin_registry()))
+    yield from first
+    yield from (name for name in library().models.matching() if name not in first)
+
+
+@functools.lru_cache(maxsize=1024)
+def _components(source: Registry, model: str) -> Mapping[tuple[str, str], ComponentSpec]:
+    """What a recipe is made of; nothing, where it or a part of it cannot be had."""
+    try:
+        return dict(_used(_validated(model)))
+    except ZooError:
+        return {}
+
+
+def _validated(model: str) -> Recipe:
+    return validate(model, library().resolve(model))
+
+
+def _used(recipe: Recipe) -> Iterator[tuple[tuple[str, str], ComponentSpec]]:
+    for kind in PARTS:
+        yield from _within(kind, getattr(recipe, kind))
+
+
+def _within(kind: str, block: ComponentSpec) -> Iterator[tuple[tuple[str, str], ComponentSpec]]:
+    """A block and those nested in it, the inner ones first: so that in a mapping the outermost use counts."""
+    signature = signature_of(kind, find(kind, block.use))
+    arguments, _ = check_block(kind, block, kind)
+    for name, inner in signature.nested.items():
+        choice = arguments.get(name, signature.defaults.get(name))
+        if isinstance(choice, ComponentFactory):
+            yield from _within(inner, choice.block)
+    yield (kind, block.use), block
+
+
+def digits() -> Dataset:
+    """The digits that come inside scikit-learn."""
+    return _digits(registry())
+
+
+@functools.lru_cache(maxsize=2)
+def _digits(source: Registry) -> Dataset:
+    return load_data([DIGITS]).dataset
+
+
+def few_digits(train: int, test: int) -> Dataset:
+    """The first of them."""
+    few = [
+        Split(split.x[:n], None if split.labels is None else split.labels[:n])
+        for split, n in ((digits().train, train), (digits().test, test))
+    ]
+    return Dataset(train=few[0], test=few[1])
+
+
+def images(n: int, data_shape: tuple[int, int, int] = SHAPE) -> Tensor:
+    """Random images (n, C, H, W)."""
+    with seeded(n):
+        return torch.rand(n, *data_shape)

@@ -1,0 +1,136 @@
+"""A trained model elsewhere: ``zoo encode`` and ``zoo export``."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zoo.cli.catalogue import as_json
+from zoo.cli.options import RUN
+from zoo.cli.output import print_json
+from zoo.errors import RunError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@click.command(short_help="Write the codes of images, the parameters of q(z | x).")
+@click.argument("run", type=RUN)
+@click.argument("data", required=False)
+@click.option(
+    "-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="The .npz to write.  [default: in the run]"
+)
+@click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True, help="Of the data.")
+@click.option(
+    "--samples", type=click.IntRange(min=0), default=0, show_default=True, help="Draws of each posterior to write too."
+)
+@click.option("--seed", type=click.IntRange(min=0), help="Of the draws and of a binarisation.  [default: the run's]")
+@click.option(
+    "--data-dir", type=click.Path(path_type=Path), help="Where data files lie.  [default: $ZOO_DATA, else the cache]"
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@as_json
+def encode(
+    run: str,
+    data: str | None,
+    out: Path | None,
+    split: str,
+    samples: int,
+    seed: int | None,
+    data_dir: Path | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Write the codes of images, the parameters of q(z | x), as arrays that numpy loads.
+
+    RUN is a run folder, or the folder of a model's runs, whose newest is meant. DATA is a data set of images of the
+    same shape; without it, the one that the model was trained on.
+
+    \b
+    zoo encode runs/mlp-vae -o codes.npz
+    python -c "import numpy; print(numpy.load('codes.npz')['mean'].shape)"
+    """
+    import zoo
+
+    opened = zoo.Run.open(run)
+    codes = zoo.encode(
+        opened, data, split=split, samples=samples, seed=seed, data_dir=data_dir, device=device  # type: ignore[arg-type]
+    )  # fmt: skip
+    path = opened.path / "codes.npz" if out is None else out
+    _write(codes, path)
+    if as_json:
+        arrays = {name: {"dtype": str(array.dtype), "shape": list(array.shape)} for name, array in codes.items()}
+        print_json({"run": str(opened.path), "codes": str(path), "arrays": arrays})
+        return
+    for name, array in codes.items():
+        click.echo(f"{name:<8} {array.dtype} {tuple(array.shape)}")
+    if "mean" not in codes and not samples:
+        click.echo("The posterior has no mean in closed form: --samples writes draws of it.", err=True)
+    click.echo(path)
+
+
+def _write(codes: dict[str, NDArray[Any]], path: Path) -> None:
+    """Put arrays into an .npz, in place in one move."""
+    import numpy as np
+
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, allow_pickle=False, **codes)
+        temporary.replace(path)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@click.command(short_help="Write encoder and decoder to run without the zoo.")
+@click.argument("run", type=RUN)
+@click.option(
+    "--format",
+    type=click.Choice(["onnx", "torch"]),
+    default="onnx",
+    show_default=True,
+    help="ONNX needs the extra `export`; torch writes the .pt2 of torch.export.",
+)
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="The folder to write.  [default: in the run]")
+@click.option("--part", "only", type=click.Choice(["encoder", "decoder"]), help="One of the two alone.")
+@as_json
+def export(run: str, format: str, out: Path | None, only: str | None, as_json: bool) -> None:
+    """Write encoder and decoder as files that run without the zoo, for batches of any size.
+
+    The encoder maps images to the parameters of q(z | x), the decoder latents to those of p(x | z), each with its mean
+    first. What was written is compared with the model's own output, and is not kept if it differs.
+
+    RUN is a run folder, or the folder of a model's runs, whose newest is meant.
+
+    \b
+    zoo export runs/mlp-vae
+    zoo export runs/mlp-vae --format torch -o exported
+    """
+    import zoo
+
+    opened = zoo.Run.open(run)
+    parts: dict[str, Any] = {} if only is None else {"parts": [only]}
+    folder = zoo.export(opened, format, out, **parts)  # type: ignore[arg-type]
+    manifest = json.loads((folder / "export.json").read_text())
+    if as_json:
+        print_json({"run": str(opened.path), "folder": str(folder), **manifest})
+        return
+    for part in manifest["parts"].values():
+        signature = f"{_signature(part['inputs'])} -> {_signature(part['outputs'])}"
+        click.echo(
+            f"{part['file']:<12} {signature}, differs from the model by {part['greatest_difference']:.1e} at most"
+        )
+    click.echo(folder)
+
+
+def _signature(tensors: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{tensor['name']} ({', '.join(map(str, tensor['shape']))})" for tensor in tensors)
+
+
+COMMANDS = (encode, export)

@@ -1,0 +1,55 @@
+"""Loss curves."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from zoo.training.history import Epoch
+from zoo_figures.canvas import BLUE, RED, blank, count
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLUMNS = 4
+
+
+def curves(history: Sequence[Epoch], title: str = "Training", terms: Sequence[str] | None = None) -> Figure:
+    """Every term of the loss against the epochs: in training at each step, on the test set after each epoch.
+
+    Args:
+        history: the epochs, as `Run.epochs` reads them.
+        title: above the figure.
+        terms: which; by default all.
+    """
+    names = list(history[0].test if terms is None else terms)
+    columns = min(COLUMNS, len(names))
+    rows = math.ceil(len(names) / columns)
+    figure = blank(4.2 * columns, 3.4 * rows)
+    epochs = [epoch.epoch for epoch in history]
+    for position, name in enumerate(names):
+        axes = figure.add_subplot(rows, columns, position + 1)
+        steps = list(itertools.chain.from_iterable(epoch.curve[name] for epoch in history))
+        per_epoch = len(steps) / len(history)
+        axes.plot([(i + 1) / per_epoch for i in range(len(steps))], steps, color=BLUE, alpha=0.35, linewidth=0.8)
+        axes.plot(
+            [e - 0.5 for e in epochs], [e.train[name] for e in history], "o-", color=BLUE, markersize=4,
+            label="train, mean of the epoch",
+        )  # fmt: skip
+        axes.plot(epochs, [e.test[name] for e in history], "s-", color=RED, markersize=4, label="test, after the epoch")
+        # The first steps are far off; the rest is what one wants to see.
+        settled = steps[len(steps) // 20 :] + [e.test[name] for e in history]
+        margin = 0.05 * (max(settled) - min(settled)) or 1.0
+        axes.set_ylim(min(settled) - margin, max(settled) + margin)
+        axes.set(title=name, xlim=(0, epochs[-1] + 0.02 * epochs[-1]))
+        count(axes, "epoch")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        if position % columns == 0:
+            axes.set_ylabel("nats per example")
+        if position == 0:
+            axes.legend(frameon=False, fontsize=8)
+    figure.suptitle(title)
+    return figure

@@ -1,0 +1,46 @@
+"""Figures of a trained model, as matplotlib's: ``zoo.figures``.
+
+A function for each thing that one looks at. It takes a model, trained by the zoo or by a loop of your own, with the
+images or points that it is about, on the model's device, and returns a figure; `save` writes it as PNG. matplotlib is
+imported when the first one is drawn, and neither a window nor its global state is touched. Every draw is seeded.
+
+==================  ===========================================================================
+command             function
+==================  ===========================================================================
+``zoo train``       `curves`, `reconstructions`, `samples`, and `manifold` for a 2-D latent
+``zoo reconstruct`` `reconstructions`
+``zoo sample``      `samples`, `decoded`
+``zoo traverse``    `traversals`, and `manifold` for a 2-D latent
+``zoo interpolate`` `interpolation`
+``zoo latent``      `latent_space`
+==================  ===========================================================================
+
+>>> import torch, zoo
+>>> vae = zoo.create_model("mlp-vae", latent_dim=3, data_shape=(1, 8, 8))  # or zoo.load("runs/mlp-vae")
+>>> test = zoo.Batch(torch.rand(20, 1, 8, 8))  # or zoo.Run.open("runs/mlp-vae").test_batch()
+>>> figure = figures.traversals(vae, vae.codes(test.x[:1])[0], images=test)
+>>> figure.get_suptitle()
+'Latent traversals'
+"""
+
+from zoo_figures.canvas import COLUMNS, save
+from zoo_figures.curves import curves
+from zoo_figures.generation import decoded, samples
+from zoo_figures.interpolation import interpolation
+from zoo_figures.latent import latent_space
+from zoo_figures.manifold import manifold
+from zoo_figures.reconstruction import reconstructions
+from zoo_figures.traversal import traversals
+
+__all__ = [
+    "COLUMNS",
+    "curves",
+    "decoded",
+    "interpolation",
+    "latent_space",
+    "manifold",
+    "reconstructions",
+    "samples",
+    "save",
+    "traversals",
+]

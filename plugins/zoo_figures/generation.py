@@ -1,0 +1,69 @@
+"""Split decoded from draws of the prior, or from chosen points."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from zoo.model.context import evaluating, seeded
+from zoo.model.vae import VAE
+from zoo_figures.canvas import blank, show
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@torch.no_grad()
+def samples(
+    vae: VAE, n: int, title: str = "Samples from the prior", seed: int = 0, condition: Tensor | None = None
+) -> Figure:
+    """The mean images of draws from the prior, in a square grid (see `VAE.sample`).
+
+    Args:
+        vae: the model.
+        n: how many draws.
+        title: above the figure.
+        seed: of the draws.
+        condition: labels (N,), for conditional models: `n` draws for each.
+    """
+    device = next(vae.parameters()).device
+    with evaluating(vae), seeded(seed, device):
+        images = vae.sample(n, condition)
+    images = images.flatten(0, -4)
+    columns = math.ceil(math.sqrt(len(images)))
+    side = 0.6 * columns
+    figure = blank(max(side, 3.0), max(side * math.ceil(len(images) / columns) / columns, 1.0) + 0.45)
+    show(figure.add_subplot(), images, columns)
+    figure.suptitle(title)
+    return figure
+
+
+@torch.no_grad()
+def decoded(vae: VAE, z: Tensor, title: str = "Decoded from chosen points", condition: Tensor | None = None) -> Figure:
+    """The mean image at each of several points, under its coordinates.
+
+    Args:
+        vae: the model.
+        z: the points, (N, *latent_shape).
+        title: above the figure.
+        condition: a label for each (N,), or one for all (1,), for conditional models.
+    """
+    with evaluating(vae):
+        images = vae.decode(z, condition).mean
+    columns = min(8, len(z))
+    rows = math.ceil(len(z) / columns)
+    figure = blank(max(1.35 * columns, 3.0), 1.65 * rows + 0.45)
+    for position, (image, point) in enumerate(zip(images, z.flatten(1).tolist(), strict=True)):
+        axes = figure.add_subplot(rows, columns, position + 1)
+        show(axes, image.unsqueeze(0), 1)
+        axes.set_title(_coordinates(point), fontsize=9)
+    figure.suptitle(title)
+    return figure
+
+
+def _coordinates(point: list[float]) -> str:
+    shown = [f"{value:g}" for value in point[:4]]
+    return f"[{', '.join(shown)}{', ...' if len(point) > 4 else ''}]"

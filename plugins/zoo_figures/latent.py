@@ -1,0 +1,169 @@
+"""The latent space of many images: where they lie in it, and what its dimensions tell about them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.errors import UsageError
+from zoo.model.vae import VAE, Batch
+from zoo_figures.canvas import BLUE, RED, blank
+from zoo_figures.latents import encoded, rates
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+Panel = Literal["codes", "rates"]
+
+NAMED = 20
+"""Classes that a legend has room for; more of them are told apart by a scale of colours."""
+MANY = "turbo"
+"""That scale."""
+BARS = 24
+"""Dimensions that each have a bar with a name."""
+
+
+@torch.no_grad()
+def latent_space(
+    vae: VAE,
+    x: Tensor,
+    condition: Tensor | None = None,
+    *,
+    threshold: float = 0.1,
+    title: str = "Latent space",
+    panels: Sequence[Panel] = ("codes", "rates"),
+) -> Figure:
+    """Where images lie in the latent space, by label, and the rate of each of its dimensions.
+
+    On the left the codes of the images (see `VAE.codes`): a latent of two dimensions as it is, of one as a histogram,
+    of more by their first two principal components. On the right the dimensions by their rate (see
+    `zoo_figures.latents.rates`), the highest first; left out where the rate does not divide among them.
+
+    Args:
+        vae: the model.
+        x: images (N, C, H, W), two at least.
+        condition: their labels (N,), which colour the points and condition a conditional model.
+        threshold: in nats; dimensions above it are counted.
+        title: above the figure.
+        panels: one of the two or both.
+
+    Raises:
+        UsageError: there is only one image, or the rates alone are asked for and there are none.
+    """
+    if len(x) < 2:
+        raise UsageError("A latent space needs two images at least.")
+    images = Batch(x, condition)
+    found, why = None, ""
+    if "rates" in panels:
+        try:
+            found = rates(vae, images)
+        except UsageError as error:
+            if "codes" not in panels:
+                raise
+            why = str(error)
+    count = ("codes" in panels) + (found is not None)
+    figure = blank(11.5 if count == 2 else 6.4, 5.4)
+    if "codes" in panels:
+        codes = encoded(vae, images).flatten(1).double().cpu().numpy()
+        labels = None if condition is None else condition.cpu().numpy()
+        _scatter(figure.add_subplot(1, count, 1), codes, labels)
+    if found is not None:
+        _bars(figure.add_subplot(1, count, count), found.values.numpy(), found.measure, threshold)
+    if why:
+        figure.supxlabel(why, fontsize=8, color="grey")
+    figure.suptitle(title)
+    return figure
+
+
+def _scatter(axes: Axes, codes: NDArray[np.float64], labels: NDArray[np.int64] | None) -> None:
+    """The codes (N, D) in one or two dimensions."""
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(f"Codes of {len(codes)} images")
+    classes = [] if labels is None else sorted(set(labels.tolist()))
+    color_of = _colors(classes)
+    if codes.shape[1] == 1:
+        parts = [codes[:, 0]] if labels is None else [codes[labels == label, 0] for label in classes]
+        axes.hist(parts, bins=60, stacked=True, color=list(color_of.values()) or [BLUE])
+        axes.set(xlabel="z[0]", ylabel="images")
+    else:
+        places, names = (codes, ("z[0]", "z[1]")) if codes.shape[1] == 2 else _principal(codes)
+        colors = BLUE if labels is None else [color_of[label] for label in labels.tolist()]
+        axes.scatter(
+            places[:, 0], places[:, 1], c=colors, s=min(30, max(6, 6000 / len(codes))), alpha=0.6, linewidths=0
+        )
+        axes.set(xlabel=names[0], ylabel=names[1])
+        axes.set_aspect("equal", adjustable="datalim")
+    if color_of:
+        _explain(axes, color_of)
+
+
+def _explain(axes: Axes, color_of: dict[int, str]) -> None:
+    """Which label has which colour."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.patches import Patch
+
+    if len(color_of) <= NAMED:
+        handles = [Patch(color=color, label=str(label)) for label, color in color_of.items()]
+        axes.legend(
+            handles=handles, title="label", frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5)
+        )
+    else:
+        scale = ScalarMappable(Normalize(min(color_of), max(color_of)), MANY)
+        axes.figure.colorbar(scale, ax=axes, label="label")
+
+
+def _colors(classes: list[int]) -> dict[int, str]:
+    """The colour of each label. A label below twenty has the same in every figure."""
+    from matplotlib import colormaps
+    from matplotlib.colors import Normalize, to_hex
+
+    if not classes:
+        return {}
+    if classes[-1] >= NAMED:
+        place, palette = Normalize(0, classes[-1]), colormaps[MANY]
+        return {label: to_hex(palette(place(label))) for label in classes}
+    palette = colormaps["tab10" if classes[-1] < 10 else "tab20"]
+    return {label: to_hex(palette(label)) for label in classes}
+
+
+def _principal(codes: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[str, str]]:
+    """The codes along their first two principal components (N, 2), and what to call these."""
+    from sklearn.decomposition import PCA
+
+    pca = PCA(n_components=2, svd_solver="full")
+    with np.errstate(invalid="ignore"):  # of codes that are all the same
+        places: NDArray[np.float64] = pca.fit_transform(codes)
+    shares = np.nan_to_num(pca.explained_variance_ratio_)
+    first, second = (f"principal component {i + 1}, {share:.0%} of the variance" for i, share in enumerate(shares))
+    return places, (first, second)
+
+
+def _bars(axes: Axes, values: NDArray[np.float64], measure: str, threshold: float) -> None:
+    """The rates (D,), sorted."""
+    order = np.argsort(-values, kind="stable")
+    if len(values) <= BARS:
+        axes.bar(range(len(values)), values[order], color=BLUE)
+        axes.set_xticks(range(len(values)), [str(dim) for dim in order], fontsize=8)
+        middle, half = (len(values) - 1) / 2, max(len(values), 6) / 2 + 0.2
+        axes.set(xlabel="latent dimension", xlim=(middle - half, middle + half))
+    else:
+        axes.stairs(values[order], np.arange(len(values) + 1) + 0.5, fill=True, color=BLUE)
+        axes.set_xlabel("latent dimensions, by rate")
+    axes.axhline(threshold, color=RED, linestyle="--", linewidth=1, label=f"threshold, {threshold:g} nats")
+    axes.set_ylabel(measure)
+    axes.set_title(
+        f"{(values > threshold).sum()} of {len(values)} dimensions above {threshold:g} nats; "
+        f"{math.fsum(values):.2f} nats in all"
+    )
+    axes.grid(axis="y", alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8, loc="upper right")

@@ -1,0 +1,81 @@
+"""``zoo report``."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import click
+
+from zoo.cli.catalogue import as_json
+from zoo.cli.evaluate import following
+from zoo.cli.options import RUN_OR_SWEEP
+from zoo.cli.output import print_json
+from zoo.cli.train import log_to_stderr, wait_politely
+
+
+@click.command(short_help="Write what there is to know of a run into one HTML page.")
+@click.argument("source", metavar="RUN|SWEEP", type=RUN_OR_SWEEP)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The HTML file to write.  [default: report.html in the folder]",
+)
+@click.option("--metrics/--no-metrics", default=True, help="Measure the model, or leave that out.")
+@click.option("--samples", type=click.IntRange(min=1), help="Importance samples: estimate the log-likelihood too.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), help="Look at so many test images only, the first ones.  [default: 10000]"
+)
+@click.option(
+    "--data-dir", type=click.Path(path_type=Path), help="Where data files lie.  [default: $ZOO_DATA, else the cache]"
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@as_json
+def report(
+    source: str,
+    out: Path | None,
+    metrics: bool,
+    samples: int | None,
+    limit: int | None,
+    data_dir: Path | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Write what there is to know of a run or a sweep into one HTML page.
+
+    The page holds the recipe, curves, figures, metrics and environment. It loads nothing, so that it opens from disk
+    and can be sent by mail.
+
+    \b
+    zoo report runs/mlp-vae
+    zoo report runs/mlp-vae --samples 1000 --limit 500 -o mlp-vae.html
+    zoo report runs/mlp-vae/sweep-2026-01-31T12-00-00
+
+    RUN is a run folder, or the folder of a model's runs, whose newest is meant.
+    """
+    wait_politely()
+    import zoo
+
+    log_to_stderr(logging.WARNING)
+    with following(True) as follower:
+        written = zoo.report(
+            source,
+            out,
+            metrics=metrics,
+            samples=samples,
+            limit=limit,
+            data_dir=data_dir,
+            device=device,
+            announce=follower.begin,
+            progress=follower.move,
+        )
+    for what, why in written.left_out.items():
+        click.echo(f"Left out: {what}, since {why.rstrip('.')}.", err=True)
+    if as_json:
+        print_json(written.to_json())
+    else:
+        click.echo(written.path)
+
+
+COMMANDS = (report,)

@@ -1,0 +1,53 @@
+"""``zoo new-plugin``. It does not import torch."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+
+from zoo.cli.catalogue import as_json
+from zoo.cli.output import print_json
+from zoo.errors import UsageError
+from zoo_scaffold.scaffold import STARTS, new_plugin
+
+
+@click.command("new-plugin", short_help="Write a package of your own that trains as it comes.")
+@click.argument("name")
+@click.option(
+    "--kind", type=click.Choice(list(STARTS)), default="model", show_default=True, help="What the plugin starts from."
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(),
+    help="Where the folder NAME is made.  [default: here]",
+)
+@as_json
+@click.pass_context
+def new_plugin_(ctx: click.Context, name: str, kind: str, out: Path, as_json: bool) -> None:
+    """Write a package of your own that installs, passes its tests and trains as it comes.
+
+    A model brings an encoder, a loss and a recipe that joins them; every other kind brings just that.
+
+    \b
+    zoo new-plugin acme-vae
+    zoo new-plugin acme-bars --kind dataset
+    """
+    commands = ctx.find_root().command
+    if kind == "command" and isinstance(commands, click.Group) and name in commands.list_commands(ctx):
+        raise UsageError(f"There is a command {name!r} already. Choose another name.")
+    folder = new_plugin(name, kind, out)
+    written = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    attempt = [command.replace("acme-vae", name) for command in STARTS[kind].attempt]
+    following = [f"cd {shlex.quote(str(folder))}", "pip install -e '.[test]'", "pytest", f"zoo check {name}", *attempt]
+    if as_json:
+        print_json({"folder": str(folder), "files": written, "next": following})
+        return
+    for path in written:
+        click.echo(folder / path)
+    click.echo("\nNext:\n" + "\n".join(f"  {line}" for line in following))
+
+
+COMMANDS = (new_plugin_,)

@@ -1,0 +1,232 @@
+"""Several runs together: ``zoo sweep`` and ``zoo compare``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from click.core import ParameterSource
+
+from zoo.cli import completion
+from zoo.cli.catalogue import as_json, registries
+from zoo.cli.options import RUN_OR_SWEEP
+from zoo.cli.output import print_json, print_table
+from zoo.cli.train import log_to_stderr, say_how_to_go_on, wait_politely
+from zoo.errors import RunError
+from zoo.recipes.library import load
+from zoo.training.progress import progress
+
+if TYPE_CHECKING:
+    from zoo_sweep.comparison import Comparison
+    from zoo_sweep.results import Results
+    from zoo_sweep.sweep import Sweep
+
+NOTE_LENGTH = 60
+"""Letters of a reason in the table; all of it was said when the trial failed, and is in its folder."""
+
+
+@click.command()
+@click.argument("model", required=False, shell_complete=completion.models)
+@click.argument("overrides", nargs=-1, metavar="KEY=V1,V2,... [KEY=VALUE]...", shell_complete=completion.overrides)
+@click.option("--seeds", type=click.IntRange(min=2), help="Train each setting with the seeds from 0 up to this number.")
+@click.option(
+    "--trials", type=click.IntRange(min=1), help="Search with Optuna, with so many trials, in place of a grid."
+)
+@click.option(
+    "--storage",
+    metavar="URL",
+    envvar="ZOO_STORAGE",
+    help="Where the study of a search is kept, so that several machines share it.  [default: in the sweep; env: "
+    "ZOO_STORAGE]",
+)
+@click.option("--name", help="Of the sweep, and of its study.  [default: the time]")
+@click.option("--data", shell_complete=completion.datasets, help="Train on this data set and no other.")
+@click.option(
+    "--data-dir", type=click.Path(path_type=Path), help="Where data files lie.  [default: $ZOO_DATA, else the cache]"
+)
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training set.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="The folder of all runs."
+)
+@click.option("--resume", metavar="SWEEP", type=click.Path(path_type=Path), help="Go on with this sweep.")
+@registries
+@as_json
+@click.pass_context
+def sweep(
+    ctx: click.Context,
+    model: str | None,
+    overrides: tuple[str, ...],
+    seeds: int | None,
+    trials: int | None,
+    storage: str | None,
+    name: str | None,
+    data: str | None,
+    data_dir: Path | None,
+    epochs: int | None,
+    device: str,
+    out: Path,
+    resume: Path | None,
+    registries: tuple[Path, ...],
+    as_json: bool,
+) -> None:
+    """Train MODEL with many settings, and compare them.
+
+    Every combination of the values between commas is trained. With --trials, Optuna searches them instead, and ranges
+    too: 2..64 of whole numbers, 0.5..4.0 of real ones, 1e-4..1e-2:log as thorough in each power of ten. A trial that
+    fails is recorded and ends nothing. Ctrl-C saves, and prints the command that goes on.
+
+    \b
+    zoo sweep mlp-vae latent_dim=2,5,10,20,40
+    zoo sweep mlp-vae encoder.hidden=[512,256],[400] loss=elbo,mse train.epochs=3
+    zoo sweep mlp-vae latent_dim=5,20 --seeds 3          # mean and spread over seeds 0, 1, 2
+    zoo sweep mlp-vae latent_dim=2..64 train.optimizer.lr=1e-4..1e-2:log --trials 30
+    zoo sweep --resume runs/mlp-vae/sweep-2026-01-31T12-00-00
+    """
+    wait_politely()
+    if model is not None:
+        load(model, registries)  # before torch is imported: a misspelt name is told at once
+    import zoo
+    from zoo.api import resolve_device
+
+    log_to_stderr(logging.INFO)
+    resolve_device(device)
+    if resume is not None:
+        if model or overrides or registries or any(value is not None for value in (seeds, trials, name, data, epochs)):
+            raise click.UsageError("--resume goes on with what the sweep holds: leave out what would change it.")
+        made = zoo.Sweep.open(resume, storage)
+    elif model is None:
+        raise click.UsageError("Missing argument 'MODEL'.")
+    else:
+        if trials is None and ctx.get_parameter_source("storage") is ParameterSource.ENVIRONMENT:
+            storage = None  # it is there for searches
+        made = zoo.Sweep.create(
+            model,
+            overrides,
+            seeds=seeds,
+            trials=trials,
+            storage=storage,
+            name=name,
+            data=data,
+            data_dir=data_dir,
+            epochs=epochs,
+            out=out,
+            registries=registries,
+        )
+    try:
+        made.run(data_dir=data_dir, device=device, observers=[progress()])
+    except zoo.Interrupted as interrupted:
+        say_how_to_go_on(str(interrupted), "sweep", made.path, data_dir, device)
+        sys.exit(interrupted.exit_code)
+    except KeyboardInterrupt:
+        say_how_to_go_on("Stopped at once.", "sweep", made.path, data_dir, device)
+        sys.exit(130)
+    results = made.results()
+    _report(made, results, as_json)
+    if not any(row.finished for row in results.rows):
+        sys.exit(1)
+
+
+def _report(made: Sweep, results: Results, as_json: bool) -> None:
+    from zoo_sweep.results import table
+
+    drawn = sorted(made.path.glob("figures/*.png"))
+    if as_json:
+        print_json({**results.to_json(), "figures": [str(file) for file in drawn]})
+        return
+    keys = [axis.key for axis in made.plan.axes]
+    header, rows = table(results, keys, NOTE_LENGTH)
+    header = [name if name in keys else name.upper() for name in header]
+    _print_numbers(header, rows, range(1 + len(keys), len(header) - ("NOTE" in header)))
+    seeds = f"mean ± standard deviation over {len(made.plan.seeds)} seeds; " if made.plan.seeds else ""
+    click.echo(f"\n({seeds}nats per example, in each run's best epoch)")
+    if (best := results.best) is not None:
+        from zoo_sweep.axes import describe
+
+        where = f"   on {best.machine}" if best.machine else f"   {best.outcomes[0].run}"
+        settings = f": {describe(best.settings)}" if best.settings else ""
+        click.echo(f"best     trial {best.number}{settings}   test {results.select} {results.score(best):.2f}{where}")
+    click.echo(f"sweep    {made.path}")
+    if drawn:
+        click.echo(f"figures  {', '.join(file.name for file in drawn)}")
+
+
+def _print_numbers(header: Sequence[str], rows: Sequence[Sequence[str]], columns: range) -> None:
+    """A table in which some columns hold numbers, which stand to the right."""
+    table = [list(row) for row in (header, *rows)]
+    for column in columns:
+        width = max(len(row[column]) for row in table)
+        for row in table:
+            row[column] = row[column].rjust(width)
+    print_table(table[0], table[1:])
+
+
+@click.command(short_help="Set RUNS side by side: numbers, and what differs.")
+@click.argument("runs", type=RUN_OR_SWEEP, nargs=-1, required=True)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("comparison.png"),
+    show_default=True,
+    help="The PNG to write.",
+)
+@as_json
+def compare(runs: tuple[str, ...], out: Path, as_json: bool) -> None:
+    """Set RUNS side by side: their numbers, and what differs between their recipes.
+
+    Each is a run folder, the folder of a model's runs, whose newest is meant, or a sweep, all of whose runs are.
+
+    \b
+    zoo compare runs/mlp-vae runs/conv-vae
+    zoo compare runs/mlp-vae/sweep-2026-01-31T12-00-00
+    """
+    wait_politely()
+    import zoo
+    from zoo_figures.figures import save
+
+    log_to_stderr(logging.INFO)
+    compared = zoo.compare(*runs)
+    for warning in compared.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    try:
+        save(compared.figure(), out)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{out} cannot be written: {error}") from error
+    if as_json:
+        print_json({**compared.to_json(), "figure": str(out)})
+    else:
+        _print_comparison(compared)
+        click.echo(f"figure   {out}")
+
+
+def _print_comparison(compared: Comparison) -> None:
+    from zoo_sweep.axes import show
+    from zoo_sweep.results import TERMS
+
+    rows = []
+    for number, (run, outcome) in enumerate(zip(compared.runs, compared.outcomes, strict=True), start=1):
+        terms = [f"{outcome.test[term]:.2f}" if term in outcome.test else "-" for term in TERMS]
+        place = str(run.path) if outcome.state == "finished" else f"{run.path} ({outcome.state})"
+        numbers = [f"{outcome.train['loss']:.2f}", *terms, str(outcome.epoch), f"{outcome.seconds:.1f}"]
+        rows.append([str(number), run.recipe.name, run.environment["data"]["name"], *numbers, place])
+    header = ["", "MODEL", "DATA", "TRAIN LOSS", *(f"TEST {term.upper()}" for term in TERMS), "EPOCH", "SECONDS", "RUN"]
+    _print_numbers(header, rows, range(3, len(header) - 1))
+    click.echo("\n(nats per example, in each run's best epoch)\n")
+    if not compared.differences:
+        click.echo("Their recipes are the same.\n")
+        return
+    print_table(
+        ["WHAT DIFFERS", *map(str, range(1, len(rows) + 1))],
+        [
+            [key, *("-" if value is None else show(value) for value in values)]
+            for key, values in compared.differences.items()
+        ],
+    )
+    click.echo()
+
+
+COMMANDS = (sweep, compare)

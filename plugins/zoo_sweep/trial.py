@@ -1,0 +1,141 @@
+"""One training of a sweep: a run folder that also says what its settings are and, if need be, why it failed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zoo import api
+from zoo.errors import RunError, ZooError
+from zoo.locate import RECIPE
+from zoo.recipes.merge import merge
+from zoo.recipes.schema import Recipe
+from zoo.recipes.source import parse_value, write_yaml
+from zoo.run import Run
+from zoo.training.signals import Interrupted
+from zoo_sweep.axes import SEED, Settings, change_of, describe
+
+log = logging.getLogger("zoo")
+
+TRIAL, FAILURE = "trial.yaml", "failure.json"
+
+
+class Trial:
+    """A training of a sweep, in its folder. Trials that differ in nothing but the seed have the same number.
+
+    Args:
+        folder: of the sweep.
+        number: of the settings, counted from 1.
+        settings: what is swept, and the values here.
+        seed: where several are trained.
+    """
+
+    def __init__(self, folder: Path, number: int, settings: Settings, seed: int | None = None) -> None:
+        self.number = number
+        self.settings = settings
+        self.seed = seed
+        self.path = folder / (f"trial-{number:03d}" + ("" if seed is None else f"-seed-{seed}"))
+
+    def __repr__(self) -> str:
+        return f"Trial({str(self.path)!r})"
+
+    def __str__(self) -> str:
+        return describe(self.settings if self.seed is None else {**self.settings, SEED: self.seed})
+
+    @classmethod
+    def open(cls, path: Path) -> Trial:
+        """The trial in a folder.
+
+        Raises:
+            RunError: it does not say which it is.
+        """
+        try:
+            written = parse_value((path / TRIAL).read_text("utf-8"))
+            return cls(path.parent, written["trial"], written["settings"], written["seed"])
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+            raise RunError(f"{path / TRIAL} cannot be read: {' '.join(str(error).split())}") from error
+
+    @property
+    def run(self) -> Run:
+        """The run."""
+        return Run(self.path)
+
+    @property
+    def failure(self) -> str | None:
+        """Why it failed, if it did."""
+        try:
+            return str(json.loads((self.path / FAILURE).read_text("utf-8"))["reason"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError) as error:
+            return f"{self.path / FAILURE} cannot be read: {error}"
+
+    @property
+    def state(self) -> str:
+        """``finished``, ``failed``, or ``unfinished``."""
+        if self.run.finished:
+            return "finished"
+        return "unfinished" if self.failure is None else "failed"
+
+    def train(self, base: Recipe, **options: Any) -> None:
+        """Train it, or go on where it was stopped. One that is finished or has failed is left as it is.
+
+        Args:
+            base: the recipe that the settings change.
+            options: those that `zoo.train` and `zoo.resume` share.
+
+        Raises:
+            Interrupted: it was asked to stop. Every other failure is recorded.
+        """
+        if self.state != "unfinished":
+            return
+        try:
+            if self._resumable():
+                log.info("Going on with %s.", self.path)
+                api.resume(self.run, **options)
+            else:
+                self._prepare()
+                api.train(self._recipe(base), folder=self.path, **options)
+        except Interrupted:
+            raise
+        except Exception as error:
+            self._fail(error)
+
+    def _recipe(self, base: Recipe) -> Recipe:
+        seed = {} if self.seed is None else {SEED: self.seed}
+        return api.recipe(base, **merge(change_of(self.settings), change_of(seed)))
+
+    def _resumable(self) -> bool:
+        return (self.path / RECIPE).exists() and self.run.checkpoints.newest() is not None
+
+    def _prepare(self) -> None:
+        """A folder without anything but the settings: what was killed before it saved anything starts anew."""
+        if self.path.exists():
+            shutil.rmtree(self.path)
+        self.path.mkdir()
+        written = {"trial": self.number, "settings": dict(self.settings), "seed": self.seed}
+        (self.path / TRIAL).write_text(write_yaml(written), "utf-8")
+
+    def _fail(self, error: Exception) -> None:
+        known = isinstance(error, ZooError)
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
+        log.warning("%s failed: %s", self.path.name, reason)
+        record = {
+            "reason": reason,
+            "error": type(error).__name__,
+            "traceback": None if known else traceback.format_exception(error),
+        }
+        (self.path / FAILURE).write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+
+
+def trials_in(folder: Path) -> Sequence[Trial]:
+    """The trials that a sweep's folder holds, by number and seed."""
+    found = [Trial.open(file.parent) for file in folder.glob(f"trial-*/{TRIAL}")]
+    return sorted(found, key=lambda trial: (trial.number, trial.seed or 0))

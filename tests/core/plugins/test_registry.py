@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+import zoo
+from zoo.plugins.registry import registry
+
+
+def test_listing_and_getting():
+    assert zoo.list_models("*conv*") == ["conv-vae", "conv-vae-mse"]
+    assert {"conv", "mlp"} <= set(zoo.list_components("encoder"))
+    assert issubclass(zoo.get("encoder", "mlp"), zoo.Encoder)
+
+
+def test_an_unknown_name_comes_with_a_suggestion():
+    with pytest.raises(zoo.UnknownName, match=r"no encoder named 'mpl'. Did you mean 'mlp'\?$"):
+        zoo.get("encoder", "mpl")
+    with pytest.raises(zoo.UnknownName, match=r"no encoder named 'transformer'. There are: .*conv, .*mlp"):
+        zoo.get("encoder", "transformer")
+    with pytest.raises(zoo.UnknownName, match="Did you mean 'encoder'"):
+        zoo.list_components("encoders")
+    with pytest.raises(zoo.UnknownName, match="Did you mean 'mlp-vae'"):
+        zoo.recipe("mlp_vae")
+
+
+ACME = """
+    import zoo
+
+    @zoo.hookimpl
+    def zoo_components():
+        yield zoo.Component("encoder", "{name}", "zoo_gaussian.mlp:MLPEncoder", "theirs")
+"""
+
+
+def test_two_claims_to_one_name_are_an_error_for_that_name_alone(install):
+    install("acme-vae", ACME.format(name="mlp"), version="2.1")
+    with pytest.raises(zoo.NameConflict) as error:
+        zoo.get("encoder", "mlp")
+    assert "acme-vae 2.1" in str(error.value)
+    assert "vae-zoo 0.1.0" in str(error.value)
+    assert "acme-vae:mlp or vae-zoo:mlp" in str(error.value)
+    assert zoo.get("encoder", "acme-vae:mlp") is zoo.get("encoder", "vae-zoo:mlp")
+    assert zoo.get("decoder", "mlp") is not None
+    assert zoo.list_components("encoder", "*mlp") == ["vae-zoo:mlp", "acme-vae:mlp"]
+    with pytest.raises(zoo.RecipeError, match=r"encoder: encoder 'mlp' is claimed by"):
+        zoo.recipe("mlp-vae")
+    assert zoo.recipe("mlp-vae", ["encoder={use: 'acme-vae:mlp', hidden: [3]}"]).encoder.use == "acme-vae:mlp"
+
+
+def test_an_unknown_name_says_which_broken_plugin_may_hold_it(install):
+    install("acme-vae", "import nothing_of_the_kind")
+    with pytest.raises(zoo.UnknownName, match="A broken plugin may hold it: acme_vae of acme-vae 1.0"):
+        zoo.get("encoder", "acme")
+
+
+def test_a_component_that_cannot_be_imported_is_named(install):
+    install(
+        "acme-vae",
+        """
+        import zoo
+
+        @zoo.hookimpl
+        def zoo_components():
+            yield zoo.Component("encoder", "absent", "no_such_module:Encoder")
+            yield zoo.Component("encoder", "misspelt", "zoo_gaussian.mlp:MPLEncoder")
+        """,
+    )
+    with pytest.raises(zoo.ComponentError, match="encoder 'absent' of acme-vae 1.0 could not be imported") as error:
+        zoo.get("encoder", "absent")
+    assert "pip install" not in str(error.value), "a package of that name may be anybody's"
+    with pytest.raises(zoo.ComponentError, match="MPLEncoder"):
+        zoo.get("encoder", "misspelt")
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "advice"),
+    [("zuko", "iaf", "pip install 'vae-zoo[flows]'"), ("vector_quantize_pytorch", "vector-quantized", "[discrete]'")],
+)
+def test_a_missing_package_is_advised_by_the_extra_that_brings_it(module, name, advice, monkeypatch):
+    target = registry().names("posterior").find(name).item.target.partition(":")[0]
+    for loaded in [target, *(m for m in sys.modules if m.partition(".")[0] == module)]:
+        monkeypatch.delitem(sys.modules, loaded, raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Absent(module), *sys.meta_path])
+    with pytest.raises(zoo.ComponentError) as error:
+        zoo.get("posterior", name)
+    assert str(error.value).endswith(advice)
+
+
+class Absent:
+    """An import hook for which one package is not installed."""
+
+    def __init__(self, module: str) -> None:
+        self.module = module
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == self.module:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return [3]", "returned 3, not a zoo.Component"),
+        ("return 3", "TypeError"),
+        ("yield zoo.Component('encodr', 'x', 'a:b')", "unknown kind 'encodr'"),
+        ("yield zoo.Component('encoder', 'good', 'a:b'); raise ValueError('half-way')", "ValueError: half-way"),
+    ],
+)
+def test_a_hook_that_returns_something_else_is_that_plugins_failure(install, body, message):
+    install("acme-vae", f"import zoo\n@zoo.hookimpl\ndef zoo_components():\n    {body}\n")
+    (broken,) = registry().plugins.broken()
+    assert message in broken.errors[0]
+    assert {"elbo", "mse"} <= set(zoo.list_components("loss")), "the rest works"
+    assert "good" not in zoo.list_components("encoder"), "a hook that fails half-way brings nothing"

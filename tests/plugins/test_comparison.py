@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import zoo
+import zoo.api
+from resuming import TINY, run_main, stopped
+from zoo_sweep.comparison import flatten
+from zoo_sweep.sweep import Sweep
+
+FIXED = (*TINY, "train.epochs=1")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> dict[str, Path]:
+    """Runs that differ in this and that."""
+    out = tmp_path_factory.mktemp("compared")
+    changes = {
+        "base": [],
+        "wider": ["encoder.hidden=[9]", "train.optimizer.lr=0.002"],
+        "mse": ["loss=mse"],
+        "binarised": ["binarize=threshold"],
+        "continuous": ["decoder.likelihood=continuous-bernoulli"],
+        "repeated": ["data={use: digits, repeat: 2}"],
+        "clipped": ["train.max_grad_norm=1.0", "train.scheduler={use: step, step_size: 1}"],
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zoo.api._Training, "_draw", lambda *_: None)
+        return {name: zoo.train("mlp-vae", [*FIXED, *change], out=out).path for name, change in changes.items()}
+
+
+@pytest.mark.parametrize(
+    ("other", "differences", "warning"),
+    [
+        ("wider", {"encoder.hidden": [[8], [9]], "train.optimizer.lr": [0.001, 0.002]}, None),
+        ("mse", {"loss": ["elbo", "mse"]}, "The losses are of different kinds (elbo, mse)"),
+        ("binarised", {"binarize": ["none", "threshold"]}, "The pixels were binarised differently (none, threshold)"),
+        (
+            "continuous",
+            {"decoder.likelihood": ["bernoulli", "continuous-bernoulli"]},
+            "The likelihoods differ (bernoulli, continuous-bernoulli)",
+        ),
+        ("repeated", {"data.repeat": [1, 2]}, "They were trained on different data (digits)"),
+        (
+            "clipped",
+            {
+                "train.max_grad_norm": [None, 1.0],
+                "train.scheduler": [None, "step"],
+                "train.scheduler.step_size": [None, 1],
+            },
+            None,
+        ),
+    ],
+)
+def test_what_differs_is_listed_and_nothing_else(runs, other, differences, warning):
+    compared = zoo.compare(runs["base"], runs[other])
+    assert dict(compared.differences) == differences
+    if warning is None:
+        assert compared.warnings == []
+    else:
+        (said,) = compared.warnings
+        assert said == f"{warning}: their numbers cannot be compared."
+
+
+def test_the_same_recipe_twice_differs_in_nothing(runs):
+    compared = zoo.compare(runs["base"], zoo.Run(runs["base"]))
+    assert (dict(compared.differences), compared.warnings) == ({}, [])
+    assert compared.names == ["1: mlp-vae", "2: mlp-vae"]
+
+
+def test_names_and_figure(runs):
+    compared = zoo.compare(*(runs[name] for name in ("base", "mse")))
+    assert compared.names == ["loss=elbo", "loss=mse"]
+    assert zoo.compare(runs["base"], runs["clipped"]).names == ["1: mlp-vae", "2: mlp-vae"]
+    curves, *bars = compared.figure().axes
+    tests = [zoo.Run(runs[name]).epochs()[-1].test for name in ("base", "mse")]
+    assert [list(line.get_ydata()) for line in curves.lines] == [[test["loss"]] for test in tests]
+    for axes, term in zip(bars, ("loss", "distortion", "rate"), strict=True):
+        assert [patch.get_width() for patch in axes.patches] == [test[term] for test in tests]
+
+
+def test_recipes_as_dotted_keys_can_be_written_as_overrides():
+    """What is listed as different can be typed."""
+    recipe = zoo.recipe("mlp-vae", ["loss={use: elbo, beta: 2.0}", "data=digits", "train.max_grad_norm=0.5"])
+    flat = flatten(recipe)
+    assert flat["loss"] == "elbo"
+    again = zoo.recipe("mlp-vae", [f"{key}={json.dumps(value)}" for key, value in flat.items()])
+    assert flatten(again) == flat
+    assert again.model_copy(update={"summary": recipe.summary}) == recipe
+
+
+def test_a_sweep_is_compared_as_its_finished_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(zoo.api._Training, "_draw", lambda *_: None)
+    monkeypatch.setattr(Sweep, "draw", lambda *_: [])
+    monkeypatch.chdir(tmp_path)
+    swept = zoo.sweep("mlp-vae", [*FIXED, "train.optimizer.lr=1e-3,1e20,1e-2"], out=tmp_path)
+    (other,) = (stopped("mlp-vae", [*FIXED, "train.epochs=2"], 15, tmp_path),)
+    compared = zoo.compare(swept.path, other)
+    assert [run.path.name for run in compared.runs] == ["trial-001", "trial-003", other.path.name]
+    assert dict(compared.differences) == {"train.epochs": [1, 1, 2], "train.optimizer.lr": [0.001, 0.01, 0.001]}
+    assert [outcome.state for outcome in compared.outcomes] == ["finished", "finished", "unfinished"]
+
+    assert run_main("compare", str(swept.path), str(other.path), "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == {**compared.to_json(), "figure": "comparison.png"}
+    assert Path("comparison.png").read_bytes()[:4] == b"\x89PNG"
+    assert run_main("compare", str(swept.path), str(other.path), "--out", "c.png") == 0
+    table = capsys.readouterr().out
+    assert "(unfinished)" in table
+    assert [line.split() for line in table.splitlines() if line.startswith(("WHAT", "train."))] == [
+        ["WHAT", "DIFFERS", "1", "2", "3"],
+        ["train.epochs", "1", "1", "2"],
+        ["train.optimizer.lr", "0.001", "0.01", "0.001"],
+    ]
+
+
+def test_what_cannot_be_compared(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo.api._Training, "_draw", lambda *_: None)
+    with pytest.raises(zoo.UsageError, match="There are 1 runs to compare: give at least two"):
+        zoo.compare(runs["base"])
+    early = stopped("mlp-vae", FIXED, 3, tmp_path)
+    with pytest.raises(zoo.RunError, match="was stopped before its first epoch ended"):
+        zoo.compare(runs["base"], early)
+    with pytest.raises(zoo.RunError, match="cannot be written"):
+        raise_from_main(runs, tmp_path)
+
+
+def raise_from_main(runs: dict[str, Path], tmp_path: Path) -> None:
+    from zoo_sweep.cli import compare
+
+    compare.main([str(runs["base"]), str(runs["mse"]), "--out", str(tmp_path / "no" / "c.png")], standalone_mode=False)

@@ -1,0 +1,145 @@
+"""Codes: what ``zoo encode`` writes is what the model's posteriors say, in arrays that anybody can load."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import (
+    Bernoulli,
+    Categorical,
+    Independent,
+    MultivariateNormal,
+    Normal,
+    TanhTransform,
+    TransformedDistribution,
+)
+
+import zoo
+from toys import GivenPosterior, linear_gaussian_vae
+from zoo.data.dataset import Split
+from zoo.data.loader import Loader
+from zoo.recipes.datasets import load_data
+from zoo.recipes.schema import ComponentSpec
+from zoo_export.codes import codes, parameters
+
+
+@pytest.fixture(scope="module")
+def digits() -> zoo.Dataset:
+    return load_data([ComponentSpec(use="digits")]).dataset
+
+
+def test_the_parameters_of_a_distribution_are_named_as_torch_names_them():
+    loc, scale = torch.randn(4, 2), torch.rand(4, 2) + 1
+    gaussian = parameters(Independent(Normal(loc, scale), 1))
+    assert list(gaussian) == ["mean", "scale"]
+    assert gaussian["mean"] is loc
+    assert gaussian["scale"] is scale
+    assert list(parameters(Bernoulli(logits=loc))) == ["mean", "logits"]
+    assert list(parameters(Bernoulli(probs=torch.rand(4)))) == ["mean"], "the probability is the mean"
+    factor = torch.eye(2).expand(4, 2, 2)
+    assert list(parameters(MultivariateNormal(loc, scale_tril=factor))) == ["mean", "scale_tril"]
+    squashed = TransformedDistribution(Normal(loc, scale), [TanhTransform()])
+    assert parameters(Independent(squashed, 1)) == {}
+
+
+def test_a_parameter_that_the_batch_shares_is_left_out():
+    class Shared(Normal):
+        def __init__(self, loc, scale):
+            super().__init__(loc, 1.0)
+            self.scale = scale
+
+    assert list(parameters(Shared(torch.zeros(4), torch.ones(())))) == ["mean"]
+
+
+@torch.no_grad()
+def test_the_command_writes_what_the_model_encodes(digits_run, digits, zoo_command, tmp_path):
+    done = zoo_command("encode", digits_run, "-o", "codes.npz", "--samples", "3", "--json")
+    reported = json.loads(done.stdout)
+    assert done.stderr == ""
+    with np.load(tmp_path / "work" / "codes.npz", allow_pickle=False) as file:
+        found = dict(file)
+    assert {n: [str(a.dtype), list(a.shape)] for n, a in found.items()} == {
+        n: [a["dtype"], a["shape"]] for n, a in reported["arrays"].items()
+    }
+    q = zoo.load(digits_run).encode(digits.test.x / 255)
+    assert set(found) == {"index", "labels", "mean", "scale", "samples"}
+    np.testing.assert_allclose(found["mean"], q.mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found["scale"], q.base_dist.scale, rtol=1e-5, atol=1e-6)
+    assert (found["labels"] == digits.test.labels.numpy()).all()
+    assert (found["index"] == np.arange(359)).all()
+    assert [str(f.name) for f in (tmp_path / "work").iterdir()] == ["codes.npz"], "nothing temporary stays"
+
+    same = zoo.encode(digits_run, samples=3)
+    assert same.keys() == found.keys()
+    for name, array in same.items():
+        np.testing.assert_array_equal(array, found[name], err_msg=name)
+
+
+def test_draws_come_from_the_posterior_and_change_nothing_else(digits):
+    """Standardised, 40 draws of 359 posteriors in 2 dimensions are 28720 numbers from N(0, 1)."""
+    torch.manual_seed(0)
+    vae = zoo.create_model("mlp-vae-2d", data_shape=digits.shape)
+    images = Loader(digits.test, 100, "dynamic")
+    drawn, plain = codes(vae, images, samples=40, seed=5), codes(vae, images, seed=5)
+    for name, array in plain.items():
+        np.testing.assert_array_equal(array, drawn[name], err_msg=f"{name}: also the binarisation is the same")
+    standard = (drawn["samples"] - drawn["mean"]) / drawn["scale"]
+    assert standard.shape == (40, 359, 2)
+    assert abs(standard.mean()) < 4 / np.sqrt(standard.size)
+    assert abs(standard.std() - 1) < 4 / np.sqrt(2 * standard.size)
+    assert abs((standard[0] * standard[1]).mean()) < 4 / np.sqrt(standard[0].size), "draws are independent"
+    assert not np.array_equal(standard[0, :100], standard[0, 100:200]), "and so are batches"
+    np.testing.assert_array_equal(drawn["samples"], codes(vae, images, samples=40, seed=5)["samples"])
+    assert not np.array_equal(drawn["samples"], codes(vae, images, samples=40, seed=6)["samples"])
+
+
+def test_what_is_there_is_written_and_no_more():
+    """Without labels there are none, without a mean in closed form there is none; training mode and generator stay."""
+    vae = linear_gaussian_vae(pixels=4).train()
+    images = Loader(Split(torch.randint(256, (7, 1, 1, 4), dtype=torch.uint8)), 3)
+    assert set(codes(vae, images)) == {"index", "mean", "scale"}
+    normal = Normal(torch.zeros(2), torch.ones(2))
+    vae.encoder = GivenPosterior(
+        lambda x: Independent(TransformedDistribution(normal.expand((len(x), 2)), [TanhTransform()]), 1)
+    )
+    state = torch.get_rng_state()
+    found = codes(vae, images, samples=2)
+    assert set(found) == {"index", "samples"}
+    assert found["samples"].shape == (2, 7, 2)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert vae.training
+    vae.encoder = GivenPosterior(lambda x: Categorical(logits=torch.zeros(len(x), 5)))
+    assert codes(vae, images)["logits"].shape == (7, 5)
+
+
+def test_other_images_and_the_other_split(digits_run, digits, install):
+    """The data come as the recipe wants them: this one goes through the digits 40 times in an epoch."""
+    install(
+        "wide-data",
+        """
+        import zoo
+        @zoo.hookimpl
+        def zoo_components(): yield zoo.Component("dataset", "wide", "wide_images:wide", "")
+        """,
+        wide_images__py="""
+        import torch, zoo
+        def wide():
+            images = zoo.Split(torch.zeros(3, 1, 8, 9, dtype=torch.uint8))
+            return zoo.Dataset(images, images)
+        """,
+    )
+    train = zoo.encode(digits_run, "digits", split="train")
+    assert (train["labels"] == digits.train.labels.repeat(40).numpy()).all()
+    np.testing.assert_allclose(train["mean"][1438 * 39 :], train["mean"][:1438], rtol=1e-4, atol=1e-5)
+    with pytest.raises(zoo.DataError, match="was trained on images of 1x8x8, these are 1x8x9"):
+        zoo.encode(digits_run, "wide")
+    with pytest.raises(zoo.ZooError, match="Did you mean 'digits'?"):
+        zoo.encode(digits_run, "digit")
+
+
+def test_what_cannot_be_written_or_read_is_said(digits_run, zoo_command):
+    assert "cannot be written" in zoo_command("encode", digits_run, "-o", "no/such.npz", code=2).stderr
+    assert "nowhere is no folder" in zoo_command("encode", "nowhere", code=2).stderr
