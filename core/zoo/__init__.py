@@ -44,12 +44,15 @@ if TYPE_CHECKING:
     )
     from zoo.data.cache import cached_images
     from zoo.data.dataset import Dataset, Split
+    from zoo.distributions import AllowsEmptySamples
     from zoo.evaluation.evaluate import Evaluation
     from zoo.evaluation.metric import EvaluationContext, Measurement, Metric
-    from zoo.model.layers import WarmUp, halved_sizes, merge_leading
+    from zoo.measures import base_measure
+    from zoo.model.layers import Gaussian, WarmUp, halved_sizes, merge_leading
     from zoo.model.loss import Loss, Phase
     from zoo.model.parts import Conditional, Decoder, Encoder, ExPostPrior, Likelihood, Posterior, Prior, Scheduled
     from zoo.model.vae import VAE, Batch, Trace
+    from zoo.precision import KeepsFloat32, at_least_float32, match_dtype
     from zoo.recipes.components import ComponentFactory
     from zoo.recipes.schema import Recipe
     from zoo.run import Run
@@ -80,6 +83,7 @@ _HOMES = {
     ),
     "zoo.data.cache": ("cached_images",),
     "zoo.data.dataset": ("Dataset", "Split"),
+    "zoo.distributions": ("AllowsEmptySamples",),
     "zoo.evaluation": ("figures",),
     "zoo.evaluation.evaluate": ("Evaluation",),
     "zoo.model.parts": (
@@ -92,9 +96,11 @@ _HOMES = {
         "Prior",
         "Scheduled",
     ),
-    "zoo.model.layers": ("WarmUp", "folded", "halved"),
+    "zoo.model.layers": ("Gaussian", "WarmUp", "folded", "halved"),
     "zoo.model.loss": ("Loss", "Phase"),
+    "zoo.measures": ("base_measure",),
     "zoo.evaluation.metric": ("Measurement", "Metric", "EvaluationContext"),
+    "zoo.precision": ("KeepsFloat32", "at_least_float32", "match_dtype"),
     "zoo.recipes.components": ("ComponentFactory",),
     "zoo.recipes.schema": ("Recipe",),
     "zoo.run": ("Run",),
@@ -110,6 +116,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "KINDS",
     "VAE",
+    "AllowsEmptySamples",
     "Batch",
     "ComponentFactory",
     "Comparison",
@@ -125,8 +132,10 @@ __all__ = [
     "Evaluation",
     "ExPostPrior",
     "ExportError",
+    "Gaussian",
     "Split",
     "Interrupted",
+    "KeepsFloat32",
     "Likelihood",
     "Loss",
     "Measurement",
@@ -150,6 +159,8 @@ __all__ = [
     "UsageError",
     "WarmUp",
     "ZooError",
+    "at_least_float32",
+    "base_measure",
     "cached_images",
     "compare",
     "create_loss",
@@ -167,6 +178,7 @@ __all__ = [
     "list_models",
     "load",
     "load_dataset",
+    "match_dtype",
     "recipe",
     "report",
     "resume",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,16 +14,20 @@ from numpy.typing import NDArray
 
 from zoo.data.dataset import Dataset
 from zoo.data.loader import Loader
-from zoo.errors import DataError, RunError, TrainingError, UsageError
+from zoo.devices import resolve_device
+from zoo.errors import DataError, NoRun, RunError, TrainingError, UsageError, ZooError
 from zoo.evaluation import figures, priors
 from zoo.evaluation.evaluate import Evaluation, importance_sampled, measure
 from zoo.evaluation.metric import SPLITS, EvaluationContext
+from zoo.locate import RECIPE, is_sweep, runs_in
+from zoo.memory import require_memory
 from zoo.model.context import evaluating, flushed_denormals, seeded
 from zoo.model.loss import Loss
 from zoo.model.vae import VAE, in_support
 from zoo.plugins.registry import registry
+from zoo.recipes.advice import likelihood_advice
 from zoo.recipes.components import build, build_prior, explicit, validate
-from zoo.recipes.datasets import Found, Loaded, block_for, load_data, survey
+from zoo.recipes.datasets import Found, Loaded, block_for, data_name, load_data, survey
 from zoo.recipes.library import library
 from zoo.recipes.library import load as load_recipe
 from zoo.recipes.merge import merge, parse_overrides
@@ -37,12 +42,15 @@ from zoo.training.preflight import preflight
 from zoo.training.signals import Interrupted, StopRequest
 from zoo.training.trainer import Observer, Trainer
 from zoo_export import export as exporting
-from zoo_export.codes import codes
+from zoo_export.codes import codes_of
 
 log = logging.getLogger("zoo")
 
 MNIST_SHAPE = (1, 28, 28)
 MNIST_TRAIN = 60_000
+FIGURES = ("curves", "reconstructions", "samples")
+"""Those that every run gets."""
+PASSED_OVER = "It is passed over."
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -127,7 +135,7 @@ def recipe_for(
     block = block_for(data)
     raw = {**raw, "data": _as_wanted(block, raw.get("data"))}
     checked = validate(name, merge(merge(raw, parse_overrides(tuple(overrides))), changes))
-    wanted = [given for given in checked.data if given.use == block.use]
+    wanted = [given for given in checked.data if registry().same(given.use, block.use)]
     if not wanted:
         raise UsageError(f"Two data sets are wanted: {data}, and {', '.join(given.use for given in checked.data)}.")
     return checked.model_copy(update={"data": wanted[:1]})
@@ -136,8 +144,8 @@ def recipe_for(
 def _as_wanted(block: ComponentSpec, choices: Any) -> Raw:
     """The block, with the parameters that the recipe gives this data set, if it is among its choices."""
     for choice in choices if isinstance(choices, list) else [choices]:
-        if isinstance(choice, dict) and choice.get("use") == block.use:
-            return {**choice, **block.parameters}
+        if isinstance(choice, dict) and registry().same(str(choice.get("use")), block.use):
+            return {**choice, "use": block.use, **block.parameters}
     return {"use": block.use, **block.parameters}
 
 
@@ -238,7 +246,8 @@ def train(
             changes a parameter.
         data_dir: where the files of data sets lie; by default ``ZOO_DATA``, else the user's cache folder.
         epochs, seed: in place of the recipe's.
-        device: ``auto`` (CUDA where there is one), ``cpu`` or ``cuda``.
+        device: ``auto`` (the accelerator, where there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or whatever torch
+            knows.
         out: the folder of all runs, in which this one becomes ``<model>/<time>``.
         folder: just this folder for the run, in place of one below `out`.
         time_limit: seconds after which the training saves its state and stops.
@@ -251,54 +260,186 @@ def train(
         TrainingError: the training could not go on. Its last checkpoint is there.
         Interrupted: it was stopped by a signal or the time limit. Its state is saved; see `resume`.
     """
-    shorthands = {"epochs": epochs, "seed": seed}
-    changes = merge(changes, {"train": {key: value for key, value in shorthands.items() if value is not None}})
+    shorthands = {key: value for key, value in (("epochs", epochs), ("seed", seed)) if value is not None}
+    changes = merge(changes, {"train": shorthands} if shorthands else {})
     checked = recipe_for(data, model, overrides, registries=registries, **changes)
-    with _processes(device) as (group, target):
-        loaded = load_data(checked.data, None if data_dir is None else Path(data_dir))
-        training = _Training(checked, loaded, target, group, time_limit, compile)
-        run = group.on_rank_zero(
-            lambda: Run.create(Path(out), checked, loaded, target, None if folder is None else Path(folder))
-        )
-        return training.into(run, observers)
+    with _session(device, data_dir, time_limit, compile, observers) as session:
+        return session.train(checked, Path(out), None if folder is None else Path(folder))
 
 
 def resume(
     run: str | Path | Run,
     *,
+    epochs: int | None = None,
     data_dir: Path | str | None = None,
     device: str = "auto",
     time_limit: float | None = None,
     compile: bool = False,
     observers: Sequence[Observer] = (),
 ) -> Run:
-    """Go on with a training that was stopped, from its newest valid checkpoint, to the very bits of one that was not.
+    """Resume a training from its newest valid checkpoint; the result is bit-identical to an uninterrupted one.
+
+    One process at a time may train a run. One that is finished is left as it is.
 
     Args:
-        run: the folder.
+        run: the folder, or one such as ``runs/mlp-vae`` whose newest unfinished run is meant. Runs in it that cannot be
+            read, or that another process trains, are reported and passed over.
+        epochs: train so many epochs in all, in place of the number in the recipe, which must be smaller. The change is
+            recorded in ``recipe.yaml`` and ``environment.json``. A finished run is trained longer.
         data_dir, device, time_limit, compile, observers: as in `train`.
 
     Raises:
-        RunError: there is no such run, it holds no valid checkpoint, or the data are not the same any more.
+        RunLocked: another process trains the run.
+        RunError: there is no such run, it holds no valid checkpoint, it or its recipe was changed, or the data are not
+            the same any more.
+        UsageError: the number of epochs is smaller than that of the recipe.
     """
-    run = run if isinstance(run, Run) else Run.open(run)
-    with _processes(device) as (group, target):
-        loaded = run.loaded(None if data_dir is None else Path(data_dir))
-        checkpoint = group.on_rank_zero(run.checkpoints.newest)
+    with _session(device, data_dir, time_limit, compile, observers) as session:
+        return session.resume(*session.claim(run), epochs)
+
+
+def resume_or_train(
+    model: str | Recipe,
+    *,
+    epochs: int | None = None,
+    out: Path | str = "runs",
+    data_dir: Path | str | None = None,
+    device: str = "auto",
+    time_limit: float | None = None,
+    compile: bool = False,
+    observers: Sequence[Observer] = (),
+) -> Run:
+    """Resume the newest unfinished run of a model, or train a new one if there is none: ``zoo train --resume auto``.
+
+    The arguments and errors are those of `resume` and of `train`.
+    """
+    checked = recipe(model, train={} if epochs is None else {"epochs": epochs})
+    with _session(device, data_dir, time_limit, compile, observers) as session:
+        try:
+            claimed = session.claim(Path(out) / checked.name)
+        except NoRun:
+            if session.group.is_rank_zero:
+                log.info("There is no unfinished run of %s in %s: a new one starts.", checked.name, out)
+            return session.train(checked, Path(out), None)
+        return session.resume(*claimed, epochs)
+
+
+@dataclass(frozen=True)
+class _Session:
+    """The processes that train together, and how; the run that they train is theirs until `held` is closed."""
+
+    group: Group
+    device: torch.device
+    held: contextlib.ExitStack
+    root: Path | None
+    time_limit: float | None
+    compiled: bool
+    observers: Sequence[Observer]
+
+    def train(self, recipe: Recipe, out: Path, folder: Path | None) -> Run:
+        """Train a new run; see `train`."""
+        loaded = load_data(recipe.data, self.root)
+        training = self._prepare(recipe, loaded)
+
+        def create() -> Run:
+            run = Run.create(out, recipe, loaded, self.device, folder)
+            self.held.enter_context(run.held())
+            return run
+
+        return training.into(self.group.on_rank_zero(create), self.observers)
+
+    def claim(self, run: str | Path | Run) -> tuple[Run, Checkpoint | None]:
+        """Own the run to resume, and find its newest valid checkpoint; see `resume`."""
+        return self.group.on_rank_zero(lambda: self._claim(run))
+
+    def _claim(self, run: str | Path | Run) -> tuple[Run, Checkpoint | None]:
+        if isinstance(run, Run) or (Path(run) / RECIPE).is_file():
+            run = run if isinstance(run, Run) else Run(Path(run))
+            self.held.enter_context(run.held())
+            return run, run.checkpoint("last")
+        for candidate in _unfinished(Path(run)):
+            with contextlib.ExitStack() as attempt:
+                try:
+                    attempt.enter_context(candidate.held())
+                    checkpoint = candidate.checkpoint("last")
+                except ZooError as error:
+                    log.warning("%s %s", error, PASSED_OVER)
+                    continue
+                if checkpoint is not None and not candidate.finished:
+                    self.held.push(attempt.pop_all())
+                    return candidate, checkpoint
+        raise NoRun(f"{run} holds no unfinished run that can be resumed.")
+
+    def resume(self, run: Run, checkpoint: Checkpoint | None, epochs: int | None) -> Run:
+        """Train a run further; see `resume`."""
+        longer = _is_longer(run, epochs)
+        run.verify()
+        if run.finished and not longer:
+            if self.group.is_rank_zero:
+                log.info("%s is finished: there is nothing left to train. --epochs N trains it longer.", run.path)
+            if checkpoint is None or all((run.figures / f"{name}.png").exists() for name in FIGURES):
+                return run
         if checkpoint is None:
             raise RunError(f"{run.path} holds no valid checkpoint to go on from.")
-        training = _Training(run.recipe, loaded, target, group, time_limit, compile)
+        recipe = run.recipe
+        if longer:
+            recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": epochs})})
+        training = self._prepare(recipe, run.loaded(self.root))
         training.restore(checkpoint)
-        return training.into(run, observers)
+        if longer and epochs is not None:
+            if training.trainer.finished:
+                raise RunError(
+                    f"{run.path} cannot be trained for {epochs} epochs: train.steps or train.patience has ended it."
+                )
+            if training.trainer.outlasts_schedule:
+                raise RunError(
+                    f"{run.path} cannot be trained for {epochs} epochs: train.scheduler is planned for fewer steps."
+                )
+            self.group.on_rank_zero(lambda: run.extend(epochs))
+        return training.into(run, self.observers)
+
+    def _prepare(self, recipe: Recipe, loaded: Loaded) -> _Training:
+        return _Training(recipe, loaded, self.device, self.group, self.time_limit, self.compiled)
 
 
-def unfinished(model: str, out: Path | str = "runs") -> Run | None:
-    """The newest run of a model that was stopped before its end and can be resumed."""
-    for folder in sorted((Path(out) / model).glob("*/recipe.yaml"), reverse=True):
-        run = Run(folder.parent)
-        if not run.finished and next(iter(run.checkpoints), None) is not None:
-            return run
-    return None
+@contextlib.contextmanager
+def _session(
+    device: str,
+    data_dir: Path | str | None,
+    time_limit: float | None,
+    compiled: bool,
+    observers: Sequence[Observer],
+) -> Iterator[_Session]:
+    root = None if data_dir is None else Path(data_dir)
+    with _processes(device) as (group, target), contextlib.ExitStack() as held:
+        yield _Session(group, target, held, root, time_limit, compiled, observers)
+
+
+def _unfinished(folder: Path) -> Iterator[Run]:
+    """The runs in a folder that were stopped after their first checkpoint, the newest first."""
+    if is_sweep(folder):
+        raise RunError(f"{folder} is a sweep. To go on with it: zoo sweep --resume {folder}")
+    for path in runs_in(folder):
+        run = Run(path)
+        if run.finished:
+            continue
+        try:
+            saved = next(iter(run.checkpoints), None)
+        except ZooError as error:
+            log.warning("%s %s", " ".join(str(error).split()), PASSED_OVER)
+            continue
+        if saved is None:
+            log.info("%s was stopped before its first checkpoint. %s", path, PASSED_OVER)
+            continue
+        yield run
+
+
+def _is_longer(run: Run, epochs: int | None) -> bool:
+    """Whether the run is to be trained for more epochs than its recipe has."""
+    planned = run.recipe.train.epochs
+    if epochs is not None and epochs < planned:
+        raise UsageError(f"{run.path} is a training of {planned} epochs; --epochs {epochs} cannot make it shorter.")
+    return epochs is not None and epochs > planned
 
 
 class _Training:
@@ -319,28 +460,32 @@ class _Training:
         if group.is_rank_zero:
             log.info(
                 "%s on %s: %d training and %d test images of %s, on %s, seed %d",
-                *(recipe.name, loaded.block.use, len(dataset.train), len(dataset.test)),
+                *(recipe.name, data_name(loaded.block), len(dataset.train), len(dataset.test)),
                 *("x".join(map(str, dataset.shape)), device, recipe.train.seed),
             )
         with flushed_denormals(), seeded(recipe.train.seed, device):
             vae, loss = build(recipe, dataset.shape, dataset.classes, len(dataset.train))
+            require_memory((*vae.parameters(), *loss.parameters()), device)
             self.trainer = Trainer(
                 recipe, vae, loss, dataset, device, stop=StopRequest(time_limit), group=group, compiled=compiled
             )
             first = torch.arange(min(2, len(dataset.train)), device=device)
             batch = self.trainer.train[first]
-            preflight(recipe, vae, loss, batch)
+            preflight(recipe, vae, loss, batch, self.trainer.schedule_units)
             with evaluating(vae), torch.no_grad():  # so that no running mean moves
                 supported = in_support(vae.trace(batch).p, batch.x)
             if group.is_rank_zero and not supported:
                 log.info(
                     "Note: the pixels lie outside the support of the likelihood (real values under a Bernoulli?), "
-                    "so the loss is no bound on log p(x). binarize=dynamic draws pixels that lie in it."
+                    "so the loss is no bound on log p(x). %s",
+                    likelihood_advice(recipe, dataset.train.x),
                 )
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take up the state of a checkpoint."""
         state = checkpoint.state()
+        if state["step"] != checkpoint.step:
+            raise RunError(f"{checkpoint.path} holds the state of step {state['step']}.")
         if state["processes"] != self.trainer.group.size:
             log.warning(
                 "The run was trained by %d processes and goes on with %d: the result will not be equal bit by bit.",
@@ -360,6 +505,9 @@ class _Training:
                 if not trainer.group.is_rank_zero:
                     trainer.fit()
                     return run
+                if run.finished:  # without its figures
+                    self._draw(run, trainer.history)
+                    return run
                 run.rewind(trainer.history)
                 with tracking(run) as tracker:
                     trainer.observers = [tracker, *observers]
@@ -374,7 +522,7 @@ class _Training:
     def _draw(self, run: Run, history: Sequence[Epoch]) -> None:
         test, vae = self.trainer.test, self.trainer.tested
         images = test[torch.arange(min(2 * figures.COLUMNS, len(test.x)), device=test.device)]
-        title = f"{self.recipe.name} on {self.loaded.block.use}"
+        title = f"{self.recipe.name} on {data_name(self.loaded.block)}"
         drawn = {
             "curves": figures.curves(history, title),
             "reconstructions": figures.reconstructions(vae, images.x, f"{title}: test images", images.condition),
@@ -452,6 +600,7 @@ def fit_prior(
 
     Raises:
         UsageError: a name or a value is wrong, the prior cannot be fitted, or the data are not those of the run.
+        RunLocked: another process trains the run.
         TrainingError: the fit gave no finite density, or it could not be written. What was there before is intact.
     """
     run = run if isinstance(run, Run) else Run.open(run)
@@ -460,19 +609,20 @@ def fit_prior(
     priors.require_fittable(block)
     if samples_per_image < 1:
         raise UsageError(f"samples_per_image must be at least 1, not {samples_per_image}.")
-    if not run.finished:
-        raise RunError(f"{run.path} is not finished: go on with `zoo train --resume {run.path}` first.")
     target = resolve_device(device)
-    vae = run.load(prior="original")
-    dataset = run.loaded(None if data_dir is None else Path(data_dir)).dataset
-    with flushed_denormals(), seeded(seed, target):
-        fitted = build_prior(block, run.recipe, vae.encoder, run.data_shape, run.classes)
-        vae.to(target), fitted.to(target)
-        train_split, test_split = (
-            Loader(split, 512, run.recipe.binarize, target) for split in (dataset.train, dataset.test)
-        )
-        facts = priors.fit(fitted, vae, train_split, test_split, samples_per_image, seed)
-    run.fitted_prior.save(explicit("prior", block), fitted, facts)
+    with run.held():
+        if not run.finished:
+            raise RunError(f"{run.path} is not finished: go on with `zoo train --resume {run.path}` first.")
+        vae = run.load(prior="original")
+        dataset = run.loaded(None if data_dir is None else Path(data_dir)).dataset
+        with flushed_denormals(), seeded(seed, target):
+            fitted = build_prior(block, run.recipe, vae.encoder, run.data_shape, run.classes)
+            vae.to(target), fitted.to(target)
+            train_split, test_split = (
+                Loader(split, 512, run.recipe.binarize, target) for split in (dataset.train, dataset.test)
+            )
+            facts = priors.fit(fitted, vae, train_split, test_split, samples_per_image, seed)
+        run.fitted_prior.save(explicit("prior", block), fitted, facts)
     return {"run": str(run.path), "prior": explicit("prior", block).model_dump(), **facts}
 
 
@@ -480,41 +630,53 @@ def encode(
     run: str | Path | Run,
     data: str | None = None,
     *,
-    split: Literal["train", "test"] = "test",
+    split: Literal["train", "test", "all"] | None = None,
     samples: int = 0,
     seed: int | None = None,
     data_dir: Path | str | None = None,
     device: str = "auto",
 ) -> dict[str, NDArray[Any]]:
-    """The posterior q(z | x) of every image of a split: what ``zoo encode`` writes.
+    """The posterior q(z | x) of every image: what ``zoo encode`` writes.
 
     Args:
         run: as in `load`.
-        data: another data set than the run's own, by name or path, of images of the same shape. They are binarised as
-            the run's were.
-        split: of the data.
+        data: another data set than the run's own, by name or path, of images of the same shape; photographs in a folder
+            are scaled and cropped to it. They are binarised as the run's were.
+        split: of the data. By default ``all`` where `data` are given, and ``test`` of the run's own.
         samples: K, draws of each posterior.
         seed: of the draws and of a dynamic binarisation; by default the run's.
         data_dir, device: as in `train`.
 
     Returns:
-        ``index`` int64 (N,), the place in the split; ``labels`` int64 (N,) where there are any; ``mean``
-        (N, *latent_shape) where the posterior has one, and its other parameters by their names in torch, such as
-        ``scale``; ``samples`` (K, N, *latent_shape) if asked.
+        ``path`` str (N,), below the folder, where the images are files; ``index`` int64 (N,), the place in the file of
+        arrays, otherwise in the split; ``split`` str (N,), where both are encoded; ``labels`` int64 (N,) where there
+        are any; ``mean`` (N, *latent_shape) where the posterior has one, and its other parameters by their names in
+        torch, such as ``scale``; ``samples`` (K, N, *latent_shape) if asked. Of all images, each comes once, in the
+        order of the paths or of the file.
 
     Raises:
         RunError: there is no such run.
+        UsageError: there is no such split.
         DataError: the data cannot be had here, or their images have another shape.
     """
     run = run if isinstance(run, Run) else Run.open(run)
+    split = split or ("test" if data is None else "all")
+    if split not in (*SPLITS, "all"):
+        raise UsageError(f"There is no split {split!r}: write train, test or all.")
     choices = run.recipe.data if data is None else recipe_for(data, run.recipe).data
-    dataset = load_data(choices, None if data_dir is None else Path(data_dir)).dataset
+    shape = None if data is None else run.data_shape
+    dataset = load_data(choices, None if data_dir is None else Path(data_dir), shape).dataset
     if dataset.shape != run.data_shape:
         shapes = ["x".join(map(str, shape)) for shape in (run.data_shape, dataset.shape)]
         raise DataError(f"{run.path} was trained on images of {shapes[0]}, these are {shapes[1]}.")
     target = resolve_device(device)
-    images = Loader(dataset.train if split == "train" else dataset.test, 500, run.recipe.binarize, target)
-    return codes(run.load().to(target), images, samples=samples, seed=run.recipe.train.seed if seed is None else seed)
+    return codes_of(
+        *(run.load().to(target), dataset, split),
+        binarize=run.recipe.binarize,
+        device=target,
+        samples=samples,
+        seed=run.recipe.train.seed if seed is None else seed,
+    )
 
 
 def export(
@@ -544,7 +706,7 @@ def export(
     vae = run.load()
     about = {
         "model": run.recipe.name,
-        "data": run.environment["data"]["name"],
+        "data": run.data_name,
         "binarize": run.recipe.binarize,
     }
     exporting.export(vae, run.data_shape, folder, format, parts=parts, classes=run.classes, about=about)
@@ -602,20 +764,3 @@ def evaluate(
         )
         with flushed_denormals():
             return measure(subject, asked, by_default=not metrics, announce=announce)
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device that ``auto``, ``cpu`` or ``cuda`` stands for here.
-
-    Raises:
-        UsageError: there is no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"There is no device {name!r}. Write auto, cpu or cuda.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError("There is no CUDA device here (torch.cuda.is_available() is false). Write --device cpu.")
-    return device

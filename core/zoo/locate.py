@@ -1,31 +1,118 @@
-"""Where runs lie, found without torch, so that a wrong name is told at once."""
+"""Where runs lie, found without torch, so that a wrong name is reported at once."""
 
 from __future__ import annotations
 
+import datetime
+import json
+import math
+import re
+import statistics
 from pathlib import Path
+from typing import Any
 
-from zoo.errors import RunError
+from zoo.errors import NoRun, RunError
+from zoo.storage.files import MANIFEST
 
 WEIGHTS, RECIPE, PLAN = "model.safetensors", "recipe.yaml", "sweep.yaml"
-"""What makes a folder a finished run, a run, a sweep."""
+"""What makes a folder a finished run, a run, a sweep. A finished run also has a manifest, which is written last."""
+METRICS = "metrics.jsonl"
+
+ENVIRONMENT = "environment.json"
+STAMP = "%Y-%m-%dT%H-%M-%S"
+_STAMPED = re.compile(r"(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d)(?:-(\d+))?")
+
+NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
+NAME_RULE = (
+    "a name is made of letters, digits, '.', '_' and '-', 100 at most, a letter or digit first and no '.' at the end"
+)
+"""What models and sweeps may be called: their names become folders."""
 
 
 def run_folder(path: str | Path) -> Path:
-    """The run at `path`, or the newest finished one below it (``runs/mlp-vae``).
+    """The run at `path`, or the newest finished one below it (``runs/mlp-vae``), or the best one of a sweep.
 
     Raises:
-        RunError: there is none.
+        NoRun: there is none.
     """
     folder = Path(path)
+    if is_sweep(folder):
+        return _best_trial(folder)
     if (folder / RECIPE).is_file():
         return folder
-    inside = sorted(f.parent for f in folder.glob(f"*/{WEIGHTS}")) if folder.is_dir() else []
-    if not inside:
-        what = "holds no finished run" if folder.is_dir() else "is no folder"
-        raise RunError(f"{folder} {what}. A run is a folder such as runs/mlp-vae/2026-01-31T12-00-00.")
-    return inside[-1]
+    for run in runs_in(folder):
+        if is_finished(run):
+            return run
+    raise NoRun(f"{folder} holds no finished run. A run is a folder such as runs/mlp-vae/2026-01-31T12-00-00.")
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The runs in a folder, the newest first: by the time and the number in their names, as numbers.
+
+    One whose name is no time is placed by the time at which it was started.
+
+    Raises:
+        NoRun: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise NoRun(f"{folder} is no folder. A run is a folder such as runs/mlp-vae/2026-01-31T12-00-00.")
+    return sorted((file.parent for file in folder.glob(f"*/{RECIPE}")), key=_age, reverse=True)
+
+
+def is_finished(run: Path) -> bool:
+    """Whether the training of a run came to its end."""
+    return (run / WEIGHTS).is_file() and (run / MANIFEST).is_file()
 
 
 def is_sweep(path: str | Path) -> bool:
     """Whether a sweep lies at `path`."""
     return (Path(path) / PLAN).is_file()
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """A sort key that counts numbers as numbers.
+
+    >>> sorted(["vae10", "vae2"], key=natural)
+    ['vae2', 'vae10']
+    """
+    return [(int(part), "") if odd % 2 else (-1, part) for odd, part in enumerate(re.split(r"(\d+)", name))]
+
+
+def _age(run: Path) -> tuple[str, int, Any]:
+    """A sort key for runs: the time, the number among those of that second, the name."""
+    if stamped := _STAMPED.fullmatch(run.name):
+        return stamped[1], int(stamped[2] or 1), natural(run.name)
+    try:
+        started = datetime.datetime.fromisoformat(json.loads((run / ENVIRONMENT).read_bytes())["started"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "", 0, natural(run.name)
+    return started.strftime(STAMP), 0, natural(run.name)
+
+
+def _best_trial(sweep: Path) -> Path:
+    """The run of the best setting of a sweep, the first one if it was trained with several seeds.
+
+    The best is the one with the least mean over the seeds of the test term that the recipe selects by, in the best
+    epoch of each: what `zoo_sweep.results.Results.best` is, read without torch.
+
+    Raises:
+        RunError: no setting is finished.
+    """
+    trials: dict[str, list[Path]] = {}
+    for trial in sorted(sweep.glob("trial-*/trial.yaml"), key=lambda file: natural(file.parent.name)):
+        trials.setdefault(trial.parent.name.partition("-seed-")[0], []).append(trial.parent)
+    finished = [runs for runs in trials.values() if all(map(is_finished, runs))]
+    if not finished:
+        raise NoRun(f"{sweep} is a sweep without a finished trial.")
+    return min(finished, key=lambda runs: statistics.fmean(map(_best_score, runs)))[0]
+
+
+def _best_score(run: Path) -> float:
+    import yaml
+
+    try:
+        (recipe,) = yaml.safe_load((run / RECIPE).read_text("utf-8"))["models"].values()
+        epochs = [json.loads(line)["test"] for line in (run / METRICS).read_text("utf-8").splitlines()]
+        scores = [float(test[recipe["train"]["select"]]) for test in epochs]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise RunError(f"The metrics of {run} cannot be read: {' '.join(str(error).split())}") from error
+    return min((score for score in scores if not math.isnan(score)), default=math.inf)

@@ -43,8 +43,7 @@ class Tracking:
         """Call a hook of every tracker; one that raises is reported, and harms nobody."""
         plugins = registry().plugins
         failures = {plugin: len(plugin.errors) for plugin in plugins.found}
-        for _ in plugins.call(hook, run=self.run, **arguments):
-            pass
+        plugins.notify(hook, run=self.run, **arguments)
         for plugin in plugins.found:
             for error in plugin.errors[failures[plugin] :]:
                 log.warning("The tracker %s of %s failed and the training goes on: %s", plugin.name, plugin, error)

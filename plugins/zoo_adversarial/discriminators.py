@@ -6,11 +6,10 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from zoo import VAE, Batch
+from zoo import VAE, Batch, at_least_float32, match_dtype
 
 
 class CodeDiscriminator(nn.Module):
@@ -29,7 +28,7 @@ class CodeDiscriminator(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Codes (N, *latent_shape) to logits (N,)."""
-        return _full(self.layers(z))
+        return at_least_float32(self.layers(match_dtype(z, self)))
 
 
 class ImageDiscriminator(nn.Module):
@@ -58,11 +57,11 @@ class ImageDiscriminator(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Split (N, C, H, W) to Dis_l(x), (N, features)."""
-        return _full(self.layers(x))
+        return at_least_float32(self.layers(match_dtype(x, self)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Split (N, C, H, W) to logits (N,)."""
-        return _full(self.judge(self.layers(x)).squeeze(-1))
+        return at_least_float32(self.judge(self.layers(match_dtype(x, self))).squeeze(-1))
 
 
 def prior_draws(vae: VAE, batch: Batch) -> Tensor:
@@ -70,8 +69,3 @@ def prior_draws(vae: VAE, batch: Batch) -> Tensor:
     prior = vae.prior(vae.encoder, batch.condition)
     draws: Tensor = prior.sample(() if prior.batch_shape else (len(batch.x),))
     return draws
-
-
-def _full(values: Tensor) -> Tensor:
-    """A loss is worked out in float32 at least, whatever precision the products ran in."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -20,7 +20,7 @@ from zoo.model.loss import Loss
 from zoo.model.parts import Scheduled
 from zoo.model.vae import VAE, Batch
 from zoo.plugins.hookspecs import KINDS
-from zoo.plugins.manager import Plugin
+from zoo.plugins.manager import DISTRIBUTION, Plugin
 from zoo.plugins.registry import Claim, Registry, registry
 from zoo.recipes.components import ComponentFactory, build, check_block, construct, find, validate
 from zoo.recipes.datasets import data_root, load_data
@@ -28,15 +28,15 @@ from zoo.recipes.library import library
 from zoo.recipes.merge import merge
 from zoo.recipes.schema import ComponentSpec, Recipe
 from zoo.recipes.signatures import INTERFACES, signature_of
-from zoo.recipes.source import builtin_registry, read_models
+from zoo.recipes.source import Raw, builtin_registry, read_models
 from zoo_conformance.check import CHECKS, skip
 
-NEUTRAL = "mlp-vae"
+NEUTRAL = f"{DISTRIBUTION}:mlp-vae"
 """The plainest recipe: a component that no recipe uses is checked in its place here, or in the first that it fits."""
 
 SHAPE = (1, 8, 8)
 FEATURES = 16
-DIGITS = ComponentSpec(use="digits")
+DIGITS = ComponentSpec(use=f"{DISTRIBUTION}:digits")
 PARTS = ("encoder", "decoder", "prior", "loss")
 
 
@@ -89,9 +89,9 @@ class Candidate:
 
     def _in(self, model: str) -> Recipe:
         """The recipe of a model, with this component in its place."""
-        return validate(model, merge(library().resolve(model), self._in_its_place()))
+        return _validated(model, self._in_its_place())
 
-    def _in_its_place(self) -> dict[str, Any]:
+    def _in_its_place(self) -> Raw:
         """The change that puts it into a recipe: a head goes into the encoder or decoder."""
         if self.kind in PARTS:
             return {self.kind: self.name}
@@ -206,12 +206,16 @@ def candidates(name: str) -> list[Candidate]:
     """
     kind, slash, short = name.rpartition("/")
     if slash and kind != "model":
-        return [Candidate(kind, short, registry().names(kind).find(short).plugin)]
+        names = registry().names(kind)
+        claim = names.find(short)
+        return [Candidate(kind, names.shortest(claim), claim.plugin)]
     brought = [candidate for candidate in _all() if name in (candidate.plugin.name, candidate.plugin.distribution)]
     if brought:
         return brought
-    if short in library().names():
-        return [Candidate("model", short, library().models.find(short).plugin)]
+    models = library().models
+    if short.rpartition(":")[2] in models:
+        model = models.find(short)
+        return [Candidate("model", models.shortest(model), model.plugin)]
     known = {*library().names(), *(plugin.name for plugin in registry().plugins.found)}
     raise UnknownName(
         f"There is no model and no plugin named {name!r}.{did_you_mean(name, known)} "
@@ -255,9 +259,10 @@ def _expected(claim: Claim[Any]) -> Mapping[str, str]:
 
 def _models() -> Iterator[str]:
     """Every recipe, the built-in ones first and in the order in which they were written."""
-    first = list(read_models(builtin_registry()))
+    models = library().models
+    first = [models.shortest(models.find(f"{DISTRIBUTION}:{name}")) for name in read_models(builtin_registry())]
     yield from first
-    yield from (name for name in library().models.matching() if name not in first)
+    yield from (name for name in models.matching() if name not in first)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -269,8 +274,8 @@ def _components(source: Registry, model: str) -> Mapping[tuple[str, str], Compon
         return {}
 
 
-def _validated(model: str) -> Recipe:
-    return validate(model, library().resolve(model))
+def _validated(model: str, change: Raw | None = None) -> Recipe:
+    return validate(model.rpartition(":")[2], merge(library().resolve(model), change or {}))
 
 
 def _used(recipe: Recipe) -> Iterator[tuple[tuple[str, str], ComponentSpec]]:

@@ -39,7 +39,7 @@ class FiniteScalar(Quantizer):
     def quantize(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Points (N, latent_dim, dim) to codes in [-1, 1], indices and a commitment of zero."""
         codes, indices = self.quantizer(points)
-        return codes, indices.long().unsqueeze(-1), points.new_zeros(len(points))
+        return codes, indices.long().unsqueeze(-1), points.new_zeros(points.shape[0])
 
     def look_up(self, indices: Tensor) -> Tensor:
         """The codes of indices."""

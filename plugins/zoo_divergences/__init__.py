@@ -24,7 +24,7 @@ def zoo_components() -> Iterable[Component]:
             "likelihood",
             "ms-ssim",
             "zoo_divergences.ms_ssim:MultiScaleSSIM",
-            "Multi-scale structural similarity, an energy; needs torchmetrics",
+            "Multi-scale structural similarity, an energy",
         ),
         Component(
             "likelihood",

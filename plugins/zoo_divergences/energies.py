@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from zoo import Likelihood
+from zoo import Likelihood, at_least_float32
 
 
 class SquaredErrorPixels(Likelihood):
@@ -31,7 +31,7 @@ def squared_error(x: Tensor, mean: Tensor) -> Tensor:
 
 def mean_image(logits: Tensor) -> Tensor:
     """Logits (..., 1, C, H, W) to an image in [0, 1], in float32 at least."""
-    return torch.sigmoid(logits.to(torch.promote_types(logits.dtype, torch.float32)).squeeze(-4))
+    return torch.sigmoid(at_least_float32(logits).squeeze(-4))
 
 
 class Energy(Distribution):

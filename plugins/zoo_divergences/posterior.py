@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 from torch.types import _size
 
-from zoo import ComponentError, Posterior
+from zoo import ComponentError, Posterior, at_least_float32
 
 
 class Deterministic(Posterior):
@@ -26,8 +26,7 @@ class Deterministic(Posterior):
 
     def forward(self, features: Tensor) -> Distribution:
         """Features (N, features) to a point mass with event shape (latent_dim,)."""
-        code = self.linear(features)
-        return PointMass(code.to(torch.promote_types(code.dtype, torch.float32)))
+        return PointMass(at_least_float32(self.linear(features)))
 
 
 class PointMass(Distribution):
@@ -47,6 +46,7 @@ class PointMass(Distribution):
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {"point": constraints.real_vector}
     support = constraints.real_vector
+    base_measure = None  # with no density, it is never compared with a prior
     has_rsample = True
 
     def __init__(self, point: Tensor) -> None:

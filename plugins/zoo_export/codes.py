@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
+from zoo.data.dataset import Dataset, Split
 from zoo.data.loader import Loader
 from zoo.model.context import derive_seed, evaluating, seeded
 from zoo.model.vae import VAE
 
-# The stream of random numbers that draws are made from, apart from the one that binarises images.
-DRAWS = 2
+# The streams of random numbers: for draws, apart from the one that binarises images; for the training split, where both
+# splits are encoded.
+DRAWS, TRAIN = 2, 3
+BATCH = 500
 
 
 def parameters(distribution: Distribution) -> dict[str, Tensor]:
@@ -86,3 +90,58 @@ def codes(vae: VAE, images: Loader, *, samples: int = 0, seed: int = 0) -> dict[
     joined = {name: torch.cat(values, dim=1 if name == "samples" else 0) for name, values in gathered.items()}
     joined["index"] = torch.arange(len(images.x))
     return {name: value.numpy() for name, value in joined.items()}
+
+
+def codes_of(
+    vae: VAE,
+    dataset: Dataset,
+    split: str,
+    *,
+    binarize: str = "none",
+    device: torch.device | str = "cpu",
+    samples: int = 0,
+    seed: int = 0,
+) -> dict[str, NDArray[Any]]:
+    """The `codes` of one split, or of all images, with where each comes from.
+
+    Args:
+        split: ``train``, ``test`` or ``all``.
+        binarize, device: as in `Loader`.
+        samples, seed: as in `codes`.
+
+    Returns:
+        As `zoo.encode`.
+    """
+
+    def encoded(name: str, seed: int) -> dict[str, NDArray[Any]]:
+        images: Split = getattr(dataset, name)
+        arrays = codes(vae, Loader(images, BATCH, binarize, device), samples=samples, seed=seed)
+        if images.paths:
+            arrays["path"] = np.array(images.paths)
+        if images.index is not None:
+            arrays["index"] = images.index.numpy()
+        return arrays
+
+    if split != "all":
+        return encoded(split, seed)
+    parts = {"train": encoded("train", derive_seed(seed, TRAIN)), "test": encoded("test", seed)}
+    shared = [name for name in parts["train"] if name in parts["test"]]
+    joined = {
+        name: np.concatenate([part[name] for part in parts.values()], axis=1 if name == "samples" else 0)
+        for name in shared
+    }
+    joined["split"] = np.repeat(list(parts), [len(part["index"]) for part in parts.values()])
+    order = _order(dataset, joined)
+    return {name: array[:, order] if name == "samples" else array[order] for name, array in joined.items()}
+
+
+def _order(dataset: Dataset, arrays: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """Where the images lie among those of both splits: once each, in the order of their source."""
+    if "path" in arrays:
+        return np.argsort(arrays["path"], kind="stable")
+    if dataset.train.index is not None and dataset.test.index is not None:
+        return np.argsort(arrays["index"], kind="stable")
+    if dataset.train.index is not None:  # images that a training goes through several times in an epoch
+        _, first = np.unique(dataset.train.index.numpy(), return_index=True)
+        return np.concatenate([np.sort(first), np.arange(len(dataset.train), len(arrays["index"]))])
+    return np.arange(len(arrays["index"]))

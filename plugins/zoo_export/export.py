@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import importlib
 import io
-import json
 import logging
 import math
 import os
@@ -24,6 +23,7 @@ from torch.distributions import Distribution
 from zoo.errors import ExportError, UsageError
 from zoo.model.context import evaluating, seeded
 from zoo.model.vae import VAE
+from zoo.storage.files import write_json
 from zoo_export.codes import parameter, parameters, unwrapped
 
 Format = Literal["onnx", "torch"]
@@ -82,7 +82,7 @@ def export(
             "checked": {"batch_sizes": CHECKED, "tolerance": TOLERANCE},
             "parts": described,
         }
-        (stage / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        write_json(manifest, stage / MANIFEST)
 
 
 class Parametrised(nn.Module):
@@ -164,7 +164,10 @@ def _export(plan: _Plan, writer: _Writer, folder: Path) -> dict[str, Any]:
     try:
         with _quiet(), _unvalidated():
             program = torch.export.export(
-                plan.module, plan.inputs[TRACED], dynamic_shapes=_batched(plan, torch.export.Dim("batch"))
+                plan.module,
+                plan.inputs[TRACED],
+                dynamic_shapes=_batched(plan, torch.export.Dim("batch")),
+                strict=False,  # the default of newer versions of torch
             )
             extra = writer.write(program, plan, path)
     except OSError:
@@ -267,6 +270,8 @@ def _write_onnx(program: torch.export.ExportedProgram, plan: _Plan, path: Path) 
         verbose=False,
     )
     assert written is not None
+    for node in written.model.graph:
+        node.metadata_props.clear()  # stack traces: paths of this machine, and numbers that count the exports
     written.save(path, external_data=False)
     return {"opset": written.model.opset_imports[""]}
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from zoo.storage.files import replacing
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -28,13 +30,15 @@ def blank(width: float, height: float) -> Figure:
 
 
 def save(figure: Figure, path: Path | str) -> Path:
-    """Write a figure as PNG.
+    """Write a figure as PNG, or in the format that the ending of the path names, atomically.
 
     Raises:
         OSError, ValueError: the file cannot be written, or its ending is no format of images.
     """
-    figure.savefig(path, **_LOOK)
-    return Path(path)
+    path = Path(path)
+    with replacing(path) as file:
+        figure.savefig(file, format=path.suffix.lstrip(".") or "png", **_LOOK)
+    return path
 
 
 def png(figure: Figure) -> bytes:

@@ -12,7 +12,7 @@ import click
 from zoo.cli.catalogue import as_json
 from zoo.cli.options import RUN, which_prior
 from zoo.cli.output import print_json
-from zoo.errors import RunError, UsageError
+from zoo.errors import RunError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 RANKED = 2000
 """Test images that latent dimensions are ranked by."""
+NAMED = 10
+"""Labels that a message names."""
 
 out = click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="The PNG to write.  [default: in the run]"
@@ -32,7 +34,9 @@ data_dir = click.option(
     "--data-dir", type=click.Path(path_type=Path), help="Where data files lie.  [default: $ZOO_DATA, else the cache]"
 )
 
-label = click.option("--label", type=int, metavar="Y", help="Of this label, where the model is conditional on labels.")
+label = click.option(
+    "--label", metavar="Y", help="Of this label, by name or number, where the model is conditional on labels."
+)
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]
@@ -50,7 +54,9 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
 
 @click.command()
 @click.argument("run", type=RUN)
-@click.option("-n", "count", type=click.IntRange(min=1), default=24, show_default=True, help="How many test images.")
+@click.option(
+    "-n", "count", type=click.IntRange(1, 10_000), default=24, show_default=True, help="How many test images."
+)
 @data_dir
 @out
 @as_json
@@ -65,12 +71,12 @@ def reconstruct(run: str, count: int, data_dir: Path | None, out: Path | None, a
     test = opened.test_batch(count, data_dir)
     title = f"{_name(opened)}: test images"
     figure = figures.reconstructions(opened.load(), test.x, title, test.condition)
-    _finish(opened, figure, "reconstruct.png", out, as_json)
+    _finish(opened, figure, "reconstructions.png", out, as_json)
 
 
 @click.command()
 @click.argument("run", type=RUN)
-@click.option("-n", "count", type=click.IntRange(min=1), default=64, show_default=True, help="How many images.")
+@click.option("-n", "count", type=click.IntRange(1, 10_000), default=64, show_default=True, help="How many images.")
 @click.option(
     "--z", "points", multiple=True, metavar="Z0,Z1,...", help="Decode this point; may be given several times."
 )
@@ -83,7 +89,7 @@ def sample(
     run: str,
     count: int,
     points: tuple[str, ...],
-    label: int | None,
+    label: str | None,
     seed: int,
     prior: Literal["fitted", "original"],
     out: Path | None,
@@ -95,12 +101,15 @@ def sample(
     zoo sample runs/mlp-vae -n 100
     zoo sample runs/mlp-vae-2d --z 0,0 --z 0,1 --z 1,1 --z -1,-1
     zoo sample runs/a-conditional-model --label 3
+    zoo sample runs/mlp-vae/sweep-2026-01-31T12-00-00
+
+    RUN is a run folder, or the folder of a model's runs, whose newest is meant, or a sweep, whose best run is.
     """
     import zoo
 
     opened = zoo.Run.open(run)
     vae = opened.load(prior=prior)
-    condition, of_label = _labelled(vae, label)
+    condition, of_label = _labelled(vae, label, opened.label_names)
     if points:
         z, title = parse_points(points, vae.latent_shape), f"{_name(opened)}: decoded from chosen points{of_label}"
         _finish(opened, figures.decoded(vae, z, title, condition), "decoded.png", out, as_json)
@@ -108,7 +117,7 @@ def sample(
         fitted = prior == "fitted" and opened.fitted_prior.exists
         drawn = f"{opened.fitted_prior.said()['prior']['use']}, fitted after training" if fitted else "the prior"
         title = f"{_name(opened)}: samples from {drawn}{of_label}"
-        _finish(opened, figures.samples(vae, count, title, seed, condition), "sample.png", out, as_json)
+        _finish(opened, figures.samples(vae, count, title, seed, condition), "samples.png", out, as_json)
 
 
 @click.command(short_help="Sweep each latent dimension while the others stay.")
@@ -137,7 +146,7 @@ def traverse(
     dims: list[int] | None,
     steps: int | None,
     reach: float,
-    label: int | None,
+    label: str | None,
     data_dir: Path | None,
     out: Path | None,
     as_json: bool,
@@ -157,7 +166,7 @@ def traverse(
 
     opened = zoo.Run.open(run)
     vae = opened.load(prior="original")  # a fitted prior has no rate for each dimension
-    condition, of_label = _labelled(vae, label)
+    condition, of_label = _labelled(vae, label, opened.label_names)
     if vae.latent_shape == (2,) and image is None and dims is None:
         title = f"{_name(opened)}: the latent space, decoded{of_label}"
         figure = figures.manifold(vae, steps or 20, condition=condition, title=title)
@@ -271,7 +280,7 @@ def parse_points(texts: Sequence[str], latent_shape: tuple[int, ...]) -> Tensor:
     return torch.tensor(points).reshape(-1, *latent_shape)
 
 
-def _labelled(vae: VAE, label: int | None) -> tuple[Tensor | None, str]:
+def _labelled(vae: VAE, label: str | None, names: Sequence[str] = ()) -> tuple[Tensor | None, str]:
     """The label as a condition (1,), and what a title says of it.
 
     Raises:
@@ -283,9 +292,16 @@ def _labelled(vae: VAE, label: int | None) -> tuple[Tensor | None, str]:
         return None, ""
     if not vae.classes:
         raise UsageError(f"--label {label}: this model is not conditional on labels.")
-    if not 0 <= label < vae.classes:
-        raise UsageError(f"--label {label}: there is no such label, the model knows those from 0 to {vae.classes - 1}.")
-    return torch.tensor([label]), f", label {label}"
+    if label in names:
+        return torch.tensor([list(names).index(label)]), f", label {label}"
+    if not label.isdecimal() or int(label) >= vae.classes:
+        known = f" or {', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''}" if names else ""
+        raise UsageError(
+            f"--label {label}: there is no such label, the model knows those from 0 to {vae.classes - 1}{known}."
+            + did_you_mean(label, names)
+        )
+    number = int(label)
+    return torch.tensor([number]), f", label {names[number] if number < len(names) else number}"
 
 
 def _pick(run: Run, indices: Sequence[int], data_dir: Path | None) -> Batch:
@@ -305,7 +321,7 @@ def _pick(run: Run, indices: Sequence[int], data_dir: Path | None) -> Batch:
 
 
 def _name(run: Run) -> str:
-    return f"{run.recipe.name} on {run.environment['data']['name']}"
+    return f"{run.recipe.name} on {run.data_name}"
 
 
 def _finish(run: Run, figure: Figure, name: str, out: Path | None, as_json: bool) -> None:

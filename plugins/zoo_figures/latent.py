@@ -71,7 +71,7 @@ def latent_space(
     count = ("codes" in panels) + (found is not None)
     figure = blank(11.5 if count == 2 else 6.4, 5.4)
     if "codes" in panels:
-        codes = encoded(vae, images).flatten(1).double().cpu().numpy()
+        codes = encoded(vae, images).flatten(1).cpu().double().numpy()
         labels = None if condition is None else condition.cpu().numpy()
         _scatter(figure.add_subplot(1, count, 1), codes, labels)
     if found is not None:

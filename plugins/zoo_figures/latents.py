@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
+from zoo.devices import float64
 from zoo.errors import UsageError
 from zoo.model.context import evaluating, seeded
 from zoo.model.vae import VAE, Batch
@@ -53,7 +54,7 @@ def rates(vae: VAE, images: Batch) -> Information:
     Raises:
         UsageError: the posterior or the prior is no such product.
     """
-    total, measure = torch.zeros((), dtype=torch.float64, device=images.x.device), "rate in nats"
+    total, measure = torch.zeros((), dtype=torch.float64), "rate in nats"
     with evaluating(vae), seeded(0, images.x.device):
         for batch in _chunks(images):
             posterior, prior = vae.encode(*batch), vae.prior(vae.encoder, batch.condition)
@@ -69,7 +70,7 @@ def rates(vae: VAE, images: Batch) -> Information:
                 z = posterior.sample(torch.Size([DRAWS]))
                 kl = (q.log_prob(z) - p.log_prob(z)).mean(0)
                 measure = f"rate in nats, estimated from {DRAWS} draws for each image"
-            total = total + kl.double().sum(0)
+            total = total + float64(kl).sum(0).cpu()
     return Information((total / len(images.x)).flatten().cpu(), measure)
 
 
@@ -78,7 +79,7 @@ def information(vae: VAE, images: Batch) -> Information:
     try:
         return rates(vae, images)
     except UsageError:
-        codes = encoded(vae, images).double().flatten(1)
+        codes = float64(encoded(vae, images)).flatten(1)
         return Information(codes.var(0, correction=0).cpu(), "variance of the codes")
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Distribution, Independent, Normal, constraints
+from torch.distributions import Bernoulli, Distribution, Independent, constraints
 from torch.nn.functional import softplus
 from torch.types import _size
 
-from zoo import Likelihood
+from zoo import Gaussian, Likelihood, at_least_float32
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -26,10 +27,12 @@ class BernoulliPixels(Likelihood):
 
     def forward(self, parameters: Tensor) -> Distribution:
         """Logits (..., 1, C, H, W) to a distribution over (C, H, W)."""
-        return BinaryImage(Bernoulli(logits=_full(parameters).squeeze(-4), validate_args=False), 3, validate_args=False)
+        return BinaryImage(
+            Bernoulli(logits=at_least_float32(parameters).squeeze(-4), validate_args=False), 3, validate_args=False
+        )
 
 
-class BinaryImage(Independent[Bernoulli]):
+class BinaryImage(Independent):  # type: ignore[type-arg]  # generic in newer versions of torch alone
     """Independent bits as one event, whose log-density is worked out with the fewest passes over the pixels.
 
     Likelihoods with thousands of samples spend most of what the matrix products leave on it.
@@ -38,7 +41,7 @@ class BinaryImage(Independent[Bernoulli]):
     def log_prob(self, value: Tensor) -> Tensor:
         """sum_i x_i logit_i - log(1 + e^logit_i)."""
         logits: Tensor = self.base_dist.logits.flatten(-3)
-        value = value.flatten(-3)
+        value = value.to(logits.dtype).flatten(-3)
         if torch.is_grad_enabled():
             return (value * logits).sum(-1) - softplus(logits).sum(-1)
         # The same without softplus, whose kernel is slow on a CPU, and without a second large temporary.
@@ -52,7 +55,7 @@ class ContinuousBernoulliPixels(Likelihood):
 
     def forward(self, parameters: Tensor) -> Distribution:
         """Logits (..., 1, C, H, W) to a distribution over (C, H, W)."""
-        return _over_pixels(ContinuousBernoulli(_full(parameters).squeeze(-4)))
+        return _over_pixels(ContinuousBernoulli(at_least_float32(parameters).squeeze(-4)))
 
 
 class GaussianPixels(Likelihood):
@@ -65,6 +68,8 @@ class GaussianPixels(Likelihood):
         min_scale: added to a learned scale: without a floor, a pixel that never changes drives the likelihood to
             infinity, and one that clamps would leave no gradient below it (the soft clip of arXiv 2006.13202).
     """
+
+    photographs: ClassVar[Mapping[str, object] | None] = {"scale": "shared"}
 
     def __init__(
         self,
@@ -82,20 +87,20 @@ class GaussianPixels(Likelihood):
 
     def forward(self, parameters: Tensor) -> Distribution:
         """Means, and log-scales where they are pixelwise, (..., 1 or 2, C, H, W) to a distribution over (C, H, W)."""
-        parameters = _full(parameters)
+        parameters = at_least_float32(parameters)
         mean = parameters.select(-4, 0)
         if self.log_scale is None:
-            scale = self.min_scale + parameters.select(-4, 1).exp()
+            log_scale = self._with_floor(parameters.select(-4, 1))
         elif isinstance(self.log_scale, nn.Parameter):
-            scale = (self.min_scale + self.log_scale.exp()).expand_as(mean)
+            log_scale = self._with_floor(at_least_float32(self.log_scale))
         else:
-            scale = self.log_scale.exp().expand_as(mean)
-        return _over_pixels(Normal(mean, scale, validate_args=False))
+            log_scale = at_least_float32(self.log_scale)
+        return _over_pixels(Gaussian(mean, log_scale))
 
-
-def _full(parameters: Tensor) -> Tensor:
-    """A density is worked out in float32 at least, whatever precision the products ran in."""
-    return parameters.to(torch.promote_types(parameters.dtype, torch.float32))
+    def _with_floor(self, log_scale: Tensor) -> Tensor:
+        """log(min_scale + e^log_scale)."""
+        floor = math.log(self.min_scale)
+        return floor + softplus(log_scale - floor)
 
 
 def _over_pixels(pixels: Distribution) -> Distribution:

@@ -42,6 +42,6 @@ class SquaredError(ELBO):
     def forward(self, vae: VAE, batch: Batch) -> dict[str, Tensor]:
         """Return ``loss``, ``distortion`` and ``rate``, in nats per example up to a constant."""
         trace = vae.trace(batch)
-        distortion = (batch.x - trace.p.mean).square().sum((-3, -2, -1)).mean()
+        distortion = (trace.x - trace.p.mean).square().sum((-3, -2, -1)).mean()
         rate = trace.kl.mean()
         return {"loss": distortion + self.beta() * rate, "distortion": distortion, "rate": rate}

@@ -58,6 +58,7 @@ class HamiltonianELBO(Loss):
             "beta_0": self.tempering().prod().square(),
         }
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # what is compiled cannot be differentiated twice
     def parts(self, vae: VAE, batch: Batch) -> tuple[Tensor, Tensor]:
         """Distortion and rate of each image, (N,) both. Their negative sum is the log of an importance weight, whose
         mean is p(x).
@@ -67,6 +68,6 @@ class HamiltonianELBO(Loss):
         noise = torch.randn_like(trace.z)
         force = force_of(vae, batch, trace.prior)
         z, momentum = leapfrog(force, trace.z, noise / factors.prod(), self.step_size(), factors)
-        distortion = -vae.decode(z, batch.condition).log_prob(batch.x)
+        distortion = -vae.decode(z, batch.condition).log_prob(trace.x)
         kinetic = (momentum.square() - noise.square()).flatten(1).sum(1) / 2
         return distortion, trace.log_qz - trace.prior.log_prob(z) + kinetic

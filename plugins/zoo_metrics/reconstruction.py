@@ -23,7 +23,7 @@ class Reconstruction(Metric):
             points = {"mean": q.mean} if subject.codes_are == "posterior means" else {}
             for at, z in {**points, "draw": q.sample()}.items():
                 image = subject.vae.decode(z, batch.condition).mean
-                errors[at].append((batch.x - image).square().flatten(1).double())
+                errors[at].append((batch.x - image).square().flatten(1).cpu().double())
         measurements = []
         for at, parts in errors.items():
             if parts:

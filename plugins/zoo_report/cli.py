@@ -25,12 +25,12 @@ from zoo.cli.train import log_to_stderr, wait_politely
 @click.option("--metrics/--no-metrics", default=True, help="Measure the model, or leave that out.")
 @click.option("--samples", type=click.IntRange(min=1), help="Importance samples: estimate the log-likelihood too.")
 @click.option(
-    "--limit", type=click.IntRange(min=1), help="Look at so many test images only, the first ones.  [default: 10000]"
+    "--limit", type=click.IntRange(min=1), help="Look at so many test images only, the first ones.  [default: all]"
 )
 @click.option(
     "--data-dir", type=click.Path(path_type=Path), help="Where data files lie.  [default: $ZOO_DATA, else the cache]"
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps, ...")
 @as_json
 def report(
     source: str,

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from zoo.data.dataset import Dataset, Split
 from zoo.evaluation.evaluate import Evaluation, importance_sampled, measure
 from zoo.evaluation.metric import EvaluationContext
 from zoo.locate import RECIPE
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from zoo.model.vae import VAE, Batch
     from zoo.training.history import Epoch
 
-LIMIT = 10_000
-"""Split that metrics are measured on, and as many that they are fitted to, if nothing else is said."""
 SCATTERED, RANKED, RECONSTRUCTED, SAMPLED = 5000, 2000, 2 * figures.COLUMNS, 64
 """Split that are shown in the latent space, that its dimensions are ranked by, that are reconstructed, and drawn."""
 
@@ -36,7 +33,7 @@ class Measuring:
 
     wanted: bool = True
     samples: int | None = None
-    limit: int = LIMIT
+    limit: int | None = None
     announce: Callable[[str], None] | None = None
     progress: Callable[[int, int], None] | None = None
 
@@ -71,7 +68,7 @@ class RunPage:
         evaluation = self._evaluation()
         parameters = sum(parameter.numel() for parameter in self.vae.parameters())
         badges = [
-            self.data["name"],
+            self.run.data_name,
             f"{'x'.join(map(str, self.data['shape']))} images",
             f"latent {'x'.join(map(str, self.vae.latent_shape))}",
             f"{parameters:,} parameters",
@@ -90,11 +87,9 @@ class RunPage:
         return Page(recipe.name, recipe.summary, badges, self._headlines(evaluation), sections, footer())
 
     def _subject(self, root: Path | None, device: torch.device) -> EvaluationContext:
-        dataset = self.run.loaded(root).dataset
-        limit = self.measuring.limit
-        fitted_to = Dataset(_first(dataset.train, limit), dataset.test)
+        dataset, measuring = self.run.loaded(root).dataset, self.measuring
         return EvaluationContext(
-            self.vae, self.run.recipe, fitted_to, "test", limit, 0, device, progress=self.measuring.progress
+            *(self.vae, self.run.recipe, dataset, "test", measuring.limit, 0, device), progress=measuring.progress
         )
 
     def _evaluation(self) -> Evaluation | None:
@@ -139,7 +134,7 @@ class RunPage:
         return Picture.of(figures.curves(self.epochs, "", [term]), term.capitalize(), alt, chart=True, headed=False)
 
     def _images(self) -> list[Part]:
-        name, data = self.run.recipe.name, self.data["name"]
+        name, data = self.run.recipe.name, self.run.data_name
         makers = {}
         if (subject := self.subject) is not None:
             makers["reconstructions"] = lambda: _reconstructions(subject, f"of {data} as {name} gives them back")
@@ -219,10 +214,6 @@ def _rates(vae: VAE, images: Batch) -> Picture:
 def _batch(subject: EvaluationContext, n: int) -> Batch:
     """The first `n` test images, or all there are."""
     return subject.images[torch.arange(min(n, len(subject)))]
-
-
-def _first(images: Split, n: int) -> Split:
-    return Split(images.x[:n], None if images.labels is None else images.labels[:n])
 
 
 def _epoch_table(epochs: Sequence[Epoch], terms: Sequence[str], outcome: Outcome) -> Table:

@@ -14,6 +14,7 @@ from zoo import api
 from zoo.errors import ZooError, reason
 from zoo.plugins.manager import DISTRIBUTION
 from zoo.recipes.components import written_out
+from zoo.recipes.library import library, plain
 from zoo.recipes.schema import Recipe
 from zoo.run import Run
 from zoo_report.page import Code, Facts, Part, Section, Table, Text
@@ -71,7 +72,8 @@ def changes(recipe: Recipe) -> dict[str, tuple[Any, Any]] | None:
         None where there is no such recipe.
     """
     try:
-        registered = api.recipe(recipe.name)
+        qualified = (claim.qualified for claim in library().models if plain(claim.qualified) == recipe.name)
+        registered = api.recipe(next(qualified, recipe.name))
         used = next((block for block in registered.data if block.use == recipe.data[0].use), registered.data[0])
         here, there = (flatten(written_out(one)) for one in (recipe, registered.model_copy(update={"data": [used]})))
     except ZooError:
@@ -93,7 +95,7 @@ def environment_facts(run: Run) -> Facts:
         ("command", _command(environment["command"])),
         ("seed", str(environment["seed"])),
         ("device", f"{environment['device']}, {threads} on {environment['processors']} processors"),
-        ("data", f"{data['name']}: {images}, binarize {data['binarize']}"),
+        ("data", f"{run.data_name}: {images}, binarize {data['binarize']}"),
         ("digest of the data", f"sha256 {data['sha256']}"),
         *(("passed over", why) for why in data["passed_over"]),
         ("versions", f"Python {environment['python']}, {versions}"),

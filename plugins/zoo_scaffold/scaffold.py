@@ -17,6 +17,7 @@ from zoo.plugins.hookspecs import KINDS
 from zoo.plugins.manager import DISTRIBUTION
 from zoo.plugins.registry import registry
 from zoo.recipes.library import library
+from zoo.storage.files import write_text
 
 SUFFIX = ".in"
 """Of every template, so that no tool takes one for a file of our own."""
@@ -106,7 +107,7 @@ def new_plugin(name: str, start: str = "model", parent: Path = Path()) -> Path:
         for path, text in written.items():
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text)
+            write_text(text, target)
     except OSError as error:
         raise UsageError(
             f"{folder} cannot be written: {error.strerror or error}. Choose another place with --out."
@@ -125,10 +126,10 @@ def _module(name: str) -> str:
     module = name.replace("-", "_")
     if keyword.iskeyword(module) or importlib.util.find_spec(module) is not None:
         raise UsageError(f"{name!r} cannot be a package: Python has a {module!r} already. Choose another name.")
-    taken = {"model": library().models.matching(name)}
-    taken |= {kind: registry().names(kind).matching(name) for kind in KINDS}
-    for kind, names in taken.items():
-        if names:
+    taken: dict[str, bool] = {"model": name in library().models}
+    taken |= {kind: name in registry().names(kind) for kind in KINDS}
+    for kind, is_taken in taken.items():
+        if is_taken:
             raise UsageError(f"There is a {kind} named {name!r} already. Choose another name.")
     return module
 

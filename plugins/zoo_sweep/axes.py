@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from zoo.errors import UsageError
+from zoo.errors import UsageError, shortened
 from zoo.recipes.merge import merge, nested
-from zoo.recipes.source import Raw, parse_value
+from zoo.recipes.source import Raw, explain, parse_value
 
 Settings = Mapping[str, Any]
 """What one trial has that the others do not: dotted keys of the recipe, and their values."""
@@ -102,7 +102,7 @@ def _choices(key: str, text: str) -> Choices | None:
     return Choices(key, tuple(values))
 
 
-_NUMBER = r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
+_NUMBER = r"[-+]?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?"
 
 
 def _range(key: str, text: str) -> Range | None:
@@ -111,7 +111,10 @@ def _range(key: str, text: str) -> Range | None:
     match = re.fullmatch(rf"({_NUMBER})\.\.({_NUMBER})(:log)?", text)
     if match is None:
         raise UsageError(f"{key}={text}: expected a range such as 2..64, 0.5..4.0 or 1e-4..1e-2:log")
-    low, high = parse_value(match[1]), parse_value(match[2])
+    try:
+        low, high = parse_value(match[1]), parse_value(match[2])
+    except yaml.YAMLError as error:
+        raise UsageError(f"{shortened(f'{key}={text}')}: {explain(error, text)}") from error
     if low >= high:
         raise UsageError(f"{key}={text}: the lower end comes first.")
     if match[3] and low <= 0:
@@ -129,8 +132,16 @@ def write_axis(axis: Axis) -> Any:
 
 
 def as_axis(key: str, written: Any) -> Axis:
-    """The axis that `write_axis` wrote."""
-    return Choices(key, tuple(written)) if isinstance(written, list) else Range(key, **written)
+    """The axis that `write_axis` wrote.
+
+    Raises:
+        TypeError: it wrote no such thing.
+    """
+    if isinstance(written, list):
+        return Choices(key, tuple(written))
+    if not all(isinstance(written[end], int | float) for end in ("low", "high")):
+        raise TypeError(f"the ends of {key} are not numbers")
+    return Range(key, **written)
 
 
 def grid(axes: Sequence[Axis]) -> Iterator[Settings]:

@@ -32,9 +32,11 @@ NOTE_LENGTH = 60
 @click.command()
 @click.argument("model", required=False, shell_complete=completion.models)
 @click.argument("overrides", nargs=-1, metavar="KEY=V1,V2,... [KEY=VALUE]...", shell_complete=completion.overrides)
-@click.option("--seeds", type=click.IntRange(min=2), help="Train each setting with the seeds from 0 up to this number.")
 @click.option(
-    "--trials", type=click.IntRange(min=1), help="Search with Optuna, with so many trials, in place of a grid."
+    "--seeds", type=click.IntRange(2, 1000), help="Train each setting with the seeds from 0 up to this number."
+)
+@click.option(
+    "--trials", type=click.IntRange(1, 1_000_000), help="Search with Optuna, with so many trials, in place of a grid."
 )
 @click.option(
     "--storage",
@@ -49,7 +51,7 @@ NOTE_LENGTH = 60
     "--data-dir", type=click.Path(path_type=Path), help="Where data files lie.  [default: $ZOO_DATA, else the cache]"
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training set.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps, ...")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="The folder of all runs."
 )
@@ -91,7 +93,7 @@ def sweep(
     if model is not None:
         load(model, registries)  # before torch is imported: a misspelt name is told at once
     import zoo
-    from zoo.api import resolve_device
+    from zoo.devices import resolve_device
 
     log_to_stderr(logging.INFO)
     resolve_device(device)
@@ -212,7 +214,7 @@ def _print_comparison(compared: Comparison) -> None:
         terms = [f"{outcome.test[term]:.2f}" if term in outcome.test else "-" for term in TERMS]
         place = str(run.path) if outcome.state == "finished" else f"{run.path} ({outcome.state})"
         numbers = [f"{outcome.train['loss']:.2f}", *terms, str(outcome.epoch), f"{outcome.seconds:.1f}"]
-        rows.append([str(number), run.recipe.name, run.environment["data"]["name"], *numbers, place])
+        rows.append([str(number), run.recipe.name, run.data_name, *numbers, place])
     header = ["", "MODEL", "DATA", "TRAIN LOSS", *(f"TEST {term.upper()}" for term in TERMS), "EPOCH", "SECONDS", "RUN"]
     _print_numbers(header, rows, range(3, len(header) - 1))
     click.echo("\n(nats per example, in each run's best epoch)\n")

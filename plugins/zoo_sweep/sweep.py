@@ -7,25 +7,27 @@ import datetime
 import hashlib
 import itertools
 import logging
-import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pydantic
 import yaml
-from filelock import FileLock, Timeout
 
 from zoo import api
-from zoo.errors import RunError, UsageError
-from zoo.locate import PLAN
+from zoo.devices import resolve_device
+from zoo.errors import RunError, RunLocked, UsageError, shortened
+from zoo.locate import NAME, NAME_RULE, PLAN
 from zoo.recipes.components import validate
-from zoo.recipes.datasets import load_data
+from zoo.recipes.datasets import data_name, load_data
 from zoo.recipes.merge import merge
 from zoo.recipes.schema import Recipe
-from zoo.recipes.source import Raw, parse_value, write_yaml
+from zoo.recipes.source import Raw, parse_value, read_text, write_yaml
+from zoo.storage.files import write_text
+from zoo.storage.lock import hold
+from zoo.training.distributed import world_size
 from zoo.training.signals import Interrupted, StopRequest, interruption
 from zoo.training.trainer import Observer
 from zoo_figures.figures import save
@@ -83,13 +85,18 @@ class Plan:
             RunError: it cannot be read, or is of another version.
         """
         try:
-            written = parse_value(file.read_text("utf-8"))
+            written = parse_value(read_text(file))
             version = written.pop("format")
             if version != FORMAT:
                 raise RunError(f"{file} has the format {version}; this version of the zoo reads {FORMAT}.")
             written["axes"] = tuple(as_axis(key, axis) for key, axis in written["axes"].items())
             written["seeds"] = written["seeds"] and tuple(written["seeds"])
-            return cls(**written)
+            plan: Plan = pydantic.TypeAdapter(cls).validate_python(vars(cls(**written)))
+            return plan
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise RunError(f"{file} cannot be read: {place}: {first['msg']}") from error
         except FileNotFoundError:
             raise RunError(f"{file.parent} is no sweep: it holds no {PLAN}.") from None
         except (OSError, ValueError, AttributeError, KeyError, TypeError, yaml.YAMLError) as error:
@@ -150,15 +157,15 @@ class Sweep:
         **changes: Any,
     ) -> Sweep:
         """Check all of a sweep and make its folder; the arguments are those of `zoo.sweep`. Nothing is trained yet."""
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if world_size() > 1:
             raise UsageError("A sweep trains each model in one process. Start it without torchrun.")
         axes, fixed = read_axes(overrides)
         axes, values = _take_seeds(axes, seeds)
         _check_axes(axes, values, fixed, trials, storage)
-        if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-            raise UsageError(f"--name {name}: a name is made of letters, digits, '.', '_' and '-'.")
+        if name is not None and not NAME.fullmatch(name):
+            raise UsageError(f"--name {shortened(name)}: {NAME_RULE}.")
 
-        changes = merge(changes, {"train": {} if epochs is None else {"epochs": epochs}})
+        changes = merge(changes, {} if epochs is None else {"train": {"epochs": epochs}})
         base = api.recipe_for(data, model, fixed, registries=registries, **changes)
         digest = None
         if all(axis.key != "data" for axis in axes):
@@ -195,16 +202,15 @@ class Sweep:
     def _write(self) -> None:
         """Make the folder; if it is there, and of the very same plan, it is gone on with."""
         parent = self.path.parent
-        if parent.is_symlink():
-            raise RunError(f"{parent} is a link to {parent.readlink()}; runs are not written through links.")
         try:
+            for place in (parent, self.path):
+                if place.is_symlink():
+                    raise RunError(f"{place} is a link to {place.readlink()}; runs are not written through links.")
             self.path.mkdir(parents=True, exist_ok=True)
             (self.path / ".locks").mkdir(exist_ok=True)
-            with FileLock(self.path / ".locks" / "plan"):
+            with hold(self.path / ".locks" / "plan", str(self.path), wait=True):
                 if not (self.path / PLAN).exists():
-                    draft = self.path / f".{PLAN}"
-                    draft.write_text(self.plan.to_yaml(), "utf-8")
-                    draft.replace(self.path / PLAN)
+                    write_text(self.plan.to_yaml(), self.path / PLAN)
                 elif Plan.read(self.path / PLAN) == self.plan:
                     log.info("Going on with the sweep in %s.", self.path)
                 else:
@@ -212,9 +218,9 @@ class Sweep:
                         f"{self.path} holds another sweep. Choose another --name, "
                         f"or go on with that one: zoo sweep --resume {self.path}"
                     )
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: there is a NUL in the path
             raise RunError(
-                f"The output folder {self.path} cannot be written: {error.strerror or error}. "
+                f"The output folder {self.path} cannot be written: {getattr(error, 'strerror', None) or error}. "
                 "Choose another with --out."
             ) from error
 
@@ -240,7 +246,7 @@ class Sweep:
         Raises:
             Interrupted: it was asked to stop. What is done stays, the trial under way goes on where it was.
         """
-        api.resolve_device(device)
+        resolve_device(device)
         self._check_data(data_dir)
         source = self._source()
         options = {"data_dir": data_dir, "device": device, "observers": observers}
@@ -272,7 +278,11 @@ class Sweep:
                 if trial.state == "unfinished":
                     count = (number - 1) * len(trials) + position + 1
                     log.info("trial %d of %d: %s", count, source.total * len(trials), trial)
-                trial.train(self.recipe, **options)
+                try:
+                    trial.train(self.recipe, **options)
+                except RunLocked as error:
+                    log.warning("%s It is passed over.", error)
+                    return
             row = Row(number, settings, [Outcome.of_trial(trial) for trial in trials])
             value, _ = row.spread(lambda outcome: outcome.test.get(self.recipe.train.monitor))
             record = {"runs": [asdict(outcome) for outcome in row.outcomes]}
@@ -286,16 +296,13 @@ class Sweep:
     @contextlib.contextmanager
     def _claim(self, number: int) -> Iterator[bool]:
         """Whether a trial is this process's inside the block. A process that is killed lets go of it."""
-        lock = FileLock(self.path / ".locks" / f"{number:03d}")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            lock.release()
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(hold(self.path / ".locks" / f"{number:03d}", f"Trial {number} of {self.path}"))
+            except RunLocked:
+                yield False
+            else:
+                yield True
 
     def _source(self) -> Source:
         plan = self.plan
@@ -320,10 +327,10 @@ class Sweep:
         if isinstance(source, Search):
             for told in source.told():
                 if told.number not in rows or (told.state != "unfinished" and rows[told.number].state == "unfinished"):
-                    outcomes = [Outcome(**outcome) for outcome in told.record.get("runs", [])]
+                    outcomes = [Outcome.from_json(outcome) for outcome in told.record.get("runs", [])]
                     row = Row(told.number, told.settings, outcomes, told.record.get("machine", "elsewhere"))
                     rows[told.number] = row
-        data = None if self.plan.digest is None else self.recipe.data[0].use
+        data = None if self.plan.digest is None else data_name(self.recipe.data[0])
         ordered = [rows[number] for number in sorted(rows)]
         return Results(str(self.path), self.plan.model, data, self.recipe.train.monitor, ordered)
 
@@ -402,7 +409,7 @@ def sweep(
         UsageError: a name, a value, the data or the output folder is wrong, or nothing is swept. Nothing was trained.
         Interrupted: it was stopped by a signal; its attribute ``run`` is the folder.
     """
-    api.resolve_device(device)
+    resolve_device(device)
     made = Sweep.create(
         model,
         overrides,

@@ -13,12 +13,13 @@ from typing import Any
 import yaml
 
 from zoo import api
-from zoo.errors import RunError, ZooError
+from zoo.errors import RunError, RunLocked, ZooError, shortened
 from zoo.locate import RECIPE
 from zoo.recipes.merge import merge
 from zoo.recipes.schema import Recipe
-from zoo.recipes.source import parse_value, write_yaml
+from zoo.recipes.source import parse_value, read_text, write_yaml
 from zoo.run import Run
+from zoo.storage.files import write_json, write_text
 from zoo.training.signals import Interrupted
 from zoo_sweep.axes import SEED, Settings, change_of, describe
 
@@ -57,8 +58,11 @@ class Trial:
             RunError: it does not say which it is.
         """
         try:
-            written = parse_value((path / TRIAL).read_text("utf-8"))
-            return cls(path.parent, written["trial"], written["settings"], written["seed"])
+            written = parse_value(read_text(path / TRIAL))
+            trial = cls(path.parent, written["trial"], dict(written["settings"]), written["seed"])
+            if trial.path != path:
+                raise ValueError(f"it is that of {shortened(trial.path.name)}")
+            return trial
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
             raise RunError(f"{path / TRIAL} cannot be read: {' '.join(str(error).split())}") from error
 
@@ -74,7 +78,7 @@ class Trial:
             return str(json.loads((self.path / FAILURE).read_text("utf-8"))["reason"])
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             return f"{self.path / FAILURE} cannot be read: {error}"
 
     @property
@@ -92,7 +96,8 @@ class Trial:
             options: those that `zoo.train` and `zoo.resume` share.
 
         Raises:
-            Interrupted: it was asked to stop. Every other failure is recorded.
+            Interrupted: it was asked to stop.
+            RunLocked: another process trains it. Every other failure is recorded.
         """
         if self.state != "unfinished":
             return
@@ -103,7 +108,7 @@ class Trial:
             else:
                 self._prepare()
                 api.train(self._recipe(base), folder=self.path, **options)
-        except Interrupted:
+        except (Interrupted, RunLocked):
             raise
         except Exception as error:
             self._fail(error)
@@ -121,7 +126,7 @@ class Trial:
             shutil.rmtree(self.path)
         self.path.mkdir()
         written = {"trial": self.number, "settings": dict(self.settings), "seed": self.seed}
-        (self.path / TRIAL).write_text(write_yaml(written), "utf-8")
+        write_text(write_yaml(written), self.path / TRIAL)
 
     def _fail(self, error: Exception) -> None:
         known = isinstance(error, ZooError)
@@ -132,10 +137,15 @@ class Trial:
             "error": type(error).__name__,
             "traceback": None if known else traceback.format_exception(error),
         }
-        (self.path / FAILURE).write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+        write_json(record, self.path / FAILURE)
 
 
 def trials_in(folder: Path) -> Sequence[Trial]:
-    """The trials that a sweep's folder holds, by number and seed."""
-    found = [Trial.open(file.parent) for file in folder.glob(f"trial-*/{TRIAL}")]
-    return sorted(found, key=lambda trial: (trial.number, trial.seed or 0))
+    """The trials that a sweep's folder holds, by number and seed. One that cannot be read is reported and skipped."""
+    trials = []
+    for file in folder.glob(f"trial-*/{TRIAL}"):
+        try:
+            trials.append(Trial.open(file.parent))
+        except RunError as error:
+            log.warning("%s It is passed over.", error)
+    return sorted(trials, key=lambda trial: (trial.number, trial.seed or 0))

@@ -269,6 +269,16 @@ def test_the_gradient_passes_a_quantiser_as_if_it_were_the_identity(model):
     assert torch.equal(gradient, weights)
 
 
+@pytest.mark.parametrize("model", ["vq-vae", "rvq-vae"])
+def test_no_points_do_not_move_a_codebook(model):
+    vae = tiny(model).train()
+    before = {name: value.clone() for name, value in vae.state_dict().items()}
+    q = vae.encode(torch.zeros(0, *SHAPE))
+    assert q.indices.shape == (0, *vae.encoder.posterior.indices_shape)
+    for name, value in vae.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
 def test_the_codebook_moves_as_in_the_paper():
     """arXiv 1711.00937, appendix A.1, one step by hand: from counts of 1 and sums equal to the vectors."""
     head = VectorQuantized(features=4, latent_dim=2, dim=3, codebook_size=4, decay=0.9, revive_below=0.0)

@@ -484,6 +484,19 @@ def test_settings_are_checked(model, setting):
         zoo.recipe(model, [override])
 
 
+@pytest.mark.parametrize(
+    ("alpha", "weight"), [(0.5, 0.25), (0.0, 0.0), (-3.0, 3.5), (1.0, 0.0), (0.0, 1.0), (-3.0, 4.0)]
+)
+def test_the_discrepancy_of_info_vae_has_no_negative_weight(alpha, weight):
+    """alpha + weight - 1 (arXiv 1706.02262, eq. 6). At 0 it is the ELBO with a weight on its rate."""
+    make = zoo.ComponentFactory("loss", "info-vae", alpha=alpha, weight=weight)
+    if alpha + weight < 1:
+        with pytest.raises(zoo.ComponentError, match=f"it is {alpha + weight - 1:g} with alpha={alpha:g}"):
+            make()
+    else:
+        assert make().alpha == alpha
+
+
 # --- costs between images
 
 
@@ -537,9 +550,19 @@ def ssim_by_hand(x: Tensor, y: Tensor, window: int) -> tuple[Tensor, Tensor]:
 
 
 def test_the_similarity_agrees_with_its_definition():
-    """One scale on 8x8 pixels; two on 12x12, the second halved by means of four pixels."""
+    """One scale on 8x8 pixels; two on 12x12, the second halved by means of four pixels. Windows of 21 pixels and more,
+    which a library widened to 23, since it chose them by their standard deviation.
+    """
     torch.manual_seed(0)
-    for side, window, scales in ((8, 7, 1), (12, 5, 2)):
+    for side, window, scales in (
+        (8, 7, 1),
+        (12, 5, 2),
+        (20, 19, 1),
+        (22, 21, 1),
+        (23, 23, 1),
+        (42, 21, 2),
+        (32, 31, 1),
+    ):
         head = MultiScaleSSIM((1, side, side), window=window, weight=0.5)
         assert head.scales == scales
         x, logits = torch.rand(1, side, side).double(), torch.randn(1, 1, side, side).double()

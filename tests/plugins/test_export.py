@@ -71,6 +71,20 @@ def test_the_files_agree_with_the_model(format, model, likelihood, outputs, tmp_
         assert_close(decoder(z=z), {name: getattr(p.base_dist, name) for name in outputs})
 
 
+@pytest.mark.parametrize("model", ["vq-vae", "rvq-vae", "fsq-vae"])
+@torch.no_grad()
+def test_codes_are_exported(model, tmp_path):
+    """Issue 10, item 29: the export of a model with a codebook failed on a graph that depends on values."""
+    pytest.importorskip("vector_quantize_pytorch")
+    torch.manual_seed(0)
+    vae = zoo.create_model(model, data_shape=SHAPE, encoder={"hidden": [8]}, decoder={"hidden": [8]}).eval()
+    export(vae, SHAPE, tmp_path / "there", "torch")
+    _, encoder = load(tmp_path / "there", "encoder")
+    for n in (1, 2, 17):
+        x = torch.rand(n, *SHAPE)
+        assert_close(encoder(x=x), {"mean": vae.encode(x).mean})
+
+
 def test_a_conditional_model_takes_labels(tmp_path):
     """By the part that uses them only. Labels are as many as the batch."""
 

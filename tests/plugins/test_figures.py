@@ -395,11 +395,12 @@ def test_each_command_writes_what_its_function_draws(digits_run, tmp_path, capsy
             ["-n", 100],
             of.latent_space(vae, test.x[:100], test.condition[:100], title=f"{name}: the latent space of test images"),
         ),
-        "reconstruct.png": (["-n", 13], of.reconstructions(vae, test.x[:13], f"{name}: test images")),
-        "sample.png": (["-n", 5, "--seed", 2], of.samples(vae, 5, f"{name}: samples from the prior", seed=2)),
+        "reconstructions.png": (["-n", 13], of.reconstructions(vae, test.x[:13], f"{name}: test images")),
+        "samples.png": (["-n", 5, "--seed", 2], of.samples(vae, 5, f"{name}: samples from the prior", seed=2)),
     }
     for file, (arguments, figure) in expected.items():
-        verb = "traverse" if file == "manifold.png" else file.removesuffix(".png")
+        verbs = {"manifold.png": "traverse", "reconstructions.png": "reconstruct", "samples.png": "sample"}
+        verb = verbs.get(file, file.removesuffix(".png"))
         assert command(verb, digits_run, *arguments, "--json") == 0
         assert json.loads(capsys.readouterr().out) == {"run": str(run.path), "figure": str(run.figures / file)}
         drawn = of.save(figure, tmp_path / file).read_bytes()

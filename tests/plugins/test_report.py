@@ -21,7 +21,8 @@ import pytest
 
 import zoo
 import zoo.api
-from resuming import TINY, run_main, stopped
+from resuming import TINY, reseal, run_main, stopped
+from zoo.recipes.components import written_out
 from zoo.recipes.source import parse_value
 from zoo_figures.canvas import png
 from zoo_report.page import Code, Facts, Gallery, Headline, Page, Picture, Section, Table, Text
@@ -145,13 +146,16 @@ def test_numbers_are_those_of_the_best_epoch_and_of_the_evaluation(run, reports)
     assert shown["training time"][0] == f"{sum(epoch.seconds for epoch in epochs):.1f} s"
     assert table(page.by_id("training"))[1 + epochs.index(best)][:2] == [str(best.epoch), f"{best.train['loss']:.2f}"]
 
-    evaluation = zoo.evaluate(run, ["elbo", "active-units", "reconstruction"], limit=200)
+    evaluation = zoo.evaluate(run, limit=200)
     rows = {row[0].partition(" [")[0]: row for row in table(page.by_id("metrics"))[1:]}
-    for name in ("elbo", "rate", "active-units", "mse-at-mean"):
-        one = evaluation[name]
-        assert rows[name][1:] == [one.shown, one.unit, one.how]
+    measured = [one for measurements in evaluation.measurements.values() for one in measurements]
+    assert (
+        {"elbo", "rate", "active-units", "mse-at-mean", "linear-probe"} <= rows.keys() == {one.name for one in measured}
+    )
+    for one in measured:
+        assert rows[one.name][1:] == [one.shown, one.unit, one.how], "issue 10, item 29: the linear probe differed"
     assert page.by_id("metrics").all("caption")[0].text == evaluation.how == "200 test images, binarize none, seed 0"
-    assert "fitted to 200 training images" in rows["linear-probe"][3]
+    assert "fitted to 1438 training images" in rows["linear-probe"][3], "a limit is on what is measured"
     note = "no likelihood: the pixels lie outside the support of p(x | z)"
     assert f"[1] {note}" in page.by_id("metrics").text
     assert shown["bits per dimension"] == [f"{evaluation['bits-per-dimension'].shown.split()[0]}", note]
@@ -216,6 +220,7 @@ def test_what_cannot_be_had_is_left_out_and_said(run, tmp_path):
     facts = json.loads((other / "environment.json").read_text())
     facts["data"]["sha256"] = "0" * 64
     (other / "environment.json").write_text(json.dumps(facts))
+    reseal(other)
     report = zoo.report(other)
     assert list(report.figures) == ["Loss", "Distortion", "Rate", "Samples from the prior"]
     (reason,) = report.left_out.values()
@@ -258,6 +263,9 @@ def test_a_sweep_has_its_table_figures_and_differences(sweep, reports):
     assert marked.all("th")[0].text == str(results.best.number)
     assert headlines(page)["trainings"] == ["2 finished", "2 failed"]
     assert headlines(page)["least test loss"][0] == f"{results.score(results.best):.2f} nats"
+    recipe = parse_value(page.by_id("recipe").all("code")[0].text)["models"]["mlp-vae"]
+    assert recipe["decoder"]["likelihood"] == "bernoulli", "issue 10, item 29: parts of the recipe were missing"
+    assert zoo.recipe("mlp-vae", **recipe) == written_out(sweep.recipe)
     assert table(page.by_id("what-differs")) == [["key", "values"], ["latent_dim", "2, 3"]]
     assert [row[-1] for row in table(page.by_id("runs"))[1:]] == [str(trial.path) for trial in sweep.trials]
     with pytest.raises(zoo.UsageError, match="report of a sweep has no metrics"):

@@ -71,6 +71,23 @@ def test_mean_and_spread_over_seeds(tmp_path):
     assert swept.results().best.number == 1 + int(np.argmin(means))
 
 
+@pytest.mark.parametrize("seeds", [None, 2])
+def test_a_command_on_a_sweep_is_about_its_best_run(seeds, tmp_path, capsys):
+    """Issue 10, item 29: it was about the last one."""
+    swept = zoo.sweep("mlp-vae", [*ONE_EPOCH, "train.optimizer.lr=1e-5,1e-2,1e-6"], seeds=seeds, out=tmp_path)
+    best = swept.results().best
+    assert best.number == 2
+    assert zoo.Run.open(swept.path).path == Path(best.outcomes[0].run)
+    assert run_main("sample", str(swept.path), "-n", "1", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["run"] == best.outcomes[0].run
+
+
+def test_a_command_on_a_sweep_without_a_finished_trial_is_refused(tmp_path):
+    swept = zoo.sweep("mlp-vae", [*ONE_EPOCH, "train.optimizer.lr=1e20,1e21"], out=tmp_path)
+    with pytest.raises(zoo.RunError, match="is a sweep without a finished trial"):
+        zoo.load(swept.path)
+
+
 def test_seeds_by_their_number_are_those_from_zero(tmp_path):
     swept = zoo.sweep("mlp-vae", ONE_EPOCH, seeds=2, out=tmp_path)
     assert [trial.run.recipe.train.seed for trial in swept.trials] == [0, 1]
@@ -272,7 +289,7 @@ def test_the_same_command_goes_on_and_another_is_refused(tmp_path):
 def test_other_data_are_refused(tmp_path):
     swept = Sweep.create("mlp-vae", [*ONE_EPOCH, "latent_dim=2,3"], out=tmp_path)
     plan = swept.path / "sweep.yaml"
-    plan.write_text(plan.read_text().replace(swept.plan.digest, "0" * 64))
+    plan.write_text(plan.read_text().replace(swept.plan.digest, "f" * 64))
     with pytest.raises(zoo.RunError, match="their digests differ"):
         Sweep.open(swept.path).run()
     assert not swept.trials

@@ -7,17 +7,17 @@ from pathlib import Path
 import click
 
 from zoo.cli import completion
-from zoo.cli.output import print_json, print_table
+from zoo.cli.output import print_json, print_table, results_alone
 from zoo.errors import RecipeError
 from zoo.plugins.hookspecs import KINDS
 from zoo.plugins.manager import DISTRIBUTION
 from zoo.plugins.registry import registry
 from zoo.recipes.description import Description, describe
-from zoo.recipes.library import library, load
+from zoo.recipes.library import library, load, plain
 from zoo.recipes.merge import merge, parse_overrides
 from zoo.recipes.source import write_models
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+as_json = click.option("--json", "as_json", is_flag=True, callback=results_alone, help="Print JSON.")
 registries = click.option(
     "--registry",
     "registries",
@@ -33,7 +33,7 @@ registries = click.option(
 @registries
 @as_json
 def list_(pattern: str, kind: str, registries: tuple[Path, ...], as_json: bool) -> None:
-    """List models, or components of one kind, that match PATTERN ("*conv*")."""
+    """List models, or components of one kind, whose name holds PATTERN (conv) or matches it ("conv*")."""
     if kind == "model":
         recipes = library(*registries)
         rows = [(name, recipes.source(name), recipes.summary(name)) for name in recipes.names(pattern)]
@@ -67,15 +67,15 @@ def show(model: str, overrides: tuple[str, ...], resolved: bool, registries: tup
         _show_component(describe(kind, component), as_json)
         return
     if resolved or overrides or model.endswith((".yaml", ".yml")):
-        from zoo.recipes.schema import Recipe, check
+        from zoo.recipes.schema import check_recipe
 
         name, raw = load(model, registries)
-        recipe, problems = check(Recipe, {**merge(raw, parse_overrides(overrides)), "name": name})
+        recipe, problems = check_recipe(name, merge(raw, parse_overrides(overrides)))
         if problems:
             raise RecipeError(f"The recipe {name!r} is not valid:", problems)
         shown = recipe.to_raw()
     else:
-        name, shown = model, library(*registries).written(model)
+        name, shown = plain(model), library(*registries).written(model)
     if as_json:
         print_json({"name": name, **shown})
     else:
@@ -113,9 +113,10 @@ def schema(builtin: bool) -> None:
 @as_json
 def plugins_(as_json: bool) -> None:
     """Show the plugins, what they bring, and what is wrong with the broken ones."""
-    click.get_current_context().meta["zoo.broken_named"] = True
+    click.get_current_context().meta["zoo.plugins_named"] = True
     components, recipes = registry(), library()
     rows = []
+    notes = {}
     for plugin in components.plugins.found:
         brings = [
             f"{kind} {claim.name}" for kind in KINDS for claim in components.names(kind) if claim.plugin is plugin
@@ -123,6 +124,7 @@ def plugins_(as_json: bool) -> None:
         brings += [f"model {claim.name}" for claim in recipes.models if claim.plugin is plugin]
         brings += [f"hook {hook}" for hook in plugin.hooks if hook not in ("zoo_components", "zoo_recipes")]
         rows.append((plugin, brings))
+        notes[plugin] = plugin.notes()
     if as_json:
         print_json(
             [
@@ -133,6 +135,7 @@ def plugins_(as_json: bool) -> None:
                     "status": plugin.status,
                     "brings": brings,
                     "errors": plugin.errors,
+                    "notes": notes[plugin],
                 }
                 for plugin, brings in rows
             ]
@@ -143,8 +146,8 @@ def plugins_(as_json: bool) -> None:
         [(p.name, p.distribution, p.version, p.status, ", ".join(brings)) for p, brings in rows],
     )
     for plugin, _ in rows:
-        for error in plugin.errors:
-            click.echo(f"\n{plugin.name} of {plugin}: {error}")
+        for text in (*plugin.errors, *notes[plugin]):
+            click.echo(f"\n{plugin.name} of {plugin}: {text}")
     for conflict in (*components.conflicts(), *recipes.models.conflicts()):
         click.echo(f"\n{conflict}")
 

@@ -10,6 +10,7 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from zoo.errors import ZooError
+from zoo.locate import natural
 from zoo.plugins.hookspecs import KINDS
 from zoo.plugins.registry import registry
 from zoo.recipes.description import Parameter, describe
@@ -64,7 +65,7 @@ def priors(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 
 def runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The folders of runs: of a model's, whose newest is meant, and each."""
-    recipes = sorted(Path("runs").glob("*/*/recipe.yaml"))
+    recipes = sorted(Path("runs").glob("*/*/recipe.yaml"), key=lambda recipe: natural(recipe.as_posix()))
     folders = dict.fromkeys([*(r.parent.parent.as_posix() for r in recipes), *(r.parent.as_posix() for r in recipes)])
     return _matching(folders, incomplete)
 

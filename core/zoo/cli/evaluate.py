@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -39,7 +38,7 @@ REDRAW_EVERY = 0.1
 @click.option(
     "--data-dir", type=click.Path(path_type=Path), help="Where data files lie.  [default: $ZOO_DATA, else the cache]"
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps, ...")
 @as_json
 def evaluate(
     run: str,
@@ -68,8 +67,9 @@ def evaluate(
     """
     wait_politely()
     import zoo
+    from zoo.training import distributed
 
-    leads = os.environ.get("RANK", "0") == "0"
+    leads = distributed.leads()
     log_to_stderr(logging.WARNING if leads else logging.ERROR)
     given = parse_overrides(settings)
     for name, block in given.items():
@@ -87,7 +87,7 @@ def evaluate(
         )
     if not leads:
         return
-    named = {"run": str(opened.path), "model": opened.recipe.name, "data": opened.environment["data"]["name"]}
+    named = {"run": str(opened.path), "model": opened.recipe.name, "data": opened.data_name}
     if as_json:
         print_json({**named, **evaluation.to_json()})
     else:

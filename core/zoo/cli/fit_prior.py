@@ -21,7 +21,7 @@ from zoo.cli.train import log_to_stderr, wait_politely
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option(
     "--samples-per-image",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1_000_000),
     default=1,
     show_default=True,
     help="Draws from q(z | x) for each training image.",
@@ -30,7 +30,7 @@ from zoo.cli.train import log_to_stderr, wait_politely
 @click.option(
     "--data-dir", type=click.Path(path_type=Path), help="Where data files lie.  [default: $ZOO_DATA, else the cache]"
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps, ...")
 @as_json
 def fit_prior(run: str, prior: str, overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Fit PRIOR to what the encoder makes of the training images; `zoo sample` draws from it from then on.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -10,8 +12,8 @@ from typing import Any, NoReturn
 import click
 
 from zoo.cli import catalogue, check, data, evaluate, export, fit_prior, new_plugin, pictures, report, sweep, train
-from zoo.errors import NameConflict, ZooError, did_you_mean
-from zoo.plugins.manager import plugins
+from zoo.errors import NameConflict, UsageError, ZooError, did_you_mean, is_out_of_memory
+from zoo.plugins.manager import plugins, stdout_to_stderr
 
 
 class Command(click.Command):
@@ -33,6 +35,9 @@ class Group(click.Group):
         name = name or cmd.name or ""
         if name in self.commands:
             raise NameConflict(f"there is a command {name!r} already")
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+            raise UsageError(f"{name!r} is not a name for a command: letters, digits, '-' and '_'")
+        cmd.get_short_help_str()  # which every `zoo --help` calls
         super().add_command(cmd, name)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -58,17 +63,29 @@ class Group(click.Group):
         """As click does; then name the plugins of which something failed meanwhile, unless the command did."""
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:  # perhaps while plugins were imported: they are not to be imported again
+            ctx.meta["zoo.plugins_named"] = True
+            raise
         finally:
-            broken = plugins().broken()
-            if broken and not ctx.meta.get("zoo.broken_named"):
-                names = ", ".join(f"{plugin.name} of {plugin}" for plugin in broken)
-                click.echo(f"Broken plugins: {names}. See `zoo plugins`.", err=True)
+            if not ctx.meta.get("zoo.plugins_named"):
+                slow = [plugin for plugin in plugins().found if plugin.slow]
+                for what, which in (("Broken", plugins().broken()), ("Slow", slow)):
+                    names = ", ".join(f"{plugin.name} of {plugin}" for plugin in which)
+                    if names:
+                        click.echo(f"{what} plugins: {names}. See `zoo plugins`.", err=True)
 
     def _ask_plugins(self) -> None:
         if not self._asked_plugins:
             self._asked_plugins = True
-            for _ in plugins().call("zoo_commands", cli=self):
-                pass
+            for plugin, hook in plugins().implementations("zoo_commands"):
+                # A group of its own: what a plugin does to it does nothing to the commands of others.
+                own = click.Group("zoo")
+                own.command_class = Command
+                with plugins().isolate(plugin):
+                    hook(cli=own)
+                for name, command in own.commands.items():
+                    with plugins().isolate(plugin):
+                        self.add_command(command, name)
 
 
 def _debug_option() -> click.Option:
@@ -117,6 +134,8 @@ for module in (train, catalogue, data, pictures, evaluate, fit_prior, sweep, rep
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run ``zoo`` and end the process: 0 done, 1 the run failed, 2 usage or configuration, 130 Ctrl-C."""
+    # An operation that MPS lacks runs on the CPU instead, and torch names it. Torch reads this when it is imported.
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     try:
@@ -141,6 +160,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except Exception as error:
         if debug:
             raise
+        if is_out_of_memory(error):
+            click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
+            click.echo("There is not enough memory for this. Ask for less at once.", err=True)
+            sys.exit(1)
         click.secho("Unexpected error: ", fg="red", bold=True, nl=False, err=True)
         click.echo(f"{type(error).__name__}: {error}\nRun it again with --debug for the traceback.", err=True)
         sys.exit(1)
+    finally:
+        atexit.register(stdout_to_stderr.__enter__)  # what is printed at the exit of the process is no result

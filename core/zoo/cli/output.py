@@ -2,22 +2,60 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TextIO
 
 import click
+
+from zoo.plugins.manager import stdout_to_stderr
+from zoo.storage.files import to_json
 
 MIN_WRAPPED = 20
 """Columns below which wrapping would make the last column harder to read, not easier."""
 
 
+_results: TextIO | None = None
+"""Where results go while stdout is that of nobody else; None where they go to stdout."""
+
+
+def results_alone(ctx: click.Context, parameter: click.Parameter, as_json: bool) -> bool:
+    """With ``--json``, keep stdout for `print_json`: what a plugin or a library prints goes to stderr."""
+    if as_json and not ctx.resilient_parsing:
+        ctx.with_resource(_stdout_for_results())
+    return as_json
+
+
+@contextlib.contextmanager
+def _stdout_for_results() -> Iterator[None]:
+    global _results
+    before, _results = _results, _another(sys.stdout)
+    try:
+        with stdout_to_stderr:
+            yield
+    finally:
+        with contextlib.suppress(OSError):
+            if _results is not sys.stdout:
+                _results.close()
+        _results = before
+
+
+def _another(stream: TextIO) -> TextIO:
+    """A stream to where `stream` leads now, whatever becomes of its descriptor."""
+    try:
+        descriptor = os.dup(stream.fileno())
+    except (OSError, ValueError, AttributeError):  # not a file: nothing below Python writes to it
+        return stream
+    return os.fdopen(descriptor, "w", encoding=stream.encoding, errors=stream.errors)
+
+
 def print_json(value: Any) -> None:
-    """One JSON document on stdout."""
-    click.echo(json.dumps(value, indent=2))
+    """Print one JSON document; see `to_json`."""
+    click.echo(to_json(value), file=_results)
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -15,7 +16,10 @@ import click
 from zoo.cli import completion
 from zoo.cli.catalogue import as_json, registries
 from zoo.cli.output import print_json
+from zoo.errors import ZooError
+from zoo.locate import RECIPE
 from zoo.recipes.library import load
+from zoo.recipes.source import read_models
 from zoo.training.progress import progress
 
 if TYPE_CHECKING:
@@ -49,12 +53,15 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training set.")
 @click.option("--seed", type=click.IntRange(min=0), help="Of the weights, the order of the data and every draw.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps, ...")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="The folder of all runs."
 )
 @click.option(
-    "--resume", metavar="RUN|auto", help="Go on with this run; auto: with the newest unfinished one of MODEL."
+    "--resume",
+    metavar="RUN|auto",
+    help="Go on with this run, or the newest unfinished one in a folder; auto: of MODEL, or train a new one. "
+    "With --epochs, train it longer.",
 )
 @click.option("--time-limit", type=Duration(), help="Save and stop after so long, such as 90s, 30m or 2h.")
 @click.option("--compile", "compiled", is_flag=True, help="Let torch.compile work on the loss; needs a C++ compiler.")
@@ -85,14 +92,20 @@ def train(
     zoo train mlp-vae --data digits --epochs 50
     zoo train conv-vae --data photos data.size=[64,64]
     zoo train --resume runs/mlp-vae/2026-01-31T12-00-00
+    zoo train --resume runs/mlp-vae/2026-01-31T12-00-00 --epochs 100
     torchrun --nproc-per-node 2 -m zoo train conv-vae
     """
     wait_politely()
+    name = None
     if model is not None:
-        load(model, registries)  # before torch is imported: a misspelt name is told at once
+        name, _ = load(model, registries)  # before torch is imported: a misspelt name is told at once
+    if resume is not None:
+        _check_resume(resume, name, {"KEY=VALUE": overrides, "--registry": registries, "--data": data, "--seed": seed})
     import zoo
+    from zoo.api import resume_or_train
+    from zoo.training import distributed
 
-    leads = os.environ.get("RANK", "0") == "0"
+    leads = distributed.leads()
     log_to_stderr(logging.INFO if leads else logging.ERROR)
     common: dict[str, Any] = {
         "data_dir": data_dir,
@@ -101,14 +114,11 @@ def train(
         "compile": compiled,
         "observers": [progress()] if leads else [],
     }
-    run = None
-    if resume is not None:
-        if overrides or registries or data is not None or epochs is not None or seed is not None:
-            raise click.UsageError("--resume goes on with the recipe of the run: leave out what would change it.")
-        run = _to_resume(resume, model, out)
     try:
-        if run is not None:
-            run = zoo.resume(run, **common)
+        if resume == "auto" and model is not None:
+            run = resume_or_train(model, epochs=epochs, out=out, **common)
+        elif resume is not None:
+            run = zoo.resume(resume, epochs=epochs, **common)
         elif model is None:
             raise click.UsageError("Missing argument 'MODEL'.")
         else:
@@ -141,18 +151,31 @@ def wait_politely() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 
-def _to_resume(wanted: str, model: str | None, out: Path) -> Run | None:
-    import zoo
-    from zoo.api import unfinished
+def _check_resume(resume: str, name: str | None, changes: dict[str, Any]) -> None:
+    """Refuse what would change the recipe of the run.
 
-    if wanted != "auto":
-        return zoo.Run.open(wanted)
-    if model is None:
-        raise click.UsageError("--resume auto needs a MODEL to look for.")
-    found = unfinished(model, out)
-    if found is None:
-        click.echo(f"There is no unfinished run of {model} in {out}: a new one starts.", err=True)
-    return found
+    Raises:
+        click.UsageError: something would.
+    """
+    given = [option for option, value in changes.items() if value not in (None, ())]
+    if given:
+        raise click.UsageError(
+            f"--resume goes on with the recipe of the run: leave out {', '.join(given)}. Only --epochs may be given, "
+            "to train longer."
+        )
+    if resume == "auto":
+        if name is None:
+            raise click.UsageError("--resume auto needs a MODEL to look for.")
+    elif name is not None and (of := _model_of(Path(resume))) not in (name, None):
+        raise click.UsageError(f"{resume} is a run of {of}, not of {name}: leave out MODEL.")
+
+
+def _model_of(run: Path) -> str | None:
+    """The model of a run, or of the runs in a folder; None where nothing says so."""
+    for recipe in (run / RECIPE, *run.glob(f"*/{RECIPE}")):
+        with contextlib.suppress(ZooError):
+            return next(iter(read_models(recipe)))
+    return None
 
 
 def _report(run: Run, as_json: bool) -> None:

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from zoo.errors import DataError
 
+MANY_LABELS = 1000
+"""Labels that a data set may have without having as many images."""
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -24,6 +27,8 @@ class Split:
             for other pixels.
         factors: what the images were made from, where that is known: int64 (N, F), for each factor the number of its
             value.
+        paths: of files, the path of each image below the folder.
+        index: where their order is not that of their source, the place of each in it: int64 (N,).
 
     Raises:
         DataError: another dtype or shape, or no image at all.
@@ -33,6 +38,8 @@ class Split:
     labels: Tensor | None = None
     digest: str | None = None
     factors: Tensor | None = None
+    paths: tuple[str, ...] = ()
+    index: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.x.dtype != torch.uint8 or self.x.ndim != 4:
@@ -54,6 +61,13 @@ class Split:
                 f"Factors must be an int64 tensor of shape ({len(self)}, F), "
                 f"not {self.factors.dtype} of shape {tuple(self.factors.shape)}."
             )
+        if self.paths and len(self.paths) != len(self):
+            raise DataError(f"There are {len(self.paths)} paths of {len(self)} images.")
+        if self.index is not None and (self.index.dtype != torch.int64 or self.index.shape != (len(self),)):
+            raise DataError(
+                f"The index must be an int64 tensor of shape ({len(self)},), "
+                f"not {self.index.dtype} of shape {tuple(self.index.shape)}."
+            )
 
     def __len__(self) -> int:
         return len(self.x)
@@ -71,6 +85,8 @@ class Split:
             None if self.labels is None else self.labels[start:stop],
             None if self.digest is None else f"{self.digest}[{start}:{stop}]",
             None if self.factors is None else self.factors[start:stop],
+            self.paths[start:stop],
+            None if self.index is None else self.index[start:stop],
         )
 
 
@@ -86,7 +102,8 @@ class Dataset:
         factor_names: what the columns of their `Split.factors` are, such as ``("shape", "scale")``.
 
     Raises:
-        DataError: the two splits differ in the shape of their images, or there is not one name for each factor.
+        DataError: the two splits differ in the shape of their images, there is not one name for each factor, or the
+            labels are numbered with gaps.
     """
 
     train: Split
@@ -97,6 +114,11 @@ class Dataset:
     factor_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.classes > max(MANY_LABELS, len(self.train) + len(self.test)):
+            raise DataError(
+                f"The labels go up to {self.classes - 1}, and there are {len(self.train) + len(self.test)} images. "
+                "Number the labels from 0 on: labels = numpy.unique(labels, return_inverse=True)[1]."
+            )
         if self.train.shape != self.test.shape:
             raise DataError(f"Training images are {self.train.shape}, test images {self.test.shape}: they must agree.")
         for name, split in (("training", self.train), ("test", self.test)):

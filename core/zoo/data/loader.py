@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.dataset import Split
+from zoo.devices import HOSTS
 from zoo.model.context import derive_seed
 from zoo.model.vae import Batch
 
@@ -75,11 +76,14 @@ class Loader:
     def _moved(self, gathered: Tensor) -> Tensor:
         if self.resident:
             return gathered
-        if self.device.type == "cuda":
+        if self.device.type != "cpu":
             gathered = gathered.pin_memory()  # without it the copy would wait for the steps before it
         return gathered.to(self.device, non_blocking=True)
 
 
 def _fits(pixels: Tensor, device: torch.device) -> bool:
     """Whether half of the device's free memory is enough for the pixels."""
-    return device.type != "cuda" or pixels.nbytes <= torch.cuda.mem_get_info(device)[0] / 2
+    if device.type in HOSTS:
+        return True
+    look = getattr(torch.get_device_module(device), "mem_get_info", None)
+    return look is None or pixels.nbytes <= look(device)[0] / 2  # one that cannot tell shares the memory of the host

@@ -125,7 +125,7 @@ def _declaring(attribute: str, unknown: bool) -> list[str]:
     def declares(name: str) -> bool:
         try:
             return bool(getattr(registry().get("metric", name), attribute, False))
-        except ZooError:
+        except Exception:  # also what the class itself raises
             return unknown
 
     return [name for name in registry().names("metric").matching() if declares(name)]

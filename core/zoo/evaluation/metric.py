@@ -15,6 +15,7 @@ from torch.distributions import Distribution
 
 from zoo.data.dataset import Dataset, Split
 from zoo.data.loader import Loader
+from zoo.devices import float64
 from zoo.errors import NotApplicable
 from zoo.model.context import derive_seed, evaluating, reseed, seeded
 from zoo.model.vae import VAE, Batch, in_support
@@ -57,7 +58,7 @@ class Measurement:
         cls, name: str, values: Tensor, unit: str = "", protocol: Mapping[str, object] | None = None, note: str = ""
     ) -> Measurement:
         """The mean of one value for each image (N,), in float64, with its standard error."""
-        values = values.double()
+        values = float64(values)
         error = (values.std() / len(values) ** 0.5).item() if len(values) > 1 else None
         return cls(name, values.mean().item(), unit, protocol or {}, error, note)
 
@@ -277,11 +278,12 @@ class EvaluationContext:
                 a tensor of one element.
         """
         rank, size = (0, 1) if self._group is None else (self._group.rank, self._group.size)
-        values = torch.zeros(len(self), dtype=torch.float64, device=self.device)
+        values = torch.zeros(len(self), dtype=torch.float64)
         mine = range(rank, len(self), size)
         for index in self.track(mine, len(mine)):
             values[index] = measure(self.images[torch.tensor([index])], derive_seed(self.seed, DRAWS, index)).squeeze()
         if self._group is not None:
+            values = values.to(self.device)
             self._group.all_reduce_sum([values])
         return values.cpu()
 

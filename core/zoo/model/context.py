@@ -7,6 +7,9 @@ from collections.abc import Iterator
 
 import torch
 
+from zoo.devices import HOSTS
+from zoo.errors import UsageError
+
 
 @contextlib.contextmanager
 def evaluating(*modules: torch.nn.Module) -> Iterator[None]:
@@ -36,17 +39,28 @@ def derive_seed(*numbers: int) -> int:
 
 def reseed(seed: int, device: torch.device) -> None:
     """Seed torch's generator of the device that draws are made on."""
-    if device.type == "cuda":
-        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
-    else:
+    if device.type in HOSTS:
         torch.default_generator.manual_seed(seed)
+        return
+    module = torch.get_device_module(device)
+    if generators := getattr(module, "default_generators", ()):
+        generators[device.index or 0].manual_seed(seed)
+    else:
+        module.manual_seed(seed)
 
 
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Torch's generators of the CPU and of `device` seeded inside the block, and put back after it."""
+    """Torch's generators of the CPU and of `device` seeded inside the block, and put back after it.
+
+    Raises:
+        UsageError: no generator takes the seed.
+    """
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"A seed is a whole number from 0 to 2^63 - 1, not {seed}.")
     device = torch.device(device)
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    forked = {} if device.type in HOSTS else {"device_type": device.type}
+    with torch.random.fork_rng([device] if forked else [], **forked):
         torch.manual_seed(seed)
         yield
 

@@ -2,16 +2,23 @@
 
 Each part is an `nn.Module` whose ``forward`` returns a `torch.distributions.Distribution`. Shapes, everywhere:
 ``x`` is (N, C, H, W) with values in [0, 1]; ``z`` is (K..., N, *latent_shape), where K... are any number of sample
-dimensions; a log-density sums over its event and keeps (K..., N), in nats. In mixed precision a head gets bfloat16 and
-takes it to float32 first: densities are never worked out in less.
+dimensions; a log-density sums over its event and keeps (K..., N), in nats.
+
+Networks run in the precision of their parameters, and under autocast in bfloat16; densities are evaluated in float32 at
+least. So a head casts its input with `at_least_float32` first, draws are in float32 at least, and a network that takes
+draws casts them with `match_dtype`. `VAE.encode` and `VAE.decode` do so for encoders and decoders.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.distributions import Distribution
+
+from zoo.precision import KeepsFloat32
 
 
 class Scheduled:
@@ -73,17 +80,23 @@ class Likelihood(nn.Module, ABC):
     A trunk puts out `parameters_per_pixel` maps for each channel, without an activation at the end: a likelihood works
     from logits and logarithms. One that is no normalised density (an energy) returns a distribution with an attribute
     ``normalized = False``, and no log-likelihood is then estimated from it.
+
+    Attributes:
+        parameters_per_pixel: maps for each channel.
+        photographs: with which parameters it suits grey or colour photographs, real pixels anywhere in [0, 1]; None if
+            it does not. A training whose pixels its likelihood does not suit recommends those that do.
     """
 
     parameters_per_pixel: int = 1
+    photographs: ClassVar[Mapping[str, object] | None] = None
 
     @abstractmethod
     def forward(self, parameters: Tensor) -> Distribution:
         """Map (..., parameters_per_pixel, C, H, W) to a distribution over (C, H, W) with batch shape (...)."""
 
 
-class Prior(nn.Module, ABC):
-    """The prior p(z).
+class Prior(KeepsFloat32, ABC):
+    """The prior p(z). Its parameters stay in float32 when a model is cast to bfloat16.
 
     A constructor may ask for ``latent_dim``, ``latent_shape``, ``data_shape`` and ``classes``; and for
     ``model_encoder``, the encoder that it goes with, to take sizes from (of a codebook, say) and not to keep it.

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
-from functools import cached_property
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, kl_divergence
 
+from zoo.devices import float64
 from zoo.errors import ComponentError
+from zoo.measures import require_same_measure
 from zoo.model.context import derive_seed, reseed, seeded
 from zoo.model.parts import Conditional, Decoder, Encoder, Prior
+from zoo.precision import at_least_float32, match_dtype
 
 # The draws of one seed in `VAE.log_likelihood`: another number is another estimate.
 DRAWN_AT_ONCE = 1000
+
+T = TypeVar("T")
 
 
 class Batch(NamedTuple):
@@ -31,55 +35,72 @@ class Batch(NamedTuple):
     x: Tensor
     condition: Tensor | None = None
 
+    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """Apply a function to every tensor of it."""
+        return self._replace(**{name: function(t) for name, t in self._asdict().items() if t is not None})
+
     def one_by_one(self) -> Iterator[Batch]:
         """Loader of one image each."""
         for i in range(len(self.x)):
             yield Batch(self.x[i : i + 1], None if self.condition is None else self.condition[i : i + 1])
 
 
+class _once(Generic[T]):  # noqa: N801
+    """`functools.cached_property` without its lock, which Python 3.11 takes and torch.compile cannot trace."""
+
+    def __init__(self, function: Callable[[Any], T]) -> None:
+        self._function = function
+        self.__doc__ = function.__doc__
+
+    def __get__(self, instance: Any, owner: type) -> T:
+        value = self._function(instance)
+        setattr(instance, self._function.__name__, value)  # which hides this descriptor from then on
+        return value
+
+
 class Trace:
     """One pass of a batch through a VAE: draws, distributions, and log-densities worked out when asked for.
 
     Attributes:
-        x: the images, (N, C, H, W).
+        x: the images, (N, C, H, W), in float32 at least.
         q: the posterior q(z | x).
         prior: the prior p(z).
         z: reparameterised draws from q: (N, *latent_shape), or (K, N, *latent_shape) with K samples.
     """
 
     def __init__(self, vae: VAE, batch: Batch, samples: int | None = None) -> None:
-        self.x, self.condition = batch
+        self.x, self.condition = at_least_float32(batch.x), batch.condition
         self._vae = vae
-        self.q: Distribution = vae.encoder(self.x, self.condition)
+        self.q = vae.encode(self.x, self.condition)
         self.z, self._log_qz = _draw(self.q, torch.Size([] if samples is None else [samples]))
 
-    @cached_property
+    @_once
     def prior(self) -> Distribution:
         """The prior p(z)."""
         prior: Distribution = self._vae.prior(self._vae.encoder, self.condition)
         return prior
 
-    @cached_property
+    @_once
     def p(self) -> Distribution:
         """The likelihood p(x | z) at the draws."""
         return self._vae.decode(self.z, self.condition)
 
-    @cached_property
+    @_once
     def log_px(self) -> Tensor:
         """log p(x | z), (N,) or (K, N), in nats."""
         return self.p.log_prob(self.x)
 
-    @cached_property
+    @_once
     def log_pz(self) -> Tensor:
         """log p(z), (N,) or (K, N), in nats."""
         return self.prior.log_prob(self.z)
 
-    @cached_property
+    @_once
     def log_qz(self) -> Tensor:
         """log q(z | x), (N,) or (K, N), in nats."""
         return self.q.log_prob(self.z) if self._log_qz is None else self._log_qz
 
-    @cached_property
+    @_once
     def kl(self) -> Tensor:
         """KL(q(z | x) || p(z)) in nats: (N,) in closed form where torch knows one, else log q - log p at the draws."""
         try:
@@ -87,7 +108,7 @@ class Trace:
         except NotImplementedError:
             return self.log_qz - self.log_pz
 
-    @cached_property
+    @_once
     def log_weight(self) -> Tensor:
         """The importance weight log p(x | z) + log p(z) - log q(z | x), (N,) or (K, N), in nats."""
         return self.log_px + self.log_pz - self.log_qz
@@ -95,6 +116,10 @@ class Trace:
 
 class VAE(nn.Module):
     """A variational autoencoder: q(z | x), p(x | z) and p(z). A plain module, ready for anybody's own loop.
+
+    ``vae.to(torch.bfloat16)``, ``half()`` and ``double()`` cast the networks; images and latents may stay in float32.
+    In half precision the prior stays in float32, and so do the draws, means and densities of every distribution. That
+    is for evaluation; train with ``train.precision=bfloat16``, which keeps the parameters in float32.
 
     Args:
         encoder, decoder, prior: the three distributions.
@@ -132,12 +157,12 @@ class VAE(nn.Module):
 
     def encode(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
         """The posterior q(z | x) of images (N, C, H, W)."""
-        posterior: Distribution = self.encoder(x, condition)
+        posterior: Distribution = self.encoder(match_dtype(x, self.encoder), condition)
         return posterior
 
     def decode(self, z: Tensor, condition: Tensor | None = None) -> Distribution:
         """The likelihood p(x | z) at latents (K..., N, *latent_shape)."""
-        likelihood: Distribution = self.decoder(z, condition)
+        likelihood: Distribution = self.decoder(match_dtype(z, self.decoder), condition)
         return likelihood
 
     def codes(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -194,21 +219,24 @@ class VAE(nn.Module):
                 on a CPU it is best when what they take fits in the cache.
 
         Raises:
-            ComponentError: the likelihood is no normalised density.
+            ComponentError: the likelihood is no normalised density, or posterior and prior have different measures.
             ValueError: `samples` is not positive.
         """
         if samples < 1:
             raise ValueError(f"samples must be at least 1, not {samples}")
+        x = at_least_float32(x)
         seed = int(torch.randint(2**62, ())) if seed is None else seed
         images = list(Batch(x, condition).one_by_one())
         with seeded(seed, x.device):
             if images:
-                self._check_likelihood(self.trace(images[0]).p, x)
+                trace = self.trace(images[0])
+                require_same_measure(trace.q, trace.prior)
+                self._check_likelihood(trace.p, x)
             values = [
                 self._log_likelihood(image, samples, derive_seed(seed, i), decoded_at_once)
                 for i, image in enumerate(images)
             ]
-        return torch.stack(values) if values else x.new_empty(0, dtype=torch.float64)
+        return torch.stack(values) if values else torch.empty(0, dtype=torch.float64)
 
     def _log_likelihood(self, image: Batch, samples: int, seed: int, decoded_at_once: int) -> Tensor:
         """The same for one image, a scalar. The chunks are merged with logsumexp: their means would be biased."""
@@ -221,7 +249,7 @@ class VAE(nn.Module):
             log_px = [self.decode(points, condition).log_prob(x) for points in torch.split(z, decoded_at_once)]
             log_qz = q.log_prob(z) if log_qz is None else log_qz
             log_weights.append(torch.cat(log_px) + prior.log_prob(z) - log_qz)
-        return torch.cat(log_weights).double().logsumexp(0).squeeze() - math.log(samples)
+        return float64(torch.cat(log_weights)).logsumexp(0).squeeze() - math.log(samples)
 
     def _check_likelihood(self, p: Distribution, x: Tensor) -> None:
         if not getattr(p, "normalized", True):

@@ -28,7 +28,7 @@ INJECTED: dict[str, tuple[str, ...]] = {
     "likelihood": ("data_shape",),
     "prior": ("data_shape", "latent_dim", "latent_shape", "classes", "model_encoder"),
     "loss": ("data_shape", "latent_dim", "latent_shape", "classes", "train_size"),
-    "dataset": ("root",),
+    "dataset": ("root", "data_shape"),
     "metric": (),
     "optimizer": ("params",),
     "scheduler": ("optimizer", "last_epoch"),

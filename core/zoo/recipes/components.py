@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.distributions import Distribution
 
 from zoo.errors import ComponentError, Problem, RecipeError, ZooError
+from zoo.measures import require_same_measure
+from zoo.memory import bounded
 from zoo.model.context import evaluating
 from zoo.model.loss import Loss
 from zoo.model.parts import Encoder, Prior
 from zoo.model.vae import VAE
 from zoo.plugins.hookspecs import INJECTED, KINDS
+from zoo.plugins.manager import describe, plugin_code
 from zoo.plugins.registry import registry
+from zoo.recipes.home import block_at_home
 from zoo.recipes.merge import merge
 from zoo.recipes.optimizers import find_optim
-from zoo.recipes.schema import ComponentSpec, Recipe, check
-from zoo.recipes.signatures import INTERFACES, signature_of
+from zoo.recipes.schema import ComponentSpec, Recipe, as_plain, check, check_recipe, keys_of
+from zoo.recipes.signatures import INTERFACES, Signature, signature_of
 from zoo.recipes.source import Raw
 
 
@@ -66,29 +71,38 @@ def construct(kind: str, block: ComponentSpec, given: Mapping[str, Any]) -> Any:
         raise RecipeError(f"{kind} {block.use!r} cannot be made:", problems)
     asked = signature_of(kind, target).injected
     try:
-        made = target(**{name: value for name, value in given.items() if name in asked}, **arguments)
+        with plugin_code():
+            made = target(**{name: value for name, value in given.items() if name in asked}, **arguments)
     except ZooError:
         raise
     except Exception as error:
-        raise ComponentError(f"{kind} {block.use!r} cannot be made: {type(error).__name__}: {error}") from error
+        raise ComponentError(f"{kind} {block.use!r} cannot be made: {describe(error)}") from error
     if not isinstance(made, INTERFACES.get(kind, object)):
         raise ComponentError(f"{kind} {block.use!r} is a {type(made).__name__}, not a zoo.{INTERFACES[kind].__name__}")
     return made
 
 
-def check_block(kind: str, block: ComponentSpec, place: str) -> tuple[dict[str, Any], list[Problem]]:
-    """The arguments that a block stands for, without making anything, and the problems in it."""
+def check_block(
+    kind: str, block: ComponentSpec, place: str, elsewhere: Sequence[str] = ()
+) -> tuple[dict[str, Any], list[Problem]]:
+    """The arguments that a block stands for, without making anything, and the problems in it.
+
+    Args:
+        place: where the block stands.
+        elsewhere: all keys of the recipe, for suggestions.
+    """
     try:
         signature = signature_of(kind, find(kind, block.use))
     except ZooError as error:
         return {}, [Problem(place, str(error))]
-    problems, arguments, own = [], {}, {}
+    problems, arguments, own = [], _contested_defaults(kind, block, signature), {}
     for name, value in block.parameters.items():
         if name in INJECTED[kind]:
             problems.append(Problem(f"{place}.{name}", "is set by the zoo and cannot be set here"))
         elif name in signature.nested:
             inner = signature.nested[name]
-            nested, found = _check_nested(inner, value, signature.defaults.get(name), f"{place}.{name}")
+            default = arguments.pop(name, signature.defaults.get(name))
+            nested, found = _check_nested(inner, value, default, f"{place}.{name}", elsewhere)
             problems += found
             if nested is not None:
                 arguments[name] = ComponentFactory(inner, nested.use, **nested.parameters)
@@ -99,12 +113,28 @@ def check_block(kind: str, block: ComponentSpec, place: str) -> tuple[dict[str, 
         for name, inner in signature.nested.items()
         if name not in signature.defaults and name not in block.parameters
     ]
-    model, found = check(signature.parameters, own, place, others=list(signature.nested))
+    model, found = check(signature.parameters, own, place, list(signature.nested), elsewhere)
     arguments.update({name: getattr(model, name) for name in own} if model is not None else {})
     return arguments, problems + found
 
 
-def _check_nested(kind: str, value: Any, default: Any, place: str) -> tuple[ComponentSpec | None, list[Problem]]:
+def _contested_defaults(kind: str, block: ComponentSpec, signature: Signature) -> dict[str, Any]:
+    """The defaults of a constructor that are components of contested names: it means those of its own distribution."""
+    if kind not in KINDS:
+        return {}
+    home = registry().names(kind).find(block.use).plugin.distribution
+    defaults = {}
+    for name, default in signature.defaults.items():
+        if isinstance(default, ComponentFactory):
+            own = ComponentSpec.model_validate(block_at_home(default.kind, default.block.model_dump(), None, home))
+            if own != default.block:
+                defaults[name] = ComponentFactory(default.kind, own.use, **own.parameters)
+    return defaults
+
+
+def _check_nested(
+    kind: str, value: Any, default: Any, place: str, elsewhere: Sequence[str]
+) -> tuple[ComponentSpec | None, list[Problem]]:
     if isinstance(value, dict) and "use" not in value and isinstance(default, ComponentFactory):
         # Its other parameters stay those of the default, as in any merge of blocks.
         value = merge({"use": default.block.use, **default.block.parameters}, value)
@@ -112,7 +142,7 @@ def _check_nested(kind: str, value: Any, default: Any, place: str) -> tuple[Comp
         block = ComponentSpec.model_validate(value)
     except ValueError:
         return None, [Problem(place, f"expected the name of a {kind}, or a mapping with `use`, got {value!r}")]
-    return block, check_block(kind, block, place)[1]
+    return block, check_block(kind, block, place, elsewhere)[1]
 
 
 def explicit(kind: str, block: ComponentSpec) -> ComponentSpec:
@@ -128,6 +158,29 @@ def explicit(kind: str, block: ComponentSpec) -> ComponentSpec:
     return ComponentSpec(use=block.use, **parameters)
 
 
+def components_of(recipe: Recipe, kind: str) -> list[tuple[str, ComponentSpec]]:
+    """The components of one kind inside the parts of a model, those that are defaults included: the key of each, as it
+    stands on the command line, and its block.
+
+    >>> import zoo
+    >>> components_of(zoo.recipe("mlp-vae"), "likelihood")
+    [('decoder.likelihood', ComponentSpec(use='bernoulli'))]
+    """
+    parts = ((part, part, getattr(recipe, part)) for part in ("encoder", "decoder", "prior", "loss"))
+    return [found for part, place, block in parts for found in _inside(part, block, place, kind)]
+
+
+def _inside(kind: str, block: ComponentSpec, place: str, wanted: str) -> Iterator[tuple[str, ComponentSpec]]:
+    signature = signature_of(kind, find(kind, block.use))
+    arguments, _ = check_block(kind, block, place)
+    for name, inner in signature.nested.items():
+        choice = arguments.get(name, signature.defaults.get(name))
+        if isinstance(choice, ComponentFactory):
+            if inner == wanted:
+                yield f"{place}.{name}", choice.block
+            yield from _inside(inner, choice.block, f"{place}.{name}", wanted)
+
+
 def written_out(recipe: Recipe) -> Recipe:
     """The recipe with every default of its components written out."""
     parts = {kind: explicit(kind, getattr(recipe, kind)) for kind in ("encoder", "decoder", "prior", "loss")}
@@ -141,31 +194,55 @@ def validate(name: str, raw: Raw) -> Recipe:
     Raises:
         RecipeError: with every problem, those inside the components' blocks included.
     """
-    recipe, problems = check(Recipe, {**raw, "name": name})
-    for kind in ("encoder", "decoder", "prior", "loss"):
-        problems += _check_inside(kind, raw.get(kind), kind)
-    data = raw.get("data")
-    for value in data if isinstance(data, list) else [data]:
-        problems += _check_inside("dataset", value, "data")
-    training = raw.get("train")
-    if isinstance(training, dict):
-        for kind in ("optimizer", "scheduler"):
-            problems += _check_inside(kind, training.get(kind), f"train.{kind}")
+    try:
+        blocks = _blocks(as_plain(raw))
+    except (ValueError, TypeError, RecursionError):
+        blocks = []  # a problem that `check_recipe` reports
+    keys = [*keys_of(Recipe), *(key for kind, value, place in blocks for key in _keys_inside(kind, value, place))]
+    recipe, problems = check_recipe(name, raw, keys)
+    for kind, value, place in blocks:
+        problems += _check_inside(kind, value, place, keys)
     if problems:
         raise RecipeError(f"The recipe {name!r} is not valid:", problems)
     assert isinstance(recipe, Recipe)
     return recipe
 
 
-def _check_inside(kind: str, value: Any, place: str) -> list[Problem]:
+def _blocks(raw: Raw) -> list[tuple[str, Any, str]]:
+    """The components of a recipe: the kind, what is written, and where it stands."""
+    blocks = [(kind, raw.get(kind), kind) for kind in ("encoder", "decoder", "prior", "loss")]
+    data, training = raw.get("data"), raw.get("train")
+    blocks += [("dataset", value, "data") for value in (data if isinstance(data, list) else [data])]
+    if isinstance(training, dict):
+        blocks += [(kind, training.get(kind), f"train.{kind}") for kind in ("optimizer", "scheduler")]
+    return blocks
+
+
+def _keys_inside(kind: str, value: Any, place: str) -> list[str]:
+    """The keys of a component, and of those that are its parameters, in full. Of one that is not there, none."""
+    try:
+        block = ComponentSpec.model_validate(value)
+        signature = signature_of(kind, find(kind, block.use))
+    except (ValueError, ZooError):
+        return []
+    keys = [f"{place}.{name}" for name in signature.parameters.model_fields]
+    for name, inner in signature.nested.items():
+        default = signature.defaults.get(name)
+        given = block.parameters.get(name, default.block if isinstance(default, ComponentFactory) else None)
+        keys += [f"{place}.{name}", *_keys_inside(inner, given, f"{place}.{name}")]
+    return keys
+
+
+def _check_inside(kind: str, value: Any, place: str, elsewhere: Sequence[str]) -> list[Problem]:
     """The problems inside a block. That it is no block at all is among those of the recipe itself."""
     try:
         block = ComponentSpec.model_validate(value)
     except ValueError:
         return []
-    return check_block(kind, block, place)[1]
+    return check_block(kind, block, place, elsewhere)[1]
 
 
+@torch.inference_mode(False)  # the parameters of a model that is made in inference mode can be trained too
 def build(recipe: Recipe, data_shape: tuple[int, int, int], classes: int = 0, train_size: int = 0) -> tuple[VAE, Loss]:
     """The model and the loss of a recipe for images of one shape (C, H, W), from torch's global generator.
 
@@ -174,7 +251,9 @@ def build(recipe: Recipe, data_shape: tuple[int, int, int], classes: int = 0, tr
         train_size: the number of training images, 0 where it is not known.
 
     Raises:
-        ComponentError: a component refused; the message names it.
+        ComponentError: a component refused, or posterior and prior are densities with respect to different measures
+            (see `zoo.base_measure`); the message names them.
+        UsageError: it would not fit into the memory of this machine.
     """
     given: dict[str, Any] = {
         "data_shape": data_shape,
@@ -182,37 +261,57 @@ def build(recipe: Recipe, data_shape: tuple[int, int, int], classes: int = 0, tr
         "classes": classes,
         "train_size": train_size,
     }
-    encoder = construct("encoder", recipe.encoder, given)
-    given["latent_shape"] = _latent_shape(recipe.encoder.use, encoder, data_shape, classes)
-    decoder = construct("decoder", recipe.decoder, given)
-    prior = construct("prior", recipe.prior, {**given, "model_encoder": encoder})
-    loss = construct("loss", recipe.loss, given)
+    with bounded():
+        encoder = construct("encoder", recipe.encoder, given)
+        q = _posterior(recipe.encoder.use, encoder, data_shape, classes)
+        given["latent_shape"] = tuple(q.event_shape)
+        decoder = construct("decoder", recipe.decoder, given)
+        prior = _prior_of(q, recipe, recipe.prior, encoder, given)
+        loss = construct("loss", recipe.loss, given)
     return VAE(encoder, decoder, prior), loss
 
 
+@torch.inference_mode(False)
 def build_prior(
     block: ComponentSpec, recipe: Recipe, encoder: Encoder, data_shape: tuple[int, int, int], classes: int = 0
 ) -> Prior:
     """Another prior for a recipe's model, whose encoder is there already.
 
     Raises:
-        UnknownName, NameConflict, RecipeError, ComponentError: see `construct`.
+        UnknownName, NameConflict, RecipeError, ComponentError: see `construct` and `build`.
     """
+    q = _posterior(recipe.encoder.use, encoder, data_shape, classes)
     given = {
         "data_shape": data_shape,
         "latent_dim": recipe.latent_dim,
         "classes": classes,
-        "latent_shape": _latent_shape(recipe.encoder.use, encoder, data_shape, classes),
-        "model_encoder": encoder,
+        "latent_shape": tuple(q.event_shape),
     }
-    prior: Prior = construct("prior", block, given)
+    return _prior_of(q, recipe, block, encoder, given)
+
+
+def _prior_of(
+    q: Distribution, recipe: Recipe, block: ComponentSpec, encoder: Encoder, given: Mapping[str, Any]
+) -> Prior:
+    """The prior of a block, which goes with the posterior `q` of a recipe's encoder."""
+    prior: Prior = construct("prior", block, {**given, "model_encoder": encoder})
+    try:
+        with torch.no_grad(), evaluating(encoder, prior):
+            p = prior(encoder)
+    except ZooError:
+        raise
+    except Exception as error:
+        raise ComponentError(f"prior {block.use!r} fails: {type(error).__name__}: {error}") from error
+    if not isinstance(p, Distribution):
+        raise ComponentError(
+            f"prior {block.use!r} must return a torch.distributions.Distribution, not a {type(p).__name__}"
+        )
+    require_same_measure(q, p, f"encoder {recipe.encoder.use!r}", f"prior {block.use!r}")
     return prior
 
 
-def _latent_shape(
-    name: str, encoder: torch.nn.Module, data_shape: tuple[int, int, int], classes: int
-) -> tuple[int, ...]:
-    """The event shape of the posterior, asked of the encoder itself."""
+def _posterior(name: str, encoder: torch.nn.Module, data_shape: tuple[int, int, int], classes: int) -> Distribution:
+    """The posterior of an image, asked of the encoder itself, in evaluation mode."""
     condition = torch.zeros(1, dtype=torch.int64) if classes else None
     try:
         with torch.no_grad(), evaluating(encoder):
@@ -223,8 +322,8 @@ def _latent_shape(
         raise ComponentError(
             f"encoder {name!r} fails on an image of shape {data_shape}: {type(error).__name__}: {error}"
         ) from error
-    if not isinstance(q, torch.distributions.Distribution):
+    if not isinstance(q, Distribution):
         raise ComponentError(
             f"encoder {name!r} must return a torch.distributions.Distribution over z, not a {type(q).__name__}"
         )
-    return tuple(q.event_shape)
+    return q

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from zoo.data.cache import NotCached, making_nothing, user_cache
 from zoo.data.dataset import Dataset
-from zoo.errors import ComponentError, DataError, DataUnavailable, NameConflict, UnknownName, ZooError
+from zoo.errors import ComponentError, DataError, DataUnavailable, NameConflict, UnknownName, UsageError, ZooError
 from zoo.plugins.registry import registry
 from zoo.recipes.components import construct, find
 from zoo.recipes.schema import ComponentSpec
@@ -29,6 +29,16 @@ class Loaded:
     passed_over: tuple[str, ...] = ()
 
 
+def data_name(block: ComponentSpec) -> str:
+    """What to call the data of a block: the name of the file or folder that they are read from, else of the data set.
+
+    >>> data_name(ComponentSpec(use="digits")), data_name(ComponentSpec(use="folder", path="/home/me/photos"))
+    ('digits', 'photos')
+    """
+    path = block.parameters.get("path")
+    return (Path(path).name if isinstance(path, str) else "") or block.use
+
+
 def block_for(data: str) -> ComponentSpec:
     """What ``--data`` stands for: a registered name, or else the path of a folder or file.
 
@@ -43,8 +53,8 @@ def block_for(data: str) -> ComponentSpec:
     try:
         registry().names("dataset").find(data)
     except UnknownName:
-        path = Path(data).expanduser().absolute()
-        is_path = path.exists() or len(Path(data).parts) > 1 or data.endswith(os.sep) or _readers(path.suffix)
+        path = Path(os.path.expanduser(data)).absolute()  # noqa: PTH111 - `Path.expanduser` raises for unknown users
+        is_path = _exists(path) or len(Path(data).parts) > 1 or data.endswith(os.sep) or _readers(path.suffix)
         if not is_path:
             raise
         return _block_of(path)
@@ -52,7 +62,7 @@ def block_for(data: str) -> ComponentSpec:
 
 
 def _block_of(path: Path) -> ComponentSpec:
-    if not path.exists():
+    if not _exists(path):
         raise DataUnavailable(f"There is no file or folder {path}.")
     ending = "/" if path.is_dir() else path.suffix.lower()
     readers = _readers(ending)
@@ -65,36 +75,56 @@ def _block_of(path: Path) -> ComponentSpec:
     return ComponentSpec(use=readers[0], **{"path": str(path)})
 
 
+def _exists(path: Path) -> bool:
+    """Whether something is there; of a path that no file system takes, `Path.exists` may raise."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def _readers(ending: str) -> list[str]:
     """The data sets that read files of this ending."""
-    return [claim.name for claim in registry().names("dataset") if ending.lower() in claim.item.reads]
+    names = registry().names("dataset")
+    return [name for name in names.matching() if ending.lower() in names.find(name).item.reads]
 
 
-def load_data(choices: Sequence[ComponentSpec], root: Path | None = None) -> Loaded:
+def load_data(
+    choices: Sequence[ComponentSpec], root: Path | None = None, data_shape: tuple[int, int, int] | None = None
+) -> Loaded:
     """Load the first data set that can be had. Passing one over is logged as a warning, never silent.
 
     Args:
         choices: in order of preference.
         root: where the files of data sets lie; by default `data_root()`.
+        data_shape: (C, H, W) of the images that a trained model takes, for data sets that can be had in several.
 
     Raises:
         DataUnavailable: none can be had; the message has the reason of each.
         DataError: the files of one are there and damaged. That is never passed over.
+        UsageError: `root` is not a directory.
     """
     root = data_root() if root is None else root
+    if _exists(root) and not root.is_dir():
+        raise UsageError(f"Data files are looked for in {root} (--data-dir, or ZOO_DATA), which is not a directory.")
     reasons: list[str] = []
     for block in choices:
         try:
-            dataset = construct("dataset", block, {"root": root})
+            dataset = _made(block, root, data_shape)
         except DataUnavailable as error:
             reasons.append(f"{block.use} could not be had: {error}")
             continue
-        if not isinstance(dataset, Dataset):
-            raise ComponentError(f"dataset {block.use!r} returned a {type(dataset).__name__}, not a zoo.Dataset")
         for reason in reasons:
             log.warning("%s Using %s instead.", reason, block.use)
         return Loaded(block, dataset, tuple(reasons))
     raise DataUnavailable("\n".join(["No data to train on.", *(f"  {reason}" for reason in reasons)]))
+
+
+def _made(block: ComponentSpec, root: Path, data_shape: tuple[int, int, int] | None = None) -> Dataset:
+    dataset = construct("dataset", block, {"root": root, "data_shape": data_shape})
+    if not isinstance(dataset, Dataset):
+        raise ComponentError(f"dataset {block.use!r} returned a {type(dataset).__name__}, not a zoo.Dataset")
+    return dataset
 
 
 def data_root() -> Path:
@@ -143,7 +173,7 @@ def _look(name: str, root: Path) -> Found:
             return Found(name, "path", " ".join("folders" if ending == "/" else ending for ending in reads))
         offline = {"download": False} if "download" in parameters else {}
         with making_nothing():
-            dataset = construct("dataset", ComponentSpec(use=name, **offline), {"root": root})
+            dataset = _made(ComponentSpec(use=name, **offline), root)
         train, test = len(dataset.train), len(dataset.test)
         return Found(name, "available", f"{train} + {test} images, {'x'.join(map(str, dataset.shape))}")
     except NotCached:

@@ -11,8 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import ComponentError
+from zoo.errors import ComponentError, ZooError
 from zoo.plugins.hookspecs import INJECTED, KINDS
+from zoo.plugins.manager import describe as describe_error
+from zoo.plugins.manager import plugin_code
 from zoo.plugins.registry import registry
 
 
@@ -91,12 +93,15 @@ def describe(kind: str, name: str) -> Description:
 def _source(module: str) -> ast.Module:
     """The syntax tree of a module; only the packages above it are imported, and those of plugins are light."""
     try:
-        spec = importlib.util.find_spec(module)
+        with plugin_code():
+            spec = importlib.util.find_spec(module)
         if spec is None or spec.origin is None:
             raise ComponentError(f"There is no source of {module}.")
         return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    except (ImportError, OSError, SyntaxError, ValueError) as error:
-        raise ComponentError(f"The source of {module} cannot be read: {error}") from error
+    except ZooError:
+        raise
+    except Exception as error:
+        raise ComponentError(f"The source of {module} cannot be read: {describe_error(error)}") from error
 
 
 def _find(module: str, name: str) -> ast.ClassDef | ast.FunctionDef | None:

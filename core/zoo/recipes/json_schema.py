@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 
 from zoo.errors import ZooError
@@ -24,12 +25,8 @@ def recipe_file_schema(distribution: str | None = None) -> Schema:
     Args:
         distribution: leave out the components of every other one.
     """
-    names = {
-        kind: [c.name for c in registry().names(kind) if distribution in (None, c.plugin.distribution)]
-        for kind in KINDS
-    }
-    names = {kind: list(dict.fromkeys(of)) for kind, of in names.items()}
-    names |= {"optimizer": sorted(optimizers()), "scheduler": sorted(schedules())}
+    names = {kind: _names(kind, distribution) for kind in KINDS}
+    names |= {"optimizer": _alike(sorted(optimizers())), "scheduler": _alike(sorted(schedules()))}
     recipe = Recipe.model_json_schema(ref_template="#/$defs/{model}")
     definitions = recipe.pop("$defs")
     definitions.pop("ComponentSpec")
@@ -54,20 +51,31 @@ def recipe_file_schema(distribution: str | None = None) -> Schema:
     }
 
 
-def _component(kind: str, names: list[str]) -> Schema:
+def _names(kind: str, distribution: str | None) -> dict[str, str]:
+    """What recipes may write, and what it is looked up by: within a distribution its short names are its own."""
+    names = registry().names(kind)
+    if distribution is None:
+        return _alike(names.matching())
+    return {claim.name: claim.qualified for claim in names if claim.plugin.distribution == distribution}
+
+
+def _alike(names: list[str]) -> dict[str, str]:
+    return {name: name for name in names}
+
+
+def _component(kind: str, names: dict[str, str]) -> Schema:
     """A name, or a mapping with ``use``; or one without, which changes parameters of what is inherited."""
     inherited: Schema = {"type": "object", "not": {"required": ["use"]}}
-    return {"anyOf": [{"enum": names}, *(_block(kind, name) for name in names), inherited]}
+    return {"anyOf": [{"enum": list(names)}, *(_block(kind, *pair) for pair in names.items()), inherited]}
 
 
-def _block(kind: str, name: str) -> Schema:
-    use: Schema = {"const": name}
+def _block(kind: str, written: str, name: str) -> Schema:
+    use: Schema = {"const": written}
     try:
-        target = find(kind, name)
-    except ZooError:  # an extra that is not installed: its parameters are unknown here
+        signature = signature_of(kind, find(kind, name))
+        schema = signature.parameters.model_json_schema(schema_generator=_Lenient)
+    except (ZooError, PydanticUserError):  # an extra that is not installed, say: its parameters are unknown here
         return {"type": "object", "properties": {"use": use}, "required": ["use"]}
-    signature = signature_of(kind, target)
-    schema = signature.parameters.model_json_schema(schema_generator=_Lenient)
     properties = {"use": use, **schema.get("properties", {})}
     properties |= {parameter: _reference(inner) for parameter, inner in signature.nested.items()}
     return {"type": "object", "properties": properties, "required": ["use"], "additionalProperties": False}

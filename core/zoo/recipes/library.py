@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import fnmatch
 import functools
 from collections.abc import Sequence
 from importlib.metadata import version
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from zoo.errors import Problem, RecipeError, UnknownName, ZooError
+from zoo.errors import Problem, RecipeError, UnknownName
+from zoo.locate import natural
 from zoo.plugins.manager import DISTRIBUTION, Plugin
-from zoo.plugins.registry import Names, Registry, natural, registry
+from zoo.plugins.registry import Claim, Names, Registry, matches, registry
+from zoo.recipes.home import at_home
 from zoo.recipes.merge import merge
 from zoo.recipes.source import Raw, builtin_registry, read_models
 
@@ -33,16 +35,16 @@ class Library:
         builtin = Plugin("registry.yaml", DISTRIBUTION, version(DISTRIBUTION))
         for name, recipe in read_models(builtin_registry()).items():
             self.models.add(name, builtin, recipe)
-        for plugin, file in source.plugins.call("zoo_recipes"):
-            try:
+        for plugin, file in source.plugins.collect("zoo_recipes"):
+            with source.plugins.isolate(plugin):
+                if not isinstance(file, Traversable):
+                    raise TypeError(f"zoo_recipes returned {file!r}, which is not a file")
                 for name, recipe in read_models(file).items():
                     self.models.add(name, plugin, recipe)
-            except (ZooError, AttributeError) as error:
-                plugin.errors.append(f"zoo_recipes: {error}")
 
     def names(self, pattern: str = "*") -> list[str]:
-        """The names that match a shell pattern, in natural order."""
-        own = {name for layer in self._own for name in layer if fnmatch.fnmatchcase(name, pattern)}
+        """The names that match a pattern, in natural order."""
+        own = {name for layer in self._own for name in layer if matches(name, pattern)}
         return sorted(own.union(self.models.matching(pattern)), key=natural)
 
     def source(self, name: str) -> str:
@@ -74,9 +76,10 @@ class Library:
             raise RecipeError(
                 f"Model {name!r} cannot be resolved:", [Problem("extends", f"goes in a circle: {circle}")]
             )
+        home = None if layer else self.models.find(name)
         parent = recipe.get("extends")
         if parent is None:
-            return dict(recipe)
+            return dict(recipe) if home is None else at_home(recipe, {}, home.plugin.distribution)
         if not isinstance(parent, str):
             raise RecipeError(
                 f"Model {name!r} cannot be resolved:",
@@ -84,6 +87,8 @@ class Library:
             )
         # A recipe of the user's that extends its own name adds to the one that it hides.
         below = layer - 1 if parent == name else len(self._own)
+        if home is not None:
+            parent = self._meant(parent, home)
         try:
             base = self._resolve(parent, below, (*seen, (name, layer)))
         except UnknownName as error:
@@ -92,7 +97,21 @@ class Library:
                 f"Model {name!r} of {where} cannot be resolved:", [Problem("extends", str(error))]
             ) from None
         own = {key: value for key, value in recipe.items() if key != "extends"}
+        if home is not None:
+            own = at_home(own, base, home.plugin.distribution)
         return merge({key: value for key, value in base.items() if key != "summary"}, own)
+
+    def _meant(self, parent: str, claim: Claim[Raw]) -> str:
+        """The recipe that a plugin's recipe extends: of a contested name, that of its own distribution.
+
+        One that extends a recipe of its own name means that of somebody else.
+        """
+        if any(parent in layer for layer in self._own):
+            return parent
+        if parent == claim.name:
+            others = [other.qualified for other in self.models if other.name == parent and other is not claim]
+            return others[0] if len(others) == 1 else parent
+        return self.models.at_home(parent, claim.plugin.distribution)
 
     def _find(self, name: str, layers: int) -> tuple[Raw, int]:
         """The recipe as written, and the layer that holds it: 0 for what is installed, i for the i-th own file."""
@@ -105,11 +124,13 @@ class Library:
 def load(name: str, files: Sequence[Path] = ()) -> tuple[str, Raw]:
     """The name and the resolved recipe of a model, given its name or a file that holds just one.
 
+    What is called ``acme:wide-vae`` here is called ``acme.wide-vae`` as a recipe, since that is the name of a folder.
+
     Raises:
         UnknownName, NameConflict, RecipeError: see `Library`.
     """
     if not name.endswith((".yaml", ".yml")):
-        return name, library(*files).resolve(name)
+        return plain(name), library(*files).resolve(name)
     path = Path(name)
     names = list(read_models(path))
     if len(names) != 1:
@@ -118,6 +139,11 @@ def load(name: str, files: Sequence[Path] = ()) -> tuple[str, Raw]:
             f"Write: zoo train NAME --registry {path}"
         )
     return names[0], library(*files, path).resolve(names[0])
+
+
+def plain(name: str) -> str:
+    """The name that a recipe has where files and folders are named after it."""
+    return name.replace(":", ".")
 
 
 @functools.lru_cache(maxsize=8)

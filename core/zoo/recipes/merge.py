@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
 
 from zoo.errors import Problem, RecipeError
-from zoo.recipes.source import Raw, parse_value
+from zoo.plugins.registry import registry
+from zoo.recipes.source import MAX_DEPTH, Raw, explain, parse_value
+
+EXPECTED = "expected KEY=VALUE, such as latent_dim=2 or encoder.hidden=[512,256]"
 
 
 def merge(base: Raw, change: Raw) -> Raw:
@@ -32,22 +36,46 @@ def merge(base: Raw, change: Raw) -> Raw:
 def _merge_value(old: Any, new: Any) -> Any:
     if isinstance(old, str) and isinstance(new, dict):
         old = {"use": old}
-    if isinstance(new, str) and isinstance(old, dict) and old.get("use") == new:
-        return old
+    if isinstance(new, str) and isinstance(old, dict):
+        new = {"use": new} if _same(old.get("use"), new) else new
     if not isinstance(old, dict) or not isinstance(new, dict):
         return new
-    if "use" in old and new.get("use", old["use"]) != old["use"]:
+    if "use" in old and not _same(old["use"], new.get("use", old["use"])):
         return new
     return merge(old, new)
 
 
+def _same(old: Any, new: Any) -> bool:
+    """Whether two names stand for one component: ``acme:wide`` is ``wide``, unless others have a ``wide`` too."""
+    if old == new or not isinstance(old, str) or not isinstance(new, str):
+        return bool(old == new)
+    return registry().same(old, new)
+
+
 def nested(key: str, value: Any) -> Raw:
-    """The change that one dotted key stands for.
+    """The change that one dotted key stands for. A metric's first part may be qualified: ``acme:score.limit``.
 
     >>> nested("train.optimizer.lr", 0.01)
     {'train': {'optimizer': {'lr': 0.01}}}
+
+    Raises:
+        RecipeError: it is not a key, or counts the entries of a list.
     """
-    for part in reversed(key.split(".")):
+    distribution, colon, rest = key.rpartition(":")
+    parts = rest.split(".")
+    problem = None
+    if any(re.search(r"[\[\]]|^[-+]?\d+$", part) for part in parts):
+        problem = (
+            "an entry of a list cannot be set by its number: give the whole list, such as encoder.hidden=[512,256]"
+        )
+    elif not all(re.fullmatch(r"[^\s{}=,]+", part) for part in parts):
+        problem = EXPECTED
+    elif len(parts) > MAX_DEPTH:
+        problem = f"the key has more than {MAX_DEPTH} parts"
+    if problem:
+        raise RecipeError("This key cannot be read:", [Problem(key, problem)])
+    parts[0] = distribution + colon + parts[0]
+    for part in reversed(parts):
         value = {part: value}
     change: Raw = value
     return change
@@ -63,18 +91,18 @@ def parse_overrides(overrides: list[str] | tuple[str, ...]) -> Raw:
         RecipeError: one of them is not ``KEY=VALUE``, or its value is not YAML.
     """
     change: Raw = {}
-    problems = []
+    problems: list[Problem] = []
     for override in overrides:
         key, equals, text = override.partition("=")
-        if not equals or not text.strip() or not all(key.strip().split(".")):
-            problems.append(Problem(override, "expected KEY=VALUE, such as latent_dim=2 or encoder.hidden=[512,256]"))
+        if not equals or not text.strip():
+            problems.append(Problem(override, EXPECTED))
             continue
         try:
-            value: Any = parse_value(text)
+            change = merge(change, nested(key.strip(), parse_value(text)))
         except yaml.YAMLError as error:
-            problems.append(Problem(override, f"the value is not YAML: {' '.join(str(error).split())}"))
-            continue
-        change = merge(change, nested(key.strip(), value))
+            problems.append(Problem(override, f"the value cannot be read: {explain(error, text)}"))
+        except RecipeError as error:
+            problems += [Problem(override, problem.message) for problem in error.problems]
     if problems:
         raise RecipeError("These overrides cannot be read:", problems)
     return change

@@ -3,14 +3,47 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic_core import PydanticCustomError
 
-from zoo.errors import Problem, did_you_mean
-from zoo.recipes.source import Raw
+from zoo.errors import Problem, did_you_mean, shortened
+from zoo.locate import NAME, NAME_RULE
+from zoo.recipes.source import MAX_DEPTH, Raw
+
+FOREIGN = {
+    **dict.fromkeys(("learning_rate", "learningrate", "base_lr", "init_lr"), "lr"),
+    **dict.fromkeys(("max_epochs", "num_epochs", "n_epochs", "nb_epochs", "total_epochs", "epoch"), "train.epochs"),
+    **dict.fromkeys(("max_steps", "num_steps", "total_steps", "iterations", "num_train_steps"), "train.steps"),
+    **dict.fromkeys(("batchsize", "bs", "train_batch_size", "per_device_train_batch_size"), "batch_size"),
+    **dict.fromkeys(
+        ("latent_size", "latent_dims", "latents", "latent_channels", "num_latents", "n_latent", "z_dim", "zdim",
+         "z_size", "nz", "dim_z", "embedding_dim", "bottleneck_dim"),
+        "latent_dim",
+    ),
+    **dict.fromkeys(("hidden_dims", "hidden_dim", "hidden_size", "hidden_sizes", "hidden_units", "layers"), "hidden"),
+    **dict.fromkeys(("kl_weight", "kld_weight", "kl_coeff", "kl_beta", "beta_kl"), "beta"),
+    **dict.fromkeys(("gradient_clip_val", "grad_clip", "clip_grad", "clip_grad_norm", "max_grad_norm"), "train.max_grad_norm"),
+    **dict.fromkeys(("accumulate_grad_batches", "gradient_accumulation_steps", "microbatches"), "train.microbatches"),
+    **dict.fromkeys(("early_stopping", "early_stopping_patience"), "train.patience"),
+    **dict.fromkeys(("ema", "ema_decay", "ema_rate"), "train.ema_decay"),
+    **dict.fromkeys(("monitor",), "train.monitor"),
+    **dict.fromkeys(("random_state", "random_seed", "manual_seed"), "train.seed"),
+    **dict.fromkeys(("lr_scheduler", "scheduler"), "train.scheduler"),
+    **dict.fromkeys(("optim", "optimizer_cls"), "train.optimizer"),
+    **dict.fromkeys(("warmup", "num_warmup_steps"), "train.warmup_steps"),
+    **dict.fromkeys(("dtype", "amp", "mixed_precision"), "train.precision"),
+    **dict.fromkeys(("wd", "l2"), "weight_decay"),
+    **dict.fromkeys(("dataset", "data_dir", "dataset_name"), "data"),
+    **dict.fromkeys(("image_size", "img_size", "resize"), "size"),
+    **dict.fromkeys(("criterion", "objective", "loss_fn"), "loss"),
+    **dict.fromkeys(("reconstruction_loss", "recon_loss", "observation_model"), "likelihood"),
+}  # fmt: skip
+"""What other libraries call a key, in lower case with underscores, and the key here or the end of it."""
 
 Binarize = Literal["none", "threshold", "dynamic"]
 
@@ -37,9 +70,9 @@ class ComponentSpec(BaseModel):
 
 
 class Section(BaseModel):
-    """A part of a recipe: unknown keys are errors, and numbers are not made out of strings."""
+    """A part of a recipe: unknown keys are errors, numbers are finite and are not made out of strings."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Checkpointing(Section):
@@ -69,7 +102,8 @@ class Training(Section):
         scheduler_unit: what the schedule counts.
         warmup_steps: steps over which the learning rate rises linearly to its value.
         max_grad_norm: the greatest norm of a phase's gradient; a longer one is scaled down.
-        ema_decay: decay of an exponential moving average of the weights, which is then what is tested and saved.
+        ema_decay: decay of an exponential moving average of the parameters, which is then what is tested and saved, with
+            the latest value of every buffer.
         precision: ``bfloat16`` lets matrix products run in it; losses stay in float32.
         deterministic: only algorithms that give the same bits each time.
         monitor: the test term whose least value makes an epoch the best one.
@@ -121,6 +155,13 @@ class Recipe(Section):
     binarize: Binarize = "none"
     train: Training = Training()
 
+    @pydantic.field_validator("name")
+    @classmethod
+    def _is_a_name(cls, value: str) -> str:
+        if not NAME.fullmatch(value):
+            raise PydanticCustomError("name", NAME_RULE)
+        return value
+
     @pydantic.field_validator("data", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
@@ -133,47 +174,134 @@ class Recipe(Section):
 
 
 def check(
-    model: type[BaseModel], values: Mapping[str, Any], place: str = "", others: Sequence[str] = ()
+    model: type[BaseModel],
+    values: Mapping[str, Any],
+    place: str = "",
+    others: Sequence[str] = (),
+    elsewhere: Sequence[str] = (),
 ) -> tuple[Any, list[Problem]]:
     """Validate `values` strictly, as JSON would be: lists may stand for tuples, strings never for numbers.
 
     Args:
         place: where the values stand, before the keys in the problems.
         others: keys that are known beside the model's fields, for suggestions.
+        elsewhere: all keys of the recipe in full, for suggestions.
 
     Returns:
         The validated model, or None, and the problems found.
     """
     try:
-        return model.model_validate_json(json.dumps(values, default=str), strict=True), []
+        plain = as_plain(values)
+    except (ValueError, TypeError, RecursionError) as error:
+        return None, [Problem(place, f"expected names, numbers, text, lists and mappings alone: {error}")]
+    problems: dict[str, list[str]] = {}
+    for path, message in _unusable(plain):
+        problems.setdefault(_join(place, path), []).append(message)
+    try:
+        checked = model.model_validate_json(json.dumps(plain), strict=True)
     except pydantic.ValidationError as error:
-        found: dict[str, list[str]] = {}
         for details in error.errors():
-            problem = _problem(model, details, place, others)
-            found.setdefault(problem.place, []).append(problem.message)
-        return None, [Problem(where, "; or ".join(messages)) for where, messages in found.items()]
+            problem = _problem(model, details, plain, place, others, elsewhere)
+            problems.setdefault(problem.place, []).append(problem.message)
+    if problems:
+        return None, [Problem(where, "; or ".join(messages)) for where, messages in problems.items()]
+    return checked, []
 
 
-_TYPES = {"int", "float", "str", "bool"}
+def check_recipe(name: str, raw: Raw, elsewhere: Sequence[str] = ()) -> tuple[Any, list[Problem]]:
+    """The recipe called `name`, checked as far as that is possible without a look at its components."""
+    recipe, problems = check(Recipe, {**raw, "name": name}, elsewhere=elsewhere)
+    if "name" in raw:
+        problems.append(Problem("name", "cannot be set. A model is named where it stands in a file, under `models:`"))
+    return recipe, problems
 
 
-def _problem(model: type[BaseModel], details: Any, prefix: str, others: Sequence[str]) -> Problem:
-    # The branches of a union are in the path too, as "literal['a','b']", "constrained-float" or "int".
-    path = [str(p) for p in details["loc"] if isinstance(p, int) or (p.isidentifier() and p not in _TYPES)]
-    place = ".".join([prefix, *path] if prefix else path)
+def as_plain(values: Any) -> Any:
+    """The values as JSON has them: mappings with text for keys, lists, text, numbers, true, false and null.
+
+    Raises:
+        ValueError, TypeError, RecursionError: they cannot be written so.
+    """
+    plain = json.loads(json.dumps(values, default=str))
+    level = [plain]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            item
+            for value in level
+            for item in (value.values() if isinstance(value, dict) else value if isinstance(value, list) else ())
+        ]
+        if not level:
+            return plain
+    raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
+
+
+def _join(prefix: str, path: Sequence[str | int]) -> str:
+    return ".".join([prefix, *map(str, path)] if prefix else map(str, path))
+
+
+def _unusable(value: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """The places of numbers that no tensor and no seed can hold."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        yield (), "a whole number must lie between -2^63 and 2^63 - 1"
+    if isinstance(value, float) and not math.isfinite(value):
+        yield (), f"a number must be finite, got {value}"
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in inner:
+        yield from (((key, *path), message) for path, message in _unusable(item))
+
+
+def _problem(
+    model: type[BaseModel], details: Any, values: Any, prefix: str, others: Sequence[str], elsewhere: Sequence[str]
+) -> Problem:
+    path = _path(details["loc"], values)
+    given = shortened(repr(details["input"]))
+    if details["type"] in ("extra_forbidden", "missing"):
+        key = str(details["loc"][-1])
+        path = path if path[-1:] == [key] else [*path, key]
     if details["type"] == "extra_forbidden":
-        key = path[-1]
         known = [*_fields_at(model, path[:-1]), *(others if len(path) == 1 else ())]
         below = [f"{field}.{key}" for field in known if key in _fields_at(model, [*path[:-1], field])]
-        suggestion = f" Did you mean {below[0]!r}?" if below else did_you_mean(key, known)
+        suggestion = (
+            f" Did you mean {below[0]!r}?" if below else _meant(key, prefix, elsewhere) or did_you_mean(key, known)
+        )
         message = f"unknown key.{suggestion} Known: {', '.join(known) or 'none'}."
     elif details["type"] == "missing":
         message = "is required"
     elif details["type"] in ("model_type", "model_attributes_type", "dict_type"):
-        message = f"expected a mapping, got {details['input']!r}"
+        message = f"expected a mapping, got {given}"
+    elif details["type"] == "bool_type":
+        message = f"expected true or false, got {given}"
     else:
-        message = f"{details['msg'][:1].lower()}{details['msg'][1:]}, got {details['input']!r}"
-    return Problem(place, message)
+        message = f"{details['msg'][:1].lower()}{details['msg'][1:]}, got {given}"
+    return Problem(_join(prefix, path), message)
+
+
+def _path(location: Sequence[str | int], values: Any) -> list[str]:
+    """The keys in a location of pydantic's, in which branches of unions stand too, such as ``constrained-float``."""
+    path = []
+    for part in location:
+        if isinstance(values, dict) and part in values:
+            values = values[str(part)]
+        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
+            values = values[part]
+        else:
+            continue
+        path.append(str(part))
+    return path
+
+
+def _meant(key: str, prefix: str, elsewhere: Sequence[str]) -> str:
+    """A suggestion for a key that stands in another place of the recipe, or that other libraries call so; or nothing.
+
+    >>> _meant("learning-rate", "", ["latent_dim", "train.optimizer.lr"])
+    " Did you mean 'train.optimizer.lr'?"
+    """
+    name = key.lower().replace("-", "_")
+    ends = (name, FOREIGN.get(name, name))
+    places = [known for known in elsewhere if any(f".{known}".endswith(f".{end}") for end in ends)]
+    places = [known for known in places if prefix and known.startswith(f"{prefix}.")] or places
+    nearest = [known for known in places if known.count(".") == min(place.count(".") for place in places)]
+    return f" Did you mean {' or '.join(map(repr, nearest[:2]))}?" if nearest else ""
 
 
 def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
@@ -183,3 +311,18 @@ def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
             return []
         model = annotation
     return [name for name in model.model_fields if name != "name" or model is not Recipe]
+
+
+def keys_of(model: type[BaseModel], place: str = "") -> list[str]:
+    """Every key of a section and of the sections in it, in full.
+
+    >>> keys_of(Checkpointing, "train.checkpoint.")[:2]
+    ['train.checkpoint.epochs', 'train.checkpoint.steps']
+    """
+    keys = []
+    for name in _fields_at(model, []):
+        keys.append(f"{place}{name}")
+        inner = model.model_fields[name].annotation
+        if isinstance(inner, type) and issubclass(inner, Section):
+            keys += keys_of(inner, f"{place}{name}.")
+    return keys

@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, create_model
 
+from zoo.errors import ComponentError
 from zoo.evaluation.metric import Metric
 from zoo.model.loss import Loss
 from zoo.model.parts import Decoder, Encoder, Likelihood, Posterior, Prior
 from zoo.plugins.hookspecs import INJECTED
+from zoo.plugins.manager import describe, plugin_code
 
 INTERFACES: dict[str, type] = {
     "encoder": Encoder,
@@ -47,13 +49,22 @@ class Signature:
     parameters: type[BaseModel]
 
 
-@functools.cache
 def signature_of(kind: str, target: Callable[..., Any]) -> Signature:
     """Read the signature of a component.
 
     A parameter annotated ``Callable[..., Posterior]`` (or another part of a model) is a nested component. Names that
-    start with an underscore stay out of recipes.
+    start with an underscore stay out of recipes. Numbers must be finite.
     """
+    try:
+        with plugin_code():
+            return _signature_of(kind, target)
+    except Exception as error:
+        name = getattr(target, "__qualname__", type(target).__name__)
+        raise ComponentError(f"The parameters of {kind} {name} cannot be read: {describe(error)}") from error
+
+
+@functools.cache
+def _signature_of(kind: str, target: Callable[..., Any]) -> Signature:
     function = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]
     # torch imports some of the names in its annotations for type checkers alone.
     hints = typing.get_type_hints(function, localns=vars(collections.abc), include_extras=True)
@@ -72,7 +83,7 @@ def signature_of(kind: str, target: Callable[..., Any]) -> Signature:
                 defaults[name] = parameter.default
         else:
             fields[name] = (_without_tensor(annotation), ... if required else parameter.default)
-    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
+    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=(), allow_inf_nan=False)
     model: type[BaseModel] = create_model(f"{kind} parameters", __config__=config, **fields)  # type: ignore[call-overload]
     return Signature(frozenset(injected), nested, defaults, model)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -16,16 +17,25 @@ from zoo.model.loss import Loss, Terms
 from zoo.model.parts import Scheduled
 from zoo.model.vae import VAE, Batch
 from zoo.recipes.schema import Recipe
+from zoo.training.step import OptimizedPhase, optimized_phases
 
 T = TypeVar("T")
 
 
-def preflight(recipe: Recipe, vae: VAE, loss: Loss, batch: Batch) -> None:
-    """Take one forward and backward pass over every part, on copies and with draws that leave no trace.
+REHEARSED = 10_000
+"""Units of a schedule that are tried at most."""
+
+
+def preflight(recipe: Recipe, vae: VAE, loss: Loss, batch: Batch, schedule_units: int = 1) -> None:
+    """Take one step with every part, on copies and with draws that leave no trace, and move the schedule to its end.
+
+    Args:
+        schedule_units: how often the schedule will be advanced.
 
     Raises:
         ComponentError: a part raised, returned a distribution of the wrong shape or over the wrong space, or a loss
-            without ``loss``, detached from its parameters, or not finite. The message names the part.
+            without ``loss``, detached from its parameters, or not finite; or the optimiser or the schedule cannot do
+            what it is told. The message names the part.
     """
     with seeded(recipe.train.seed, batch.x.device):
         vae, loss = copy.deepcopy((vae, loss))
@@ -50,7 +60,8 @@ def preflight(recipe: Recipe, vae: VAE, loss: Loss, batch: Batch) -> None:
             message = f"{objective} has no term {recipe.train.monitor!r}.{hint} There are: {', '.join(terms)}."
             raise RecipeError(f"The recipe {recipe.name!r} is not valid:", [Problem("train.monitor", message)])
         mixed = recipe.train.precision == "bfloat16"
-        for phase in _call(f"phases of {objective}", loss.phases, vae):
+        for optimized in optimized_phases(loss, vae, recipe.train):
+            phase = optimized.phase
             name = f"{objective} (phase {phase.name!r})"
             with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=mixed):
                 terms = check_terms(name, _call(name, phase.objective, vae, batch))
@@ -71,6 +82,23 @@ def preflight(recipe: Recipe, vae: VAE, loss: Loss, batch: Batch) -> None:
                 raise ComponentError(f"{name}: its loss depends on none of its parameters, so nothing would be learnt")
             if not all(torch.isfinite(gradient).all() for gradient in gradients):
                 raise ComponentError(f"{name}: a gradient is not finite on the first batch")
+            _call(f"optimizer {recipe.train.optimizer.use!r}", optimized.optimizer.step)
+            _rehearse(recipe, optimized, schedule_units)
+
+
+def _rehearse(recipe: Recipe, optimized: OptimizedPhase, units: int) -> None:
+    """Move a schedule through the training."""
+    if recipe.train.scheduler is None:
+        return
+    name = f"schedule {recipe.train.scheduler.use!r}"
+    if recipe.train.scheduler_unit == "step":
+        units = -(-units // optimized.phase.every)
+    for unit in range(1, min(units, REHEARSED) + 1):
+        after = f"after {unit} {recipe.train.scheduler_unit}{'' if unit == 1 else 's'}"
+        _call(f"{name}, {after} of {units},", optimized.advance, 0.0)
+        for group in optimized.optimizer.param_groups:
+            if isinstance(group["lr"], complex) or not 0 <= group["lr"] < math.inf:
+                raise ComponentError(f"{name}: the learning rate is {group['lr']} {after}")
 
 
 def check_terms(who: str, terms: object) -> Terms:

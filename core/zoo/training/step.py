@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.errors import Problem, RecipeError, TrainingError
+from zoo.errors import ComponentError, Problem, RecipeError, TrainingError, ZooError, reason
 from zoo.model.context import derive_seed, reseed
 from zoo.model.loss import Loss, Phase, Terms
 from zoo.model.vae import VAE, Batch
@@ -124,6 +124,21 @@ class OptimizedPhase:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
+
+
+def optimized_phases(loss: Loss, vae: VAE, settings: Training) -> list[OptimizedPhase]:
+    """The phases of a loss, each with its optimiser.
+
+    Raises:
+        ComponentError: the loss, the optimiser or the schedule refused.
+    """
+    try:
+        phases = list(loss.phases(vae))
+    except ZooError:
+        raise
+    except Exception as error:
+        raise ComponentError(f"phases of {type(loss).__name__} fails: {reason(error)}") from error
+    return [OptimizedPhase(phase, settings) for phase in phases]
 
 
 def _copy(rate: Any) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from zoo.data.dataset import Dataset
 from zoo.data.loader import Loader
-from zoo.errors import TrainingError
+from zoo.errors import TrainingError, UsageError, ZooError, reason
 from zoo.model.context import derive_seed, deterministic, reseed
 from zoo.model.loss import Loss
 from zoo.model.parts import Scheduled
@@ -24,7 +25,7 @@ from zoo.storage.checkpoints import Checkpoints
 from zoo.training.distributed import Group
 from zoo.training.history import Epoch, Record
 from zoo.training.signals import StopRequest, interruption
-from zoo.training.step import ADVICE, PIXELS, OptimizedPhase, Part, TrainingStep, not_finite
+from zoo.training.step import ADVICE, PIXELS, Part, TrainingStep, not_finite, optimized_phases
 from zoo.training.terms import mean_terms
 
 EVALUATION_BATCH = 1000
@@ -84,6 +85,9 @@ class Trainer:
         self.device = torch.device(device)
         self.vae = vae.to(device)
         self.loss = loss.to(device)
+        if self.settings.microbatches > len(dataset.train):
+            parts, images = self.settings.microbatches, len(dataset.train)
+            raise UsageError(f"train.microbatches={parts}: no batch of {images} images has so many parts.")
         self.train = Loader(dataset.train, self.settings.batch_size, recipe.binarize, device)
         self.test = Loader(dataset.test, EVALUATION_BATCH, recipe.binarize, device)
         self.observers = observers
@@ -91,14 +95,15 @@ class Trainer:
         self.stop = stop or StopRequest()
         self.group = group or Group()
 
-        self.phases = [OptimizedPhase(phase, self.settings) for phase in self.loss.phases(self.vae)]
+        self.phases = optimized_phases(self.loss, self.vae, self.settings)
         self.take_step = TrainingStep(
             self.vae, self.loss, self.phases, self.settings, self.group, self.device, compiled
         )
         self.averaged: AveragedModel | None = None
         if self.settings.ema_decay is not None:
             decay = get_ema_multi_avg_fn(self.settings.ema_decay)  # type: ignore[no-untyped-call]
-            self.averaged = AveragedModel(self.vae, multi_avg_fn=decay, use_buffers=True)
+            # Buffers are copied: a counter, a flag, a schedule or a codebook has no meaningful average.
+            self.averaged = AveragedModel(self.vae, multi_avg_fn=decay, use_buffers=False)
         trained = (self.vae, self.loss, *([self.averaged] if self.averaged else []))
         self._scheduled = [m for root in trained for m in root.modules() if isinstance(m, Scheduled)]
         self.last_step = self.settings.epochs * len(self.train)
@@ -144,6 +149,13 @@ class Trainer:
         """Whether the last step is taken, or patience is at an end."""
         return self.step >= self.last_step or self.since_best >= (self.settings.patience or math.inf)
 
+    @property
+    def outlasts_schedule(self) -> bool:
+        """Whether the training is longer than a schedule that has an end, such as ``OneCycleLR``."""
+        by_step = self.settings.scheduler_unit == "step"
+        units = self.last_step - self.settings.warmup_steps if by_step else self.settings.epochs
+        return any(getattr(optimized.schedule, "total_steps", math.inf) < units for optimized in self.phases)
+
     def train_epoch(self) -> None:
         """The steps of an epoch, from where it was left. Their terms are in `record`."""
         epoch, position = divmod(self.step, len(self.train))
@@ -152,7 +164,8 @@ class Trainer:
         self.loss.train()
         for index in self.train.shuffled(self.settings.seed, epoch, position):
             self._schedule(self.step)
-            terms = self.take_step(self.step, self._parts(index))
+            with self._named(f"Step {self.step + 1}"):
+                terms = self.take_step(self.step, self._parts(index))
             if self.averaged:
                 self.averaged.update_parameters(self.vae)
             self.record.add(terms, len(index))
@@ -163,6 +176,22 @@ class Trainer:
                 break
             self._pause(started)
         self.record.seconds += time.perf_counter() - started
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _named(what: str) -> Iterator[None]:
+        """Make a failure of a component, of an optimiser or of an allocation inside the block one of the training."""
+        try:
+            yield
+        except ZooError:
+            raise
+        except Exception as error:
+            raise TrainingError(f"{what} failed: {reason(error)}") from error
+
+    @property
+    def schedule_units(self) -> int:
+        """How often a learning-rate schedule is advanced in this training."""
+        return self.last_step if self.settings.scheduler_unit == "step" else -(-self.last_step // len(self.train))
 
     def _schedule(self, step: int) -> None:
         """Let every module that changes during training do so."""
@@ -187,7 +216,8 @@ class Trainer:
         curve = self.record.curve(self.group)
         # A weight that rises during training would make early epochs look good: all are tested under the final one.
         self._schedule(self.last_step)
-        test = self.group.on_rank_zero(lambda: mean_terms(self.tested, self.loss, self.test, self.settings.seed))
+        with self._named(f"The test after step {self.step}"):
+            test = self.group.on_rank_zero(lambda: mean_terms(self.tested, self.loss, self.test, self.settings.seed))
         score = test[self.settings.monitor]
         better = score < self.best  # never true of a NaN
         self.best, self.since_best = (score, 0) if better else (self.best, self.since_best + 1)
@@ -195,7 +225,8 @@ class Trainer:
             raise not_finite(self.settings.monitor, score)  # after the last epoch, as after every one before
         for optimized in self.phases:
             if self.settings.scheduler_unit == "epoch":
-                optimized.advance(score)
+                with self._named(f"The schedule after step {self.step}"):
+                    optimized.advance(score)
         self.history.append(
             Epoch(
                 epoch=len(self.history) + 1,

@@ -45,7 +45,7 @@ def test_two_claims_to_one_name_are_an_error_for_that_name_alone(install):
     assert zoo.get("decoder", "mlp") is not None
     assert zoo.list_components("encoder", "*mlp") == ["vae-zoo:mlp", "acme-vae:mlp"]
     with pytest.raises(zoo.RecipeError, match=r"encoder: encoder 'mlp' is claimed by"):
-        zoo.recipe("mlp-vae")
+        zoo.recipe("mlp-vae", ["encoder={use: mlp, hidden: [3]}"])
     assert zoo.recipe("mlp-vae", ["encoder={use: 'acme-vae:mlp', hidden: [3]}"]).encoder.use == "acme-vae:mlp"
 
 

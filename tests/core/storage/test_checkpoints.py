@@ -19,11 +19,12 @@ import pytest
 import torch
 
 import zoo
-from resuming import TINY, assert_same, essence, run_main, stopped
+from resuming import TINY, assert_same, essence, reseal, run_main, stopped
 from zoo.locate import WEIGHTS
 from zoo.recipes.datasets import load_data
 from zoo.recipes.schema import ComponentSpec
-from zoo.storage.checkpoints import FORMAT, MANIFEST, STATE, TEMPORARY, Checkpoint, Checkpoints, write_manifest
+from zoo.storage.checkpoints import STATE, Checkpoint, Checkpoints
+from zoo.storage.files import FORMAT, MANIFEST, TEMPORARY
 
 TESTS = Path(__file__).parents[2]
 
@@ -114,10 +115,8 @@ def test_order_of_a_save(checkpoints, monkeypatch):
     (temporary,) = {path.parent for path in synced if path.name == STATE}
     assert temporary.parent == checkpoints.folder, "beside the target, hence on its file system"
     assert temporary.name.startswith(TEMPORARY)
-    for name in (STATE, MANIFEST):
+    for name in (WEIGHTS, STATE, MANIFEST):
         assert before.index(("fsync", temporary / name)) < published
-    weights = before.index(("replace", temporary / WEIGHTS))
-    assert before[weights - 1] == ("fsync", temporary / (TEMPORARY + WEIGHTS))
     assert before[-1] == ("fsync", temporary)
     assert after == [("fsync", checkpoints.folder)]
 
@@ -356,7 +355,14 @@ def test_a_run_without_a_checkpoint_cannot_be_resumed(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "manifest", [{"format": 2, "files": []}, {"format": 0}, {"format": "1", "sha256": {}}, {"format": None}]
+    "manifest",
+    [
+        {"format": 1, "sha256": {}},
+        {"format": 3, "files": []},
+        {"format": 0},
+        {"format": "1", "sha256": {}},
+        {"format": None},
+    ],
 )
 def test_another_format_is_refused_by_name(checkpoints, manifest):
     """Scenario 11, whatever else such a manifest holds."""
@@ -398,7 +404,7 @@ def test_a_malicious_pickle_never_runs(how, tmp_path):
         (checkpoint.path / STATE).write_bytes(pickle.dumps(state))
     else:
         torch.save(state, checkpoint.path / STATE, _use_new_zipfile_serialization=how == "zip")
-    write_manifest(checkpoint.path, checkpoint.step, None)
+    reseal(checkpoint.path)
     checkpoint.verify()
     with pytest.raises(zoo.RunError, match=r"state\.pt cannot be loaded"):
         zoo.resume(run)
@@ -447,11 +453,13 @@ def test_a_hostile_safetensors_header_is_refused(content, digits_run, tmp_path):
     """Scenario 32, in the result of a run and in a checkpoint whose manifest is in order."""
     run = zoo.Run(shutil.copytree(digits_run, tmp_path / "run"))
     (run.path / WEIGHTS).write_bytes(content[1])
+    reseal(run.path)
     with pytest.raises(zoo.RunError, match=r"model\.safetensors cannot be loaded"):
         zoo.load(run)
+    (run.path / MANIFEST).unlink()
     checkpoint = run.checkpoints.newest()
     (checkpoint.path / WEIGHTS).write_bytes(content[1])
-    write_manifest(checkpoint.path, checkpoint.step, None)
+    reseal(checkpoint.path)
     with pytest.raises(zoo.RunError, match=r"model\.safetensors cannot be loaded"):
         zoo.resume(run)
 
@@ -461,8 +469,14 @@ def test_weights_of_another_model_are_refused(digits_run, tmp_path):
     run = zoo.Run(shutil.copytree(digits_run, tmp_path / "run"))
     recipe = run.path / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("400", "300"))
+    reseal(run.path)
     with pytest.raises(zoo.RunError, match="are not those of its recipe"):
         zoo.load(run)
+    (run.path / MANIFEST).unlink()
+    with pytest.raises(zoo.RunError, match=r"is not the recipe that .*step-900 was trained with: encoder\.hidden is"):
+        zoo.resume(run)
+    for checkpoint in run.checkpoints:
+        reseal(checkpoint.path, **run.checkpoints.origin)
     with pytest.raises(zoo.RunError, match="is not of the model that its recipe makes here"):
         zoo.resume(run)
 

@@ -214,7 +214,7 @@ def test_damaged_weights_are_named(tmp_path):
     run = zoo.train("mlp-vae", SMALL, epochs=1, out=tmp_path)
     weights = run.path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:200])
-    with pytest.raises(zoo.RunError, match=r"model.safetensors cannot be loaded"):
+    with pytest.raises(zoo.RunError, match=r"model.safetensors is damaged"):
         zoo.load(run.path)
 
 
