@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from numpy.typing import NDArray
 
 from zoo.data.dataset import Dataset
 from zoo.data.loader import Loader
-from zoo.errors import DataError, RunError, TrainingError, UsageError
-from zoo.evaluation import figures, priors
+from zoo.errors import RunError, UsageError
+from zoo.evaluation import priors
 from zoo.evaluation.evaluate import Evaluation, importance_sampled, measure
 from zoo.evaluation.metric import SPLITS, EvaluationContext
 from zoo.model.context import evaluating, flushed_denormals, seeded
@@ -28,16 +27,16 @@ from zoo.recipes.library import load as load_recipe
 from zoo.recipes.merge import merge, parse_overrides
 from zoo.recipes.schema import ComponentSpec, Recipe
 from zoo.recipes.source import Raw
-from zoo.recorder import tracking
+from zoo.recorder import RunRecorder, plugin_callbacks
 from zoo.run import Run
 from zoo.storage.checkpoints import Checkpoint
+from zoo.training.callbacks import Callback
 from zoo.training.distributed import Group, local_device
-from zoo.training.history import Epoch
 from zoo.training.preflight import preflight
+from zoo.training.progress import looked_at
+from zoo.training.progress import progress as progress_callback
 from zoo.training.signals import Interrupted, StopRequest
-from zoo.training.trainer import Observer, Trainer
-from zoo_export import export as exporting
-from zoo_export.codes import codes
+from zoo.training.trainer import Trainer
 
 log = logging.getLogger("zoo")
 
@@ -226,7 +225,9 @@ def train(
     time_limit: float | None = None,
     compile: bool = False,
     registries: Sequence[Path] = (),
-    observers: Sequence[Observer] = (),
+    callbacks: Sequence[Callback] = (),
+    progress: bool | None = None,
+    figures: bool = True,
     **changes: Any,
 ) -> Run:
     """Train a model and leave a run folder with its recipe, environment, metrics, weights, checkpoints and figures.
@@ -243,7 +244,9 @@ def train(
         folder: just this folder for the run, in place of one below `out`.
         time_limit: seconds after which the training saves its state and stops.
         compile: let `torch.compile` work on the losses; it takes a while and needs a C++ compiler.
-        observers: who follows the training.
+        callbacks: what follows the training; see `zoo.Callback`.
+        progress: show the progress on stderr. By default it is shown on a terminal and in a notebook.
+        figures: draw figures of the trained model in the run folder.
 
     Raises:
         UsageError: a name, a value, the data or the output folder is wrong. Nothing has been trained or written.
@@ -260,7 +263,7 @@ def train(
         run = group.on_rank_zero(
             lambda: Run.create(Path(out), checked, loaded, target, None if folder is None else Path(folder))
         )
-        return training.into(run, observers)
+        return training.into(run, callbacks, progress, figures)
 
 
 def resume(
@@ -270,13 +273,15 @@ def resume(
     device: str = "auto",
     time_limit: float | None = None,
     compile: bool = False,
-    observers: Sequence[Observer] = (),
+    callbacks: Sequence[Callback] = (),
+    progress: bool | None = None,
+    figures: bool = True,
 ) -> Run:
     """Go on with a training that was stopped, from its newest valid checkpoint, to the very bits of one that was not.
 
     Args:
         run: the folder.
-        data_dir, device, time_limit, compile, observers: as in `train`.
+        data_dir, device, time_limit, compile, callbacks, progress, figures: as in `train`.
 
     Raises:
         RunError: there is no such run, it holds no valid checkpoint, or the data are not the same any more.
@@ -289,7 +294,7 @@ def resume(
             raise RunError(f"{run.path} holds no valid checkpoint to go on from.")
         training = _Training(run.recipe, loaded, target, group, time_limit, compile)
         training.restore(checkpoint)
-        return training.into(run, observers)
+        return training.into(run, callbacks, progress, figures)
 
 
 def unfinished(model: str, out: Path | str = "runs") -> Run | None:
@@ -325,7 +330,12 @@ class _Training:
         with flushed_denormals(), seeded(recipe.train.seed, device):
             vae, loss = build(recipe, dataset.shape, dataset.classes, len(dataset.train))
             self.trainer = Trainer(
-                recipe, vae, loss, dataset, device, stop=StopRequest(time_limit), group=group, compiled=compiled
+                *(vae, loss, dataset, recipe.train),
+                binarize=recipe.binarize,
+                device=device,
+                stop=StopRequest(time_limit),
+                group=group,
+                compile=compiled,
             )
             first = torch.arange(min(2, len(dataset.train)), device=device)
             batch = self.trainer.train[first]
@@ -351,45 +361,24 @@ class _Training:
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             raise RunError(f"{checkpoint.path} is not of the model that its recipe makes here: {error}") from error
 
-    def into(self, run: Run, observers: Sequence[Observer]) -> Run:
+    def into(self, run: Run, callbacks: Sequence[Callback], progress: bool | None, figures: bool) -> Run:
         """Train, and leave the result in the run folder."""
         trainer = self.trainer
         trainer.checkpoints = run.checkpoints
+        shown = looked_at() if progress is None else progress
+        trainer.callbacks = [
+            RunRecorder(run),
+            *([progress_callback()] if shown else []),
+            *(plugin_callbacks(run, figures) if trainer.group.is_rank_zero else []),
+            *callbacks,
+        ]
         with flushed_denormals(), seeded(self.recipe.train.seed, trainer.device):
             try:
-                if not trainer.group.is_rank_zero:
-                    trainer.fit()
-                    return run
-                run.rewind(trainer.history)
-                with tracking(run) as tracker:
-                    trainer.observers = [tracker, *observers]
-                    history = trainer.fit()
-                    run.finish()
-                    self._draw(run, history)
+                trainer.fit()
             except Interrupted as interrupted:
                 interrupted.run = run.path
                 raise
         return run
-
-    def _draw(self, run: Run, history: Sequence[Epoch]) -> None:
-        test, vae = self.trainer.test, self.trainer.tested
-        images = test[torch.arange(min(2 * figures.COLUMNS, len(test.x)), device=test.device)]
-        title = f"{self.recipe.name} on {self.loaded.block.use}"
-        drawn = {
-            "curves": figures.curves(history, title),
-            "reconstructions": figures.reconstructions(vae, images.x, f"{title}: test images", images.condition),
-            "samples": figures.samples(vae, 64, f"{title}: samples from the prior"),
-        }
-        if vae.latent_shape == (2,):
-            with contextlib.suppress(UsageError):  # a prior that no grid can be laid over
-                drawn["manifold"] = figures.manifold(vae, title=f"{title}: the latent space, decoded")
-        for name, figure in drawn.items():
-            try:
-                figures.save(figure, run.figures / f"{name}.png")
-            except OSError as error:
-                raise TrainingError(
-                    f"{run.path} is finished, but its figures could not be written: {error}."
-                ) from error
 
 
 @contextlib.contextmanager
@@ -474,81 +463,6 @@ def fit_prior(
         facts = priors.fit(fitted, vae, train_split, test_split, samples_per_image, seed)
     run.fitted_prior.save(explicit("prior", block), fitted, facts)
     return {"run": str(run.path), "prior": explicit("prior", block).model_dump(), **facts}
-
-
-def encode(
-    run: str | Path | Run,
-    data: str | None = None,
-    *,
-    split: Literal["train", "test"] = "test",
-    samples: int = 0,
-    seed: int | None = None,
-    data_dir: Path | str | None = None,
-    device: str = "auto",
-) -> dict[str, NDArray[Any]]:
-    """The posterior q(z | x) of every image of a split: what ``zoo encode`` writes.
-
-    Args:
-        run: as in `load`.
-        data: another data set than the run's own, by name or path, of images of the same shape. They are binarised as
-            the run's were.
-        split: of the data.
-        samples: K, draws of each posterior.
-        seed: of the draws and of a dynamic binarisation; by default the run's.
-        data_dir, device: as in `train`.
-
-    Returns:
-        ``index`` int64 (N,), the place in the split; ``labels`` int64 (N,) where there are any; ``mean``
-        (N, *latent_shape) where the posterior has one, and its other parameters by their names in torch, such as
-        ``scale``; ``samples`` (K, N, *latent_shape) if asked.
-
-    Raises:
-        RunError: there is no such run.
-        DataError: the data cannot be had here, or their images have another shape.
-    """
-    run = run if isinstance(run, Run) else Run.open(run)
-    choices = run.recipe.data if data is None else recipe_for(data, run.recipe).data
-    dataset = load_data(choices, None if data_dir is None else Path(data_dir)).dataset
-    if dataset.shape != run.data_shape:
-        shapes = ["x".join(map(str, shape)) for shape in (run.data_shape, dataset.shape)]
-        raise DataError(f"{run.path} was trained on images of {shapes[0]}, these are {shapes[1]}.")
-    target = resolve_device(device)
-    images = Loader(dataset.train if split == "train" else dataset.test, 500, run.recipe.binarize, target)
-    return codes(run.load().to(target), images, samples=samples, seed=run.recipe.train.seed if seed is None else seed)
-
-
-def export(
-    run: str | Path | Run,
-    format: exporting.Format = "onnx",
-    out: Path | str | None = None,
-    *,
-    parts: Sequence[exporting.Part] = exporting.PARTS,
-) -> Path:
-    """Write the encoder and the decoder of a run for use without the zoo: what ``zoo export`` does.
-
-    Args:
-        run: as in `load`.
-        format: ``onnx``, or ``torch`` for what `torch.export.load` reads.
-        out: the folder; by default ``export-onnx`` or ``export-torch`` in the run. An earlier export is replaced.
-        parts: one of them or both.
-
-    Returns:
-        The folder. Its ``export.json`` describes inputs and outputs, and how far they are from the model's own.
-
-    Raises:
-        UsageError: there is no such run or format, the folder cannot be written, or the extra ``export`` is missing.
-        ExportError: the model cannot be exported, or what was written does not agree with it.
-    """
-    run = run if isinstance(run, Run) else Run.open(run)
-    folder = run.path / f"export-{format}" if out is None else Path(out)
-    vae = run.load()
-    about = {
-        "model": run.recipe.name,
-        "data": run.environment["data"]["name"],
-        "binarize": run.recipe.binarize,
-    }
-    exporting.export(vae, run.data_shape, folder, format, parts=parts, classes=run.classes, about=about)
-    return folder
 
 
 def evaluate(

@@ -118,6 +118,11 @@ class Run:
         return int(self.environment["data"].get("classes", 0))
 
     @property
+    def title(self) -> str:
+        """The model and the data, for the titles of figures: ``mlp-vae on mnist``."""
+        return f"{self.recipe.name} on {self.environment['data']['name']}"
+
+    @property
     def figures(self) -> Path:
         """The folder of the figures."""
         return self.path / "figures"

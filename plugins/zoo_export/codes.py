@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
+import zoo
+from zoo.api import recipe_for, resolve_device
 from zoo.data.loader import Loader
+from zoo.errors import DataError
 from zoo.model.context import derive_seed, evaluating, seeded
 from zoo.model.vae import VAE
+from zoo.recipes.datasets import load_data
 
 # The stream of random numbers that draws are made from, apart from the one that binarises images.
 DRAWS = 2
@@ -86,3 +91,44 @@ def codes(vae: VAE, images: Loader, *, samples: int = 0, seed: int = 0) -> dict[
     joined = {name: torch.cat(values, dim=1 if name == "samples" else 0) for name, values in gathered.items()}
     joined["index"] = torch.arange(len(images.x))
     return {name: value.numpy() for name, value in joined.items()}
+
+
+def encode(
+    run: str | Path | zoo.Run,
+    data: str | None = None,
+    *,
+    split: Literal["train", "test"] = "test",
+    samples: int = 0,
+    seed: int | None = None,
+    data_dir: Path | str | None = None,
+    device: str = "auto",
+) -> dict[str, NDArray[Any]]:
+    """The posterior q(z | x) of every image of a split: what ``zoo encode`` writes.
+
+    Args:
+        run: as in `load`.
+        data: another data set than the run's own, by name or path, of images of the same shape. They are binarised as
+            the run's were.
+        split: of the data.
+        samples: K, draws of each posterior.
+        seed: of the draws and of a dynamic binarisation; by default the run's.
+        data_dir, device: as in `train`.
+
+    Returns:
+        ``index`` int64 (N,), the place in the split; ``labels`` int64 (N,) where there are any; ``mean``
+        (N, *latent_shape) where the posterior has one, and its other parameters by their names in torch, such as
+        ``scale``; ``samples`` (K, N, *latent_shape) if asked.
+
+    Raises:
+        RunError: there is no such run.
+        DataError: the data cannot be had here, or their images have another shape.
+    """
+    run = run if isinstance(run, zoo.Run) else zoo.Run.open(run)
+    choices = run.recipe.data if data is None else recipe_for(data, run.recipe).data
+    dataset = load_data(choices, None if data_dir is None else Path(data_dir)).dataset
+    if dataset.shape != run.data_shape:
+        shapes = ["x".join(map(str, shape)) for shape in (run.data_shape, dataset.shape)]
+        raise DataError(f"{run.path} was trained on images of {shapes[0]}, these are {shapes[1]}.")
+    target = resolve_device(device)
+    images = Loader(dataset.train if split == "train" else dataset.test, 500, run.recipe.binarize, target)
+    return codes(run.load().to(target), images, samples=samples, seed=run.recipe.train.seed if seed is None else seed)

@@ -147,6 +147,3 @@ def plugins_(as_json: bool) -> None:
             click.echo(f"\n{plugin.name} of {plugin}: {error}")
     for conflict in (*components.conflicts(), *recipes.models.conflicts()):
         click.echo(f"\n{conflict}")
-
-
-COMMANDS = (list_, show, plugins_, schema, completion.completion)

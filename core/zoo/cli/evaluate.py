@@ -167,6 +167,3 @@ def following(leads: bool) -> Iterator[Silent]:
             yield bar
     else:
         yield Lines()
-
-
-COMMANDS = (evaluate,)

@@ -16,7 +16,6 @@ from zoo.cli import completion
 from zoo.cli.catalogue import as_json, registries
 from zoo.cli.output import print_json
 from zoo.recipes.library import load
-from zoo.training.progress import progress
 
 if TYPE_CHECKING:
     from zoo.run import Run
@@ -58,6 +57,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option("--time-limit", type=Duration(), help="Save and stop after so long, such as 90s, 30m or 2h.")
 @click.option("--compile", "compiled", is_flag=True, help="Let torch.compile work on the loss; needs a C++ compiler.")
+@click.option("--figures/--no-figures", default=True, help="Draw figures of the trained model, or leave them out.")
 @registries
 @as_json
 def train(
@@ -72,6 +72,7 @@ def train(
     resume: str | None,
     time_limit: float | None,
     compiled: bool,
+    figures: bool,
     registries: tuple[Path, ...],
     as_json: bool,
 ) -> None:
@@ -99,7 +100,8 @@ def train(
         "device": device,
         "time_limit": time_limit,
         "compile": compiled,
-        "observers": [progress()] if leads else [],
+        "progress": leads,
+        "figures": figures,
     }
     run = None
     if resume is not None:
@@ -164,7 +166,8 @@ def _report(run: Run, as_json: bool) -> None:
         terms = "   ".join(f"{name} {value:.2f}" for name, value in result[split].items())
         click.echo(f"{split:<8} {terms}   (nats per example)")
     click.echo(f"run      {run.path}")
-    click.echo(f"figures  {', '.join(sorted(file.name for file in run.figures.iterdir()))}")
+    if drawn := sorted(file.name for file in run.figures.iterdir()):
+        click.echo(f"figures  {', '.join(drawn)}")
 
 
 def log_to_stderr(level: int) -> None:
@@ -179,6 +182,3 @@ class _ToStderr(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "Warning: " if record.levelno >= logging.WARNING else ""
         click.echo(prefix + record.getMessage(), err=True)
-
-
-COMMANDS = (train,)

@@ -143,18 +143,31 @@ class Registry:
             UnknownName, NameConflict: see `Names.find`.
             ComponentError: its module cannot be imported, or holds nothing of that name.
         """
-        claim = self.names(kind).find(name)
-        module, _, attribute = claim.item.target.partition(":")
-        try:
-            return getattr(importlib.import_module(module), attribute)
-        except (Exception, SystemExit) as error:
-            if self.plugins.debug:
-                raise
-            missing = error.name or "" if isinstance(error, ModuleNotFoundError) else ""
-            raise ComponentError(
-                f"{kind} {name!r} of {claim.plugin} could not be imported from {claim.item.target!r}: "
-                f"{type(error).__name__}: {error}.{_how_to_install(missing, claim.plugin.distribution)}"
-            ) from error
+        return import_target(self.names(kind).find(name), kind, debug=self.plugins.debug)
+
+
+def import_target(claim: Claim[Any], kind: str, *, debug: bool = False) -> Any:
+    """Import the object that a component or command names as its target.
+
+    Args:
+        claim: the component or command, and the plugin that offers it.
+        kind: what it is, for messages.
+        debug: let the exception of a failing import through.
+
+    Raises:
+        ComponentError: its module cannot be imported, or has no such attribute.
+    """
+    module, _, attribute = claim.item.target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (Exception, SystemExit) as error:
+        if debug:
+            raise
+        missing = error.name or "" if isinstance(error, ModuleNotFoundError) else ""
+        raise ComponentError(
+            f"{kind} {claim.name!r} of {claim.plugin} could not be imported from {claim.item.target!r}: "
+            f"{type(error).__name__}: {error}.{_how_to_install(missing, claim.plugin.distribution)}"
+        ) from error
 
 
 def _how_to_install(module: str, distribution: str) -> str:

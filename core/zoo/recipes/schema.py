@@ -56,7 +56,7 @@ class Checkpointing(Section):
     keep: PositiveInt = 2
 
 
-class Training(Section):
+class TrainConfig(Section):
     """How a model is trained.
 
     Attributes:
@@ -119,7 +119,7 @@ class Recipe(Section):
     loss: ComponentSpec
     data: list[ComponentSpec] = Field(min_length=1)
     binarize: Binarize = "none"
-    train: Training = Training()
+    train: TrainConfig = TrainConfig()
 
     @pydantic.field_validator("data", mode="before")
     @classmethod

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, create_model
 
-from zoo.evaluation.metric import Metric
 from zoo.model.loss import Loss
 from zoo.model.parts import Decoder, Encoder, Likelihood, Posterior, Prior
 from zoo.plugins.hookspecs import INJECTED
@@ -26,7 +25,6 @@ INTERFACES: dict[str, type] = {
     "likelihood": Likelihood,
     "prior": Prior,
     "loss": Loss,
-    "metric": Metric,
 }
 
 
