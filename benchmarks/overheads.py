@@ -71,7 +71,7 @@ def main() -> None:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
-            recipe, *build(recipe, dataset.shape, dataset.classes), dataset, checkpoints=Checkpoints(Path(folder))
+            *build(recipe, dataset.shape, dataset.classes), dataset, recipe.train, checkpoints=Checkpoints(Path(folder))
         )
         batch = trainer.train[torch.arange(2)]
 

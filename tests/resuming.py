@@ -21,28 +21,23 @@ from torch import Tensor
 import zoo
 import zoo.cli.main
 from zoo.storage.files import MANIFEST, sealed
-from zoo.training.history import Epoch
 
 # Twelve steps in an epoch of the 1438 training images of digits.
 TINY = ("data=digits", "latent_dim=2", "encoder.hidden=[8]", "decoder.hidden=[8]")
 
 
-class When:
-    """An observer that does something after a step, counted from 1, or once the training has ended."""
+class When(zoo.Callback):
+    """Does something after a step, counted from 1, or once the training has ended."""
 
     def __init__(self, step: int | None, action: Callable[[], object]) -> None:
         self.step = step
         self.action = action
 
-    def training_started(self, epochs: int, steps_per_epoch: int, step: int) -> None: ...
-
-    def step_ended(self, step: int) -> None:
-        if step == self.step:
+    def on_step_end(self, trainer: zoo.Training) -> None:
+        if trainer.step == self.step:
             self.action()
 
-    def epoch_ended(self, epoch: Epoch) -> None: ...
-
-    def training_ended(self) -> None:
+    def on_train_end(self, trainer: zoo.Training, finished: bool) -> None:
         if self.step is None:
             self.action()
 
@@ -55,7 +50,7 @@ def send(number: int) -> Callable[[], None]:
 def stopped(model: str, overrides: Sequence[str], step: int, out: Path) -> zoo.Run:
     """A run that got a SIGTERM in a step."""
     with pytest.raises(zoo.Interrupted) as caught:
-        zoo.train(model, overrides, out=out, observers=[When(step, send(signal.SIGTERM))])
+        zoo.train(model, overrides, out=out, callbacks=[When(step, send(signal.SIGTERM))])
     assert caught.value.exit_code == 143
     run = zoo.Run(caught.value.run)
     assert not run.finished

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import zoo_conformance.kit
+from zoo_conformance.kit import parametrize
 
 
-@zoo_conformance.kit.parametrize("vae-zoo")
+@parametrize("vae-zoo")
 def test_conformance(case):
     """Scenario 13, and traps 5, 7, 11, 12 and 14 for whatever is registered."""
     case.verify()

@@ -20,4 +20,4 @@ def prepare(data_dir: str) -> Callable[[], None]:
     recipe = zoo.recipe("mlp-vae", data="mnist", train={"epochs": 10**6})
     dataset = load_data(recipe.data, Path(data_dir)).dataset
     torch.manual_seed(recipe.train.seed)
-    return Trainer(recipe, *build(recipe, dataset.shape, dataset.classes), dataset).train_epoch
+    return Trainer(*build(recipe, dataset.shape, dataset.classes), dataset, recipe.train).train_epoch

@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from numpy.typing import NDArray
 
 from zoo.data.dataset import Dataset
 from zoo.data.loader import Loader
 from zoo.devices import resolve_device
-from zoo.errors import DataError, NoRun, RunError, TrainingError, UsageError, ZooError
-from zoo.evaluation import figures, priors
+from zoo.errors import NoRun, RunError, UsageError, ZooError
+from zoo.evaluation import priors
 from zoo.evaluation.evaluate import Evaluation, importance_sampled, measure
 from zoo.evaluation.metric import SPLITS, EvaluationContext
-from zoo.locate import RECIPE, is_sweep, runs_in
 from zoo.memory import require_memory
 from zoo.model.context import evaluating, flushed_denormals, seeded
 from zoo.model.loss import Loss
@@ -33,23 +31,22 @@ from zoo.recipes.library import load as load_recipe
 from zoo.recipes.merge import merge, parse_overrides
 from zoo.recipes.schema import ComponentSpec, Recipe
 from zoo.recipes.source import Raw
-from zoo.recorder import tracking
+from zoo.recorder import RunRecorder, plugin_callbacks
 from zoo.run import Run
 from zoo.storage.checkpoints import Checkpoint
+from zoo.storage.locate import RECIPE, is_sweep, runs_in
+from zoo.training.callbacks import Callback
 from zoo.training.distributed import Group, local_device
-from zoo.training.history import Epoch
 from zoo.training.preflight import preflight
+from zoo.training.progress import looked_at
+from zoo.training.progress import progress as progress_callback
 from zoo.training.signals import Interrupted, StopRequest
-from zoo.training.trainer import Observer, Trainer
-from zoo_export import export as exporting
-from zoo_export.codes import codes_of
+from zoo.training.trainer import Trainer
 
 log = logging.getLogger("zoo")
 
 MNIST_SHAPE = (1, 28, 28)
 MNIST_TRAIN = 60_000
-FIGURES = ("curves", "reconstructions", "samples")
-"""Those that every run gets."""
 PASSED_OVER = "It is passed over."
 
 
@@ -234,7 +231,9 @@ def train(
     time_limit: float | None = None,
     compile: bool = False,
     registries: Sequence[Path] = (),
-    observers: Sequence[Observer] = (),
+    callbacks: Sequence[Callback] = (),
+    progress: bool | None = None,
+    figures: bool = True,
     **changes: Any,
 ) -> Run:
     """Train a model and leave a run folder with its recipe, environment, metrics, weights, checkpoints and figures.
@@ -252,7 +251,9 @@ def train(
         folder: just this folder for the run, in place of one below `out`.
         time_limit: seconds after which the training saves its state and stops.
         compile: let `torch.compile` work on the losses; it takes a while and needs a C++ compiler.
-        observers: who follows the training.
+        callbacks: what follows the training; see `zoo.Callback`.
+        progress: show the progress on stderr. By default it is shown on a terminal and in a notebook.
+        figures: draw figures of the trained model in the run folder.
 
     Raises:
         UsageError: a name, a value, the data or the output folder is wrong. Nothing has been trained or written.
@@ -263,7 +264,7 @@ def train(
     shorthands = {key: value for key, value in (("epochs", epochs), ("seed", seed)) if value is not None}
     changes = merge(changes, {"train": shorthands} if shorthands else {})
     checked = recipe_for(data, model, overrides, registries=registries, **changes)
-    with _session(device, data_dir, time_limit, compile, observers) as session:
+    with _session(device, data_dir, time_limit, compile, callbacks, progress, figures) as session:
         return session.train(checked, Path(out), None if folder is None else Path(folder))
 
 
@@ -275,7 +276,9 @@ def resume(
     device: str = "auto",
     time_limit: float | None = None,
     compile: bool = False,
-    observers: Sequence[Observer] = (),
+    callbacks: Sequence[Callback] = (),
+    progress: bool | None = None,
+    figures: bool = True,
 ) -> Run:
     """Resume a training from its newest valid checkpoint; the result is bit-identical to an uninterrupted one.
 
@@ -286,7 +289,7 @@ def resume(
             read, or that another process trains, are reported and passed over.
         epochs: train so many epochs in all, in place of the number in the recipe, which must be smaller. The change is
             recorded in ``recipe.yaml`` and ``environment.json``. A finished run is trained longer.
-        data_dir, device, time_limit, compile, observers: as in `train`.
+        data_dir, device, time_limit, compile, callbacks, progress, figures: as in `train`.
 
     Raises:
         RunLocked: another process trains the run.
@@ -294,7 +297,7 @@ def resume(
             the same any more.
         UsageError: the number of epochs is smaller than that of the recipe.
     """
-    with _session(device, data_dir, time_limit, compile, observers) as session:
+    with _session(device, data_dir, time_limit, compile, callbacks, progress, figures) as session:
         return session.resume(*session.claim(run), epochs)
 
 
@@ -307,14 +310,16 @@ def resume_or_train(
     device: str = "auto",
     time_limit: float | None = None,
     compile: bool = False,
-    observers: Sequence[Observer] = (),
+    callbacks: Sequence[Callback] = (),
+    progress: bool | None = None,
+    figures: bool = True,
 ) -> Run:
     """Resume the newest unfinished run of a model, or train a new one if there is none: ``zoo train --resume auto``.
 
     The arguments and errors are those of `resume` and of `train`.
     """
     checked = recipe(model, train={} if epochs is None else {"epochs": epochs})
-    with _session(device, data_dir, time_limit, compile, observers) as session:
+    with _session(device, data_dir, time_limit, compile, callbacks, progress, figures) as session:
         try:
             claimed = session.claim(Path(out) / checked.name)
         except NoRun:
@@ -334,7 +339,9 @@ class _Session:
     root: Path | None
     time_limit: float | None
     compiled: bool
-    observers: Sequence[Observer]
+    callbacks: Sequence[Callback]
+    progress: bool | None
+    figures: bool
 
     def train(self, recipe: Recipe, out: Path, folder: Path | None) -> Run:
         """Train a new run; see `train`."""
@@ -346,7 +353,7 @@ class _Session:
             self.held.enter_context(run.held())
             return run
 
-        return training.into(self.group.on_rank_zero(create), self.observers)
+        return training.into(self.group.on_rank_zero(create), self.callbacks, self.progress, self.figures)
 
     def claim(self, run: str | Path | Run) -> tuple[Run, Checkpoint | None]:
         """Own the run to resume, and find its newest valid checkpoint; see `resume`."""
@@ -377,7 +384,7 @@ class _Session:
         if run.finished and not longer:
             if self.group.is_rank_zero:
                 log.info("%s is finished: there is nothing left to train. --epochs N trains it longer.", run.path)
-            if checkpoint is None or all((run.figures / f"{name}.png").exists() for name in FIGURES):
+            if checkpoint is None or any(run.figures.iterdir()):
                 return run
         if checkpoint is None:
             raise RunError(f"{run.path} holds no valid checkpoint to go on from.")
@@ -396,7 +403,7 @@ class _Session:
                     f"{run.path} cannot be trained for {epochs} epochs: train.scheduler is planned for fewer steps."
                 )
             self.group.on_rank_zero(lambda: run.extend(epochs))
-        return training.into(run, self.observers)
+        return training.into(run, self.callbacks, self.progress, self.figures)
 
     def _prepare(self, recipe: Recipe, loaded: Loaded) -> _Training:
         return _Training(recipe, loaded, self.device, self.group, self.time_limit, self.compiled)
@@ -408,11 +415,13 @@ def _session(
     data_dir: Path | str | None,
     time_limit: float | None,
     compiled: bool,
-    observers: Sequence[Observer],
+    callbacks: Sequence[Callback],
+    progress: bool | None,
+    figures: bool,
 ) -> Iterator[_Session]:
     root = None if data_dir is None else Path(data_dir)
     with _processes(device) as (group, target), contextlib.ExitStack() as held:
-        yield _Session(group, target, held, root, time_limit, compiled, observers)
+        yield _Session(group, target, held, root, time_limit, compiled, callbacks, progress, figures)
 
 
 def _unfinished(folder: Path) -> Iterator[Run]:
@@ -467,7 +476,12 @@ class _Training:
             vae, loss = build(recipe, dataset.shape, dataset.classes, len(dataset.train))
             require_memory((*vae.parameters(), *loss.parameters()), device)
             self.trainer = Trainer(
-                recipe, vae, loss, dataset, device, stop=StopRequest(time_limit), group=group, compiled=compiled
+                *(vae, loss, dataset, recipe.train),
+                binarize=recipe.binarize,
+                device=device,
+                stop=StopRequest(time_limit),
+                group=group,
+                compile=compiled,
             )
             first = torch.arange(min(2, len(dataset.train)), device=device)
             batch = self.trainer.train[first]
@@ -496,48 +510,24 @@ class _Training:
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             raise RunError(f"{checkpoint.path} is not of the model that its recipe makes here: {error}") from error
 
-    def into(self, run: Run, observers: Sequence[Observer]) -> Run:
+    def into(self, run: Run, callbacks: Sequence[Callback], progress: bool | None, figures: bool) -> Run:
         """Train, and leave the result in the run folder."""
         trainer = self.trainer
         trainer.checkpoints = run.checkpoints
+        shown = looked_at() if progress is None else progress
+        trainer.callbacks = [
+            RunRecorder(run),
+            *([progress_callback()] if shown else []),
+            *(plugin_callbacks(run, figures) if trainer.group.is_rank_zero else []),
+            *callbacks,
+        ]
         with flushed_denormals(), seeded(self.recipe.train.seed, trainer.device):
             try:
-                if not trainer.group.is_rank_zero:
-                    trainer.fit()
-                    return run
-                if run.finished:  # without its figures
-                    self._draw(run, trainer.history)
-                    return run
-                run.rewind(trainer.history)
-                with tracking(run) as tracker:
-                    trainer.observers = [tracker, *observers]
-                    history = trainer.fit()
-                    run.finish()
-                    self._draw(run, history)
+                trainer.fit()
             except Interrupted as interrupted:
                 interrupted.run = run.path
                 raise
         return run
-
-    def _draw(self, run: Run, history: Sequence[Epoch]) -> None:
-        test, vae = self.trainer.test, self.trainer.tested
-        images = test[torch.arange(min(2 * figures.COLUMNS, len(test.x)), device=test.device)]
-        title = f"{self.recipe.name} on {data_name(self.loaded.block)}"
-        drawn = {
-            "curves": figures.curves(history, title),
-            "reconstructions": figures.reconstructions(vae, images.x, f"{title}: test images", images.condition),
-            "samples": figures.samples(vae, 64, f"{title}: samples from the prior"),
-        }
-        if vae.latent_shape == (2,):
-            with contextlib.suppress(UsageError):  # a prior that no grid can be laid over
-                drawn["manifold"] = figures.manifold(vae, title=f"{title}: the latent space, decoded")
-        for name, figure in drawn.items():
-            try:
-                figures.save(figure, run.figures / f"{name}.png")
-            except OSError as error:
-                raise TrainingError(
-                    f"{run.path} is finished, but its figures could not be written: {error}."
-                ) from error
 
 
 @contextlib.contextmanager
@@ -624,93 +614,6 @@ def fit_prior(
             facts = priors.fit(fitted, vae, train_split, test_split, samples_per_image, seed)
         run.fitted_prior.save(explicit("prior", block), fitted, facts)
     return {"run": str(run.path), "prior": explicit("prior", block).model_dump(), **facts}
-
-
-def encode(
-    run: str | Path | Run,
-    data: str | None = None,
-    *,
-    split: Literal["train", "test", "all"] | None = None,
-    samples: int = 0,
-    seed: int | None = None,
-    data_dir: Path | str | None = None,
-    device: str = "auto",
-) -> dict[str, NDArray[Any]]:
-    """The posterior q(z | x) of every image: what ``zoo encode`` writes.
-
-    Args:
-        run: as in `load`.
-        data: another data set than the run's own, by name or path, of images of the same shape; photographs in a folder
-            are scaled and cropped to it. They are binarised as the run's were.
-        split: of the data. By default ``all`` where `data` are given, and ``test`` of the run's own.
-        samples: K, draws of each posterior.
-        seed: of the draws and of a dynamic binarisation; by default the run's.
-        data_dir, device: as in `train`.
-
-    Returns:
-        ``path`` str (N,), below the folder, where the images are files; ``index`` int64 (N,), the place in the file of
-        arrays, otherwise in the split; ``split`` str (N,), where both are encoded; ``labels`` int64 (N,) where there
-        are any; ``mean`` (N, *latent_shape) where the posterior has one, and its other parameters by their names in
-        torch, such as ``scale``; ``samples`` (K, N, *latent_shape) if asked. Of all images, each comes once, in the
-        order of the paths or of the file.
-
-    Raises:
-        RunError: there is no such run.
-        UsageError: there is no such split.
-        DataError: the data cannot be had here, or their images have another shape.
-    """
-    run = run if isinstance(run, Run) else Run.open(run)
-    split = split or ("test" if data is None else "all")
-    if split not in (*SPLITS, "all"):
-        raise UsageError(f"There is no split {split!r}: write train, test or all.")
-    choices = run.recipe.data if data is None else recipe_for(data, run.recipe).data
-    shape = None if data is None else run.data_shape
-    dataset = load_data(choices, None if data_dir is None else Path(data_dir), shape).dataset
-    if dataset.shape != run.data_shape:
-        shapes = ["x".join(map(str, shape)) for shape in (run.data_shape, dataset.shape)]
-        raise DataError(f"{run.path} was trained on images of {shapes[0]}, these are {shapes[1]}.")
-    target = resolve_device(device)
-    return codes_of(
-        *(run.load().to(target), dataset, split),
-        binarize=run.recipe.binarize,
-        device=target,
-        samples=samples,
-        seed=run.recipe.train.seed if seed is None else seed,
-    )
-
-
-def export(
-    run: str | Path | Run,
-    format: exporting.Format = "onnx",
-    out: Path | str | None = None,
-    *,
-    parts: Sequence[exporting.Part] = exporting.PARTS,
-) -> Path:
-    """Write the encoder and the decoder of a run for use without the zoo: what ``zoo export`` does.
-
-    Args:
-        run: as in `load`.
-        format: ``onnx``, or ``torch`` for what `torch.export.load` reads.
-        out: the folder; by default ``export-onnx`` or ``export-torch`` in the run. An earlier export is replaced.
-        parts: one of them or both.
-
-    Returns:
-        The folder. Its ``export.json`` describes inputs and outputs, and how far they are from the model's own.
-
-    Raises:
-        UsageError: there is no such run or format, the folder cannot be written, or the extra ``export`` is missing.
-        ExportError: the model cannot be exported, or what was written does not agree with it.
-    """
-    run = run if isinstance(run, Run) else Run.open(run)
-    folder = run.path / f"export-{format}" if out is None else Path(out)
-    vae = run.load()
-    about = {
-        "model": run.recipe.name,
-        "data": run.data_name,
-        "binarize": run.recipe.binarize,
-    }
-    exporting.export(vae, run.data_shape, folder, format, parts=parts, classes=run.classes, about=about)
-    return folder
 
 
 def evaluate(

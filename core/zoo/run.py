@@ -26,7 +26,6 @@ from zoo.devices import device_name
 from zoo.environment import require_environment
 from zoo.errors import DataError, RecipeError, RunError, TrainingError
 from zoo.evaluation.priors import FittedPrior
-from zoo.locate import ENVIRONMENT, RECIPE, STAMP, WEIGHTS, is_finished, run_folder
 from zoo.model.context import seeded
 from zoo.model.vae import VAE, Batch
 from zoo.plugins.manager import DISTRIBUTION
@@ -50,6 +49,7 @@ from zoo.storage.files import (
     write_json,
     write_text,
 )
+from zoo.storage.locate import ENVIRONMENT, RECIPE, STAMP, WEIGHTS, is_finished, run_folder
 from zoo.storage.lock import hold
 from zoo.training.history import Epoch
 
@@ -177,6 +177,11 @@ class Run:
     def label_names(self) -> tuple[str, ...]:
         """What the labels are called, if anything."""
         return tuple(self.environment["data"].get("label_names", ()))
+
+    @property
+    def title(self) -> str:
+        """The model and the data, for the titles of figures: ``mlp-vae on mnist``."""
+        return f"{self.recipe.name} on {self.data_name}"
 
     @property
     def figures(self) -> Path:

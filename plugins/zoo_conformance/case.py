@@ -116,7 +116,7 @@ def parametrize(*names: str) -> Callable[[Any], Any]:
 
     .. code-block:: python
 
-        @zoo_conformance.kit.parametrize("acme-vae")
+        @zoo_conformance.parametrize("acme-vae")
         def test_conformance(case):
             case.verify()
     """

@@ -73,6 +73,3 @@ def _rows(results: Sequence[Result]) -> Iterator[tuple[str, str, str]]:
 
 def _plain(result: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in result.items() if name != "error"}
-
-
-COMMANDS = (check,)

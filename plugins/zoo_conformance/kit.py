@@ -4,9 +4,9 @@ On the command line it is ``zoo check``; in the tests of a plugin:
 
 .. code-block:: python
 
-    import zoo_conformance.kit
+    import zoo_conformance
 
-    @zoo_conformance.kit.parametrize("acme-vae")  # the plugin: all that it brings, check by check
+    @zoo_conformance.parametrize("acme-vae")  # the plugin: all that it brings, check by check
     def test_conformance(case):
         case.verify()
 

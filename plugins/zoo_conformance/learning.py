@@ -112,7 +112,8 @@ def resume(candidate: Candidate) -> None:
     def trainer(checkpoints: Checkpoints | None = None) -> Trainer:
         stirred_generators()
         with seeded(recipe.train.seed):
-            return Trainer(recipe, *build(recipe, few.shape, few.classes), few, checkpoints=checkpoints)
+            model = build(recipe, few.shape, few.classes)
+            return Trainer(*model, few, recipe.train, binarize=recipe.binarize, checkpoints=checkpoints)
 
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(Path(folder) / "checkpoints", 9)
@@ -130,7 +131,7 @@ def resume(candidate: Candidate) -> None:
 def _state(trainer: Trainer) -> dict[str, Any]:
     history = [{**dataclasses.asdict(epoch), "seconds": 0.0} for epoch in trainer.history]
     state = {name: value for name, value in trainer.state_dict().items() if name != "record"}
-    return {**state, "history": history, "weights": trainer.tested.state_dict()}
+    return {**state, "history": history, "weights": trainer.model.state_dict()}
 
 
 def _require_same(one: Any, other: Any, place: str) -> None:

@@ -23,7 +23,7 @@ from zoo.plugins.hookspecs import KINDS
 from zoo_conformance.candidate import SHAPE, Candidate, digits, few_digits
 from zoo_conformance.check import CheckFailed, check, require, skip
 from zoo_conformance.probe import outputs
-from zoo_export.export import Part, export
+from zoo_export.export import Part, export_model
 
 MODULES = ("encoder", "posterior", "decoder", "likelihood", "prior", "loss")
 
@@ -113,7 +113,7 @@ def exports(candidate: Candidate) -> None:
     part: Part = "encoder" if candidate.kind in ("encoder", "posterior") else "decoder"
     with tempfile.TemporaryDirectory() as folder:
         try:
-            export(vae, SHAPE, Path(folder) / "exported", "torch", parts=[part], classes=digits().classes)
+            export_model(vae, SHAPE, Path(folder) / "exported", "torch", parts=[part], classes=digits().classes)
         except ExportError as error:
             raise CheckFailed(str(error)) from error
 

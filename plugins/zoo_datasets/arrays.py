@@ -281,7 +281,7 @@ class _Source(NamedTuple):
 
 def _converted(source: _Source, layout: Layout, seed: int | None) -> Iterator[tuple[NDArray[np.uint8], int]]:
     """Every image with its label, in the order of the split, or in their own if there is no seed."""
-    pixels = _as_nchw(source, source.x(), layout)
+    pixels = _as_nchw(source, source.pixels(), layout)
     labels = _checked_labels(source, len(pixels))
     log.info("Reading %d images in %s, this once.", len(pixels), source.place)
     _check_range(source, pixels)

@@ -65,10 +65,11 @@ def encode(
     python -c "import numpy; print(numpy.load('codes.npz')['mean'].shape)"
     """
     import zoo
+    from zoo_export import codes as posteriors
 
     log_to_stderr(logging.WARNING)
     opened = zoo.Run.open(run)
-    codes = zoo.encode(
+    codes = posteriors.encode(
         opened, data, split=split, samples=samples, seed=seed, data_dir=data_dir, device=device  # type: ignore[arg-type]
     )  # fmt: skip
     path = opened.path / "codes.npz" if out is None else out
@@ -120,10 +121,11 @@ def export(run: str, format: str, out: Path | None, only: str | None, as_json: b
     zoo export runs/mlp-vae --format torch -o exported
     """
     import zoo
+    from zoo_export import export as exporting
 
     opened = zoo.Run.open(run)
     parts: dict[str, Any] = {} if only is None else {"parts": [only]}
-    folder = zoo.export(opened, format, out, **parts)  # type: ignore[arg-type]
+    folder = exporting.export(opened, format, out, **parts)  # type: ignore[arg-type]
     manifest = json.loads((folder / "export.json").read_text())
     if as_json:
         print_json({"run": str(opened.path), "folder": str(folder), **manifest})
@@ -138,6 +140,3 @@ def export(run: str, format: str, out: Path | None, only: str | None, as_json: b
 
 def _signature(tensors: list[dict[str, Any]]) -> str:
     return ", ".join(f"{tensor['name']} ({', '.join(map(str, tensor['shape']))})" for tensor in tensors)
-
-
-COMMANDS = (encode, export)

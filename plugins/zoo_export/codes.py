@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,10 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
+import zoo
+from zoo.api import recipe_for
 from zoo.data.dataset import Dataset, Split
 from zoo.data.loader import Loader
+from zoo.devices import resolve_device
+from zoo.errors import DataError, UsageError
+from zoo.evaluation.metric import SPLITS
 from zoo.model.context import derive_seed, evaluating, seeded
 from zoo.model.vae import VAE
+from zoo.recipes.datasets import load_data
 
 # The streams of random numbers: for draws, apart from the one that binarises images; for the training split, where both
 # splits are encoded.
@@ -145,3 +152,56 @@ def _order(dataset: Dataset, arrays: dict[str, NDArray[Any]]) -> NDArray[Any]:
         _, first = np.unique(dataset.train.index.numpy(), return_index=True)
         return np.concatenate([np.sort(first), np.arange(len(dataset.train), len(arrays["index"]))])
     return np.arange(len(arrays["index"]))
+
+
+def encode(
+    run: str | Path | zoo.Run,
+    data: str | None = None,
+    *,
+    split: Literal["train", "test", "all"] | None = None,
+    samples: int = 0,
+    seed: int | None = None,
+    data_dir: Path | str | None = None,
+    device: str = "auto",
+) -> dict[str, NDArray[Any]]:
+    """The posterior q(z | x) of every image: what ``zoo encode`` writes.
+
+    Args:
+        run: as in `zoo.load`.
+        data: another data set than the run's own, by name or path, of images of the same shape; photographs in a folder
+            are scaled and cropped to it. They are binarised as the run's were.
+        split: of the data. By default ``all`` where `data` are given, and ``test`` of the run's own.
+        samples: K, draws of each posterior.
+        seed: of the draws and of a dynamic binarisation; by default the run's.
+        data_dir, device: as in `zoo.train`.
+
+    Returns:
+        ``path`` str (N,), below the folder, where the images are files; ``index`` int64 (N,), the place in the file of
+        arrays, otherwise in the split; ``split`` str (N,), where both are encoded; ``labels`` int64 (N,) where there
+        are any; ``mean`` (N, *latent_shape) where the posterior has one, and its other parameters by their names in
+        torch, such as ``scale``; ``samples`` (K, N, *latent_shape) if asked. Of all images, each comes once, in the
+        order of the paths or of the file.
+
+    Raises:
+        RunError: there is no such run.
+        UsageError: there is no such split.
+        DataError: the data cannot be had here, or their images have another shape.
+    """
+    run = run if isinstance(run, zoo.Run) else zoo.Run.open(run)
+    split = split or ("test" if data is None else "all")
+    if split not in (*SPLITS, "all"):
+        raise UsageError(f"There is no split {split!r}: write train, test or all.")
+    choices = run.recipe.data if data is None else recipe_for(data, run.recipe).data
+    shape = None if data is None else run.data_shape
+    dataset = load_data(choices, None if data_dir is None else Path(data_dir), shape).dataset
+    if dataset.shape != run.data_shape:
+        shapes = ["x".join(map(str, shape)) for shape in (run.data_shape, dataset.shape)]
+        raise DataError(f"{run.path} was trained on images of {shapes[0]}, these are {shapes[1]}.")
+    target = resolve_device(device)
+    return codes_of(
+        *(run.load().to(target), dataset, split),
+        binarize=run.recipe.binarize,
+        device=target,
+        samples=samples,
+        seed=run.recipe.train.seed if seed is None else seed,
+    )

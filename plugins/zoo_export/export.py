@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+import zoo
 from zoo.errors import ExportError, UsageError
 from zoo.model.context import evaluating, seeded
 from zoo.model.vae import VAE
@@ -42,6 +43,40 @@ TOLERANCE = 1e-4
 
 
 def export(
+    run: str | Path | zoo.Run,
+    format: Format = "onnx",
+    out: Path | str | None = None,
+    *,
+    parts: Sequence[Part] = PARTS,
+) -> Path:
+    """Write the encoder and the decoder of a run for use without the zoo: what ``zoo export`` does.
+
+    Args:
+        run: as in `load`.
+        format: ``onnx``, or ``torch`` for what `torch.export.load` reads.
+        out: the folder; by default ``export-onnx`` or ``export-torch`` in the run. An earlier export is replaced.
+        parts: one of them or both.
+
+    Returns:
+        The folder. Its ``export.json`` describes inputs and outputs, and how far they are from the model's own.
+
+    Raises:
+        UsageError: there is no such run or format, the folder cannot be written, or the extra ``export`` is missing.
+        ExportError: the model cannot be exported, or what was written does not agree with it.
+    """
+    run = run if isinstance(run, zoo.Run) else zoo.Run.open(run)
+    folder = run.path / f"export-{format}" if out is None else Path(out)
+    vae = run.load()
+    about = {
+        "model": run.recipe.name,
+        "data": run.data_name,
+        "binarize": run.recipe.binarize,
+    }
+    export_model(vae, run.data_shape, folder, format, parts=parts, classes=run.classes, about=about)
+    return folder
+
+
+def export_model(
     vae: VAE,
     data_shape: tuple[int, int, int],
     folder: Path,

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from zoo.cli import completion
 from zoo.cli.catalogue import as_json
 from zoo.cli.options import RUN, which_prior
 from zoo.cli.output import print_json
 from zoo.errors import RunError, UsageError, did_you_mean
+from zoo.recipes.merge import parse_overrides
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,10 +68,11 @@ def reconstruct(run: str, count: int, data_dir: Path | None, out: Path | None, a
     RUN is a run folder, or the folder of a model's runs, whose newest is meant.
     """
     import zoo
+    from zoo_figures import figures
 
     opened = zoo.Run.open(run)
     test = opened.test_batch(count, data_dir)
-    title = f"{_name(opened)}: test images"
+    title = f"{opened.title}: test images"
     figure = figures.reconstructions(opened.load(), test.x, title, test.condition)
     _finish(opened, figure, "reconstructions.png", out, as_json)
 
@@ -106,17 +109,18 @@ def sample(
     RUN is a run folder, or the folder of a model's runs, whose newest is meant, or a sweep, whose best run is.
     """
     import zoo
+    from zoo_figures import figures
 
     opened = zoo.Run.open(run)
     vae = opened.load(prior=prior)
     condition, of_label = _labelled(vae, label, opened.label_names)
     if points:
-        z, title = parse_points(points, vae.latent_shape), f"{_name(opened)}: decoded from chosen points{of_label}"
+        z, title = parse_points(points, vae.latent_shape), f"{opened.title}: decoded from chosen points{of_label}"
         _finish(opened, figures.decoded(vae, z, title, condition), "decoded.png", out, as_json)
     else:
         fitted = prior == "fitted" and opened.fitted_prior.exists
         drawn = f"{opened.fitted_prior.said()['prior']['use']}, fitted after training" if fitted else "the prior"
-        title = f"{_name(opened)}: samples from {drawn}{of_label}"
+        title = f"{opened.title}: samples from {drawn}{of_label}"
         _finish(opened, figures.samples(vae, count, title, seed, condition), "samples.png", out, as_json)
 
 
@@ -162,13 +166,14 @@ def traverse(
     zoo traverse runs/mlp-vae-2d
     """
     import zoo
+    from zoo_figures import figures
     from zoo_figures.latents import encoded
 
     opened = zoo.Run.open(run)
     vae = opened.load(prior="original")  # a fitted prior has no rate for each dimension
     condition, of_label = _labelled(vae, label, opened.label_names)
     if vae.latent_shape == (2,) and image is None and dims is None:
-        title = f"{_name(opened)}: the latent space, decoded{of_label}"
+        title = f"{opened.title}: the latent space, decoded{of_label}"
         figure = figures.manifold(vae, steps or 20, condition=condition, title=title)
         _finish(opened, figure, "manifold.png", out, as_json)
         return
@@ -186,7 +191,7 @@ def traverse(
         reach=reach,
         images=images,
         condition=condition,
-        title=f"{_name(opened)}: latent traversals around {around}{of_label}",
+        title=f"{opened.title}: latent traversals around {around}{of_label}",
     )
     _finish(opened, figure, "traverse.png", out, as_json)
 
@@ -216,6 +221,7 @@ def interpolate(
     zoo interpolate runs/mlp-vae 0 17 --path spherical --steps 16
     """
     import zoo
+    from zoo_figures import figures
 
     opened = zoo.Run.open(run)
     test = _pick(opened, [a, b], data_dir)
@@ -226,7 +232,7 @@ def interpolate(
         path=path,
         condition=test.condition,
         names=(f"image {a}", f"image {b}"),
-        title=f"{_name(opened)}: from test image {a} to {b}",
+        title=f"{opened.title}: from test image {a} to {b}",
     )
     _finish(opened, figure, "interpolate.png", out, as_json)
 
@@ -250,10 +256,11 @@ def latent(run: str, count: int, threshold: float, data_dir: Path | None, out: P
     More than two dimensions are drawn by their first two principal components.
     """
     import zoo
+    from zoo_figures import figures
 
     opened = zoo.Run.open(run)
     test = opened.test_batch(count, data_dir)
-    title = f"{_name(opened)}: the latent space of test images"
+    title = f"{opened.title}: the latent space of test images"
     vae = opened.load(prior="original")  # a fitted prior has no rate for each dimension
     figure = figures.latent_space(vae, test.x, test.condition, threshold=threshold, title=title)
     _finish(opened, figure, "latent.png", out, as_json)
@@ -320,22 +327,50 @@ def _pick(run: Run, indices: Sequence[int], data_dir: Path | None) -> Batch:
     return zoo.Batch(test.x[wanted], None if test.condition is None else test.condition[wanted])
 
 
-def _name(run: Run) -> str:
-    return f"{run.recipe.name} on {run.data_name}"
+def _save(figure: Figure, path: Path) -> None:
+    from zoo_figures import figures
 
-
-def _finish(run: Run, figure: Figure, name: str, out: Path | None, as_json: bool) -> None:
-    import zoo
-
-    path = out or run.figures / name
     try:
         figures.save(figure, path)
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be written: {error}") from error
+
+
+def _finish(run: Run, figure: Figure, name: str, out: Path | None, as_json: bool) -> None:
+
+    path = out or run.figures / name
+    _save(figure, path)
     if as_json:
         print_json({"run": str(run.path), "figure": str(path)})
     else:
         click.echo(path)
 
 
-COMMANDS = (reconstruct, sample, traverse, interpolate, latent)
+@click.command()
+@click.argument("data", metavar="NAME|PATH", shell_complete=completion.datasets)
+@click.argument("parameters", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("preview.png"),
+    show_default=True,
+    help="The PNG to write.",
+)
+@data_dir
+@as_json
+def preview(data: str, parameters: tuple[str, ...], out: Path, data_dir: Path | None, as_json: bool) -> None:
+    """Draw some training images of a data set, by label where there are labels.
+
+    \b
+    zoo preview mnist
+    zoo preview photos size=[32,32] --out photos.png
+    """
+    import zoo
+    from zoo_figures.gallery import gallery
+
+    figure = gallery(zoo.load_dataset(data, data_dir=data_dir, **parse_overrides(parameters)), data)
+    _save(figure, out)
+    if as_json:
+        print_json({"data": data, "figure": str(out)})
+    else:
+        click.echo(out)

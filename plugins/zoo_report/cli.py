@@ -55,11 +55,11 @@ def report(
     RUN is a run folder, or the folder of a model's runs, whose newest is meant.
     """
     wait_politely()
-    import zoo
+    from zoo_report import report as reporting
 
     log_to_stderr(logging.WARNING)
     with following(True) as follower:
-        written = zoo.report(
+        written = reporting.report(
             source,
             out,
             metrics=metrics,
@@ -76,6 +76,3 @@ def report(
         print_json(written.to_json())
     else:
         click.echo(written.path)
-
-
-COMMANDS = (report,)

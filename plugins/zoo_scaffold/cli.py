@@ -48,6 +48,3 @@ def new_plugin_(ctx: click.Context, name: str, kind: str, out: Path, as_json: bo
     for path in written:
         click.echo(folder / path)
     click.echo("\nNext:\n" + "\n".join(f"  {line}" for line in following))
-
-
-COMMANDS = (new_plugin_,)

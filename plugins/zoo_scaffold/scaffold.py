@@ -52,7 +52,7 @@ STARTS = {
     "metric": Start(
         "a measure of sparsity", ("metric",), "measure", (ANY, "zoo evaluate runs/mlp-vae --metric acme-vae")
     ),
-    "tracker": Start("a table of the losses of every run", (), "tracker", (ANY,)),
+    "callback": Start("a table of the losses of every run", (), "callback", (ANY,)),
     "command": Start("a command that counts parameters", (), "command", (ANY, "zoo acme-vae runs/mlp-vae")),
 }
 
@@ -139,7 +139,7 @@ def _rendered(start: Start) -> Iterator[tuple[str, str]]:
     contents = {
         path.removesuffix(SUFFIX): text
         for folder in ("package", start.folder, *start.kinds)
-        for path, text in _walk(files("zoo") / "templates" / "plugin" / folder)
+        for path, text in _walk(files("zoo_scaffold") / "templates" / folder)
     }
     components = [
         "    yield Component(\n"

@@ -18,7 +18,6 @@ from zoo.cli.output import print_json, print_table
 from zoo.cli.train import log_to_stderr, say_how_to_go_on, wait_politely
 from zoo.errors import RunError
 from zoo.recipes.library import load
-from zoo.training.progress import progress
 
 if TYPE_CHECKING:
     from zoo_sweep.comparison import Comparison
@@ -94,19 +93,20 @@ def sweep(
         load(model, registries)  # before torch is imported: a misspelt name is told at once
     import zoo
     from zoo.devices import resolve_device
+    from zoo_sweep.sweep import Sweep
 
     log_to_stderr(logging.INFO)
     resolve_device(device)
     if resume is not None:
         if model or overrides or registries or any(value is not None for value in (seeds, trials, name, data, epochs)):
             raise click.UsageError("--resume goes on with what the sweep holds: leave out what would change it.")
-        made = zoo.Sweep.open(resume, storage)
+        made = Sweep.open(resume, storage)
     elif model is None:
         raise click.UsageError("Missing argument 'MODEL'.")
     else:
         if trials is None and ctx.get_parameter_source("storage") is ParameterSource.ENVIRONMENT:
             storage = None  # it is there for searches
-        made = zoo.Sweep.create(
+        made = Sweep.create(
             model,
             overrides,
             seeds=seeds,
@@ -120,7 +120,7 @@ def sweep(
             registries=registries,
         )
     try:
-        made.run(data_dir=data_dir, device=device, observers=[progress()])
+        made.run(data_dir=data_dir, device=device, progress=True)
     except zoo.Interrupted as interrupted:
         say_how_to_go_on(str(interrupted), "sweep", made.path, data_dir, device)
         sys.exit(interrupted.exit_code)
@@ -187,11 +187,11 @@ def compare(runs: tuple[str, ...], out: Path, as_json: bool) -> None:
     zoo compare runs/mlp-vae/sweep-2026-01-31T12-00-00
     """
     wait_politely()
-    import zoo
     from zoo_figures.figures import save
+    from zoo_sweep import comparison
 
     log_to_stderr(logging.INFO)
-    compared = zoo.compare(*runs)
+    compared = comparison.compare(*runs)
     for warning in compared.warnings:
         click.echo(f"Warning: {warning}", err=True)
     try:
@@ -229,6 +229,3 @@ def _print_comparison(compared: Comparison) -> None:
         ],
     )
     click.echo()
-
-
-COMMANDS = (sweep, compare)

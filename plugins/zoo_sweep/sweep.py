@@ -19,17 +19,17 @@ import yaml
 from zoo import api
 from zoo.devices import resolve_device
 from zoo.errors import RunError, RunLocked, UsageError, shortened
-from zoo.locate import NAME, NAME_RULE, PLAN
 from zoo.recipes.components import validate
 from zoo.recipes.datasets import data_name, load_data
 from zoo.recipes.merge import merge
 from zoo.recipes.schema import Recipe
 from zoo.recipes.source import Raw, parse_value, read_text, write_yaml
 from zoo.storage.files import write_text
+from zoo.storage.locate import NAME, NAME_RULE, PLAN
 from zoo.storage.lock import hold
+from zoo.training.callbacks import Callback
 from zoo.training.distributed import world_size
 from zoo.training.signals import Interrupted, StopRequest, interruption
-from zoo.training.trainer import Observer
 from zoo_figures.figures import save
 from zoo_sweep import figures
 from zoo_sweep.axes import SEED, Axis, Choices, Range, Settings, as_axis, change_of, grid, read_axes, write_axis
@@ -239,7 +239,8 @@ class Sweep:
         *,
         data_dir: Path | str | None = None,
         device: str = "auto",
-        observers: Sequence[Observer] = (),
+        callbacks: Sequence[Callback] = (),
+        progress: bool | None = None,
     ) -> Sweep:
         """Do what is left to do, then draw the figures. Several processes may do that at once; each takes other trials.
 
@@ -249,7 +250,7 @@ class Sweep:
         resolve_device(device)
         self._check_data(data_dir)
         source = self._source()
-        options = {"data_dir": data_dir, "device": device, "observers": observers}
+        options = {"data_dir": data_dir, "device": device, "callbacks": callbacks, "progress": progress}
         try:
             with StopRequest() as stop, _said_once():
                 for number, settings in source.begun():
@@ -385,7 +386,8 @@ def sweep(
     device: str = "auto",
     out: Path | str = "runs",
     registries: Sequence[Path] = (),
-    observers: Sequence[Observer] = (),
+    callbacks: Sequence[Callback] = (),
+    progress: bool | None = None,
     **changes: Any,
 ) -> Sweep:
     """Train a model with many settings, and leave a folder with a run for each, the losses and reconstructions drawn.
@@ -400,7 +402,7 @@ def sweep(
             ``postgresql://...``): processes on several machines that name the same one, and the same name, share it. By
             default in the sweep's folder.
         name: of the sweep, in place of the time. A sweep that has it and is the very same is gone on with.
-        data, data_dir, epochs, device, out, observers: as in `zoo.train`; the observers follow each training.
+        data, data_dir, epochs, device, out, callbacks, progress: as in `zoo.train`.
 
     A trial that fails is recorded and ends nothing. To go on with a sweep that was stopped:
     ``zoo.Sweep.open(folder).run()``.
@@ -424,7 +426,7 @@ def sweep(
         registries=registries,
         **changes,
     )
-    return made.run(data_dir=data_dir, device=device, observers=observers)
+    return made.run(data_dir=data_dir, device=device, callbacks=callbacks, progress=progress)
 
 
 def _take_seeds(axes: Sequence[Axis], count: int | None) -> tuple[list[Axis], tuple[int, ...] | None]:

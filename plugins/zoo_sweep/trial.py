@@ -14,12 +14,12 @@ import yaml
 
 from zoo import api
 from zoo.errors import RunError, RunLocked, ZooError, shortened
-from zoo.locate import RECIPE
 from zoo.recipes.merge import merge
 from zoo.recipes.schema import Recipe
 from zoo.recipes.source import parse_value, read_text, write_yaml
 from zoo.run import Run
 from zoo.storage.files import write_json, write_text
+from zoo.storage.locate import RECIPE
 from zoo.training.signals import Interrupted
 from zoo_sweep.axes import SEED, Settings, change_of, describe
 

@@ -1,42 +1,25 @@
 """TensorBoard: scalars, figures and hyper-parameters of every run, in ``RUN/tensorboard``.
 
-At work where the package tensorboard is installed (``pip install 'vae-zoo[tensorboard]'``) and not disabled
+Active where the package tensorboard is installed (``pip install 'vae-zoo[tensorboard]'``) and not disabled
 (``ZOO_DISABLE_PLUGINS=tensorboard``).
 """
 
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from zoo import hookimpl
 
 if TYPE_CHECKING:
-    from zoo import Epoch, Run
-    from zoo_tensorboard.log import Log
-
-_logs: dict[Path, Log] = {}
+    from zoo import Callback, Run
 
 
 @hookimpl
-def zoo_run_started(run: Run) -> None:
-    """Open the log of a run."""
+def zoo_callbacks(run: Run) -> Iterable[Callback]:
+    """Log a training."""
     if importlib.util.find_spec("tensorboard") is not None:
-        from zoo_tensorboard.log import Log
+        from zoo_tensorboard.log import TensorBoardLog
 
-        _logs[run.path] = Log(run)
-
-
-@hookimpl
-def zoo_epoch_ended(run: Run, epoch: Epoch) -> None:
-    """Log the terms of an epoch."""
-    if run.path in _logs:
-        _logs[run.path].epoch(epoch)
-
-
-@hookimpl
-def zoo_run_ended(run: Run, finished: bool) -> None:
-    """Log the figures and the hyper-parameters, and close."""
-    if run.path in _logs:
-        _logs.pop(run.path).close(finished)
+        yield TensorBoardLog(run)

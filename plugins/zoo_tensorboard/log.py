@@ -6,12 +6,11 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from zoo import Epoch, Run
+from zoo import Callback, Epoch, Run, Training
 
 
-class Log:
-    """The log of one run. A run that is resumed goes on in the same folder, and what was logged after its checkpoint
-    is purged.
+class TensorBoardLog(Callback):
+    """Writes the log of one run. A resumed run continues its log, without what was logged after its checkpoint.
 
     Args:
         run: the run.
@@ -19,13 +18,15 @@ class Log:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        history = run.epochs()
-        purge = history[-1].step + 1 if history else None
-        self.writer: Any = SummaryWriter(str(run.path / "tensorboard"), purge_step=purge)
-        self.writer.add_text("recipe", f"```yaml\n{(run.path / 'recipe.yaml').read_text()}```", 0)
 
-    def epoch(self, epoch: Epoch) -> None:
-        """The terms at every step, and those of the test set."""
+    def on_train_begin(self, trainer: Training) -> None:
+        """Open the log."""
+        purge = trainer.step + 1 if trainer.step else None
+        self.writer: Any = SummaryWriter(str(self.run.path / "tensorboard"), purge_step=purge)
+        self.writer.add_text("recipe", f"```yaml\n{(self.run.path / 'recipe.yaml').read_text()}```", 0)
+
+    def on_epoch_end(self, trainer: Training, epoch: Epoch) -> None:
+        """Log the terms of every step, and those of the test split."""
         for name, values in epoch.curve.items():
             first = epoch.step - len(values) + 1
             for offset, value in enumerate(values):
@@ -34,12 +35,12 @@ class Log:
             for name, value in terms.items():
                 self.writer.add_scalar(f"{split}/{name}", value, epoch.step)
 
-    def close(self, finished: bool) -> None:
-        """The figures, and the hyper-parameters with the last test terms, of a run that came to its end."""
+    def on_train_end(self, trainer: Training, finished: bool) -> None:
+        """Log the figures, and the hyper-parameters with the last test terms, of a finished run; close the log."""
         if finished:
             self._figures()
             recipe = _flat(self.run.recipe.to_raw())
-            last = self.run.epochs()[-1]
+            last = trainer.history[-1]
             self.writer.add_hparams(recipe, {f"hparam/{k}": v for k, v in last.test.items()}, run_name="hparams")
         self.writer.close()
 

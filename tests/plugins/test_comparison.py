@@ -9,8 +9,8 @@ import pytest
 import zoo
 import zoo.api
 from resuming import TINY, run_main, stopped
-from zoo_sweep.comparison import flatten
-from zoo_sweep.sweep import Sweep
+from zoo_sweep.comparison import compare, flatten
+from zoo_sweep.sweep import Sweep, sweep
 
 FIXED = (*TINY, "train.epochs=1")
 NO_DATA = tuple(change for change in FIXED if not change.startswith("data="))
@@ -30,7 +30,7 @@ def runs(tmp_path_factory) -> dict[str, Path]:
         "clipped": ["train.max_grad_norm=1.0", "train.scheduler={use: step, step_size: 1}"],
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(zoo.api._Training, "_draw", lambda *_: None)
+        patch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
         return {name: zoo.train("mlp-vae", [*FIXED, *change], out=out).path for name, change in changes.items()}
 
 
@@ -58,7 +58,7 @@ def runs(tmp_path_factory) -> dict[str, Path]:
     ],
 )
 def test_what_differs_is_listed_and_nothing_else(runs, other, differences, warning):
-    compared = zoo.compare(runs["base"], runs[other])
+    compared = compare(runs["base"], runs[other])
     assert dict(compared.differences) == differences
     if warning is None:
         assert compared.warnings == []
@@ -107,15 +107,15 @@ def test_data_are_called_by_their_path(tmp_path, monkeypatch):
 
 
 def test_the_same_recipe_twice_differs_in_nothing(runs):
-    compared = zoo.compare(runs["base"], zoo.Run(runs["base"]))
+    compared = compare(runs["base"], zoo.Run(runs["base"]))
     assert (dict(compared.differences), compared.warnings) == ({}, [])
     assert compared.names == ["1: mlp-vae", "2: mlp-vae"]
 
 
 def test_names_and_figure(runs):
-    compared = zoo.compare(*(runs[name] for name in ("base", "mse")))
+    compared = compare(*(runs[name] for name in ("base", "mse")))
     assert compared.names == ["loss=elbo", "loss=mse"]
-    assert zoo.compare(runs["base"], runs["clipped"]).names == ["1: mlp-vae", "2: mlp-vae"]
+    assert compare(runs["base"], runs["clipped"]).names == ["1: mlp-vae", "2: mlp-vae"]
     curves, *bars = compared.figure().axes
     tests = [zoo.Run(runs[name]).epochs()[-1].test for name in ("base", "mse")]
     assert [list(line.get_ydata()) for line in curves.lines] == [[test["loss"]] for test in tests]
@@ -134,12 +134,12 @@ def test_recipes_as_dotted_keys_can_be_written_as_overrides():
 
 
 def test_a_sweep_is_compared_as_its_finished_runs(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(zoo.api._Training, "_draw", lambda *_: None)
+    monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
     monkeypatch.setattr(Sweep, "draw", lambda *_: [])
     monkeypatch.chdir(tmp_path)
-    swept = zoo.sweep("mlp-vae", [*FIXED, "train.optimizer.lr=1e-3,1e20,1e-2"], out=tmp_path)
+    swept = sweep("mlp-vae", [*FIXED, "train.optimizer.lr=1e-3,1e20,1e-2"], out=tmp_path)
     (other,) = (stopped("mlp-vae", [*FIXED, "train.epochs=2"], 15, tmp_path),)
-    compared = zoo.compare(swept.path, other)
+    compared = compare(swept.path, other)
     assert [run.path.name for run in compared.runs] == ["trial-001", "trial-003", other.path.name]
     assert dict(compared.differences) == {"train.epochs": [1, 1, 2], "train.optimizer.lr": [0.001, 0.01, 0.001]}
     assert [outcome.state for outcome in compared.outcomes] == ["finished", "finished", "unfinished"]
@@ -159,12 +159,12 @@ def test_a_sweep_is_compared_as_its_finished_runs(tmp_path, monkeypatch, capsys)
 
 
 def test_what_cannot_be_compared(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr(zoo.api._Training, "_draw", lambda *_: None)
+    monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
     with pytest.raises(zoo.UsageError, match="There are 1 runs to compare: give at least two"):
-        zoo.compare(runs["base"])
+        compare(runs["base"])
     early = stopped("mlp-vae", FIXED, 3, tmp_path)
     with pytest.raises(zoo.RunError, match="was stopped before its first epoch ended"):
-        zoo.compare(runs["base"], early)
+        compare(runs["base"], early)
     with pytest.raises(zoo.RunError, match="cannot be written"):
         raise_from_main(runs, tmp_path)
 

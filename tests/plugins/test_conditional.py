@@ -9,6 +9,7 @@ from torch.distributions import Independent, MixtureSameFamily, Normal
 
 import zoo
 from resuming import run_main
+from zoo_figures import figures
 from zoo_figures.cli import _labelled
 
 SHAPE = (1, 4, 4)

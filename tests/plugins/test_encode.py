@@ -24,7 +24,7 @@ from zoo.data.dataset import Split
 from zoo.data.loader import Loader
 from zoo.recipes.datasets import load_data
 from zoo.recipes.schema import ComponentSpec
-from zoo_export.codes import codes, parameters
+from zoo_export.codes import codes, encode, parameters
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_the_command_writes_what_the_model_encodes(digits_run, digits, zoo_comma
     assert (found["index"] == np.arange(359)).all()
     assert [str(f.name) for f in (tmp_path / "work").iterdir()] == ["codes.npz"], "nothing temporary stays"
 
-    same = zoo.encode(digits_run, samples=3)
+    same = encode(digits_run, samples=3)
     assert same.keys() == found.keys()
     for name, array in same.items():
         np.testing.assert_array_equal(array, found[name], err_msg=name)
@@ -132,13 +132,13 @@ def test_other_images_and_the_other_split(digits_run, digits, install):
             return zoo.Dataset(images, images)
         """,
     )
-    train = zoo.encode(digits_run, "digits", split="train")
+    train = encode(digits_run, "digits", split="train")
     assert (train["labels"] == digits.train.labels.repeat(40).numpy()).all()
     np.testing.assert_allclose(train["mean"][1438 * 39 :], train["mean"][:1438], rtol=1e-4, atol=1e-5)
     with pytest.raises(zoo.DataError, match="was trained on images of 1x8x8, these are 1x8x9"):
-        zoo.encode(digits_run, "wide")
+        encode(digits_run, "wide")
     with pytest.raises(zoo.ZooError, match="Did you mean 'digits'?"):
-        zoo.encode(digits_run, "digit")
+        encode(digits_run, "digit")
 
 
 @pytest.fixture

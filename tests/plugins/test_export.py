@@ -222,7 +222,7 @@ def test_the_command_says_what_it_wrote_and_nothing_else(digits_run, zoo_command
     for part in manifest["parts"].values():
         assert 0 <= part["greatest_difference"] < 1e-4
 
-    again = zoo.export(digits_run, "torch", tmp_path / "again", parts=["decoder"])
+    again = export(digits_run, "torch", tmp_path / "again", parts=["decoder"])
     assert again == tmp_path / "again"
     other = json.loads((again / "export.json").read_text())
     assert other["weights_sha256"] == manifest["weights_sha256"]

@@ -17,6 +17,7 @@ import zoo
 from toys import GivenPosterior, GivenPrior
 from zoo.cli.main import main
 from zoo.model.context import seeded
+from zoo_figures import figures
 from zoo_figures.latents import rates
 
 SHAPE = (1, 5, 4)  # not square, so that rows and columns cannot be mistaken for each other
@@ -376,7 +377,7 @@ def test_each_command_writes_what_its_function_draws(digits_run, tmp_path, capsy
     vae, test, name = run.load(), run.test_batch(), "mlp-vae-2d on digits"
     with torch.no_grad():
         z = vae.codes(test.x[5:6])[0]
-    two, of = test.x[[1, 4]], zoo.figures
+    two, of = test.x[[1, 4]], figures
     expected = {
         "traverse.png": (
             ["--image", 5, "--steps", 4, "--range", 2],
@@ -488,3 +489,10 @@ def test_the_grid_is_that_of_torchvision(count, channels, columns, gap):
     x = 1.5 * torch.rand(count, channels, 5, 4, generator=torch.Generator().manual_seed(0)) - 0.2
     theirs = make_grid(x.clamp(0, 1), nrow=columns, padding=gap, pad_value=0.7).permute(1, 2, 0)
     torch.testing.assert_close(grid(x, columns, gap, 0.7), theirs, rtol=0, atol=0)
+
+
+def test_a_preview_of_a_data_set(zoo_command, tmp_path):
+    done = zoo_command("preview", "digits", "--out", tmp_path / "digits.png", "--json")
+    assert json.loads(done.stdout) == {"data": "digits", "figure": str(tmp_path / "digits.png")}
+    assert (tmp_path / "digits.png").read_bytes()[:4] == b"\x89PNG"
+    assert "cannot be written" in zoo_command("preview", "digits", "--out", tmp_path / "no" / "a.png", code=2).stderr

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 import zoo
+from zoo_figures import figures
 from zoo_manifolds import sphere
 from zoo_manifolds.bessel import log_ive
 from zoo_manifolds.poincare import Ball, WrappedNormal

@@ -24,8 +24,10 @@ import zoo.api
 from resuming import TINY, reseal, run_main, stopped
 from zoo.recipes.components import written_out
 from zoo.recipes.source import parse_value
+from zoo_figures import figures
 from zoo_figures.canvas import png
 from zoo_report.page import Code, Facts, Gallery, Headline, Page, Picture, Section, Table, Text
+from zoo_report.report import Report, report
 from zoo_report.sections import changes
 from zoo_sweep.sweep import Sweep
 
@@ -110,22 +112,22 @@ def images(page: Element) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> zoo.Run:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(zoo.api._Training, "_draw", lambda *_: None)
+        patch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
         return zoo.train("mlp-vae", [*TINY, "latent_dim=3", "train.epochs=2"], out=tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory) -> Sweep:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(zoo.api._Training, "_draw", lambda *_: None)
+        patch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
         patch.setattr(Sweep, "draw", lambda *_: [])
         overrides = [*TINY[2:], "data=digits", "train.epochs=1", "latent_dim=2,3", "train.optimizer.lr=1e-3,1e20"]
-        return zoo.sweep("mlp-vae", overrides, out=tmp_path_factory.mktemp("sweeps"))
+        return sweep("mlp-vae", overrides, out=tmp_path_factory.mktemp("sweeps"))
 
 
 @pytest.fixture(scope="module")
-def reports(run, sweep) -> dict[str, zoo.Report]:
-    return {"run": zoo.report(run, limit=200), "sweep": zoo.report(sweep)}
+def reports(run, sweep) -> dict[str, Report]:
+    return {"run": report(run, limit=200), "sweep": report(sweep)}
 
 
 @pytest.fixture(scope="module", params=["run", "sweep"])
@@ -165,7 +167,6 @@ def test_numbers_are_those_of_the_best_epoch_and_of_the_evaluation(run, reports)
 def test_figures_are_those_that_the_commands_draw(run, reports):
     page = images(read(reports["run"].path))
     vae, test = run.load(), run.test_batch(200)
-    figures = zoo.figures
     expected = {
         "The loss against": figures.curves(run.epochs(), "", ["loss"]),
         "24 test images": figures.reconstructions(vae, test.x[:24], ""),
@@ -221,11 +222,11 @@ def test_what_cannot_be_had_is_left_out_and_said(run, tmp_path):
     facts["data"]["sha256"] = "0" * 64
     (other / "environment.json").write_text(json.dumps(facts))
     reseal(other)
-    report = zoo.report(other)
-    assert list(report.figures) == ["Loss", "Distortion", "Rate", "Samples from the prior"]
-    (reason,) = report.left_out.values()
+    written = report(other)
+    assert list(written.figures) == ["Loss", "Distortion", "Rate", "Samples from the prior"]
+    (reason,) = written.left_out.values()
     assert "their digests differ" in reason
-    page = read(report.path)
+    page = read(written.path)
     assert reason in page.by_id("left-out").text
     assert "bits per dimension" not in headlines(page)
     assert not [link for link in page.all("a") if link.attributes["href"] == "#metrics"]
@@ -233,13 +234,13 @@ def test_what_cannot_be_had_is_left_out_and_said(run, tmp_path):
 
 def test_a_model_without_rate_or_probability(tmp_path, monkeypatch):
     """What the model does not have is no failure: an autoencoder, and a latent of two dimensions."""
-    monkeypatch.setattr(zoo.api._Training, "_draw", lambda *_: None)
+    monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
     run = zoo.train("ae", [*TINY[:1], *TINY[2:], "latent_dim=2", "train.epochs=1"], out=tmp_path)
-    report = zoo.report(run, tmp_path / "ae.html", limit=50)
-    assert report.path == tmp_path / "ae.html"
-    assert {"Reconstructions", "Where test images lie", "The latent space, decoded"} <= set(report.figures)
-    assert report.left_out["rate of each dimension"].startswith("The rate does not divide")
-    assert "metric information" in report.left_out
+    written = report(run, tmp_path / "ae.html", limit=50)
+    assert written.path == tmp_path / "ae.html"
+    assert {"Reconstructions", "Where test images lie", "The latent space, decoded"} <= set(written.figures)
+    assert written.left_out["rate of each dimension"].startswith("The rate does not divide")
+    assert "metric information" in written.left_out
 
 
 # The page of a sweep
@@ -269,7 +270,7 @@ def test_a_sweep_has_its_table_figures_and_differences(sweep, reports):
     assert table(page.by_id("what-differs")) == [["key", "values"], ["latent_dim", "2, 3"]]
     assert [row[-1] for row in table(page.by_id("runs"))[1:]] == [str(trial.path) for trial in sweep.trials]
     with pytest.raises(zoo.UsageError, match="report of a sweep has no metrics"):
-        zoo.report(sweep, samples=10)
+        report(sweep, samples=10)
 
 
 # The file
@@ -357,15 +358,15 @@ def test_the_command(run, sweep, tmp_path, capsys):
 
 
 def test_what_cannot_be_reported(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(zoo.api._Training, "_draw", lambda *_: None)
+    monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
     with pytest.raises(zoo.RunError, match="nowhere is no folder"):
-        zoo.report(tmp_path / "nowhere")
+        report(tmp_path / "nowhere")
     with pytest.raises(zoo.RunError, match="was stopped before its first epoch ended"):
-        zoo.report(stopped("mlp-vae", [*TINY, "train.epochs=1"], 1, tmp_path))
+        report(stopped("mlp-vae", [*TINY, "train.epochs=1"], 1, tmp_path))
     with pytest.raises(zoo.RunError, match=r"no.r\.html cannot be written: No such file or directory"):
-        zoo.report(run, tmp_path / "no" / "r.html", metrics=False)
+        report(run, tmp_path / "no" / "r.html", metrics=False)
     early = stopped("mlp-vae", [*TINY, "train.epochs=2"], 15, tmp_path)
-    page = read(zoo.report(early, metrics=False).path)
+    page = read(report(early, metrics=False).path)
     assert "unfinished" in [badge.text for badge in page.all("li")]
     assert headlines(page)["training time"][1] == "1 epoch on cpu"
 

@@ -129,7 +129,7 @@ def test_a_name_that_will_not_do_is_refused_and_nothing_written(name, message, t
 
 
 def test_what_is_there_is_not_touched(tmp_path):
-    new_plugin("acme-thing", "tracker", tmp_path)
+    new_plugin("acme-thing", "callback", tmp_path)
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     with pytest.raises(zoo.UsageError, match="exists already"):
         new_plugin("acme-thing", "loss", tmp_path)

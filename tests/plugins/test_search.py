@@ -15,7 +15,7 @@ from resuming import When, run_main, send
 from zoo_sweep import figures
 from zoo_sweep.axes import Choices, Range
 from zoo_sweep.search import Search
-from zoo_sweep.sweep import Sweep
+from zoo_sweep.sweep import Sweep, sweep
 
 optuna = pytest.importorskip("optuna")
 
@@ -26,7 +26,7 @@ RANGES = ("latent_dim=2..6", "train.optimizer.lr=1e-4..1e-2:log", "loss=elbo,{us
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
     """They take longer than all the rest."""
-    monkeypatch.setattr(zoo.api._Training, "_draw", lambda *_: None)
+    monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
     monkeypatch.setattr(Sweep, "draw", lambda *_: [])
 
 
@@ -90,11 +90,11 @@ def test_no_more_trials_than_wanted_although_two_ask_at_once(tmp_path):
 def test_a_search_of_trainings(tmp_path):
     """Its value is the mean over the seeds of the term that selects; stopped in the second trial, it goes on there."""
     counted = When(None, lambda: None)
-    counted.training_started = lambda *_: setattr(counted, "runs", getattr(counted, "runs", 0) + 1)
-    counted.step_ended = lambda step: counted.runs == 4 and step == 5 and send(signal.SIGTERM)()
+    counted.on_train_begin = lambda *_: setattr(counted, "runs", getattr(counted, "runs", 0) + 1)
+    counted.on_step_end = lambda trainer: counted.runs == 4 and trainer.step == 5 and send(signal.SIGTERM)()
     with pytest.raises(zoo.Interrupted) as caught:
-        zoo.sweep("mlp-vae", [*SMALL, *RANGES], seeds=2, trials=3, out=tmp_path, observers=[counted])
-    swept = zoo.Sweep.open(caught.value.run)
+        sweep("mlp-vae", [*SMALL, *RANGES], seeds=2, trials=3, out=tmp_path, callbacks=[counted])
+    swept = Sweep.open(caught.value.run)
     assert [(t.number, t.seed, t.state) for t in swept.trials] == [
         (1, 0, "finished"),
         (1, 1, "finished"),
@@ -134,7 +134,10 @@ def test_a_failed_trial_of_a_search(tmp_path, monkeypatch, capsys):
 def test_two_processes_on_one_study(tmp_path):
     """As two machines would: nothing is shared but the storage. Started at once on a file that is not there yet."""
     total = 4
-    program = "import zoo.api; zoo.api._Training._draw = lambda *_: None; from zoo.cli.main import main; main()"
+    program = (
+        "from zoo_figures.callback import DrawFigures; DrawFigures.on_train_end = lambda *_, **__: None; "
+        "from zoo.cli.main import main; main()"
+    )
     command = [sys.executable, "-c", program, "sweep", "mlp-vae", *SMALL, "latent_dim=2..40", "--trials", str(total)]
     command += ["--storage", f"sqlite:///{tmp_path / 'shared.db'}", "--name", "s", "--json"]
     pipe = subprocess.PIPE
@@ -143,7 +146,7 @@ def test_two_processes_on_one_study(tmp_path):
     ]
     ended = [process.communicate(timeout=300) for process in started]
     assert [process.returncode for process in started] == [0, 0], ended
-    folders = [zoo.Sweep.open(tmp_path / out / "mlp-vae" / "sweep-s") for out in ("a", "b")]
+    folders = [Sweep.open(tmp_path / out / "mlp-vae" / "sweep-s") for out in ("a", "b")]
     here, there = ({trial.number for trial in swept.trials} for swept in folders)
     assert here.isdisjoint(there)
     assert here | there == set(range(1, total + 1))
@@ -158,10 +161,10 @@ def test_two_processes_on_one_study(tmp_path):
 def test_the_study_of_something_else_is_refused(tmp_path):
     url = f"sqlite:///{tmp_path / 'shared.db'}"
     shared = {"trials": 1, "storage": url, "name": "s"}
-    zoo.sweep("mlp-vae", [*SMALL, "latent_dim=2..6"], out=tmp_path / "a", **shared)
+    sweep("mlp-vae", [*SMALL, "latent_dim=2..6"], out=tmp_path / "a", **shared)
     for other in (["latent_dim=2..7"], ["latent_dim=2..6", "loss=mse"]):
         with pytest.raises(zoo.RunError, match="is of another recipe, other data or other keys"):
-            zoo.sweep("mlp-vae", [*SMALL, *other], out=tmp_path / "b", **shared)
+            sweep("mlp-vae", [*SMALL, *other], out=tmp_path / "b", **shared)
     assert not (tmp_path / "b").exists()
 
 
@@ -176,6 +179,6 @@ def test_a_password_is_not_written_down(tmp_path, monkeypatch):
 def test_without_optuna_a_search_says_what_to_install_and_a_grid_works(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(zoo.UsageError, match=r"pip install 'vae-zoo\[sweep\]'"):
-        zoo.sweep("mlp-vae", [*SMALL, "latent_dim=2..6"], trials=2, out=tmp_path)
+        sweep("mlp-vae", [*SMALL, "latent_dim=2..6"], trials=2, out=tmp_path)
     assert list(tmp_path.iterdir()) == []
-    assert len(zoo.sweep("mlp-vae", [*SMALL, "latent_dim=2,3"], out=tmp_path).results().rows) == 2
+    assert len(sweep("mlp-vae", [*SMALL, "latent_dim=2,3"], out=tmp_path).results().rows) == 2

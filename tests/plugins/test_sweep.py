@@ -17,7 +17,7 @@ import zoo
 import zoo.api
 from resuming import When, assert_same, essence, run_main, send
 from zoo_sweep import figures
-from zoo_sweep.sweep import Sweep
+from zoo_sweep.sweep import Sweep, sweep
 
 SMALL = ("data=digits", "encoder.hidden=[8]", "decoder.hidden=[8]")
 ONE_EPOCH = (*SMALL, "train.epochs=1")
@@ -27,7 +27,7 @@ EPOCH = 12  # steps, on digits without repetition
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch, request):
     """They take longer than all the rest. Tests that look at them are marked."""
-    monkeypatch.setattr(zoo.api._Training, "_draw", lambda *_: None)
+    monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
     if "draws" not in request.fixturenames:
         monkeypatch.setattr(Sweep, "draw", lambda *_: [])
 
@@ -42,7 +42,7 @@ def files(folder: Path) -> dict[Path, int]:
 
 
 def test_a_trial_is_the_run_that_zoo_train_makes(tmp_path):
-    swept = zoo.sweep("mlp-vae", [*ONE_EPOCH, "latent_dim=2,3", "loss=elbo,mse"], out=tmp_path, name="s")
+    swept = sweep("mlp-vae", [*ONE_EPOCH, "latent_dim=2,3", "loss=elbo,mse"], out=tmp_path, name="s")
     assert swept.path == tmp_path / "mlp-vae" / "sweep-s"
     settings = [(2, "elbo"), (2, "mse"), (3, "elbo"), (3, "mse")]
     assert [tuple(trial.settings.values()) for trial in swept.trials] == settings
@@ -54,7 +54,7 @@ def test_a_trial_is_the_run_that_zoo_train_makes(tmp_path):
 
 
 def test_mean_and_spread_over_seeds(tmp_path):
-    swept = zoo.sweep("mlp-vae", [*ONE_EPOCH, "latent_dim=2,3", "train.seed=0,1,7"], out=tmp_path)
+    swept = sweep("mlp-vae", [*ONE_EPOCH, "latent_dim=2,3", "train.seed=0,1,7"], out=tmp_path)
     rows = swept.results().rows
     assert [dict(row.settings) for row in rows] == [{"latent_dim": 2}, {"latent_dim": 3}]
     for row in rows:
@@ -89,7 +89,7 @@ def test_a_command_on_a_sweep_without_a_finished_trial_is_refused(tmp_path):
 
 
 def test_seeds_by_their_number_are_those_from_zero(tmp_path):
-    swept = zoo.sweep("mlp-vae", ONE_EPOCH, seeds=2, out=tmp_path)
+    swept = sweep("mlp-vae", ONE_EPOCH, seeds=2, out=tmp_path)
     assert [trial.run.recipe.train.seed for trial in swept.trials] == [0, 1]
     (row,) = swept.results().rows
     assert len(row.finished) == 2
@@ -98,7 +98,7 @@ def test_seeds_by_their_number_are_those_from_zero(tmp_path):
 def test_the_numbers_are_those_of_the_best_epoch(tmp_path):
     """Under a small beta the rate rises in one of the two, so that the first epoch is its best."""
     fixed = [*SMALL, "train.epochs=3", "train.monitor=rate", "loss={use: elbo, beta: 0.1}", "train.optimizer.lr=0.01"]
-    swept = zoo.sweep("mlp-vae", [*fixed, "latent_dim=2,3"], out=tmp_path)
+    swept = sweep("mlp-vae", [*fixed, "latent_dim=2,3"], out=tmp_path)
     results = swept.results()
     assert results.select == "rate"
     best = []
@@ -121,34 +121,34 @@ def test_killed_and_resumed(tmp_path):
     fixed = [*SMALL, "train.epochs=2", "train.checkpoint.steps=1"]
     program = (
         "import os, signal, sys, zoo\n"
-        "class Killer:\n"
+        "from zoo_sweep.sweep import sweep\n"
+        "class Killer(zoo.Callback):\n"
         "    trial = 0\n"
-        "    def training_started(self, *_): self.trial += 1\n"
-        "    def step_ended(self, step): self.trial == 2 and step == 20 and os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    def epoch_ended(self, epoch): pass\n"
-        "    def training_ended(self): pass\n"
-        "zoo.sweep('mlp-vae', sys.argv[1:], name='s', out='runs', observers=[Killer()])\n"
+        "    def on_train_begin(self, trainer): self.trial += 1\n"
+        "    def on_step_end(self, trainer):\n"
+        "        self.trial == 2 and trainer.step == 20 and os.kill(os.getpid(), signal.SIGKILL)\n"
+        "sweep('mlp-vae', sys.argv[1:], name='s', out='runs', callbacks=[Killer()])\n"
     )
     overrides = [*fixed, "latent_dim=2,3,4"]
     killed = subprocess.run([sys.executable, "-c", program, *overrides], cwd=tmp_path, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    swept = zoo.Sweep.open(tmp_path / "runs" / "mlp-vae" / "sweep-s")
+    swept = Sweep.open(tmp_path / "runs" / "mlp-vae" / "sweep-s")
     assert [trial.state for trial in swept.trials] == ["finished", "unfinished"]
     assert swept.trials[1].run.checkpoints.newest().step == 19
     before = files(swept.trials[0].path)
     steps = []
     observer = When(None, lambda: None)
-    observer.step_ended = steps.append
-    swept.run(observers=[observer])
+    observer.on_step_end = lambda trainer: steps.append(trainer.step)
+    swept.run(callbacks=[observer])
     assert steps == [*range(20, 25), *range(1, 25)]
     assert files(swept.trials[0].path) == before
-    undisturbed = zoo.sweep("mlp-vae", overrides, out=tmp_path / "undisturbed")
+    undisturbed = sweep("mlp-vae", overrides, out=tmp_path / "undisturbed")
     for trial, other in zip(swept.trials, undisturbed.trials, strict=True):
         assert_same(essence(trial.run), essence(other.run))
 
 
 def test_what_was_killed_before_it_saved_anything_starts_anew(tmp_path):
-    swept = zoo.sweep("mlp-vae", [*ONE_EPOCH, "latent_dim=2,3"], out=tmp_path, name="s")
+    swept = sweep("mlp-vae", [*ONE_EPOCH, "latent_dim=2,3"], out=tmp_path, name="s")
     expected = essence(swept.trials[1].run)
     path = swept.trials[1].path
     (path / "model.safetensors").unlink()
@@ -168,11 +168,11 @@ def test_stopped_by_a_signal(step, tmp_path):
     observer = When(step, send(signal.SIGTERM))
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(zoo.Interrupted) as caught:
-        zoo.sweep("mlp-vae", [*ONE_EPOCH, "latent_dim=2,3"], out=tmp_path, name="s", observers=[observer])
+        sweep("mlp-vae", [*ONE_EPOCH, "latent_dim=2,3"], out=tmp_path, name="s", callbacks=[observer])
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     assert caught.value.exit_code == 143
     assert caught.value.run == tmp_path / "mlp-vae" / "sweep-s"
-    swept = zoo.Sweep.open(caught.value.run)
+    swept = Sweep.open(caught.value.run)
     assert [trial.state for trial in swept.trials] == ["unfinished" if step < EPOCH else "finished"]
     assert [trial.state for trial in swept.run().trials] == ["finished", "finished"]
 
@@ -180,10 +180,10 @@ def test_stopped_by_a_signal(step, tmp_path):
 def test_a_signal_before_the_first_step_of_a_trial_stops_it_there(tmp_path):
     """While the data are loaded, the handlers are those of the sweep; the training learns of it."""
     observer = When(None, lambda: None)
-    observer.training_started = lambda *_: send(signal.SIGTERM)()
+    observer.on_train_begin = lambda *_: send(signal.SIGTERM)()
     with pytest.raises(zoo.Interrupted) as caught:
-        zoo.sweep("mlp-vae", [*ONE_EPOCH, "latent_dim=2,3"], out=tmp_path, observers=[observer])
-    (trial,) = zoo.Sweep.open(caught.value.run).trials
+        sweep("mlp-vae", [*ONE_EPOCH, "latent_dim=2,3"], out=tmp_path, callbacks=[observer])
+    (trial,) = Sweep.open(caught.value.run).trials
     assert trial.run.checkpoints.newest().step == 1
 
 
@@ -248,7 +248,7 @@ def test_a_failure_of_any_kind_is_recorded(tmp_path, monkeypatch, install):
     )
     monkeypatch.chdir(tmp_path)
     assert run_main("sweep", "mlp-vae", *ONE_EPOCH, "loss=picky", "loss.level=1,2", "--name", "s") == 1
-    first, second = zoo.Sweep.open("runs/mlp-vae/sweep-s").trials
+    first, second = Sweep.open("runs/mlp-vae/sweep-s").trials
     assert "KeyError: 'no'" in first.failure
     assert "ZeroDivisionError: no" in second.failure
 
@@ -265,7 +265,7 @@ def test_a_trial_in_other_hands_is_left_to_them(tmp_path, caplog):
 
 def test_what_is_the_same_for_all_is_said_once(tmp_path, caplog):
     with caplog.at_level("INFO", "zoo"):
-        zoo.sweep("mlp-vae", [*ONE_EPOCH, "latent_dim=2,3,4"], out=tmp_path)
+        sweep("mlp-vae", [*ONE_EPOCH, "latent_dim=2,3,4"], out=tmp_path)
     assert [message for message in caplog.messages if message.startswith("trial")] == [
         "trial 1 of 3: latent_dim=2",
         "trial 2 of 3: latent_dim=3",
@@ -276,13 +276,13 @@ def test_what_is_the_same_for_all_is_said_once(tmp_path, caplog):
 
 def test_the_same_command_goes_on_and_another_is_refused(tmp_path):
     overrides = [*ONE_EPOCH, "latent_dim=2,3"]
-    swept = zoo.sweep("mlp-vae", overrides, out=tmp_path, name="s")
+    swept = sweep("mlp-vae", overrides, out=tmp_path, name="s")
     before = files(swept.path)
-    assert zoo.sweep("mlp-vae", overrides, out=tmp_path, name="s").path == swept.path
+    assert sweep("mlp-vae", overrides, out=tmp_path, name="s").path == swept.path
     assert files(swept.path) == before
     for other in ([*ONE_EPOCH, "latent_dim=2,4"], [*overrides, "loss=mse"]):
         with pytest.raises(zoo.RunError, match="holds another sweep"):
-            zoo.sweep("mlp-vae", other, out=tmp_path, name="s")
+            sweep("mlp-vae", other, out=tmp_path, name="s")
     assert files(swept.path) == before
 
 
@@ -296,7 +296,7 @@ def test_other_data_are_refused(tmp_path):
 
 
 def test_data_can_be_swept(tmp_path):
-    swept = zoo.sweep("mlp-vae", [*ONE_EPOCH[1:], "data=digits,{use: digits, repeat: 2}"], out=tmp_path)
+    swept = sweep("mlp-vae", [*ONE_EPOCH[1:], "data=digits,{use: digits, repeat: 2}"], out=tmp_path)
     assert [trial.run.environment["data"]["train"] for trial in swept.trials] == [1438, 2876]
     assert swept.results().data is None
 
@@ -356,11 +356,11 @@ def test_other_bad_input(arguments, message, tmp_path, monkeypatch, capsys):
 def test_a_folder_that_cannot_be_written_is_said_before_the_first_step(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(zoo.RunError, match="The output folder .* cannot be written"):
-        zoo.sweep("mlp-vae", [*ONE_EPOCH, "latent_dim=2,3"], out=tmp_path / "file" / "runs")
+        sweep("mlp-vae", [*ONE_EPOCH, "latent_dim=2,3"], out=tmp_path / "file" / "runs")
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "mlp-vae").symlink_to(tmp_path, target_is_directory=True)
     with pytest.raises(zoo.RunError, match="runs are not written through links"):
-        zoo.sweep("mlp-vae", [*ONE_EPOCH, "latent_dim=2,3"], out=tmp_path / "runs")
+        sweep("mlp-vae", [*ONE_EPOCH, "latent_dim=2,3"], out=tmp_path / "runs")
 
 
 @pytest.mark.parametrize("content", ["", "format: 1", "format: 9\n", "[1]", "!!python/object:os.system {}", "a: {"])
@@ -368,12 +368,12 @@ def test_a_damaged_plan_is_named(content, tmp_path):
     """Scenario 34, for the one other YAML file that is read."""
     (tmp_path / "sweep.yaml").write_text(content)
     with pytest.raises(zoo.RunError, match=r"sweep\.yaml"):
-        zoo.Sweep.open(tmp_path)
+        Sweep.open(tmp_path)
 
 
 def test_the_figures_show_the_numbers_of_the_runs(draws, tmp_path):
     overrides = [*SMALL, "train.epochs=2", "latent_dim=2,5", "train.optimizer.lr=1e-3,1e20"]
-    swept = zoo.sweep("mlp-vae", overrides, out=tmp_path)
+    swept = sweep("mlp-vae", overrides, out=tmp_path)
     for name in ("losses", "reconstructions"):
         assert (swept.path / "figures" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
     rows = [row for row in swept.results().rows if row.finished]
@@ -403,7 +403,7 @@ def test_the_figures_show_the_numbers_of_the_runs(draws, tmp_path):
 
 
 def test_a_band_over_seeds_is_one_standard_deviation_wide(tmp_path):
-    swept = zoo.sweep("mlp-vae", [*SMALL, "train.epochs=2", "latent_dim=2,3"], seeds=3, out=tmp_path)
+    swept = sweep("mlp-vae", [*SMALL, "train.epochs=2", "latent_dim=2,3"], seeds=3, out=tmp_path)
     rows = swept.results().rows
     testing = figures.losses(rows, ["latent_dim"], "title").axes[1]
     losses = np.array(
@@ -420,4 +420,4 @@ def test_a_band_over_seeds_is_one_standard_deviation_wide(tmp_path):
 def test_torchrun_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(os.environ, "WORLD_SIZE", "2")
     with pytest.raises(zoo.UsageError, match="without torchrun"):
-        zoo.sweep("mlp-vae", [*ONE_EPOCH, "latent_dim=2,3"], out=tmp_path)
+        sweep("mlp-vae", [*ONE_EPOCH, "latent_dim=2,3"], out=tmp_path)

@@ -150,6 +150,3 @@ def plugins_(as_json: bool) -> None:
             click.echo(f"\n{plugin.name} of {plugin}: {text}")
     for conflict in (*components.conflicts(), *recipes.models.conflicts()):
         click.echo(f"\n{conflict}")
-
-
-COMMANDS = (list_, show, plugins_, schema, completion.completion)

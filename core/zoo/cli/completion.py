@@ -10,13 +10,13 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from zoo.errors import ZooError
-from zoo.locate import natural
 from zoo.plugins.hookspecs import KINDS
 from zoo.plugins.registry import registry
 from zoo.recipes.description import Parameter, describe
 from zoo.recipes.library import library, load
 from zoo.recipes.merge import merge, parse_overrides
 from zoo.recipes.source import Raw
+from zoo.storage.locate import natural
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -85,10 +85,10 @@ def overrides(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 
 
 def _keys(recipe: Raw) -> Iterator[str]:
-    from zoo.recipes.schema import Checkpointing, Recipe, Training
+    from zoo.recipes.schema import Checkpointing, Recipe, TrainConfig
 
     yield from (name for name in Recipe.model_fields if name not in ("name", "summary", "train"))
-    yield from (f"train.{name}" for name in Training.model_fields if name != "checkpoint")
+    yield from (f"train.{name}" for name in TrainConfig.model_fields if name != "checkpoint")
     yield from (f"train.checkpoint.{name}" for name in Checkpointing.model_fields)
     for kind in ("encoder", "decoder", "prior", "loss"):
         yield from (f"{kind}.{parameter.name}" for parameter in _parameters(kind, recipe.get(kind)))

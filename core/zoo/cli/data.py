@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from zoo.cli import completion
 from zoo.cli.catalogue import as_json
 from zoo.cli.output import print_json, print_table
-from zoo.errors import DataError
-
-if TYPE_CHECKING:
-    from zoo.data.dataset import Dataset
 
 SHOWN = 10
 
@@ -22,7 +18,6 @@ SHOWN = 10
 @click.command(short_help="Show what is in a data set, or which ones are here.")
 @click.argument("data", required=False, metavar="[NAME|PATH]", shell_complete=completion.datasets)
 @click.argument("parameters", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Draw some of the images, as a PNG.")
 @click.option(
     "--data-dir", type=click.Path(path_type=Path), help="Where data files lie.  [default: $ZOO_DATA, else the cache]"
 )
@@ -33,7 +28,6 @@ SHOWN = 10
 def data(
     data: str | None,
     parameters: tuple[str, ...],
-    out: Path | None,
     data_dir: Path | None,
     clean: float | None,
     as_json: bool,
@@ -42,7 +36,7 @@ def data(
 
     \b
     zoo data                                  which data sets are here
-    zoo data mnist --out mnist.png            what is in one, and what it looks like
+    zoo data mnist                            what is in one; `zoo preview mnist` draws it
     zoo data photos size=[32,32] mode=grey    the same of a folder of yours, or a .npy, .npz or .pt file
     zoo data --clean 30                       delete decoded images that were not used for 30 days
     """
@@ -54,9 +48,7 @@ def data(
             raise click.UsageError("--clean is about all decoded images: leave out the name.")
         _clean(clean, as_json)
     elif data is not None:
-        _show(data, parameters, out, data_dir, as_json)
-    elif out is not None:
-        raise click.UsageError("--out needs the name or the path of the data to draw.")
+        _show(data, parameters, data_dir, as_json)
     else:
         _list(data_dir, as_json)
 
@@ -73,15 +65,12 @@ def _list(data_dir: Path | None, as_json: bool) -> None:
         print_table(("DATA SET", "STATUS", "WHAT"), rows)
 
 
-def _show(data: str, parameters: tuple[str, ...], out: Path | None, data_dir: Path | None, as_json: bool) -> None:
+def _show(data: str, parameters: tuple[str, ...], data_dir: Path | None, as_json: bool) -> None:
     import zoo
     from zoo.recipes.merge import parse_overrides
 
     dataset = zoo.load_dataset(data, data_dir=data_dir, **parse_overrides(parameters))
     summary = {"name": data, **dataset.summary()}
-    if out is not None:
-        _draw(dataset, data, out)
-        summary["figure"] = str(out)
     if as_json:
         print_json(summary)
         return
@@ -94,7 +83,7 @@ def _show(data: str, parameters: tuple[str, ...], out: Path | None, data_dir: Pa
 def _lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
     channels, height, width = summary["shape"]
     kind = {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")
-    lines = [
+    return [
         ("images", f"{summary['train']} to train on, {summary['test']} to test on"),
         ("shape", f"{height} x {width} pixels, {kind}"),
         ("pixels", f"{summary['range'][0]:.3g} to {summary['range'][1]:.3g}; of the training images by channel: "
@@ -104,7 +93,6 @@ def _lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("cache", ", ".join(summary["cache"]) or "not needed"),
         ("sha256", summary["sha256"]),
     ]  # fmt: skip
-    return [*lines, ("figure", summary["figure"])] if "figure" in summary else lines
 
 
 def _numbers(values: list[float]) -> str:
@@ -120,16 +108,6 @@ def _labels(labels: list[dict[str, Any]]) -> str:
     return f"{len(labels)}, to train + to test on: {shown}{more}"
 
 
-def _draw(dataset: Dataset, title: str, out: Path) -> None:
-    from zoo_figures import figures
-    from zoo_figures.gallery import gallery
-
-    try:
-        figures.save(gallery(dataset, title), out)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{out} cannot be written: {error}") from error
-
-
 def _clean(days: float, as_json: bool) -> None:
     from zoo.data.cache import clean_cache
 
@@ -139,6 +117,3 @@ def _clean(days: float, as_json: bool) -> None:
         print_json({"deleted": [str(file) for file, _ in deleted], "bytes": size})
     else:
         click.echo(f"{len(deleted)} files deleted, {size / 1e6:.1f} MB.")
-
-
-COMMANDS = (data,)

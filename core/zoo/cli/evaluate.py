@@ -69,14 +69,14 @@ def evaluate(
     import zoo
     from zoo.training import distributed
 
-    leads = distributed.leads()
-    log_to_stderr(logging.WARNING if leads else logging.ERROR)
+    rank_zero = distributed.is_rank_zero()
+    log_to_stderr(logging.WARNING if rank_zero else logging.ERROR)
     given = parse_overrides(settings)
     for name, block in given.items():
         if not isinstance(block, dict):
             raise UsageError(f"{name}={block}: expected METRIC.SETTING=VALUE, such as active-units.threshold=0.05")
     opened = zoo.Run.open(run)
-    with following(leads) as follower:
+    with following(rank_zero) as follower:
         evaluation = zoo.evaluate(
             *(opened, metrics, given),
             **{"samples": samples, "split": split, "limit": limit, "seed": seed, "prior": prior},  # type: ignore[arg-type]
@@ -85,7 +85,7 @@ def evaluate(
             announce=follower.begin,
             progress=follower.move,
         )
-    if not leads:
+    if not rank_zero:
         return
     named = {"run": str(opened.path), "model": opened.recipe.name, "data": opened.data_name}
     if as_json:
@@ -157,9 +157,9 @@ class Bar(Silent):
 
 
 @contextmanager
-def following(leads: bool) -> Iterator[Silent]:
+def following(rank_zero: bool) -> Iterator[Silent]:
     """What suits the place that stderr goes to."""
-    if not leads:
+    if not rank_zero:
         yield Silent()
     elif sys.stderr.isatty():
         bar = Bar()
@@ -167,6 +167,3 @@ def following(leads: bool) -> Iterator[Silent]:
             yield bar
     else:
         yield Lines()
-
-
-COMMANDS = (evaluate,)

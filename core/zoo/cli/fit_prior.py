@@ -57,6 +57,3 @@ def fit_prior(run: str, prior: str, overrides: tuple[str, ...], as_json: bool, *
     )
     draws = f"{found['images']} images, {found['samples_per_image']} draw(s) of q(z | x) each"
     click.echo(f"{prior} fitted to {draws}: {found['run']}/prior")
-
-
-COMMANDS = (fit_prior,)

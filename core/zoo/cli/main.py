@@ -3,61 +3,87 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import re
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
-from zoo.cli import catalogue, check, data, evaluate, export, fit_prior, new_plugin, pictures, report, sweep, train
-from zoo.errors import NameConflict, UsageError, ZooError, did_you_mean, is_out_of_memory
-from zoo.plugins.manager import plugins, stdout_to_stderr
+from zoo.errors import ComponentError, ZooError, is_out_of_memory
+from zoo.plugins.hookspecs import Command
+from zoo.plugins.manager import DISTRIBUTION, Plugin, plugins, stdout_to_stderr
+from zoo.plugins.registry import Names, import_target
+
+COMMANDS = (
+    Command("train", "Train MODEL and create a run folder.", "zoo.cli.train:train"),
+    Command("list", "List models, or components of one kind.", "zoo.cli.catalogue:list_"),
+    Command("show", "Show the recipe of MODEL, or the parameters of a component.", "zoo.cli.catalogue:show"),
+    Command("data", "Describe a data set, or list those that are available.", "zoo.cli.data:data"),
+    Command("evaluate", "Measure the trained model of RUN.", "zoo.cli.evaluate:evaluate"),
+    Command("fit-prior", "Fit a prior to the latents of a trained model.", "zoo.cli.fit_prior:fit_prior"),
+    Command("plugins", "List the plugins, and what is wrong with broken ones.", "zoo.cli.catalogue:plugins_"),
+    Command("schema", "Print the JSON Schema of recipe files, for editors.", "zoo.cli.catalogue:schema"),
+    Command("completion", "Print the completion script for SHELL.", "zoo.cli.completion:completion"),
+)
 
 
-class Command(click.Command):
-    """A command that takes ``--debug`` too."""
+class LazyGroup(click.Group):
+    """The group ``zoo``. Its subcommands are data, those of plugins included; one is imported when it is called."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.params.append(_debug_option())
-
-
-class Group(click.Group):
-    """The group ``zoo``: plugins add to it when it is first asked for a command."""
-
-    command_class = Command
-    _asked_plugins = False
-
-    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
-        """Add a command; a name that is taken stays with whoever came first."""
-        name = name or cmd.name or ""
-        if name in self.commands:
-            raise NameConflict(f"there is a command {name!r} already")
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-            raise UsageError(f"{name!r} is not a name for a command: letters, digits, '-' and '_'")
-        cmd.get_short_help_str()  # which every `zoo --help` calls
-        super().add_command(cmd, name)
+    @functools.cached_property
+    def names(self) -> Names[Command]:
+        """Every subcommand by name. A name of the zoo's own stays the zoo's."""
+        names: Names[Command] = Names("command", plugins())
+        for command in COMMANDS:
+            names.add(command.name, Plugin("core", DISTRIBUTION, version(DISTRIBUTION)), command)
+        own = {command.name for command in COMMANDS}
+        for plugin, command in plugins().collect("zoo_commands"):
+            if (problem := _problem_of(command)) is not None:
+                plugin.errors.append(f"zoo_commands returned {problem}")
+            elif not plugin.builtin and command.name in own:
+                plugin.errors.append(f"zoo_commands: there is a command {command.name!r} already")
+            else:
+                names.add(command.name, plugin, command)
+                own |= {command.name} if plugin.builtin else set()
+        return names
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order in which a user meets them."""
-        self._ask_plugins()
-        return list(self.commands)
+        """The names: those of the core first, then those of each plugin."""
+        own = [command.name for command in COMMANDS]
+        return [*own, *(name for name in self.names.matching() if name not in own)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command called `cmd_name`."""
-        self._ask_plugins()
-        return super().get_command(ctx, cmd_name)
+        """Import the subcommand called `cmd_name`.
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, with a suggestion for a misspelt name."""
-        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            names = self.list_commands(ctx)
-            ctx.fail(f"There is no command {args[0]!r}.{did_you_mean(args[0], names)} There are: {', '.join(names)}.")
-        return super().resolve_command(ctx, args)
+        Raises:
+            UnknownName, NameConflict: there is none, or two plugins claim the name.
+            ComponentError: it cannot be imported.
+        """
+        claim = self.names.find(cmd_name)
+        command = import_target(claim, "command", debug=plugins().debug)
+        if not isinstance(command, click.Command):
+            raise ComponentError(
+                f"command {cmd_name!r} of {claim.plugin} is a {type(command).__name__}, not a click command"
+            )
+        if not any(parameter.name == "debug" for parameter in command.params):
+            command.params.append(_debug_option())
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the subcommands with their summaries, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, self.names.find(name).item.summary) for name in self.list_commands(ctx)])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the names of subcommands and options, without importing them."""
+        names = [name for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        items = [CompletionItem(name, help=self.names.find(name).item.summary) for name in names]
+        return [*items, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def invoke(self, ctx: click.Context) -> Any:
         """As click does; then name the plugins of which something failed meanwhile, unless the command did."""
@@ -74,18 +100,19 @@ class Group(click.Group):
                     if names:
                         click.echo(f"{what} plugins: {names}. See `zoo plugins`.", err=True)
 
-    def _ask_plugins(self) -> None:
-        if not self._asked_plugins:
-            self._asked_plugins = True
-            for plugin, hook in plugins().implementations("zoo_commands"):
-                # A group of its own: what a plugin does to it does nothing to the commands of others.
-                own = click.Group("zoo")
-                own.command_class = Command
-                with plugins().isolate(plugin):
-                    hook(cli=own)
-                for name, command in own.commands.items():
-                    with plugins().isolate(plugin):
-                        self.add_command(command, name)
+
+def _problem_of(command: object) -> str | None:
+    """What is wrong with a command as a plugin returned it, if anything."""
+    if not isinstance(command, Command):
+        return f"{command!r}, not a zoo.Command"
+    fields = (command.name, command.summary, command.target)
+    if not all(isinstance(value, str) and value.isprintable() for value in fields):
+        return f"{command!r}: its name, summary and target must be lines of text"
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", command.name):
+        return f"a command named {command.name!r}: a name has letters, digits, '-' and '_'"
+    if not re.fullmatch(r"[\w.]+:\w+", command.target):
+        return f"a command with the target {command.target!r}: expected 'module:attribute'"
+    return None
 
 
 def _debug_option() -> click.Option:
@@ -104,7 +131,7 @@ def _disable_plugins(ctx: click.Context, parameter: click.Parameter, value: bool
         os.environ["ZOO_DISABLE_PLUGINS"] = "all"
 
 
-@click.group(cls=Group, params=[_debug_option()], context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, params=[_debug_option()], context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--no-plugins",
     is_flag=True,
@@ -124,12 +151,6 @@ def cli() -> None:
     zoo evaluate runs/mlp-vae           measure it
     zoo sample runs/mlp-vae             images decoded from draws of the prior
     """
-
-
-for module in (train, catalogue, data, pictures, evaluate, fit_prior, sweep, report, export, check, new_plugin):
-    for command in module.COMMANDS:
-        command.params.append(_debug_option())
-        cli.add_command(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -17,10 +17,9 @@ from zoo.cli import completion
 from zoo.cli.catalogue import as_json, registries
 from zoo.cli.output import print_json
 from zoo.errors import ZooError
-from zoo.locate import RECIPE
 from zoo.recipes.library import load
 from zoo.recipes.source import read_models
-from zoo.training.progress import progress
+from zoo.storage.locate import RECIPE
 
 if TYPE_CHECKING:
     from zoo.run import Run
@@ -65,6 +64,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option("--time-limit", type=Duration(), help="Save and stop after so long, such as 90s, 30m or 2h.")
 @click.option("--compile", "compiled", is_flag=True, help="Let torch.compile work on the loss; needs a C++ compiler.")
+@click.option("--figures/--no-figures", default=True, help="Draw figures of the trained model, or leave them out.")
 @registries
 @as_json
 def train(
@@ -79,6 +79,7 @@ def train(
     resume: str | None,
     time_limit: float | None,
     compiled: bool,
+    figures: bool,
     registries: tuple[Path, ...],
     as_json: bool,
 ) -> None:
@@ -105,14 +106,15 @@ def train(
     from zoo.api import resume_or_train
     from zoo.training import distributed
 
-    leads = distributed.leads()
-    log_to_stderr(logging.INFO if leads else logging.ERROR)
+    rank_zero = distributed.is_rank_zero()
+    log_to_stderr(logging.INFO if rank_zero else logging.ERROR)
     common: dict[str, Any] = {
         "data_dir": data_dir,
         "device": device,
         "time_limit": time_limit,
         "compile": compiled,
-        "observers": [progress()] if leads else [],
+        "progress": rank_zero,
+        "figures": figures,
     }
     try:
         if resume == "auto" and model is not None:
@@ -126,10 +128,10 @@ def train(
                 model, overrides, data=data, epochs=epochs, seed=seed, out=out, registries=registries, **common
             )
     except zoo.Interrupted as interrupted:
-        if leads:
+        if rank_zero:
             say_how_to_go_on(str(interrupted), "train", interrupted.run, data_dir, device)
         sys.exit(interrupted.exit_code)
-    if leads:
+    if rank_zero:
         _report(run, as_json)
 
 
@@ -187,7 +189,8 @@ def _report(run: Run, as_json: bool) -> None:
         terms = "   ".join(f"{name} {value:.2f}" for name, value in result[split].items())
         click.echo(f"{split:<8} {terms}   (nats per example)")
     click.echo(f"run      {run.path}")
-    click.echo(f"figures  {', '.join(sorted(file.name for file in run.figures.iterdir()))}")
+    if drawn := sorted(file.name for file in run.figures.iterdir()):
+        click.echo(f"figures  {', '.join(drawn)}")
 
 
 def log_to_stderr(level: int) -> None:
@@ -202,6 +205,3 @@ class _ToStderr(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "Warning: " if record.levelno >= logging.WARNING else ""
         click.echo(prefix + record.getMessage(), err=True)
-
-
-COMMANDS = (train,)

@@ -1,5 +1,1 @@
-"""What a trained model is worth, in numbers and pictures."""
-
-from zoo_figures import figures
-
-__all__ = ["figures"]
+"""What a trained model is worth, in numbers."""

@@ -88,7 +88,7 @@ def measure(
     Raises:
         ZooError: a metric that was asked for is unknown, cannot be had, or is not finite.
     """
-    metrics = [(block.use, construct("metric", block, {})) for block in asked]
+    metrics = [(block.use, _metric(block)) for block in asked]
     measurements: dict[str, tuple[Measurement, ...]] = {}
     left_out: dict[str, str] = {}
     announce = announce or (lambda name: None)
@@ -97,7 +97,7 @@ def measure(
             continue
         announce(name)
         try:
-            measurements[name] = _measured(name, construct("metric", ComponentSpec(use=name), {}), subject)
+            measurements[name] = _measured(name, _metric(ComponentSpec(use=name)), subject)
         except Exception as error:
             left_out[name] = reason(error)
     for name, metric in metrics:
@@ -107,6 +107,13 @@ def measure(
         except NotApplicable as error:
             raise NotApplicable(f"{name} cannot be measured: {error}.") from error
     return Evaluation(subject.protocol, measurements, left_out)
+
+
+def _metric(spec: ComponentSpec) -> Metric:
+    metric = construct("metric", spec, {})
+    if not isinstance(metric, Metric):
+        raise ComponentError(f"metric {spec.use!r} is a {type(metric).__name__}, not a zoo.Metric")
+    return metric
 
 
 def importance_sampled() -> list[str]:

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources.abc import Traversable
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import pluggy
-
-if TYPE_CHECKING:
-    import click
 
 API = 1
 """The version of the plugin interface. A plugin states the one that it was written for as ``zoo_api`` in its module."""
@@ -58,6 +55,21 @@ class Component:
     expected_failures: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A subcommand of ``zoo``, named by where it lives so that it is imported only when it is called.
+
+    Args:
+        name: the word after ``zoo`` on the command line.
+        summary: one line for ``zoo --help``.
+        target: ``"module:attribute"`` of a `click.Command`.
+    """
+
+    name: str
+    summary: str
+    target: str
+
+
 class HookSpecs:
     """The hooks. A plugin implements the ones it needs with ``@zoo.hookimpl``."""
 
@@ -86,53 +98,35 @@ class HookSpecs:
         raise NotImplementedError
 
     @hookspec
-    def zoo_commands(self, cli: click.Group) -> None:
-        """Add subcommands to ``zoo``. Import what they need inside them: this runs at every start.
+    def zoo_commands(self) -> Iterable[Command]:
+        """The subcommands that this plugin adds to ``zoo``.
 
         .. code-block:: python
 
             @zoo.hookimpl
-            def zoo_commands(cli):
-                @cli.command()
-                def hello():
-                    click.echo("hello")
+            def zoo_commands():
+                yield zoo.Command("hello", "Print a greeting.", "acme_vae.cli:hello")
         """
         raise NotImplementedError
 
     @hookspec
-    def zoo_run_started(self, run: Any) -> None:
-        """A training starts or is resumed; `run` is a `zoo.Run` with the recipe and the environment. For trackers.
+    def zoo_callbacks(self, run: Any, figures: bool) -> Iterable[Any]:
+        """The callbacks that follow a training, such as those of an experiment tracker.
+
+        A callback that raises is reported and does not end the training.
 
         .. code-block:: python
 
-            @zoo.hookimpl
-            def zoo_run_started(run):
-                print(run.path, run.recipe.train.batch_size)
-        """
-        raise NotImplementedError
-
-    @hookspec
-    def zoo_epoch_ended(self, run: Any, epoch: Any) -> None:
-        """An epoch is over; `epoch` is a `zoo.Epoch` with its terms.
-
-        A tracker that raises is reported and does not end the training.
-
-        .. code-block:: python
+            class PrintLoss(zoo.Callback):
+                def on_epoch_end(self, trainer, epoch):
+                    print(epoch.epoch, epoch.test["loss"])
 
             @zoo.hookimpl
-            def zoo_epoch_ended(run, epoch):
-                print(epoch.epoch, epoch.test["loss"])
-        """
-        raise NotImplementedError
+            def zoo_callbacks(run):
+                yield PrintLoss()
 
-    @hookspec
-    def zoo_run_ended(self, run: Any, finished: bool) -> None:
-        """A training is over: `finished`, or stopped or failed on the way.
-
-        .. code-block:: python
-
-            @zoo.hookimpl
-            def zoo_run_ended(run, finished):
-                print(run.path, "is done" if finished else "can be resumed")
+        Args:
+            run: the `zoo.Run` with its folder, recipe and environment.
+            figures: False if the user wants no figures.
         """
         raise NotImplementedError

@@ -145,19 +145,13 @@ class Plugins:
 
                 yield self._loaded[implementation.plugin_name], call
 
-    def collect(self, hook: str) -> Iterator[tuple[Plugin, Any]]:
+    def collect(self, hook: str, **arguments: Any) -> Iterator[tuple[Plugin, Any]]:
         """Call every implementation of a hook that returns items. Yields each plugin with each item."""
         for plugin, call in self.implementations(hook):
             items: tuple[Any, ...] = ()
             with self.isolate(plugin):
-                items = _items(hook, call())
+                items = _items(hook, call(**arguments))
             yield from ((plugin, item) for item in items)
-
-    def notify(self, hook: str, **arguments: Any) -> None:
-        """Call every implementation of a hook that returns nothing."""
-        for plugin, call in self.implementations(hook):
-            with self.isolate(plugin):
-                call(**arguments)
 
     def broken(self) -> list[Plugin]:
         """The plugins of which something failed so far."""

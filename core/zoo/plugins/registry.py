@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from zoo.errors import ComponentError, NameConflict, UnknownName, did_you_mean
-from zoo.locate import natural
 from zoo.plugins.hookspecs import KINDS, Component
 from zoo.plugins.manager import DISTRIBUTION, Plugin, Plugins, describe, normalized, plugin_code, plugins, requirements
+from zoo.storage.locate import natural
 
 T = TypeVar("T")
 
@@ -209,19 +209,32 @@ class Registry:
             UnknownName, NameConflict: see `Names.find`.
             ComponentError: its module cannot be imported, or holds nothing of that name.
         """
-        claim = self.names(kind).find(name)
-        module, _, attribute = claim.item.target.partition(":")
-        try:
-            with plugin_code():
-                return getattr(importlib.import_module(module), attribute)
-        except Exception as error:
-            if self.plugins.debug:
-                raise
-            missing = error.name or "" if isinstance(error, ModuleNotFoundError) else ""
-            raise ComponentError(
-                f"{kind} {name!r} of {claim.plugin} could not be imported from {claim.item.target!r}: "
-                f"{describe(error)}.{_how_to_install(missing, claim.plugin.distribution)}"
-            ) from error
+        return import_target(self.names(kind).find(name), kind, debug=self.plugins.debug)
+
+
+def import_target(claim: Claim[Any], kind: str, *, debug: bool = False) -> Any:
+    """Import the object that a component or command names as its target.
+
+    Args:
+        claim: the component or command, and the plugin that offers it.
+        kind: what it is, for messages.
+        debug: let the exception of a failing import through.
+
+    Raises:
+        ComponentError: its module cannot be imported, or has no such attribute.
+    """
+    module, _, attribute = claim.item.target.partition(":")
+    try:
+        with plugin_code():
+            return getattr(importlib.import_module(module), attribute)
+    except Exception as error:
+        if debug:
+            raise
+        missing = error.name or "" if isinstance(error, ModuleNotFoundError) else ""
+        raise ComponentError(
+            f"{kind} {claim.name!r} of {claim.plugin} could not be imported from {claim.item.target!r}: "
+            f"{describe(error)}.{_how_to_install(missing, claim.plugin.distribution)}"
+        ) from error
 
 
 def _how_to_install(module: str, distribution: str) -> str:

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
 from pydantic_core import PydanticCustomError
 
 from zoo.errors import Problem, did_you_mean, shortened
-from zoo.locate import NAME, NAME_RULE
 from zoo.recipes.source import MAX_DEPTH, Raw
+from zoo.storage.locate import NAME, NAME_RULE
 
 FOREIGN = {
     **dict.fromkeys(("learning_rate", "learningrate", "base_lr", "init_lr"), "lr"),
@@ -27,13 +27,13 @@ FOREIGN = {
     ),
     **dict.fromkeys(("hidden_dims", "hidden_dim", "hidden_size", "hidden_sizes", "hidden_units", "layers"), "hidden"),
     **dict.fromkeys(("kl_weight", "kld_weight", "kl_coeff", "kl_beta", "beta_kl"), "beta"),
-    **dict.fromkeys(("gradient_clip_val", "grad_clip", "clip_grad", "clip_grad_norm", "max_grad_norm"), "train.max_grad_norm"),
-    **dict.fromkeys(("accumulate_grad_batches", "gradient_accumulation_steps", "microbatches"), "train.microbatches"),
+    **dict.fromkeys(("gradient_clip_val", "grad_clip", "clip_grad", "clip_grad_norm", "clip"), "train.max_grad_norm"),
+    **dict.fromkeys(("accumulate_grad_batches", "gradient_accumulation_steps", "accumulate"), "train.microbatches"),
     **dict.fromkeys(("early_stopping", "early_stopping_patience"), "train.patience"),
-    **dict.fromkeys(("ema", "ema_decay", "ema_rate"), "train.ema_decay"),
-    **dict.fromkeys(("monitor",), "train.monitor"),
+    **dict.fromkeys(("ema", "average", "ema_rate"), "train.ema_decay"),
+    **dict.fromkeys(("select",), "train.monitor"),
     **dict.fromkeys(("random_state", "random_seed", "manual_seed"), "train.seed"),
-    **dict.fromkeys(("lr_scheduler", "scheduler"), "train.scheduler"),
+    **dict.fromkeys(("lr_scheduler", "schedule"), "train.scheduler"),
     **dict.fromkeys(("optim", "optimizer_cls"), "train.optimizer"),
     **dict.fromkeys(("warmup", "num_warmup_steps"), "train.warmup_steps"),
     **dict.fromkeys(("dtype", "amp", "mixed_precision"), "train.precision"),
@@ -89,7 +89,7 @@ class Checkpointing(Section):
     keep: PositiveInt = 2
 
 
-class Training(Section):
+class TrainConfig(Section):
     """How a model is trained.
 
     Attributes:
@@ -102,7 +102,7 @@ class Training(Section):
         scheduler_unit: what the schedule counts.
         warmup_steps: steps over which the learning rate rises linearly to its value.
         max_grad_norm: the greatest norm of a phase's gradient; a longer one is scaled down.
-        ema_decay: decay of an exponential moving average of the parameters, which is then what is tested and saved, with
+        ema_decay: decay of an exponential moving average of the parameters, which is then evaluated and saved, with
             the latest value of every buffer.
         precision: ``bfloat16`` lets matrix products run in it; losses stay in float32.
         deterministic: only algorithms that give the same bits each time.
@@ -153,7 +153,7 @@ class Recipe(Section):
     loss: ComponentSpec
     data: list[ComponentSpec] = Field(min_length=1)
     binarize: Binarize = "none"
-    train: Training = Training()
+    train: TrainConfig = TrainConfig()
 
     @pydantic.field_validator("name")
     @classmethod

@@ -15,7 +15,6 @@ import torch
 from pydantic import BaseModel, ConfigDict, create_model
 
 from zoo.errors import ComponentError
-from zoo.evaluation.metric import Metric
 from zoo.model.loss import Loss
 from zoo.model.parts import Decoder, Encoder, Likelihood, Posterior, Prior
 from zoo.plugins.hookspecs import INJECTED
@@ -28,7 +27,6 @@ INTERFACES: dict[str, type] = {
     "likelihood": Likelihood,
     "prior": Prior,
     "loss": Loss,
-    "metric": Metric,
 }
 
 

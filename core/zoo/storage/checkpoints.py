@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from zoo.errors import RunError, TrainingError
-from zoo.locate import WEIGHTS
 from zoo.storage.files import (
     MANIFEST,
     TEMPORARY,
@@ -33,6 +32,7 @@ from zoo.storage.files import (
     verify_files,
     write_bytes,
 )
+from zoo.storage.locate import WEIGHTS
 
 log = logging.getLogger("zoo")
 

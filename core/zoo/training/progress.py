@@ -1,53 +1,44 @@
-"""Following a training: a bar on a terminal, a line for each epoch elsewhere. Always on stderr."""
+"""Progress of a training: a bar on a terminal or in a notebook, one line per epoch elsewhere. Written to stderr."""
 
 from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from zoo.training.history import Epoch
-    from zoo.training.trainer import Observer
+from zoo.training.callbacks import Callback, Training
+from zoo.training.history import Epoch
 
 REFRESH = 0.1  # seconds
 
 
-def progress() -> Observer:
-    """What suits the place that stderr goes to."""
-    return ProgressBar() if sys.stderr.isatty() else EpochLines()
+def progress() -> Callback:
+    """The callback that suits where stderr goes."""
+    return ProgressBar() if looked_at() else EpochLines()
 
 
-class EpochLines:
-    """One line for each epoch."""
-
-    def training_started(self, epochs: int, steps_per_epoch: int, step: int) -> None:
-        """Note how many there will be."""
-        self.epochs = epochs
-
-    def step_ended(self, step: int) -> None:
-        """Say nothing."""
-
-    def epoch_ended(self, epoch: Epoch) -> None:
-        """Say how it went."""
-        click.echo(describe(epoch, self.epochs), err=True)
-
-    def training_ended(self) -> None:
-        """Say nothing."""
+def looked_at() -> bool:
+    """Whether somebody watches: stderr is a terminal, or the code runs in a notebook."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
-class ProgressBar(EpochLines):
-    """A bar for the epoch under way, below the lines of those that are done."""
+class EpochLines(Callback):
+    """Prints one line per epoch."""
 
-    def training_started(self, epochs: int, steps_per_epoch: int, step: int) -> None:
-        """Draw the bar."""
+    def on_epoch_end(self, trainer: Training, epoch: Epoch) -> None:
+        """Print the line."""
+        click.echo(describe(epoch, trainer.config.epochs), err=True)
+
+
+class ProgressBar(Callback):
+    """Shows a bar for the current epoch, below the lines of the finished ones."""
+
+    def on_train_begin(self, trainer: Training) -> None:
+        """Show the bar."""
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        super().training_started(epochs, steps_per_epoch, step)
-        self.steps_per_epoch = steps_per_epoch
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -57,25 +48,28 @@ class ProgressBar(EpochLines):
             console=Console(stderr=True),
             transient=True,
         )
-        self.task = self.bar.add_task(f"epoch {step // steps_per_epoch + 1}/{epochs}", total=steps_per_epoch)
+        epoch = trainer.step // trainer.steps_per_epoch + 1
+        self.task = self.bar.add_task(f"epoch {epoch}/{trainer.config.epochs}", total=trainer.steps_per_epoch)
         self.drawn = time.monotonic()
         self.bar.start()
 
-    def step_ended(self, step: int) -> None:
+    def on_step_end(self, trainer: Training) -> None:
         """Move the bar, a few times a second."""
         now = time.monotonic()
         if now - self.drawn > REFRESH:
             self.drawn = now
-            self.bar.update(self.task, completed=(step - 1) % self.steps_per_epoch + 1)
+            self.bar.update(self.task, completed=(trainer.step - 1) % trainer.steps_per_epoch + 1)
 
-    def epoch_ended(self, epoch: Epoch) -> None:
-        """Print the line above the bar and start the next."""
-        self.bar.console.print(describe(epoch, self.epochs), highlight=False)
-        self.bar.reset(self.task, description=f"epoch {min(epoch.epoch + 1, self.epochs)}/{self.epochs}")
+    def on_epoch_end(self, trainer: Training, epoch: Epoch) -> None:
+        """Print the line of the epoch above the bar and start the next."""
+        epochs = trainer.config.epochs
+        self.bar.console.print(describe(epoch, epochs), highlight=False)
+        self.bar.reset(self.task, description=f"epoch {min(epoch.epoch + 1, epochs)}/{epochs}")
 
-    def training_ended(self) -> None:
-        """Take the bar away."""
-        self.bar.stop()
+    def on_train_end(self, trainer: Training, finished: bool) -> None:
+        """Remove the bar."""
+        if hasattr(self, "bar"):
+            self.bar.stop()
 
 
 def describe(epoch: Epoch, epochs: int) -> str:

@@ -17,7 +17,7 @@ from zoo.model.context import derive_seed, reseed
 from zoo.model.loss import Loss, Phase, Terms
 from zoo.model.vae import VAE, Batch
 from zoo.recipes.components import construct, find
-from zoo.recipes.schema import ComponentSpec, Training
+from zoo.recipes.schema import ComponentSpec, TrainConfig
 from zoo.training.capture import CHECKED_STEPS, CapturedUpdate, capture
 from zoo.training.distributed import Group
 
@@ -51,7 +51,7 @@ class OptimizedPhase:
         settings: the recipe's.
     """
 
-    def __init__(self, phase: Phase, settings: Training) -> None:
+    def __init__(self, phase: Phase, settings: TrainConfig) -> None:
         self.phase = phase
         self.parameters = list(phase.parameters)
         self.optimizer = make_optimizer(settings.optimizer, self.parameters)
@@ -126,7 +126,7 @@ class OptimizedPhase:
             self.schedule.load_state_dict(state["schedule"])
 
 
-def optimized_phases(loss: Loss, vae: VAE, settings: Training) -> list[OptimizedPhase]:
+def optimized_phases(loss: Loss, vae: VAE, settings: TrainConfig) -> list[OptimizedPhase]:
     """The phases of a loss, each with its optimiser.
 
     Raises:
@@ -164,7 +164,7 @@ class TrainingStep:
         vae: VAE,
         loss: Loss,
         phases: Sequence[OptimizedPhase],
-        settings: Training,
+        settings: TrainConfig,
         group: Group,
         device: torch.device,
         compiled: bool = False,

@@ -21,9 +21,9 @@ import torch
 from safetensors.torch import load_file
 
 import zoo
-from zoo.data import cache, loader
+from zoo.data import cache
 from zoo.data.cache import cached_images, user_cache
-from zoo.data.loader import Loader
+from zoo.data.loader import Loader, _fits
 
 SHAPE = (3, 20, 30)
 
@@ -602,5 +602,5 @@ def test_images_move_if_half_of_the_free_memory_is_enough(monkeypatch):
     images = torch.zeros(10, 1, 10, 10, dtype=torch.uint8)
     for free, fits in ((2000, True), (1999, False)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, 10000))
-        assert batches._fits(images, device) is fits
-    assert batches._fits(images, torch.device("cpu"))
+        assert _fits(images, device) is fits
+    assert _fits(images, torch.device("cpu"))

@@ -29,7 +29,7 @@ MIXTURE = ("gaussian-mixture", ["components=5"])
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on the 1438 training images of digits."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(zoo.api._Training, "_draw", lambda *_: None)
+        patch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
         return zoo.train("mlp-vae", [*TINY, "train.epochs=8"], out=tmp_path_factory.mktemp("runs"), device="cpu").path
 
 

@@ -18,9 +18,9 @@ BROKEN = {
     ),
     "unknown-hook": ("import zoo\n@zoo.hookimpl\ndef zoo_componets():\n    return []", "unknown hooks: zoo_componets"),
     "bad-argument": ("import zoo\n@zoo.hookimpl\ndef zoo_components(cat):\n    return []", "PluginValidationError"),
-    "command": ("import zoo\n@zoo.hookimpl\ndef zoo_commands(cli):\n    raise OSError('gone')", "OSError: gone"),
+    "command": ("import zoo\n@zoo.hookimpl\ndef zoo_commands():\n    raise OSError('gone')", "OSError: gone"),
     "takes-train": (
-        "import zoo\n@zoo.hookimpl\ndef zoo_commands(cli):\n    cli.command('train')(lambda: None)",
+        "import zoo\n@zoo.hookimpl\ndef zoo_commands():\n    return [zoo.Command('train', '', 'x:y')]",
         "there is a command 'train' already",
     ),
     "old": ("zoo_api = 0", "written for version 0 of the plugin interface, and this is version 1: upgrade the plugin"),
@@ -59,10 +59,13 @@ def test_other_commands_work_beside_a_broken_plugin(install, zoo_command):
 @pytest.mark.parametrize("how", ["all", "1", "acme-vae", "other,acme_vae"])
 def test_plugins_can_be_left_out(how, install, zoo_command):
     install(
-        "acme-vae", "import zoo\n@zoo.hookimpl\ndef zoo_commands(cli):\n    cli.command('hello')(lambda: print('hi'))"
+        "acme-vae",
+        "import click, zoo\n"
+        "@zoo.hookimpl\ndef zoo_commands():\n    return [zoo.Command('hello', '', 'acme_vae:hello')]\n"
+        "@click.command()\ndef hello(): print('hi')",
     )
     assert "hi" in zoo_command("hello").stdout
-    assert "There is no command 'hello'" in zoo_command("hello", code=2, ZOO_DISABLE_PLUGINS=how).stderr
+    assert "There is no command named 'hello'" in zoo_command("hello", code=2, ZOO_DISABLE_PLUGINS=how).stderr
     rows = json.loads(zoo_command("plugins", "--json", ZOO_DISABLE_PLUGINS=how).stdout)
     assert [row["status"] for row in rows if row["distribution"] == "acme-vae"] == ["disabled"]
     assert {row["status"] for row in rows if row["distribution"] == "vae-zoo"} == {"ok"}
@@ -89,26 +92,40 @@ def test_a_plugins_exception_is_let_through_on_request(install, site):
     assert "no licence" in done.stderr
 
 
-def test_a_tracker_is_told_and_one_that_raises_never_ends_a_run(install, zoo_command, tmp_path):
+def test_a_callback_follows_a_run_and_one_that_raises_never_ends_it(install, zoo_command, tmp_path):
     install(
-        "good-tracker",
+        "good-callback",
         """
         import zoo, pathlib
-        told = pathlib.Path("told.txt").open("a")
+        log = pathlib.Path("log.txt").open("a")
         @zoo.hookimpl
-        def zoo_run_started(run): told.write(f"started {run.recipe.name}\\n")
-        @zoo.hookimpl
-        def zoo_epoch_ended(run, epoch): told.write(f"epoch {epoch.epoch} {epoch.test['loss'] > 0}\\n")
-        @zoo.hookimpl
-        def zoo_run_ended(run, finished): told.write(f"ended {finished} {run.path.exists()}\\n"); told.close()
+        def zoo_callbacks(run):
+            class Log(zoo.Callback):
+                every_n_steps = 12
+                def on_train_begin(self, trainer): log.write(f"begin {run.recipe.name} {trainer.step}\\n")
+                def on_step_end(self, trainer): log.write(f"step {trainer.step}\\n")
+                def on_epoch_end(self, trainer, epoch): log.write(f"epoch {epoch.epoch} {epoch.test['loss'] > 0}\\n")
+                def on_train_end(self, trainer, finished):
+                    log.write(f"end {finished} {(run.path / 'model.safetensors').exists()}\\n"); log.close()
+            yield Log()
         """,
     )
-    names = ("zoo_run_started(run)", "zoo_epoch_ended(run, epoch)", "zoo_run_ended(run, finished)")
-    body = "\n".join(f"@zoo.hookimpl\ndef {name}: raise OSError('no server')" for name in names)
-    install("bad-tracker", f"import zoo\n{body}\n")
+    install(
+        "bad-callback",
+        """
+        import zoo
+        def fail(*_, **__): raise OSError("no server")
+        @zoo.hookimpl
+        def zoo_callbacks():
+            class Bad(zoo.Callback):
+                every_n_steps = 12
+                on_train_begin = on_step_end = on_epoch_end = on_train_end = fail
+            yield Bad()
+        """,
+    )
     arguments = ["encoder.hidden=[8]", "decoder.hidden=[8]", "data={use: digits}", "train.epochs=2"]
     done = zoo_command("train", "mlp-vae", *arguments)
-    warning = "Warning: The tracker bad_tracker of bad-tracker 1.0 failed and the training goes on: OSError: no server"
-    assert done.stderr.count(warning) == 4
-    told = (tmp_path / "work" / "told.txt").read_text().splitlines()
-    assert told == ["started mlp-vae", "epoch 1 True", "epoch 2 True", "ended True True"]
+    warning = "Warning: The callback Bad of bad-callback 1.0 failed, and the training continues: OSError: no server"
+    assert done.stderr.count(warning) == 6
+    lines = (tmp_path / "work" / "log.txt").read_text().splitlines()
+    assert lines == ["begin mlp-vae 0", "step 12", "epoch 1 True", "step 24", "epoch 2 True", "end True True"]

@@ -20,11 +20,11 @@ import torch
 
 import zoo
 from resuming import TINY, assert_same, essence, reseal, run_main, stopped
-from zoo.locate import WEIGHTS
 from zoo.recipes.datasets import load_data
 from zoo.recipes.schema import ComponentSpec
 from zoo.storage.checkpoints import STATE, Checkpoint, Checkpoints
 from zoo.storage.files import FORMAT, MANIFEST, TEMPORARY
+from zoo.storage.locate import WEIGHTS
 
 TESTS = Path(__file__).parents[2]
 

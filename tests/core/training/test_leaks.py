@@ -34,7 +34,7 @@ class Usage:
     files: int
 
 
-class Measuring:
+class Measuring(zoo.Callback):
     """Measures after some of the epochs."""
 
     def __init__(self, out: Path, *epochs: int) -> None:
@@ -42,11 +42,7 @@ class Measuring:
         self.epochs = epochs
         self.usage: dict[int, Usage] = {}
 
-    def training_started(self, epochs, steps_per_epoch, step): ...
-    def step_ended(self, step): ...
-    def training_ended(self): ...
-
-    def epoch_ended(self, epoch):
+    def on_epoch_end(self, trainer, epoch):
         if epoch.epoch in self.epochs:
             gc.collect()
             pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -69,7 +65,7 @@ def test_a_long_training_does_not_grow(install, tmp_path):
     overrides = ["data=few-digits", "latent_dim=2", "encoder.hidden=[64]", "decoder.hidden=[64]", "train.epochs=200"]
     schedule = "train.scheduler={use: cosine-annealing-warm-restarts, T_0: 10}"
     more = ["train.batch_size=16", "train.ema_decay=0.9", schedule]
-    run = zoo.train("mlp-vae", [*overrides, *more], out=tmp_path, observers=[observer])
+    run = zoo.train("mlp-vae", [*overrides, *more], out=tmp_path, callbacks=[observer])
     early, late = observer.usage[50], observer.usage[200]
     assert late.descriptors == early.descriptors
     assert late.threads == early.threads

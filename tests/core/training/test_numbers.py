@@ -26,7 +26,8 @@ def trainer_for(*overrides: str, n: int = 10, loss: zoo.Loss | None = None, **ke
     pixels = torch.randint(0, 256, (n, 1, 4, 4), dtype=torch.uint8, generator=generator)
     torch.manual_seed(recipe.train.seed)
     vae, own = build(recipe, (1, 4, 4))
-    return Trainer(recipe, vae, loss or own, zoo.Dataset(zoo.Split(pixels), zoo.Split(pixels[:5])), **keywords)
+    dataset = zoo.Dataset(zoo.Split(pixels), zoo.Split(pixels[:5]))
+    return Trainer(vae, loss or own, dataset, recipe.train, binarize=recipe.binarize, **keywords)
 
 
 def copy_of(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -278,18 +279,14 @@ def test_averaged_weights():
     trainer = trainer_for(SGD, "train.ema_decay=0.9", loss=Smooth())
     seen: list[dict[str, torch.Tensor]] = []
 
-    class Noting:
-        def training_started(self, epochs, steps_per_epoch, step): ...
-        def step_ended(self, step):
+    class Noting(zoo.Callback):
+        def on_step_end(self, trainer):
             seen.append(copy_of(trainer.vae))
 
-        def epoch_ended(self, epoch): ...
-        def training_ended(self): ...
-
-    trainer.observers = [Noting()]
+    trainer.callbacks = [Noting()]
     (*_, last) = trainer.fit()
     assert len(seen) == 6
-    for name, value in trainer.tested.state_dict().items():
+    for name, value in trainer.model.state_dict().items():
         by_hand = seen[0][name].double()
         for weights in seen[1:]:
             by_hand = 0.9 * by_hand + 0.1 * weights[name].double()
@@ -297,7 +294,7 @@ def test_averaged_weights():
         assert not torch.equal(value, seen[-1][name])
     images = trainer.test[torch.arange(5)]
     with torch.no_grad():
-        assert last.test["loss"] == pytest.approx(float(trainer.loss(trainer.tested, images)["loss"]), rel=1e-6)
+        assert last.test["loss"] == pytest.approx(float(trainer.loss(trainer.model, images)["loss"]), rel=1e-6)
 
 
 def rates_of(trainer: Trainer) -> list[float]:

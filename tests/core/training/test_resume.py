@@ -24,7 +24,7 @@ EPOCH = 12  # steps, on digits without repetition
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
     """They take longer than all the rest and are no part of what is resumed."""
-    monkeypatch.setattr(zoo.api._Training, "_draw", lambda *_: None)
+    monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
 
 
 def resumed(run: zoo.Run) -> zoo.Run:
@@ -51,19 +51,21 @@ def test_stopped_by_a_signal_and_resumed_to_the_same_bits(step, tmp_path):
 def test_a_stop_in_the_last_step_ends_the_training_as_planned(tmp_path):
     """Scenario 12: there is nothing left to stop."""
     observer = When(2 * EPOCH, send(signal.SIGTERM))
-    run = zoo.train("mlp-vae", [*TINY, "train.epochs=2"], out=tmp_path, observers=[observer])
+    run = zoo.train("mlp-vae", [*TINY, "train.epochs=2"], out=tmp_path, callbacks=[observer])
     assert run.finished
     assert_same(essence(run), essence(zoo.train("mlp-vae", [*TINY, "train.epochs=2"], out=tmp_path)))
 
 
-def test_stopped_between_the_last_step_and_the_result(tmp_path):
+def test_stopped_between_the_last_step_and_the_result(tmp_path, monkeypatch):
     """Scenario 12: a SIGINT when the training has ended and the result is not yet written."""
     overrides = [*TINY, "train.epochs=2"]
     # Where the tests run in the background, their shell has told them to ignore it.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with pytest.raises(KeyboardInterrupt):
-            zoo.train("mlp-vae", overrides, out=tmp_path, observers=[When(None, send(signal.SIGINT))])
+        with monkeypatch.context() as patch:
+            patch.setattr(zoo.Run, "finish", lambda run: send(signal.SIGINT)())
+            with pytest.raises(KeyboardInterrupt):
+                zoo.train("mlp-vae", overrides, out=tmp_path)
     finally:
         signal.signal(signal.SIGINT, before)
     (path,) = (tmp_path / "mlp-vae").iterdir()
@@ -72,8 +74,8 @@ def test_stopped_between_the_last_step_and_the_result(tmp_path):
     assert run.checkpoints.newest().step == 2 * EPOCH
     taken = []
     observer = When(None, lambda: None)
-    observer.step_ended = taken.append
-    zoo.resume(run, observers=[observer])
+    observer.on_step_end = lambda trainer: taken.append(trainer.step)
+    zoo.resume(run, callbacks=[observer])
     assert taken == []
     assert_same(essence(run), essence(zoo.train("mlp-vae", overrides, out=tmp_path)))
 
@@ -84,7 +86,7 @@ def test_stopped_twice_and_resumed_twice(tmp_path):
     run = stopped("mlp-vae", overrides, EPOCH + 3, tmp_path)
     perturb_generators()
     with pytest.raises(zoo.Interrupted):
-        zoo.resume(run, observers=[When(EPOCH + 5, send(signal.SIGINT))])
+        zoo.resume(run, callbacks=[When(EPOCH + 5, send(signal.SIGINT))])
     assert run.checkpoints.newest().step == EPOCH + 5
     assert_same(essence(resumed(run)), essence(zoo.train("mlp-vae", overrides, out=tmp_path)))
 
@@ -212,7 +214,7 @@ def toy_trainer(*overrides: str) -> Trainer:
     generator = torch.Generator().manual_seed(0)
     images = zoo.Split(torch.randint(0, 256, (10, 1, 4, 4), dtype=torch.uint8, generator=generator))
     torch.manual_seed(0)
-    return Trainer(recipe, *build(recipe, (1, 4, 4)), zoo.Dataset(images, images))
+    return Trainer(*build(recipe, (1, 4, 4)), zoo.Dataset(images, images), recipe.train, binarize=recipe.binarize)
 
 
 # These want a closure, sparse gradients, or matrices alone.
@@ -291,9 +293,9 @@ def test_changed_data_are_refused(install, tmp_path):
         torch.save(pixels, root / "pixels.pt")
         pixels[7, 0, 2, 1] += root.name == "moved"
     overrides = [*TINY[1:], "data=mine", "train.epochs=3", "train.batch_size=4"]
-    observers = [When(4, send(signal.SIGTERM))]
+    callbacks = [When(4, send(signal.SIGTERM))]
     with pytest.raises(zoo.Interrupted) as caught:
-        zoo.train("mlp-vae", overrides, data_dir=roots[0], out=tmp_path / "runs", observers=observers)
+        zoo.train("mlp-vae", overrides, data_dir=roots[0], out=tmp_path / "runs", callbacks=callbacks)
     run = zoo.Run(caught.value.run)
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
     with pytest.raises(zoo.RunError, match=r"The data are not those that .* was trained on: their digests differ"):

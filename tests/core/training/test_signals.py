@@ -189,18 +189,18 @@ def test_the_handlers_are_put_back(how, tmp_path):
     before = [signal.signal(number, mine) for number in StopRequest.SIGNALS]
     try:
         inside: list[object] = []
-        observers = [When(2, lambda: inside.extend(handlers()))]
+        callbacks = [When(2, lambda: inside.extend(handlers()))]
         if how == "stopped":
-            observers.append(When(3, send(signal.SIGINT)))
+            callbacks.append(When(3, send(signal.SIGINT)))
         if how == "twice":
-            observers.append(When(3, lambda: [send(signal.SIGINT)(), time.sleep(0.1), send(signal.SIGINT)()]))
+            callbacks.append(When(3, lambda: [send(signal.SIGINT)(), time.sleep(0.1), send(signal.SIGINT)()]))
         overrides = [*TINY, "train.epochs=1", *(["train.optimizer.lr=1e20"] if how == "failed" else [])]
         expected = {"stopped": zoo.Interrupted, "failed": zoo.TrainingError, "twice": KeyboardInterrupt}
         if how in expected:
             with pytest.raises(expected[how]):
-                zoo.train("mlp-vae", overrides, out=tmp_path, observers=observers)
+                zoo.train("mlp-vae", overrides, out=tmp_path, callbacks=callbacks)
         else:
-            assert zoo.train("mlp-vae", overrides, out=tmp_path, observers=observers).finished
+            assert zoo.train("mlp-vae", overrides, out=tmp_path, callbacks=callbacks).finished
         assert mine not in inside
         assert handlers() == [mine, mine]
     finally:
@@ -216,7 +216,7 @@ def test_off_the_main_thread_nothing_is_installed(tmp_path):
     observer = When(2, lambda: inside.extend(handlers()))
 
     def work() -> None:
-        done.append(zoo.train("mlp-vae", [*TINY, "train.epochs=1"], out=tmp_path / "thread", observers=[observer]))
+        done.append(zoo.train("mlp-vae", [*TINY, "train.epochs=1"], out=tmp_path / "thread", callbacks=[observer]))
 
     thread = threading.Thread(target=work)
     thread.start()

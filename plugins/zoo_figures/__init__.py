@@ -1,0 +1,33 @@
+"""Figures of trained models and data sets. `zoo_figures.figures` has the functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from zoo import Command, hookimpl
+
+if TYPE_CHECKING:
+    from zoo import Callback, Run
+
+
+@hookimpl
+def zoo_commands() -> Iterable[Command]:
+    """The commands that draw."""
+    return (
+        Command("reconstruct", "Draw test images above their reconstructions.", "zoo_figures.cli:reconstruct"),
+        Command("sample", "Decode draws from the prior, or chosen latent points.", "zoo_figures.cli:sample"),
+        Command("traverse", "Vary one latent dimension at a time.", "zoo_figures.cli:traverse"),
+        Command("interpolate", "Interpolate between two test images in latent space.", "zoo_figures.cli:interpolate"),
+        Command("latent", "Draw where test images lie in the latent space.", "zoo_figures.cli:latent"),
+        Command("preview", "Draw some images of a data set.", "zoo_figures.cli:preview"),
+    )
+
+
+@hookimpl
+def zoo_callbacks(run: Run, figures: bool) -> Iterable[Callback]:
+    """Draw the figures of a finished training."""
+    if figures:
+        from zoo_figures.callback import DrawFigures
+
+        yield DrawFigures(run)

@@ -1,0 +1,17 @@
+"""Templates of plugin packages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from zoo import Command, hookimpl
+
+
+@hookimpl
+def zoo_commands() -> Iterable[Command]:
+    """The commands of this plugin."""
+    return (
+        Command(
+            "new-plugin", "Create a plugin package that installs, tests and trains.", "zoo_scaffold.cli:new_plugin_"
+        ),
+    )
