@@ -20,6 +20,8 @@ from zoo.environment import require_environment
 from zoo.recipes.merge import merge
 from zoo.recipes.optimizers import find_optim, optimizers, schedules
 from zoo.training.distributed import Group, leads, local_device
+from zoo_export.codes import encode
+from zoo_sweep.sweep import sweep
 
 TINY: dict[str, Any] = {"train": {"steps": 2, "batch_size": 8}}
 SAMPLE = 400
@@ -31,10 +33,10 @@ class ReachedError(Exception):
     """Everything was checked, and the first step would be next."""
 
 
-class Stop:
-    """An observer that ends a training where it begins."""
+class Stop(zoo.Callback):
+    """Ends a training where it begins."""
 
-    def training_started(self, epochs: int, steps_per_epoch: int, step: int) -> None:
+    def on_train_begin(self, trainer: zoo.Training) -> None:
         raise ReachedError
 
 
@@ -50,7 +52,7 @@ def tiny(tmp_path_factory) -> Path:
 def outcome(model: str, change: dict[str, Any], data: Path, out: Path, **options: Any) -> Exception:
     """What ends a training at its first step at the latest, without a folder if that is an error."""
     with pytest.raises((zoo.ZooError, ReachedError)) as error:
-        zoo.train(model, [], data=str(data), out=out, device="cpu", observers=[Stop()], **options, **change)  # type: ignore[list-item]
+        zoo.train(model, [], data=str(data), out=out, device="cpu", callbacks=[Stop()], **options, **change)  # type: ignore[list-item]
     if isinstance(error.value, ReachedError):
         shutil.rmtree(out)
     assert not out.exists(), "nothing was written"
@@ -194,7 +196,7 @@ def test_memory_that_runs_out_in_a_command_is_no_unexpected_error(error, monkeyp
 @pytest.mark.parametrize("value", ["abc", "0", "-1", "1.5", "1e3", "9" * 20, "٣", "2 3"])
 def test_a_world_size_that_is_no_number_is_refused(value, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", value)
-    for use in (leads, lambda: Group.join(torch.device("cpu")), lambda: zoo.sweep("mlp-vae", ["latent_dim=2,3"])):
+    for use in (leads, lambda: Group.join(torch.device("cpu")), lambda: sweep("mlp-vae", ["latent_dim=2,3"])):
         with pytest.raises(zoo.UsageError, match="environment variable WORLD_SIZE"):
             use()
 
@@ -284,9 +286,9 @@ def test_a_name_that_is_no_folder_is_refused(name, tiny, tmp_path):
     with pytest.raises(zoo.RecipeError, match="name: a name is made of letters"):
         zoo.train(recipe, data=str(tiny), out=out, **TINY)
     with pytest.raises(zoo.UsageError, match="a name is made of letters"):
-        zoo.sweep("mlp-vae", ["latent_dim=2,3"], name=name, data=str(tiny), out=out)
+        sweep("mlp-vae", ["latent_dim=2,3"], name=name, data=str(tiny), out=out)
     with pytest.raises(zoo.UsageError, match="a name is made of letters"):
-        zoo.sweep(recipe, ["latent_dim=2,3"], data=str(tiny), out=out)
+        sweep(recipe, ["latent_dim=2,3"], data=str(tiny), out=out)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -374,7 +376,7 @@ def test_garbage_in_the_files_of_a_run_is_named(text, digits_run, tmp_path):
     for file in ("environment.json", "recipe.yaml"):
         kept = (run / file).read_bytes()
         (run / file).write_bytes(text.encode("utf-8", "surrogatepass"))
-        for use in (zoo.load, lambda path: zoo.evaluate(path, limit=2), zoo.resume, lambda path: zoo.encode(path)):
+        for use in (zoo.load, lambda path: zoo.evaluate(path, limit=2), zoo.resume, lambda path: encode(path)):
             with pytest.raises(zoo.ZooError, match=file.replace(".", r"\.")):
                 use(run)
         (run / file).write_bytes(kept)

@@ -25,7 +25,7 @@ from zoo.recipes.library import library
 HEAD = "import zoo\n"
 COMPONENTS = HEAD + "@zoo.hookimpl\ndef zoo_components():\n    {body}\n"
 RECIPES = HEAD + "@zoo.hookimpl\ndef zoo_recipes():\n    {body}\n"
-COMMANDS = HEAD + "@zoo.hookimpl\ndef zoo_commands(cli):\n    {body}\n"
+COMMANDS = HEAD + "@zoo.hookimpl\ndef zoo_commands():\n    {body}\n"
 CLASSES = """
 class Base(BaseException):
     def __str__(self): raise RuntimeError("no message either")
@@ -114,10 +114,16 @@ SOURCES = {
     "file-text": (RECIPES.format(body="return ['recipes.yaml']"), "returned 'recipes.yaml', which is not a file"),
     "file-folder": (RECIPES.format(body="import pathlib; return [pathlib.Path('/')]"), "cannot be read"),
     # Commands that are none
-    "command-name": (COMMANDS.format(body="cli.command(5)(lambda: None)"), "5 is not a name for a command"),
-    "command-help": (COMMANDS.format(body="cli.command('x', help=5)(lambda: None)"), "Error"),
-    "command-none": (COMMANDS.format(body="cli.add_command(None)"), "Error"),
-    "commands-cleared": (COMMANDS.format(body="cli.commands.clear(); raise BaseException('c')"), "BaseException: c"),
+    "command-name": (COMMANDS.format(body="yield zoo.Command(5, '', 'x:y')"), "must be lines of text"),
+    "command-dash": (COMMANDS.format(body="yield zoo.Command('--help', '', 'x:y')"), "a command named '--help'"),
+    "command-summary": (COMMANDS.format(body="yield zoo.Command('x', None, 'x:y')"), "must be lines of text"),
+    "command-target": (COMMANDS.format(body="yield zoo.Command('x', '', 'x')"), "a command with the target 'x'"),
+    "command-none": (COMMANDS.format(body="return [None]"), "None, not a zoo.Command"),
+    "command-taken": (
+        COMMANDS.format(body="yield zoo.Command('train', '', 'x:y')"),
+        "there is a command 'train' already",
+    ),
+    "commands-raise": (COMMANDS.format(body="raise BaseException('c')"), "BaseException: c"),
     # What is done to the streams
     "stdout-replaced": ("import io, sys\nsys.stdout = sys.stderr = io.StringIO()\nraise ValueError('s')", "s"),
     "stdout-closed": ("import sys\nsys.stdout.close()\nraise ValueError('s')", "ValueError: s"),
@@ -333,9 +339,16 @@ def zoo_components():
     noise()
     yield zoo.Component("loss", "loud", "loud_loss:Loud")
 @zoo.hookimpl
-def zoo_commands(cli): noise()
+def zoo_commands(): noise()
+class Loud(zoo.Callback):
+    def on_train_begin(self, trainer): noise()
+    def on_step_end(self, trainer): noise()
+    def on_epoch_end(self, trainer, epoch): noise()
+    def on_train_end(self, trainer, finished): noise()
 @zoo.hookimpl
-def zoo_run_started(run): noise()
+def zoo_callbacks(run):
+    noise()
+    yield Loud()
 """
     )
     distribution(site, "loud", source)

@@ -13,11 +13,10 @@ from typing import Any
 import click
 import pytest
 
-import zoo
-import zoo.api
 from resuming import TINY, reseal, run_main
 from zoo.cli.main import cli
 from zoo.evaluation.metric import Measurement
+from zoo_sweep.sweep import sweep
 
 ODD = {"kl_min": math.nan, "kl_max": math.inf, "gain": -math.inf}
 """Terms that a loss may well report."""
@@ -28,8 +27,8 @@ def trained(tmp_path_factory) -> Iterator[Path]:
     """A sweep of one setting whose run reports terms that are not finite, as the zoo itself wrote them."""
     folder = tmp_path_factory.mktemp("json")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(zoo.api._Training, "_draw", lambda *_: None)
-        made = zoo.sweep("mlp-vae", [*TINY, "train.epochs=1", "train.seed=0,1"], out=folder, name="s", device="cpu")
+        patch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
+        made = sweep("mlp-vae", [*TINY, "train.epochs=1", "train.seed=0,1"], out=folder, name="s", device="cpu")
         for trial in made.trials:
             (epoch,) = trial.run.epochs()
             odd = replace(epoch, test={**epoch.test, **ODD}, train={**epoch.train, **ODD})
@@ -77,7 +76,7 @@ def test_every_command_that_prints_json_is_tried_here():
 def test_every_command_prints_json(command, trained, tmp_path, monkeypatch, capsys):
     """Numbers that are not finite are the strings that `zoo.storage.files.plain` documents."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(zoo.api._Training, "_draw", lambda *_: None)
+    monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
     if command == "evaluate":  # the standard error of a single number is NaN
         monkeypatch.setattr(Measurement, "mean", classmethod(_mean_without_error))
     sweep = Path(shutil.copytree(trained, tmp_path / "sweep"))
@@ -95,7 +94,7 @@ def test_every_command_prints_json(command, trained, tmp_path, monkeypatch, caps
 
 @pytest.mark.parametrize("command", ["train", "sweep", "compare", "encode", "export", "fit-prior"])
 def test_every_json_file_is_json(command, trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(zoo.api._Training, "_draw", lambda *_: None)
+    monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
     sweep = Path(shutil.copytree(trained, tmp_path / "sweep"))
     run = next(sweep.glob("trial-*"))
     assert run_main(*COMMANDS[command](sweep, run, tmp_path)) == 0

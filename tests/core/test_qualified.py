@@ -13,6 +13,9 @@ from zoo.cli.main import cli
 from zoo.plugins.registry import registry
 from zoo.recipes.library import load
 from zoo.recipes.source import read_models
+from zoo_report.report import report
+from zoo_sweep.comparison import compare
+from zoo_sweep.sweep import Sweep, sweep
 
 OVERRIDES = ["encoder.hidden=[8]", "decoder.hidden=[8]", "train.steps=2", "data={use: digits}"]
 
@@ -48,20 +51,20 @@ def test_what_takes_a_run_takes_it(runs, tmp_path):
     folder = runs / "vae-zoo.mlp-vae"
     metrics = zoo.evaluate(folder, ["vae-zoo:reconstruction"], {"vae-zoo:elbo": {}}, limit=4).measurements
     assert {"vae-zoo:reconstruction", "vae-zoo:elbo"} <= set(metrics)
-    assert zoo.compare(folder, runs / "mlp-vae").differences == {}
+    assert compare(folder, runs / "mlp-vae").differences == {}
     assert (
         zoo.fit_prior(folder, "vae-zoo:gaussian-mixture", ["components=2"])["prior"]["use"]
         == "vae-zoo:gaussian-mixture"
     )
     assert zoo.load(folder).sample(2).shape == (2, 1, 8, 8)
-    page = zoo.report(folder, tmp_path / "page.html", metrics=False, limit=20).path.read_text()
+    page = report(folder, tmp_path / "page.html", metrics=False, limit=20).path.read_text()
     assert "Changed from" in page, "the recipe in the registry is found again"
 
 
 def test_a_sweep_takes_it(tmp_path):
-    swept = zoo.sweep("vae-zoo:mlp-vae", [*OVERRIDES, "loss=vae-zoo:elbo,vae-zoo:mse"], name="s", out=tmp_path)
+    swept = sweep("vae-zoo:mlp-vae", [*OVERRIDES, "loss=vae-zoo:elbo,vae-zoo:mse"], name="s", out=tmp_path)
     assert swept.path == tmp_path / "vae-zoo.mlp-vae" / "sweep-s"
-    assert [row.state for row in zoo.Sweep.open(swept.path).results().rows] == ["finished"] * 2
+    assert [row.state for row in Sweep.open(swept.path).results().rows] == ["finished"] * 2
 
 
 def test_the_command_line_takes_it(tmp_path):

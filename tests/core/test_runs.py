@@ -28,6 +28,7 @@ from zoo.errors import NoRun, RunLocked
 from zoo.run import METRICS, SEALED
 from zoo.storage.files import MANIFEST
 from zoo.storage.locate import runs_in
+from zoo_sweep.sweep import sweep
 
 EPOCH = 12  # steps
 SHORT = [*TINY, "train.epochs=2"]
@@ -36,7 +37,7 @@ SHORT = [*TINY, "train.epochs=2"]
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch, request):
     if "with_figures" not in request.fixturenames:
-        monkeypatch.setattr(zoo.api._Training, "_draw", lambda *_: None)
+        monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
 
 
 @pytest.fixture
@@ -127,17 +128,13 @@ def test_the_lock_is_held_while_a_run_is_written_and_no_longer(finished, unfinis
 
     held = []
 
-    class Observer:
-        def training_started(self, *_: object) -> None: ...
-        def step_ended(self, step: int) -> None: ...
-        def training_ended(self) -> None: ...
-
-        def epoch_ended(self, epoch: zoo.Epoch) -> None:
+    class Resumer(zoo.Callback):
+        def on_epoch_end(self, trainer: zoo.Training, epoch: zoo.Epoch) -> None:
             with pytest.raises(RunLocked):
                 zoo.resume(unfinished.path)
             held.append(epoch.epoch)
 
-    zoo.resume(unfinished, observers=[Observer()])
+    zoo.resume(unfinished, callbacks=[Resumer()])
     assert held == [2]
     with unfinished.held():
         pass
@@ -145,7 +142,7 @@ def test_the_lock_is_held_while_a_run_is_written_and_no_longer(finished, unfinis
 
 def test_a_sweep_passes_over_a_trial_that_is_trained_elsewhere(tmp_path, caplog):
     """It is not recorded as a failure, and is trained once it is free."""
-    swept = zoo.sweep("mlp-vae", [TINY[0], *TINY[2:], "train.epochs=1", "latent_dim=2,3"], out=tmp_path, name="s")
+    swept = sweep("mlp-vae", [TINY[0], *TINY[2:], "train.epochs=1", "latent_dim=2,3"], out=tmp_path, name="s")
     run = swept.trials[0].run
     (run.path / MANIFEST).unlink()
     with run.held(), caplog.at_level(logging.WARNING, "zoo"):
@@ -476,17 +473,13 @@ def test_an_edited_learning_rate_is_refused_by_name(tmp_path):
 
 
 def test_a_recipe_that_is_edited_during_the_training_is_not_sealed(tmp_path):
-    class Editor:
-        def training_started(self, *_: object) -> None: ...
-        def step_ended(self, step: int) -> None: ...
-        def training_ended(self) -> None: ...
-
-        def epoch_ended(self, epoch: zoo.Epoch) -> None:
+    class Editor(zoo.Callback):
+        def on_epoch_end(self, trainer: zoo.Training, epoch: zoo.Epoch) -> None:
             file = tmp_path / "run" / "recipe.yaml"
             file.write_text(file.read_text().replace("seed: 0", "seed: 1"))
 
     with pytest.raises(zoo.RunError, match="train.seed is 1, was 0"):
-        zoo.train("mlp-vae", SHORT, folder=tmp_path / "run", observers=[Editor()])
+        zoo.train("mlp-vae", SHORT, folder=tmp_path / "run", callbacks=[Editor()])
     assert not zoo.Run(tmp_path / "run").finished
 
 
@@ -567,7 +560,7 @@ def test_a_run_that_is_trained_longer_can_be_stopped_and_resumed(finished, tmp_p
     from resuming import When, send
 
     with pytest.raises(zoo.Interrupted):
-        zoo.resume(finished, epochs=4, observers=[When(2 * EPOCH + 5, send(signal.SIGTERM))])
+        zoo.resume(finished, epochs=4, callbacks=[When(2 * EPOCH + 5, send(signal.SIGTERM))])
     assert not zoo.Run(finished.path).finished
     file = finished.path / "recipe.yaml"
     whole = file.read_text()

@@ -9,6 +9,7 @@ import pytest
 import zoo
 import zoo.api
 from resuming import TINY, run_main, stopped
+from zoo_figures import figures
 from zoo_sweep.comparison import compare, flatten
 from zoo_sweep.sweep import Sweep, sweep
 
@@ -69,7 +70,7 @@ def test_what_differs_is_listed_and_nothing_else(runs, other, differences, warni
 
 def test_a_likelihood_inside_another_decoder_is_compared(runs, tmp_path, monkeypatch):
     """Issue 10, item 29: it was called "none"."""
-    monkeypatch.setattr(zoo.api._Training, "_draw", lambda *_: None)
+    monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
     conditional = ["encoder={use: conditional}", "prior=conditional-normal"]
     same, other = (
         zoo.train(
@@ -79,8 +80,8 @@ def test_a_likelihood_inside_another_decoder_is_compared(runs, tmp_path, monkeyp
         )
         for decoder in ("mlp", "{use: mlp, likelihood: gaussian}")
     )
-    assert zoo.compare(runs["base"], same).warnings == []
-    assert zoo.compare(runs["base"], other).warnings == [
+    assert compare(runs["base"], same).warnings == []
+    assert compare(runs["base"], other).warnings == [
         "The likelihoods differ (bernoulli, gaussian): their numbers cannot be compared."
     ]
 
@@ -92,14 +93,14 @@ def test_data_are_called_by_their_path(tmp_path, monkeypatch):
     for name in ("cats.npy", "dogs.npy"):
         np.save(tmp_path / name, np.random.default_rng(len(compared)).random((9, 8, 8)))
         titles: list[str] = []
-        monkeypatch.setattr(zoo.figures, "curves", lambda history, title, titles=titles: titles.append(title))
-        monkeypatch.setattr(zoo.figures, "reconstructions", lambda *_: None)
-        monkeypatch.setattr(zoo.figures, "samples", lambda *_: None)
-        monkeypatch.setattr(zoo.figures, "save", lambda *_: None)
+        monkeypatch.setattr(figures, "curves", lambda history, title, titles=titles: titles.append(title))
+        monkeypatch.setattr(figures, "reconstructions", lambda *_: None)
+        monkeypatch.setattr(figures, "samples", lambda *_: None)
+        monkeypatch.setattr(figures, "save", lambda *_: None)
         compared.append(zoo.train("mlp-vae", NO_DATA, data=str(tmp_path / name), out=tmp_path / "runs"))
         assert titles == [f"mlp-vae on {name}"]
         assert compared[-1].result()["data"] == name
-    comparison = zoo.compare(*compared)
+    comparison = compare(*compared)
     assert [run["data"] for run in comparison.to_json()["runs"]] == ["cats.npy", "dogs.npy"]
     assert comparison.warnings == [
         "They were trained on different data (cats.npy, dogs.npy): their numbers cannot be compared."

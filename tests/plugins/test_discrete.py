@@ -529,7 +529,7 @@ def test_a_prior_that_is_trained_along_gives_the_encoder_no_gradient():
 @pytest.mark.parametrize("more", [["train.ema_decay=0.9"], ["train.precision=bfloat16", "train.microbatches=2"]])
 def test_a_codebook_resumes_to_the_same_bits(more, tmp_path, monkeypatch):
     """Scenarios 13 and 14: its moving averages, and what revives a dead code, with settings that copy or cut."""
-    monkeypatch.setattr("zoo.api._Training._draw", lambda *_: None)
+    monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
     overrides = ["data=[{use: digits}]", "train.epochs=2", "train.batch_size=256", "encoder.hidden=[16]", *more]
     run = stopped("rvq-vae", overrides, 8, tmp_path)
     perturb_generators()
@@ -548,7 +548,7 @@ def test_the_parts_of_a_joint_posterior_are_found_by_whoever_looks_for_schedules
 @pytest.mark.parametrize("model", ["rvq-vae", "fsq-vae"])
 def test_a_prior_fitted_to_a_run_has_the_sizes_of_its_quantiser(model, tmp_path, monkeypatch):
     """And is made anew from the run folder, before its state is read."""
-    monkeypatch.setattr("zoo.api._Training._draw", lambda *_: None)
+    monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
     overrides = ["data=[{use: digits}]", "train.epochs=1", "train.batch_size=256", "encoder.hidden=[16]"]
     run = zoo.train(model, overrides, out=tmp_path)
     said = zoo.fit_prior(run, "autoregressive-codes", steps=2, hidden=4)

@@ -163,9 +163,9 @@ def test_a_folder_that_is_named_is_encoded_whole_with_its_paths(digits_run, digi
     for name, mean in zip(names, written["mean"], strict=True):
         expected = zoo.load(digits_run).encode(torch.from_numpy(pixels[int(name[2:-4])])[None, None] / 255).mean[0]
         np.testing.assert_allclose(mean, expected, rtol=1e-4, atol=1e-5)
-    part = zoo.encode(digits_run, str(tmp_path / "photos"), split="test", samples=2)
+    part = encode(digits_run, str(tmp_path / "photos"), split="test", samples=2)
     assert part["path"].tolist() == [written["path"][i] for i in part_of(written, part)]
-    whole = zoo.encode(digits_run, str(tmp_path / "photos"), samples=2)
+    whole = encode(digits_run, str(tmp_path / "photos"), samples=2)
     np.testing.assert_array_equal(whole["samples"][:, part_of(whole, part)], part["samples"])
 
 
@@ -177,7 +177,7 @@ def test_splits_of_its_own_are_encoded_whole_too(digits_run, digits, tmp_path, o
     for i, split in enumerate(("train", "test", "train", "test")):
         (tmp_path / "photos" / split).mkdir(parents=True, exist_ok=True)
         Image.fromarray(digits.test.x[i, 0].numpy()).save(tmp_path / "photos" / split / f"{i}.png")
-    found = zoo.encode(digits_run, str(tmp_path / "photos"))
+    found = encode(digits_run, str(tmp_path / "photos"))
     assert found["path"].tolist() == ["test/1.png", "test/3.png", "train/0.png", "train/2.png"]
     assert found["split"].tolist() == ["test", "test", "train", "train"]
 
@@ -187,13 +187,13 @@ def test_photographs_of_another_size_are_encoded_at_the_size_of_the_model(digits
     for i in range(4):
         pixels = np.random.default_rng(i).integers(0, 256, (20 + i, 30, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{i}.png")
-    assert zoo.encode(digits_run, str(tmp_path))["mean"].shape == (4, 2)
+    assert encode(digits_run, str(tmp_path))["mean"].shape == (4, 2)
 
 
 @torch.no_grad()
 def test_a_file_that_is_named_is_encoded_whole_in_its_order(digits_run, digits, tmp_path, own_cache):
     np.savez(tmp_path / "x.npz", x=digits.test.x[:50].numpy(), y=np.arange(50))
-    found = zoo.encode(digits_run, str(tmp_path / "x.npz"))
+    found = encode(digits_run, str(tmp_path / "x.npz"))
     assert found["index"].tolist() == found["labels"].tolist() == list(range(50))
     expected = zoo.load(digits_run).encode(digits.test.x[:50] / 255).mean
     np.testing.assert_allclose(found["mean"], expected, rtol=1e-4, atol=1e-5)
@@ -201,7 +201,7 @@ def test_a_file_that_is_named_is_encoded_whole_in_its_order(digits_run, digits, 
 
 def test_a_registered_data_set_that_is_named_is_encoded_whole(digits_run, digits):
     """Each image once, though an epoch goes through the digits 40 times."""
-    found = zoo.encode(digits_run, "digits")
+    found = encode(digits_run, "digits")
     assert found["labels"].tolist() == [*digits.train.labels.tolist(), *digits.test.labels.tolist()]
     assert found["index"].tolist() == [*range(1438), *range(359)]
     assert found["split"].tolist() == ["train"] * 1438 + ["test"] * 359

@@ -74,7 +74,7 @@ def test_mean_and_spread_over_seeds(tmp_path):
 @pytest.mark.parametrize("seeds", [None, 2])
 def test_a_command_on_a_sweep_is_about_its_best_run(seeds, tmp_path, capsys):
     """Issue 10, item 29: it was about the last one."""
-    swept = zoo.sweep("mlp-vae", [*ONE_EPOCH, "train.optimizer.lr=1e-5,1e-2,1e-6"], seeds=seeds, out=tmp_path)
+    swept = sweep("mlp-vae", [*ONE_EPOCH, "train.optimizer.lr=1e-5,1e-2,1e-6"], seeds=seeds, out=tmp_path)
     best = swept.results().best
     assert best.number == 2
     assert zoo.Run.open(swept.path).path == Path(best.outcomes[0].run)
@@ -83,7 +83,7 @@ def test_a_command_on_a_sweep_is_about_its_best_run(seeds, tmp_path, capsys):
 
 
 def test_a_command_on_a_sweep_without_a_finished_trial_is_refused(tmp_path):
-    swept = zoo.sweep("mlp-vae", [*ONE_EPOCH, "train.optimizer.lr=1e20,1e21"], out=tmp_path)
+    swept = sweep("mlp-vae", [*ONE_EPOCH, "train.optimizer.lr=1e20,1e21"], out=tmp_path)
     with pytest.raises(zoo.RunError, match="is a sweep without a finished trial"):
         zoo.load(swept.path)
 

@@ -36,7 +36,7 @@ def recipe_file_schema(distribution: str | None = None) -> Schema:
     for kind in ("encoder", "decoder", "prior", "loss"):
         properties[kind] = _reference(kind)
     properties["data"] = {"anyOf": [_reference("dataset"), {"type": "array", "items": _reference("dataset")}]}
-    training = definitions["Training"]["properties"]
+    training = definitions["TrainConfig"]["properties"]
     training["optimizer"] = _reference("optimizer")
     training["scheduler"] = {"anyOf": [_reference("scheduler"), {"type": "null"}]}
     definitions["Model"] = {"type": "object", "properties": properties, "additionalProperties": False}

@@ -46,7 +46,7 @@ def test_without_learning_the_averaged_model_is_the_model(model):
         before = {name: value.clone() for name, value in trainer.vae.named_parameters()}
         trainer.fit()
         assert trainer.averaged.n_averaged == STEPS
-        averaged = tensors(trainer.tested)
+        averaged = tensors(trainer.model)
         for name, value in tensors(trainer.vae).items():
             assert averaged[name].dtype == value.dtype
             assert torch.equal(averaged[name], value), f"{name} at a decay of {decay}"
@@ -84,7 +84,7 @@ def test_buffers_of_any_type_are_those_of_the_model(decay):
     vae.encoder = Counting()
     trainer = Trainer(recipe, vae, loss, few_digits(train=24, test=8))
     trainer.fit()
-    averaged = tensors(trainer.tested)
+    averaged = tensors(trainer.model)
     assert int(vae.encoder.calls) == 7
     assert int(vae.encoder.small) == 3
     for name, value in vae.named_buffers():
@@ -96,7 +96,7 @@ def test_buffers_of_any_type_are_those_of_the_model(decay):
 @pytest.mark.parametrize("model", ["full-covariance", "vq-vae"])
 def test_averaging_changes_no_metric_of_a_training_at_rest(model, tmp_path, monkeypatch):
     """From end to end; `full-covariance` holds an int64 buffer, and a codebook moves without a learning rate."""
-    monkeypatch.setattr("zoo.api._Training._draw", lambda *_: None)
+    monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
     at_rest = ["data=[{use: digits}]", "train.optimizer.lr=0", "train.epochs=2", "train.batch_size=256"]
     plain, averaged = (zoo.train(model, [*at_rest, *more], out=tmp_path) for more in ([], ["train.ema_decay=0.9"]))
     assert [epoch.test for epoch in plain.epochs()] == [epoch.test for epoch in averaged.epochs()]

@@ -414,7 +414,7 @@ def test_a_step_does_not_depend_on_what_was_drawn_before():
         taken.append(trainer.take_step(7, trainer._parts(index))["loss"].item())
     assert taken[0] == taken[1]
     assert trainer.take_step(8, trainer._parts(index))["loss"].item() != taken[0]
-    settings = trainer.settings.model_copy(update={"seed": 1})
+    settings = trainer.config.model_copy(update={"seed": 1})
     phases = [OptimizedPhase(phase, settings) for phase in trainer.loss.phases(trainer.vae)]
     other = TrainingStep(trainer.vae, trainer.loss, phases, settings, Group(), trainer.device)
     assert other(7, trainer._parts(index))["loss"].item() != taken[0]
