@@ -22,7 +22,7 @@ from zoo.errors import (
     UsageError,
     ZooError,
 )
-from zoo.plugins.hookspecs import KINDS, Component, hookimpl
+from zoo.plugins.hookspecs import KINDS, OBJECT, Component, hookimpl
 
 if TYPE_CHECKING:
     from zoo.api import (
@@ -115,6 +115,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "KINDS",
+    "OBJECT",
     "VAE",
     "AllowsEmptySamples",
     "Batch",

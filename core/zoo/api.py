@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from numpy.typing import NDArray
@@ -15,11 +16,10 @@ from numpy.typing import NDArray
 from zoo.data.dataset import Dataset
 from zoo.data.loader import Loader
 from zoo.devices import resolve_device
-from zoo.errors import DataError, NoRun, RunError, TrainingError, UsageError, ZooError
+from zoo.errors import DataError, NoRun, RunError, UsageError, ZooError, reason
 from zoo.evaluation import figures, priors
 from zoo.evaluation.evaluate import Evaluation, importance_sampled, measure
 from zoo.evaluation.metric import SPLITS, EvaluationContext
-from zoo.locate import RECIPE, is_sweep, runs_in
 from zoo.memory import require_memory
 from zoo.model.context import evaluating, flushed_denormals, seeded
 from zoo.model.loss import Loss
@@ -36,6 +36,7 @@ from zoo.recipes.source import Raw
 from zoo.recorder import tracking
 from zoo.run import Run
 from zoo.storage.checkpoints import Checkpoint
+from zoo.storage.locate import RECIPE, is_sweep, runs_in
 from zoo.training.distributed import Group, local_device
 from zoo.training.history import Epoch
 from zoo.training.preflight import preflight
@@ -43,6 +44,9 @@ from zoo.training.signals import Interrupted, StopRequest
 from zoo.training.trainer import Observer, Trainer
 from zoo_export import export as exporting
 from zoo_export.codes import codes_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 log = logging.getLogger("zoo")
 
@@ -54,16 +58,16 @@ PASSED_OVER = "It is passed over."
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """The names of the models that match a shell pattern, in natural order.
+    """The names of the models that hold a text or match a shell pattern, in natural order.
 
-    >>> list_models("conv*")
-    ['conv-vae', 'conv-vae-mse']
+    >>> list_models("conv"), list_models("conv*e")
+    (['conv-vae', 'conv-vae-mse'], ['conv-vae', 'conv-vae-mse'])
     """
     return library().names(pattern)
 
 
 def list_components(kind: str, pattern: str = "*") -> list[str]:
-    """The names of the components of one kind that match a shell pattern.
+    """The names of the components of one kind that hold a text or match a shell pattern.
 
     >>> list_components("likelihood", "*bernoulli")
     ['bernoulli', 'continuous-bernoulli']
@@ -109,7 +113,7 @@ def recipe(
 
 
 def recipe_for(
-    data: str | None,
+    data: object,
     /,
     model: str | Recipe,
     overrides: Sequence[str] = (),
@@ -120,7 +124,8 @@ def recipe_for(
     """The recipe of a model for one data set and no other, with the parameters that the recipe gives it, if it does.
 
     Args:
-        data: a name, or the path of a folder of images or of a file of arrays; None leaves the recipe its choices.
+        data: a name, or the path of a folder of images or of a file of arrays, or the data themselves; None leaves the
+            recipe its choices.
         model, overrides, registries, changes: as in `recipe`; ``data.size=[64,64]`` changes one of the data.
 
     Raises:
@@ -137,7 +142,8 @@ def recipe_for(
     checked = validate(name, merge(merge(raw, parse_overrides(tuple(overrides))), changes))
     wanted = [given for given in checked.data if registry().same(given.use, block.use)]
     if not wanted:
-        raise UsageError(f"Two data sets are wanted: {data}, and {', '.join(given.use for given in checked.data)}.")
+        what = str(data) if isinstance(data, str | os.PathLike) else f"a {type(data).__name__}"
+        raise UsageError(f"Two data sets are wanted: {what}, and {', '.join(given.use for given in checked.data)}.")
     return checked.model_copy(update={"data": wanted[:1]})
 
 
@@ -149,13 +155,13 @@ def _as_wanted(block: ComponentSpec, choices: Any) -> Raw:
     return {"use": block.use, **block.parameters}
 
 
-def load_dataset(data: str, *, data_dir: Path | str | None = None, **parameters: Any) -> Dataset:
+def load_dataset(data: object, *, data_dir: Path | str | None = None, **parameters: Any) -> Dataset:
     """A data set, as a training gets it.
 
     Args:
-        data: its name, or the path of a folder of images or of a file of arrays.
+        data: its name, the path of a folder of images or of a file of arrays, or the data themselves; as in `train`.
         data_dir: as in `train`.
-        parameters: of the data set, such as ``size=[64, 64]`` of a folder.
+        parameters: of the data set, such as ``size=[64, 64]`` of a folder, or ``test_fraction=0.2`` of arrays.
 
     >>> digits = load_dataset("digits")
     >>> digits.train.x.shape
@@ -169,9 +175,16 @@ def load_dataset(data: str, *, data_dir: Path | str | None = None, **parameters:
         DataError: they are damaged, or not what they should be.
         RecipeError: a parameter is wrong.
     """
+    if data is None:
+        raise UsageError("Give the name of a data set, a path, or the data themselves.")
     block = block_for(data)
     block = ComponentSpec(use=block.use, **{**block.parameters, **parameters})
-    return load_data([block], None if data_dir is None else Path(data_dir)).dataset
+    return load_data([block], None if data_dir is None else Path(data_dir), given=_objects(data)).dataset
+
+
+def _objects(data: object) -> object:
+    """The data themselves, where they are not a name or a path."""
+    return None if isinstance(data, str | os.PathLike) else data
 
 
 def survey_data(data_dir: Path | str | None = None) -> list[Found]:
@@ -190,7 +203,7 @@ def create_model(
 
     Args:
         model: as in `recipe`.
-        data_shape: (C, H, W).
+        data_shape: (C, H, W); what is no image, a row of D numbers, is (1, 1, D).
         classes: number of labels, for conditional models.
         changes: to the recipe, as in `recipe`.
 
@@ -198,7 +211,7 @@ def create_model(
     >>> vae.sample(4).shape
     torch.Size([4, 1, 8, 8])
     """
-    return build(recipe(model, **changes), data_shape, classes)[0]
+    return build(recipe(model, **changes), _image_shape(data_shape), classes)[0]
 
 
 def create_loss(
@@ -217,14 +230,27 @@ def create_loss(
     >>> sorted(terms)
     ['distortion', 'loss', 'rate']
     """
-    return build(recipe(model, **changes), data_shape, classes, train_size)[1]
+    return build(recipe(model, **changes), _image_shape(data_shape), classes, train_size)[1]
+
+
+def _image_shape(shape: object) -> tuple[int, int, int]:
+    """The shape of images, (C, H, W).
+
+    Raises:
+        UsageError: it is something else.
+    """
+    sizes = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else ()
+    if len(sizes) != 3 or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sizes):
+        raise UsageError(f"data_shape is (channels, height, width), three whole numbers from 1; got {shape!r}.")
+    channels, height, width = sizes
+    return channels, height, width
 
 
 def train(
     model: str | Recipe,
     overrides: Sequence[str] = (),
     *,
-    data: str | None = None,
+    data: object = None,
     data_dir: Path | str | None = None,
     epochs: int | None = None,
     seed: int | None = None,
@@ -239,11 +265,16 @@ def train(
 ) -> Run:
     """Train a model and leave a run folder with its recipe, environment, metrics, weights, checkpoints and figures.
 
+    One thread of a process trains at a time, since torch's random generators are the process's: others wait.
+
     Args:
         model, overrides, registries, changes: as in `recipe`.
         data: this data set and no other: its name, with the parameters that the recipe gives it, if it is among its
             choices; or the path of a folder of images or of a file of arrays. ``data.size=[64,64]`` among the overrides
-            changes a parameter.
+            changes a parameter. Or the data themselves: a `zoo.Dataset`; images as a tensor or an array, uint8 or
+            floats in [0, 1] of shape (N, H, W) or (N, C, H, W), a tenth of which is held out for testing
+            (``data.test_fraction=0.2`` changes that); ``(images, labels)``; or ``(train, test)``, where each is one of
+            these. They are not saved in the run, and must be given again to `resume` or `evaluate` it.
         data_dir: where the files of data sets lie; by default ``ZOO_DATA``, else the user's cache folder.
         epochs, seed: in place of the recipe's.
         device: ``auto`` (the accelerator, where there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or whatever torch
@@ -264,13 +295,14 @@ def train(
     changes = merge(changes, {"train": shorthands} if shorthands else {})
     checked = recipe_for(data, model, overrides, registries=registries, **changes)
     with _session(device, data_dir, time_limit, compile, observers) as session:
-        return session.train(checked, Path(out), None if folder is None else Path(folder))
+        return session.train(checked, Path(out), None if folder is None else Path(folder), _objects(data))
 
 
 def resume(
     run: str | Path | Run,
     *,
     epochs: int | None = None,
+    data: object = None,
     data_dir: Path | str | None = None,
     device: str = "auto",
     time_limit: float | None = None,
@@ -286,6 +318,7 @@ def resume(
             read, or that another process trains, are reported and passed over.
         epochs: train so many epochs in all, in place of the number in the recipe, which must be smaller. The change is
             recorded in ``recipe.yaml`` and ``environment.json``. A finished run is trained longer.
+        data: what the run was trained on, where `train` was given the data themselves and not their name.
         data_dir, device, time_limit, compile, observers: as in `train`.
 
     Raises:
@@ -295,7 +328,7 @@ def resume(
         UsageError: the number of epochs is smaller than that of the recipe.
     """
     with _session(device, data_dir, time_limit, compile, observers) as session:
-        return session.resume(*session.claim(run), epochs)
+        return session.resume(*session.claim(run), epochs, data)
 
 
 def resume_or_train(
@@ -336,9 +369,9 @@ class _Session:
     compiled: bool
     observers: Sequence[Observer]
 
-    def train(self, recipe: Recipe, out: Path, folder: Path | None) -> Run:
+    def train(self, recipe: Recipe, out: Path, folder: Path | None, given: object = None) -> Run:
         """Train a new run; see `train`."""
-        loaded = load_data(recipe.data, self.root)
+        loaded = load_data(recipe.data, self.root, given=given)
         training = self._prepare(recipe, loaded)
 
         def create() -> Run:
@@ -370,7 +403,7 @@ class _Session:
                     return candidate, checkpoint
         raise NoRun(f"{run} holds no unfinished run that can be resumed.")
 
-    def resume(self, run: Run, checkpoint: Checkpoint | None, epochs: int | None) -> Run:
+    def resume(self, run: Run, checkpoint: Checkpoint | None, epochs: int | None, data: object = None) -> Run:
         """Train a run further; see `resume`."""
         longer = _is_longer(run, epochs)
         run.verify()
@@ -384,7 +417,7 @@ class _Session:
         recipe = run.recipe
         if longer:
             recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": epochs})})
-        training = self._prepare(recipe, run.loaded(self.root))
+        training = self._prepare(recipe, run.loaded(self.root, data))
         training.restore(checkpoint)
         if longer and epochs is not None:
             if training.trainer.finished:
@@ -520,24 +553,27 @@ class _Training:
         return run
 
     def _draw(self, run: Run, history: Sequence[Epoch]) -> None:
+        """Draw the figures. The run is finished: one that cannot be drawn or written is reported, and ends nothing."""
         test, vae = self.trainer.test, self.trainer.tested
         images = test[torch.arange(min(2 * figures.COLUMNS, len(test.x)), device=test.device)]
         title = f"{self.recipe.name} on {data_name(self.loaded.block)}"
-        drawn = {
-            "curves": figures.curves(history, title),
-            "reconstructions": figures.reconstructions(vae, images.x, f"{title}: test images", images.condition),
-            "samples": figures.samples(vae, 64, f"{title}: samples from the prior"),
+        drawings: dict[str, Callable[[], Figure]] = {
+            "curves": lambda: figures.curves(history, title),
+            "reconstructions": lambda: figures.reconstructions(
+                vae, images.x, f"{title}: test images", images.condition
+            ),
+            "samples": lambda: figures.samples(vae, 64, f"{title}: samples from the prior"),
         }
         if vae.latent_shape == (2,):
-            with contextlib.suppress(UsageError):  # a prior that no grid can be laid over
-                drawn["manifold"] = figures.manifold(vae, title=f"{title}: the latent space, decoded")
-        for name, figure in drawn.items():
+            drawings["manifold"] = lambda: figures.manifold(vae, title=f"{title}: the latent space, decoded")
+        for name, draw in drawings.items():
+            path = run.figures / f"{name}.png"
             try:
-                figures.save(figure, run.figures / f"{name}.png")
-            except OSError as error:
-                raise TrainingError(
-                    f"{run.path} is finished, but its figures could not be written: {error}."
-                ) from error
+                figures.save(draw(), path)
+            except UsageError:  # a prior that no grid can be laid over
+                continue
+            except Exception as error:
+                log.warning("%s is finished, but %s could not be written: %s", run.path, path.name, reason(error))
 
 
 @contextlib.contextmanager
@@ -576,6 +612,7 @@ def fit_prior(
     *,
     samples_per_image: int = 1,
     seed: int = 0,
+    data: object = None,
     data_dir: Path | str | None = None,
     device: str = "auto",
     **changes: Any,
@@ -591,6 +628,7 @@ def fit_prior(
         overrides, changes: its parameters, such as ``components=20``.
         samples_per_image: draws from q(z | x) for each training image.
         seed: of the draws and of the fit.
+        data: as in `resume`.
         data_dir, device: as in `train`.
 
     Returns:
@@ -614,7 +652,7 @@ def fit_prior(
         if not run.finished:
             raise RunError(f"{run.path} is not finished: go on with `zoo train --resume {run.path}` first.")
         vae = run.load(prior="original")
-        dataset = run.loaded(None if data_dir is None else Path(data_dir)).dataset
+        dataset = run.loaded(None if data_dir is None else Path(data_dir), data).dataset
         with flushed_denormals(), seeded(seed, target):
             fitted = build_prior(block, run.recipe, vae.encoder, run.data_shape, run.classes)
             vae.to(target), fitted.to(target)
@@ -628,7 +666,7 @@ def fit_prior(
 
 def encode(
     run: str | Path | Run,
-    data: str | None = None,
+    data: object = None,
     *,
     split: Literal["train", "test", "all"] | None = None,
     samples: int = 0,
@@ -665,7 +703,8 @@ def encode(
         raise UsageError(f"There is no split {split!r}: write train, test or all.")
     choices = run.recipe.data if data is None else recipe_for(data, run.recipe).data
     shape = None if data is None else run.data_shape
-    dataset = load_data(choices, None if data_dir is None else Path(data_dir), shape).dataset
+    root = None if data_dir is None else Path(data_dir)
+    dataset = load_data(choices, root, shape, given=_objects(data)).dataset
     if dataset.shape != run.data_shape:
         shapes = ["x".join(map(str, shape)) for shape in (run.data_shape, dataset.shape)]
         raise DataError(f"{run.path} was trained on images of {shapes[0]}, these are {shapes[1]}.")
@@ -723,6 +762,7 @@ def evaluate(
     limit: int | None = None,
     seed: int = 0,
     prior: Literal["fitted", "original"] = "fitted",
+    data: object = None,
     data_dir: Path | str | None = None,
     device: str = "auto",
     announce: Callable[[str], None] | None = None,
@@ -738,6 +778,7 @@ def evaluate(
         split, limit: ``test`` or ``train``, and how many of its images, from the first.
         seed: of every draw, binarisation included.
         prior: as in `Run.load`; where it is a fitted one, the protocol names it.
+        data: as in `resume`.
         data_dir, device: as in `train`.
         announce, progress: called with each metric's name, and with (done, of) while it works.
 
@@ -754,7 +795,7 @@ def evaluate(
             settings[name] = {**settings.get(name, {}), "samples": samples}
     asked = [ComponentSpec(use=name, **settings.get(name, {})) for name in dict.fromkeys((*metrics, *settings))]
     with _processes(device) as (group, target):
-        loaded = run.loaded(None if data_dir is None else Path(data_dir))
+        loaded = run.loaded(None if data_dir is None else Path(data_dir), data)
         another = prior == "fitted" and run.fitted_prior.exists
         subject = EvaluationContext(
             *(run.load(prior=prior), run.recipe, loaded.dataset, split, limit, seed, target),

@@ -26,7 +26,6 @@ from zoo.devices import device_name
 from zoo.environment import require_environment
 from zoo.errors import DataError, RecipeError, RunError, TrainingError
 from zoo.evaluation.priors import FittedPrior
-from zoo.locate import ENVIRONMENT, RECIPE, STAMP, WEIGHTS, is_finished, run_folder
 from zoo.model.context import seeded
 from zoo.model.vae import VAE, Batch
 from zoo.plugins.manager import DISTRIBUTION
@@ -50,6 +49,7 @@ from zoo.storage.files import (
     write_json,
     write_text,
 )
+from zoo.storage.locate import ENVIRONMENT, RECIPE, STAMP, WEIGHTS, is_finished, run_folder
 from zoo.storage.lock import hold
 from zoo.training.history import Epoch
 
@@ -351,17 +351,17 @@ class Run:
             raise RunError(f"{self.path} holds no weights: it was stopped before it saved any.")
         return checkpoint.weights()
 
-    def loaded(self, root: Path | None = None) -> Loaded:
+    def loaded(self, root: Path | None = None, given: object = None) -> Loaded:
         """The data that it was trained on.
 
         Args:
-            root: as in `load_data`.
+            root, given: as in `load_data`.
 
         Raises:
             DataError: they cannot be had here, or are damaged.
             RunError: they are others now.
         """
-        loaded = load_data(self.recipe.data, root)
+        loaded = load_data(self.recipe.data, root, given=given)
         if loaded.dataset.sha256() != self.environment["data"]["sha256"]:
             raise RunError(f"The data are not those that {self.path} was trained on: their digests differ.")
         return loaded

@@ -9,10 +9,10 @@ from typing import Any
 
 from zoo.devices import resolve_device
 from zoo.errors import RunError, UsageError
-from zoo.locate import is_sweep
 from zoo.model.context import flushed_denormals
 from zoo.run import Run
 from zoo.storage.files import write_text
+from zoo.storage.locate import is_sweep
 from zoo_report.page import Gallery, Page
 from zoo_report.run_page import Measuring, RunPage
 from zoo_report.sections import Attempts

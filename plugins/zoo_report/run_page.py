@@ -11,9 +11,9 @@ import torch
 
 from zoo.evaluation.evaluate import Evaluation, importance_sampled, measure
 from zoo.evaluation.metric import EvaluationContext
-from zoo.locate import RECIPE
 from zoo.recipes.schema import ComponentSpec
 from zoo.run import Run
+from zoo.storage.locate import RECIPE
 from zoo_figures import figures
 from zoo_report.page import Gallery, Headline, Page, Part, Picture, Section, Table, Text
 from zoo_report.sections import Attempts, day, duration, environment_facts, footer, recipe_parts

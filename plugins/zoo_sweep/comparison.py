@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import UsageError
-from zoo.locate import is_sweep
 from zoo.recipes.components import components_of
 from zoo.recipes.schema import Recipe
 from zoo.run import Run
+from zoo.storage.locate import is_sweep
 from zoo_sweep import figures
 from zoo_sweep.axes import describe
 from zoo_sweep.results import Outcome

@@ -13,13 +13,13 @@ from typing import Any
 import yaml
 
 from zoo import api
-from zoo.errors import RunError, RunLocked, ZooError, shortened
-from zoo.locate import RECIPE
+from zoo.errors import RunError, RunLocked, TrainingError, ZooError, shortened
 from zoo.recipes.merge import merge
 from zoo.recipes.schema import Recipe
 from zoo.recipes.source import parse_value, read_text, write_yaml
 from zoo.run import Run
 from zoo.storage.files import write_json, write_text
+from zoo.storage.locate import RECIPE
 from zoo.training.signals import Interrupted
 from zoo_sweep.axes import SEED, Settings, change_of, describe
 
@@ -137,7 +137,10 @@ class Trial:
             "error": type(error).__name__,
             "traceback": None if known else traceback.format_exception(error),
         }
-        write_json(record, self.path / FAILURE)
+        try:
+            write_json(record, self.path / FAILURE)
+        except OSError as failure:
+            raise TrainingError(f"{self.path} could not be written: {failure}. The trial failed: {reason}") from error
 
 
 def trials_in(folder: Path) -> Sequence[Trial]:

@@ -30,9 +30,11 @@ def zoo_run_started(run: Run) -> None:
 
 @hookimpl
 def zoo_epoch_ended(run: Run, epoch: Epoch) -> None:
-    """Log the terms of an epoch."""
+    """Log the terms of an epoch. A log that cannot be written is given up, so that the failure is reported once."""
     if run.path in _logs:
-        _logs[run.path].epoch(epoch)
+        log = _logs.pop(run.path)
+        log.epoch(epoch)
+        _logs[run.path] = log
 
 
 @hookimpl

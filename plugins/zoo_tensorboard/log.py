@@ -22,7 +22,7 @@ class Log:
         history = run.epochs()
         purge = history[-1].step + 1 if history else None
         self.writer: Any = SummaryWriter(str(run.path / "tensorboard"), purge_step=purge)
-        self.writer.add_text("recipe", f"```yaml\n{(run.path / 'recipe.yaml').read_text()}```", 0)
+        self.writer.add_text("recipe", f"```yaml\n{(run.path / 'recipe.yaml').read_text('utf-8')}```", 0)
 
     def epoch(self, epoch: Epoch) -> None:
         """The terms at every step, and those of the test set."""
@@ -33,6 +33,7 @@ class Log:
         for split, terms in (("train", epoch.train), ("test", epoch.test)):
             for name, value in terms.items():
                 self.writer.add_scalar(f"{split}/{name}", value, epoch.step)
+        self.writer.flush()
 
     def close(self, finished: bool) -> None:
         """The figures, and the hyper-parameters with the last test terms, of a run that came to its end."""

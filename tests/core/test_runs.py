@@ -25,9 +25,9 @@ import zoo.api
 from processes import Process
 from resuming import TINY, assert_same, essence, reseal, run_main, stopped
 from zoo.errors import NoRun, RunLocked
-from zoo.locate import runs_in
 from zoo.run import METRICS, SEALED
 from zoo.storage.files import MANIFEST
+from zoo.storage.locate import runs_in
 
 EPOCH = 12  # steps
 SHORT = [*TINY, "train.epochs=2"]

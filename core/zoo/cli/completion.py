@@ -10,13 +10,13 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from zoo.errors import ZooError
-from zoo.locate import natural
 from zoo.plugins.hookspecs import KINDS
 from zoo.plugins.registry import registry
 from zoo.recipes.description import Parameter, describe
 from zoo.recipes.library import library, load
 from zoo.recipes.merge import merge, parse_overrides
 from zoo.recipes.source import Raw
+from zoo.storage.locate import natural
 
 SHELLS = ("bash", "zsh", "fish")
 

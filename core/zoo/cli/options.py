@@ -8,7 +8,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from zoo.cli import completion
-from zoo.locate import is_sweep, run_folder
+from zoo.storage.locate import is_sweep, run_folder
 
 
 class RunFolder(click.ParamType):  # type: ignore[type-arg]

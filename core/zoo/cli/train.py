@@ -17,9 +17,9 @@ from zoo.cli import completion
 from zoo.cli.catalogue import as_json, registries
 from zoo.cli.output import print_json
 from zoo.errors import ZooError
-from zoo.locate import RECIPE
 from zoo.recipes.library import load
 from zoo.recipes.source import read_models
+from zoo.storage.locate import RECIPE
 from zoo.training.progress import progress
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def _report(run: Run, as_json: bool) -> None:
         terms = "   ".join(f"{name} {value:.2f}" for name, value in result[split].items())
         click.echo(f"{split:<8} {terms}   (nats per example)")
     click.echo(f"run      {run.path}")
-    click.echo(f"figures  {', '.join(sorted(file.name for file in run.figures.iterdir()))}")
+    click.echo(f"figures  {', '.join(sorted(file.name for file in run.figures.glob('*.png'))) or 'none'}")
 
 
 def log_to_stderr(level: int) -> None:

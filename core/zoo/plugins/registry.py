@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from zoo.errors import ComponentError, NameConflict, UnknownName, did_you_mean
-from zoo.locate import natural
 from zoo.plugins.hookspecs import KINDS, Component
 from zoo.plugins.manager import DISTRIBUTION, Plugin, Plugins, describe, normalized, plugin_code, plugins, requirements
+from zoo.storage.locate import natural
 
 T = TypeVar("T")
 

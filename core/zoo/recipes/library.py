@@ -9,12 +9,12 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from zoo.errors import Problem, RecipeError, UnknownName
-from zoo.locate import natural
 from zoo.plugins.manager import DISTRIBUTION, Plugin
 from zoo.plugins.registry import Claim, Names, Registry, matches, registry
 from zoo.recipes.home import at_home
 from zoo.recipes.merge import merge
 from zoo.recipes.source import Raw, builtin_registry, read_models
+from zoo.storage.locate import natural
 
 
 class Library:

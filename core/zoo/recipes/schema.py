@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
 from pydantic_core import PydanticCustomError
 
 from zoo.errors import Problem, did_you_mean, shortened
-from zoo.locate import NAME, NAME_RULE
 from zoo.recipes.source import MAX_DEPTH, Raw
+from zoo.storage.locate import NAME, NAME_RULE
 
 FOREIGN = {
     **dict.fromkeys(("learning_rate", "learningrate", "base_lr", "init_lr"), "lr"),

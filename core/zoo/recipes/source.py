@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from zoo.errors import Problem, RecipeError, did_you_mean
-from zoo.locate import NAME, NAME_RULE
+from zoo.storage.locate import NAME, NAME_RULE
 
 Raw = dict[str, Any]
 

@@ -54,7 +54,7 @@ class ProgressBar(EpochLines):
             MofNCompleteColumn(),
             TextColumn("steps"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=Console(file=sys.stderr),
             transient=True,
         )
         self.task = self.bar.add_task(f"epoch {step // steps_per_epoch + 1}/{epochs}", total=steps_per_epoch)
