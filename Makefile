@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test docs soak bench clean
+.PHONY: demo test test-lowest docs soak bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/zoo train mlp-vae
@@ -14,6 +14,12 @@ test: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n 2
+
+# The tests again, with the oldest packages that pyproject.toml admits.
+test-lowest:
+	test -x build/lowest/bin/python || $(PYTHON) -m venv build/lowest
+	PIP_CONSTRAINT=constraints-lowest.txt build/lowest/bin/python -m pip install --quiet --editable '.[dev]'
+	build/lowest/bin/pytest -n 2
 
 # The documentation, in build/site.
 docs: $(VENV)/.installed-dev

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -15,6 +16,23 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
+
+
+def test_the_tests_can_be_run_with_the_oldest_packages_that_are_admitted():
+    """Every lower bound of a dependency is a pin of `make test-lowest`; what only checks or documents has none."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    named = [*project["dependencies"], *(each for extra in extras.values() for each in extra)]
+    bounds = dict(requirement.split(">=") for requirement in named if ">=" in requirement)
+    lines = (ROOT / "constraints-lowest.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    unused = {"ruff", "mypy", "import-linter", "mkdocs-material", "mkdocstrings[python]"}
+    assert bounds.keys() - unused == pins.keys() - {"pyparsing"}
+    for name, bound in bounds.items():
+        if name not in unused:
+            assert pins[name] == bound or pins[name] == f"{bound}.0", name
+
+
 SOURCES = ("core", "plugins", "pyproject.toml", "registry.yaml", "README.md", "CHANGELOG.md", "LICENSE", ".gitignore")
 FAMILIES = sorted(folder.parent.name for folder in (ROOT / "plugins").glob("zoo_*/__init__.py"))
 # Everything that building needs is installed; no index, no constraint of this machine.
@@ -305,6 +323,7 @@ def test_a_package_brings_an_encoder_a_loss_and_a_recipe(sites, zoo_command, tmp
         "status": "ok",
         "brings": ["encoder acme-tanh", "loss acme-capacity", "model acme-vae-model"],
         "errors": [],
+        "notes": [],
     }
     (listed,) = json.loads(zoo_command("list", "acme*", "--json", PYTHONPATH=acme).stdout)
     assert listed == {"name": "acme-vae-model", "from": "acme-vae 1.2.0", "summary": "What Acme recommends"}
@@ -356,8 +375,10 @@ def test_two_packages_that_claim_one_name(sites, zoo_command):
     """An error for that name alone, that names both; never that of whoever came last, and the rest works."""
     claim = "encoder 'acme-tanh' is claimed by acme-vae 1.2.0 (plugin 'acme') and twin-vae 3.4 (plugin 'twin')"
     both, reversed_ = path(sites, "acme-vae", "twin-vae"), path(sites, "twin-vae", "acme-vae")
-    refused = zoo_command("train", "acme-vae-model", "--data", "digits", code=2, PYTHONPATH=both)
+    refused = zoo_command("train", "mlp-vae", "encoder=acme-tanh", "--data", "digits", code=2, PYTHONPATH=both)
     assert claim in refused.stderr
+    own = json.loads(zoo_command("show", "acme-vae-model", "--resolved", "--json", PYTHONPATH=both).stdout)
+    assert own["encoder"]["use"] == "acme-vae:acme-tanh", "a recipe means the component of its own package"
     assert "Write acme-vae:acme-tanh or twin-vae:acme-tanh, or uninstall one." in refused.stderr
     for order in (both, reversed_):
         assert claim in zoo_command("plugins", PYTHONPATH=order).stdout

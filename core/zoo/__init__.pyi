@@ -52,6 +52,7 @@ from .model.vae import VAE as VAE
 from .model.vae import Batch as Batch
 from .model.vae import Trace as Trace
 from .plugins.hookspecs import KINDS as KINDS
+from .plugins.hookspecs import OBJECT as OBJECT
 from .plugins.hookspecs import Command as Command
 from .plugins.hookspecs import Component as Component
 from .plugins.hookspecs import hookimpl as hookimpl

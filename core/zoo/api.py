@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -43,6 +44,9 @@ from zoo.training.progress import progress as progress_callback
 from zoo.training.signals import Interrupted, StopRequest
 from zoo.training.trainer import Trainer
 
+if TYPE_CHECKING:
+    pass
+
 log = logging.getLogger("zoo")
 
 MNIST_SHAPE = (1, 28, 28)
@@ -51,16 +55,16 @@ PASSED_OVER = "It is passed over."
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """The names of the models that match a shell pattern, in natural order.
+    """The names of the models that hold a text or match a shell pattern, in natural order.
 
-    >>> list_models("conv*")
-    ['conv-vae', 'conv-vae-mse']
+    >>> list_models("conv"), list_models("conv*e")
+    (['conv-vae', 'conv-vae-mse'], ['conv-vae', 'conv-vae-mse'])
     """
     return library().names(pattern)
 
 
 def list_components(kind: str, pattern: str = "*") -> list[str]:
-    """The names of the components of one kind that match a shell pattern.
+    """The names of the components of one kind that hold a text or match a shell pattern.
 
     >>> list_components("likelihood", "*bernoulli")
     ['bernoulli', 'continuous-bernoulli']
@@ -106,7 +110,7 @@ def recipe(
 
 
 def recipe_for(
-    data: str | None,
+    data: object,
     /,
     model: str | Recipe,
     overrides: Sequence[str] = (),
@@ -117,7 +121,8 @@ def recipe_for(
     """The recipe of a model for one data set and no other, with the parameters that the recipe gives it, if it does.
 
     Args:
-        data: a name, or the path of a folder of images or of a file of arrays; None leaves the recipe its choices.
+        data: a name, or the path of a folder of images or of a file of arrays, or the data themselves; None leaves the
+            recipe its choices.
         model, overrides, registries, changes: as in `recipe`; ``data.size=[64,64]`` changes one of the data.
 
     Raises:
@@ -134,7 +139,8 @@ def recipe_for(
     checked = validate(name, merge(merge(raw, parse_overrides(tuple(overrides))), changes))
     wanted = [given for given in checked.data if registry().same(given.use, block.use)]
     if not wanted:
-        raise UsageError(f"Two data sets are wanted: {data}, and {', '.join(given.use for given in checked.data)}.")
+        what = str(data) if isinstance(data, str | os.PathLike) else f"a {type(data).__name__}"
+        raise UsageError(f"Two data sets are wanted: {what}, and {', '.join(given.use for given in checked.data)}.")
     return checked.model_copy(update={"data": wanted[:1]})
 
 
@@ -146,13 +152,13 @@ def _as_wanted(block: ComponentSpec, choices: Any) -> Raw:
     return {"use": block.use, **block.parameters}
 
 
-def load_dataset(data: str, *, data_dir: Path | str | None = None, **parameters: Any) -> Dataset:
+def load_dataset(data: object, *, data_dir: Path | str | None = None, **parameters: Any) -> Dataset:
     """A data set, as a training gets it.
 
     Args:
-        data: its name, or the path of a folder of images or of a file of arrays.
+        data: its name, the path of a folder of images or of a file of arrays, or the data themselves; as in `train`.
         data_dir: as in `train`.
-        parameters: of the data set, such as ``size=[64, 64]`` of a folder.
+        parameters: of the data set, such as ``size=[64, 64]`` of a folder, or ``test_fraction=0.2`` of arrays.
 
     >>> digits = load_dataset("digits")
     >>> digits.train.x.shape
@@ -166,9 +172,16 @@ def load_dataset(data: str, *, data_dir: Path | str | None = None, **parameters:
         DataError: they are damaged, or not what they should be.
         RecipeError: a parameter is wrong.
     """
+    if data is None:
+        raise UsageError("Give the name of a data set, a path, or the data themselves.")
     block = block_for(data)
     block = ComponentSpec(use=block.use, **{**block.parameters, **parameters})
-    return load_data([block], None if data_dir is None else Path(data_dir)).dataset
+    return load_data([block], None if data_dir is None else Path(data_dir), given=objects(data)).dataset
+
+
+def objects(data: object) -> object:
+    """The data themselves, where they are not a name or a path."""
+    return None if isinstance(data, str | os.PathLike) else data
 
 
 def survey_data(data_dir: Path | str | None = None) -> list[Found]:
@@ -187,7 +200,7 @@ def create_model(
 
     Args:
         model: as in `recipe`.
-        data_shape: (C, H, W).
+        data_shape: (C, H, W); what is no image, a row of D numbers, is (1, 1, D).
         classes: number of labels, for conditional models.
         changes: to the recipe, as in `recipe`.
 
@@ -195,7 +208,7 @@ def create_model(
     >>> vae.sample(4).shape
     torch.Size([4, 1, 8, 8])
     """
-    return build(recipe(model, **changes), data_shape, classes)[0]
+    return build(recipe(model, **changes), _image_shape(data_shape), classes)[0]
 
 
 def create_loss(
@@ -214,14 +227,27 @@ def create_loss(
     >>> sorted(terms)
     ['distortion', 'loss', 'rate']
     """
-    return build(recipe(model, **changes), data_shape, classes, train_size)[1]
+    return build(recipe(model, **changes), _image_shape(data_shape), classes, train_size)[1]
+
+
+def _image_shape(shape: object) -> tuple[int, int, int]:
+    """The shape of images, (C, H, W).
+
+    Raises:
+        UsageError: it is something else.
+    """
+    sizes = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else ()
+    if len(sizes) != 3 or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sizes):
+        raise UsageError(f"data_shape is (channels, height, width), three whole numbers from 1; got {shape!r}.")
+    channels, height, width = sizes
+    return channels, height, width
 
 
 def train(
     model: str | Recipe,
     overrides: Sequence[str] = (),
     *,
-    data: str | None = None,
+    data: object = None,
     data_dir: Path | str | None = None,
     epochs: int | None = None,
     seed: int | None = None,
@@ -238,11 +264,16 @@ def train(
 ) -> Run:
     """Train a model and leave a run folder with its recipe, environment, metrics, weights, checkpoints and figures.
 
+    One thread of a process trains at a time, since torch's random generators are the process's: others wait.
+
     Args:
         model, overrides, registries, changes: as in `recipe`.
         data: this data set and no other: its name, with the parameters that the recipe gives it, if it is among its
             choices; or the path of a folder of images or of a file of arrays. ``data.size=[64,64]`` among the overrides
-            changes a parameter.
+            changes a parameter. Or the data themselves: a `zoo.Dataset`; images as a tensor or an array, uint8 or
+            floats in [0, 1] of shape (N, H, W) or (N, C, H, W), a tenth of which is held out for testing
+            (``data.test_fraction=0.2`` changes that); ``(images, labels)``; or ``(train, test)``, where each is one of
+            these. They are not saved in the run, and must be given again to `resume` or `evaluate` it.
         data_dir: where the files of data sets lie; by default ``ZOO_DATA``, else the user's cache folder.
         epochs, seed: in place of the recipe's.
         device: ``auto`` (the accelerator, where there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or whatever torch
@@ -265,13 +296,14 @@ def train(
     changes = merge(changes, {"train": shorthands} if shorthands else {})
     checked = recipe_for(data, model, overrides, registries=registries, **changes)
     with _session(device, data_dir, time_limit, compile, callbacks, progress, figures) as session:
-        return session.train(checked, Path(out), None if folder is None else Path(folder))
+        return session.train(checked, Path(out), None if folder is None else Path(folder), objects(data))
 
 
 def resume(
     run: str | Path | Run,
     *,
     epochs: int | None = None,
+    data: object = None,
     data_dir: Path | str | None = None,
     device: str = "auto",
     time_limit: float | None = None,
@@ -289,6 +321,7 @@ def resume(
             read, or that another process trains, are reported and passed over.
         epochs: train so many epochs in all, in place of the number in the recipe, which must be smaller. The change is
             recorded in ``recipe.yaml`` and ``environment.json``. A finished run is trained longer.
+        data: what the run was trained on, where `train` was given the data themselves and not their name.
         data_dir, device, time_limit, compile, callbacks, progress, figures: as in `train`.
 
     Raises:
@@ -298,7 +331,7 @@ def resume(
         UsageError: the number of epochs is smaller than that of the recipe.
     """
     with _session(device, data_dir, time_limit, compile, callbacks, progress, figures) as session:
-        return session.resume(*session.claim(run), epochs)
+        return session.resume(*session.claim(run), epochs, data)
 
 
 def resume_or_train(
@@ -343,9 +376,9 @@ class _Session:
     progress: bool | None
     figures: bool
 
-    def train(self, recipe: Recipe, out: Path, folder: Path | None) -> Run:
+    def train(self, recipe: Recipe, out: Path, folder: Path | None, given: object = None) -> Run:
         """Train a new run; see `train`."""
-        loaded = load_data(recipe.data, self.root)
+        loaded = load_data(recipe.data, self.root, given=given)
         training = self._prepare(recipe, loaded)
 
         def create() -> Run:
@@ -377,7 +410,7 @@ class _Session:
                     return candidate, checkpoint
         raise NoRun(f"{run} holds no unfinished run that can be resumed.")
 
-    def resume(self, run: Run, checkpoint: Checkpoint | None, epochs: int | None) -> Run:
+    def resume(self, run: Run, checkpoint: Checkpoint | None, epochs: int | None, data: object = None) -> Run:
         """Train a run further; see `resume`."""
         longer = _is_longer(run, epochs)
         run.verify()
@@ -391,7 +424,7 @@ class _Session:
         recipe = run.recipe
         if longer:
             recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": epochs})})
-        training = self._prepare(recipe, run.loaded(self.root))
+        training = self._prepare(recipe, run.loaded(self.root, data))
         training.restore(checkpoint)
         if longer and epochs is not None:
             if training.trainer.finished:
@@ -566,6 +599,7 @@ def fit_prior(
     *,
     samples_per_image: int = 1,
     seed: int = 0,
+    data: object = None,
     data_dir: Path | str | None = None,
     device: str = "auto",
     **changes: Any,
@@ -581,6 +615,7 @@ def fit_prior(
         overrides, changes: its parameters, such as ``components=20``.
         samples_per_image: draws from q(z | x) for each training image.
         seed: of the draws and of the fit.
+        data: as in `resume`.
         data_dir, device: as in `train`.
 
     Returns:
@@ -604,7 +639,7 @@ def fit_prior(
         if not run.finished:
             raise RunError(f"{run.path} is not finished: go on with `zoo train --resume {run.path}` first.")
         vae = run.load(prior="original")
-        dataset = run.loaded(None if data_dir is None else Path(data_dir)).dataset
+        dataset = run.loaded(None if data_dir is None else Path(data_dir), data).dataset
         with flushed_denormals(), seeded(seed, target):
             fitted = build_prior(block, run.recipe, vae.encoder, run.data_shape, run.classes)
             vae.to(target), fitted.to(target)
@@ -626,6 +661,7 @@ def evaluate(
     limit: int | None = None,
     seed: int = 0,
     prior: Literal["fitted", "original"] = "fitted",
+    data: object = None,
     data_dir: Path | str | None = None,
     device: str = "auto",
     announce: Callable[[str], None] | None = None,
@@ -641,6 +677,7 @@ def evaluate(
         split, limit: ``test`` or ``train``, and how many of its images, from the first.
         seed: of every draw, binarisation included.
         prior: as in `Run.load`; where it is a fitted one, the protocol names it.
+        data: as in `resume`.
         data_dir, device: as in `train`.
         announce, progress: called with each metric's name, and with (done, of) while it works.
 
@@ -657,7 +694,7 @@ def evaluate(
             settings[name] = {**settings.get(name, {}), "samples": samples}
     asked = [ComponentSpec(use=name, **settings.get(name, {})) for name in dict.fromkeys((*metrics, *settings))]
     with _processes(device) as (group, target):
-        loaded = run.loaded(None if data_dir is None else Path(data_dir))
+        loaded = run.loaded(None if data_dir is None else Path(data_dir), data)
         another = prior == "fitted" and run.fitted_prior.exists
         subject = EvaluationContext(
             *(run.load(prior=prior), run.recipe, loaded.dataset, split, limit, seed, target),

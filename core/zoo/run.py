@@ -356,17 +356,17 @@ class Run:
             raise RunError(f"{self.path} holds no weights: it was stopped before it saved any.")
         return checkpoint.weights()
 
-    def loaded(self, root: Path | None = None) -> Loaded:
+    def loaded(self, root: Path | None = None, given: object = None) -> Loaded:
         """The data that it was trained on.
 
         Args:
-            root: as in `load_data`.
+            root, given: as in `load_data`.
 
         Raises:
             DataError: they cannot be had here, or are damaged.
             RunError: they are others now.
         """
-        loaded = load_data(self.recipe.data, root)
+        loaded = load_data(self.recipe.data, root, given=given)
         if loaded.dataset.sha256() != self.environment["data"]["sha256"]:
             raise RunError(f"The data are not those that {self.path} was trained on: their digests differ.")
         return loaded

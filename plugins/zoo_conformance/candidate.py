@@ -125,7 +125,7 @@ class Candidate:
     def given(self) -> dict[str, Any]:
         """What the zoo passes to its constructor."""
         if self.kind in ("dataset", "metric"):
-            known: dict[str, Any] = {"root": data_root()}
+            known: dict[str, Any] = {"root": data_root(), "given": digits()}
         else:
             vae, _ = self.build()
             known = {

@@ -32,7 +32,7 @@ def _imported_with(module: str) -> frozenset[str]:
     program = f"import importlib, sys; importlib.import_module({module!r}); print(*sys.modules)"
     path = os.pathsep.join(entry for entry in sys.path if entry)
     done = subprocess.run(
-        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": path}, capture_output=True, encoding="utf-8"
     )
     require(done.returncode == 0, f"{module} cannot be imported: {done.stderr.strip().splitlines()[-1:]}")
     return frozenset(done.stdout.split())

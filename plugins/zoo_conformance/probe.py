@@ -115,7 +115,8 @@ def outputs(candidate: Candidate, vae: VAE, loss: Loss, batch: Batch) -> dict[st
         if kind in ("encoder", "posterior", "model"):
             found |= {"z": trace.z, **{f"q(z | x): {n}": v for n, v in readings(trace.q, trace.z).items()}}
         if kind in ("decoder", "likelihood", "model"):
-            found |= {f"p(x | z): {n}": v for n, v in readings(trace.p, batch.x).items()}
+            z = trace.z.to(batch.x.dtype) if kind != "model" else trace.z  # an encoder's fault is not the decoder's
+            found |= {f"p(x | z): {n}": v for n, v in readings(vae.decode(z, batch.condition), batch.x).items()}
         if kind in ("prior", "model"):
             found |= {f"p(z): {n}": v for n, v in readings(trace.prior, trace.z).items()}
     return found

@@ -109,6 +109,22 @@ def arrays(
     return Dataset(train, test, cache=(at,))
 
 
+def converted(name: str, pixels: Array, labels: Array | None, layout: Layout) -> Split:
+    """Split of an array in memory, by the rules of a file; `pixels` is not kept.
+
+    Raises:
+        DataError: they cannot be taken for images and labels; the message says why.
+    """
+    source = _Source(Path("data"), name, lambda: pixels, None if labels is None else ("labels", lambda: labels))
+    images = _as_nchw(source, pixels, layout)
+    checked = _checked_labels(source, len(images))
+    _check_range(source, images)
+    levels = np.empty(images.shape, np.uint8)
+    for level, image in zip(levels, images, strict=True):
+        level[...] = _bytes(image)
+    return Split(torch.from_numpy(levels), None if checked is None else torch.from_numpy(checked.astype(np.int64)))
+
+
 # --- what is in the file
 
 
@@ -299,7 +315,9 @@ def _as_nchw(source: _Source, pixels: Array, layout: Layout) -> Array:
     shape = pixels.shape
     if pixels.dtype != np.uint8 and pixels.dtype != np.bool_ and pixels.dtype.kind != "f":
         hint = (
-            " If they are levels from 0 to 255, save them with .astype(np.uint8)." if pixels.dtype.kind in "iu" else ""
+            " If they are levels from 0 to 255, convert them with .astype(np.uint8)."
+            if pixels.dtype.kind in "iu"
+            else ""
         )
         raise DataError(
             f"{source.place} is an array of {pixels.dtype}; images are uint8, bool, or floats in [0, 1].{hint}"
@@ -354,9 +372,10 @@ def _check_range(source: _Source, pixels: Array) -> None:
         if wrong.any():
             i, *where = (int(index[0]) for index in np.nonzero(wrong))
             value = float(chunk[(i, *where)])
-            greatest = float(np.nanmax(chunk))
-            hint = " Are they levels up to 255? Divide by 255, or save them as uint8." if 1 < greatest <= 255 else ""
-            hint = " Are they in [-1, 1]? Save (x + 1) / 2." if -1 <= float(np.nanmin(chunk)) < 0 else hint
+            finite = chunk[np.isfinite(chunk)]
+            least, greatest = float(finite.min(initial=0)), float(finite.max(initial=0))
+            hint = " Are they levels up to 255? Divide by 255, or make them uint8." if 1 < greatest <= 255 else ""
+            hint = " Are they in [-1, 1]? Save (x + 1) / 2." if -1 <= least < 0 else hint
             raise DataError(
                 f"{source.place}: image {start + i} has the value {value:g} at channel, row and column {where}; "
                 f"floats must lie in [0, 1].{hint}"

@@ -126,7 +126,7 @@ def export(run: str, format: str, out: Path | None, only: str | None, as_json: b
     opened = zoo.Run.open(run)
     parts: dict[str, Any] = {} if only is None else {"parts": [only]}
     folder = exporting.export(opened, format, out, **parts)  # type: ignore[arg-type]
-    manifest = json.loads((folder / "export.json").read_text())
+    manifest = json.loads((folder / "export.json").read_text("utf-8"))
     if as_json:
         print_json({"run": str(opened.path), "folder": str(folder), **manifest})
         return

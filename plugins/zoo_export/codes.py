@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent
 
 import zoo
-from zoo.api import recipe_for
+from zoo.api import objects, recipe_for
 from zoo.data.dataset import Dataset, Split
 from zoo.data.loader import Loader
 from zoo.devices import resolve_device
@@ -156,7 +156,7 @@ def _order(dataset: Dataset, arrays: dict[str, NDArray[Any]]) -> NDArray[Any]:
 
 def encode(
     run: str | Path | zoo.Run,
-    data: str | None = None,
+    data: object = None,
     *,
     split: Literal["train", "test", "all"] | None = None,
     samples: int = 0,
@@ -193,7 +193,8 @@ def encode(
         raise UsageError(f"There is no split {split!r}: write train, test or all.")
     choices = run.recipe.data if data is None else recipe_for(data, run.recipe).data
     shape = None if data is None else run.data_shape
-    dataset = load_data(choices, None if data_dir is None else Path(data_dir), shape).dataset
+    root = None if data_dir is None else Path(data_dir)
+    dataset = load_data(choices, root, shape, given=objects(data)).dataset
     if dataset.shape != run.data_shape:
         shapes = ["x".join(map(str, shape)) for shape in (run.data_shape, dataset.shape)]
         raise DataError(f"{run.path} was trained on images of {shapes[0]}, these are {shapes[1]}.")

@@ -338,7 +338,12 @@ def _staged(folder: Path) -> Iterator[Path]:
     parent = next(path for path in folder.absolute().parents if path.exists())
     stage = parent / f".{folder.name}.{os.getpid()}"
     try:
+        str(stage.absolute()).encode()
         stage.mkdir()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{folder} is a path that is not UTF-8, which no exporter can write to. Choose another with --out."
+        ) from error
     except OSError as error:
         raise UsageError(
             f"{folder} cannot be written: {error.strerror or error}. Choose another with --out."

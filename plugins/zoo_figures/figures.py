@@ -1,4 +1,4 @@
-"""Figures of a trained model, as matplotlib's: ``zoo.figures``.
+"""Figures of a trained model, as matplotlib figures.
 
 A function for each thing that one looks at. It takes a model, trained by the zoo or by a loop of your own, with the
 images or points that it is about, on the model's device, and returns a figure; `save` writes it as PNG. matplotlib is

@@ -179,4 +179,6 @@ class Page:
             lstrip_blocks=True,
         )
         sections = [section for section in self.sections if section.parts]
-        return environment.get_template("report.html").render(page=self, sections=sections)
+        html = environment.get_template("report.html").render(page=self, sections=sections)
+        # In a path, Python stands surrogates for bytes that it could not decode. A page is UTF-8 and has none.
+        return html.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

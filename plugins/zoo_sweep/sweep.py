@@ -7,6 +7,7 @@ import datetime
 import hashlib
 import itertools
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -18,7 +19,7 @@ import yaml
 
 from zoo import api
 from zoo.devices import resolve_device
-from zoo.errors import RunError, RunLocked, UsageError, shortened
+from zoo.errors import RunError, RunLocked, UsageError, reason, shortened
 from zoo.recipes.components import validate
 from zoo.recipes.datasets import data_name, load_data
 from zoo.recipes.merge import merge
@@ -159,6 +160,11 @@ class Sweep:
         """Check all of a sweep and make its folder; the arguments are those of `zoo.sweep`. Nothing is trained yet."""
         if world_size() > 1:
             raise UsageError("A sweep trains each model in one process. Start it without torchrun.")
+        if data is not None and not isinstance(data, str | os.PathLike):
+            raise UsageError(
+                f"A sweep loads its data for each trial, and takes their name or path, not a {type(data).__name__}. "
+                "Save arrays in a file: numpy.savez('images.npz', images=x)."
+            )
         axes, fixed = read_axes(overrides)
         axes, values = _take_seeds(axes, seeds)
         _check_axes(axes, values, fixed, trials, storage)
@@ -261,7 +267,10 @@ class Sweep:
         except Interrupted as interrupted:
             interrupted.run = self.path
             raise
-        self.draw(data_dir)
+        try:
+            self.draw(data_dir)
+        except Exception as error:
+            log.warning("%s is finished, but its figures could not be written: %s", self.path, reason(error))
         return self
 
     def _settle(

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from zoo import api
-from zoo.errors import RunError, RunLocked, ZooError, shortened
+from zoo.errors import RunError, RunLocked, TrainingError, ZooError, shortened
 from zoo.recipes.merge import merge
 from zoo.recipes.schema import Recipe
 from zoo.recipes.source import parse_value, read_text, write_yaml
@@ -137,7 +137,10 @@ class Trial:
             "error": type(error).__name__,
             "traceback": None if known else traceback.format_exception(error),
         }
-        write_json(record, self.path / FAILURE)
+        try:
+            write_json(record, self.path / FAILURE)
+        except OSError as failure:
+            raise TrainingError(f"{self.path} could not be written: {failure}. The trial failed: {reason}") from error
 
 
 def trials_in(folder: Path) -> Sequence[Trial]:

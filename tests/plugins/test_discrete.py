@@ -559,3 +559,9 @@ def test_a_prior_fitted_to_a_run_has_the_sizes_of_its_quantiser(model, tmp_path,
     assert vae.prior.bias.shape == (math.prod(head.indices_shape), head.codebook_size)
     assert vae.sample(2).shape == (2, 1, 8, 8)
     assert isinstance(zoo.load(run, prior="original").prior, UniformCodes)
+
+
+@pytest.mark.parametrize("levels", [[10**9], [2**12, 2**13], [3] * 40])
+def test_more_codes_than_can_be_listed_are_refused(levels):
+    with pytest.raises(zoo.ComponentError, match="their product is the number of codes"):
+        zoo.create_model("fsq-vae", encoder={"posterior": {"levels": levels}})

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import click
 from click.shell_completion import CompletionItem
 
+from zoo.cli.streams import lasting_streams
 from zoo.errors import ComponentError, ZooError, is_out_of_memory
 from zoo.plugins.hookspecs import Command
 from zoo.plugins.manager import DISTRIBUTION, Plugin, plugins, stdout_to_stderr
@@ -157,10 +158,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run ``zoo`` and end the process: 0 done, 1 the run failed, 2 usage or configuration, 130 Ctrl-C."""
     # An operation that MPS lacks runs on the CPU instead, and torch names it. Torch reads this when it is imported.
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
-    arguments = sys.argv[1:] if arguments is None else arguments
+    with lasting_streams():
+        _main(sys.argv[1:] if arguments is None else list(arguments))
+
+
+def _main(arguments: list[str]) -> NoReturn:
     debug = "--debug" in arguments
     try:
-        code = cli.main(list(arguments), prog_name="zoo", standalone_mode=False)
+        code = cli.main(arguments, prog_name="zoo", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as error:
         error.show()
@@ -168,10 +173,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except (KeyboardInterrupt, click.Abort):
         click.echo("Stopped.", err=True)
         sys.exit(130)
-    except BrokenPipeError:
-        # Whoever read the output has gone, as in `zoo list | head`.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except ZooError as error:
         if debug:
             raise

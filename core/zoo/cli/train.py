@@ -189,8 +189,7 @@ def _report(run: Run, as_json: bool) -> None:
         terms = "   ".join(f"{name} {value:.2f}" for name, value in result[split].items())
         click.echo(f"{split:<8} {terms}   (nats per example)")
     click.echo(f"run      {run.path}")
-    if drawn := sorted(file.name for file in run.figures.iterdir()):
-        click.echo(f"figures  {', '.join(drawn)}")
+    click.echo(f"figures  {', '.join(sorted(file.name for file in run.figures.glob('*.png'))) or 'none'}")
 
 
 def log_to_stderr(level: int) -> None:

@@ -121,6 +121,9 @@ class Dataset:
             )
         if self.train.shape != self.test.shape:
             raise DataError(f"Training images are {self.train.shape}, test images {self.test.shape}: they must agree.")
+        # Names of folders may hold bytes that are not UTF-8, which Python has as surrogates and nobody can draw.
+        names = tuple(name.encode("utf-8", "backslashreplace").decode() for name in self.label_names)
+        object.__setattr__(self, "label_names", names)
         for name, split in (("training", self.train), ("test", self.test)):
             factors = 0 if split.factors is None else split.factors.shape[1]
             if factors != len(self.factor_names):

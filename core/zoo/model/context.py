@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import threading
 from collections.abc import Iterator
 
 import torch
 
 from zoo.devices import HOSTS
 from zoo.errors import UsageError
+
+log = logging.getLogger("zoo")
+
+_one_thread = threading.RLock()
+
+
+@contextlib.contextmanager
+def exclusive() -> Iterator[None]:
+    """Hold torch's global state inside the block: one thread of the process at a time, the others wait.
+
+    Torch's random generators and its switch for deterministic algorithms belong to the process, not to the thread. Two
+    threads that draw from a generator at once would each get other numbers than alone. Blocks nest.
+    """
+    if _one_thread.acquire(blocking=False):
+        _one_thread.release()
+    else:
+        log.info("Waiting for another thread of this process, which is using torch's random generators.")
+    with _one_thread:
+        yield
 
 
 @contextlib.contextmanager
@@ -51,7 +72,7 @@ def reseed(seed: int, device: torch.device) -> None:
 
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Torch's generators of the CPU and of `device` seeded inside the block, and put back after it.
+    """Torch's generators of the CPU and of `device` seeded inside the block, and put back after it; see `exclusive`.
 
     Raises:
         UsageError: no generator takes the seed.
@@ -60,7 +81,7 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
         raise UsageError(f"A seed is a whole number from 0 to 2^63 - 1, not {seed}.")
     device = torch.device(device)
     forked = {} if device.type in HOSTS else {"device_type": device.type}
-    with torch.random.fork_rng([device] if forked else [], **forked):
+    with exclusive(), torch.random.fork_rng([device] if forked else [], **forked):
         torch.manual_seed(seed)
         yield
 
@@ -82,15 +103,18 @@ def flushed_denormals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def deterministic(wanted: bool = True) -> Iterator[None]:
-    """Only algorithms that give the same bits each time, inside the block. One that has no such form raises."""
-    if not wanted:
-        yield
-        return
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0])
-        torch.backends.cudnn.benchmark = before[1]
+    """Only algorithms that give the same bits each time, inside the block; see `exclusive`. One that has no such form
+    raises.
+    """
+    with exclusive():
+        if not wanted:
+            yield
+            return
+        before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before[0])
+            torch.backends.cudnn.benchmark = before[1]

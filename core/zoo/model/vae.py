@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,9 +13,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, kl_divergence
 
 from zoo.devices import float64
-from zoo.errors import ComponentError
+from zoo.errors import ComponentError, UsageError, ZooError
 from zoo.measures import require_same_measure
-from zoo.model.context import derive_seed, reseed, seeded
+from zoo.model.context import derive_seed, exclusive, reseed, seeded
 from zoo.model.parts import Conditional, Decoder, Encoder, Prior
 from zoo.precision import at_least_float32, match_dtype
 
@@ -83,7 +84,8 @@ class Trace:
     @_once
     def p(self) -> Distribution:
         """The likelihood p(x | z) at the draws."""
-        return self._vae.decode(self.z, self.condition)
+        p: Distribution = self._vae.decoder(self.z, self.condition)
+        return p
 
     @_once
     def log_px(self) -> Tensor:
@@ -136,6 +138,7 @@ class VAE(nn.Module):
         self.encoder = encoder
         self.decoder = decoder
         self.prior = prior
+        self.data_shape: tuple[int, int, int] | None = None  # known where a recipe was built for it
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -149,7 +152,9 @@ class VAE(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Trace:
         """One pass with one sample for each image; see `trace`."""
-        return self.trace(Batch(x, condition))
+        self._check_images(x)
+        with self._explained(x, "images"):
+            return self.trace(Batch(x, condition))
 
     def trace(self, batch: Batch, samples: int | None = None) -> Trace:
         """Encode, draw and decode. With `samples` K, the draws have a leading dimension of size K."""
@@ -157,12 +162,15 @@ class VAE(nn.Module):
 
     def encode(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
         """The posterior q(z | x) of images (N, C, H, W)."""
-        posterior: Distribution = self.encoder(match_dtype(x, self.encoder), condition)
+        self._check_images(x)
+        with self._explained(x, "images"):
+            posterior: Distribution = self.encoder(match_dtype(x, self.encoder), condition)
         return posterior
 
     def decode(self, z: Tensor, condition: Tensor | None = None) -> Distribution:
         """The likelihood p(x | z) at latents (K..., N, *latent_shape)."""
-        likelihood: Distribution = self.decoder(match_dtype(z, self.decoder), condition)
+        with self._explained(z, "latents"):
+            likelihood: Distribution = self.decoder(match_dtype(z, self.decoder), condition)
         return likelihood
 
     def codes(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -171,7 +179,8 @@ class VAE(nn.Module):
         try:
             return q.mean
         except NotImplementedError:
-            return q.sample()
+            with exclusive():
+                return q.sample()
 
     def reconstruct(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """The mean of p(x | z) at the `codes` of images: images (N, C, H, W)."""
@@ -183,13 +192,14 @@ class VAE(nn.Module):
         With labels (N,) as the condition they are `n` for each label, (n, N, C, H, W). A conditional model that is
         given none draws the labels too, each as likely as the others.
         """
-        if condition is None and self.classes:
-            labels = torch.randint(self.classes, (n,), device=next(self.parameters()).device)
-            return self.sample(1, labels).squeeze(0)
-        prior = self.prior(self.encoder, condition)
-        # A prior that knows the labels has one distribution for each of them.
-        each = () if condition is None or prior.batch_shape else condition.shape
-        z = prior.sample((n, *each))
+        with exclusive():
+            if condition is None and self.classes:
+                labels = torch.randint(self.classes, (n,), device=next(self.parameters()).device)
+                return self.sample(1, labels).squeeze(0)
+            prior = self.prior(self.encoder, condition)
+            # A prior that knows the labels has one distribution for each of them.
+            each = () if condition is None or prior.batch_shape else condition.shape
+            z = prior.sample((n, *each))
         return self.decode(z, condition).mean
 
     @torch.no_grad()
@@ -220,12 +230,16 @@ class VAE(nn.Module):
 
         Raises:
             ComponentError: the likelihood is no normalised density, or posterior and prior have different measures.
+            UsageError: the images are not those that the model takes.
             ValueError: `samples` is not positive.
         """
         if samples < 1:
             raise ValueError(f"samples must be at least 1, not {samples}")
+        self._check_images(x)
         x = at_least_float32(x)
-        seed = int(torch.randint(2**62, ())) if seed is None else seed
+        if seed is None:
+            with exclusive():
+                seed = int(torch.randint(2**62, ()))
         images = list(Batch(x, condition).one_by_one())
         with seeded(seed, x.device):
             if images:
@@ -251,6 +265,45 @@ class VAE(nn.Module):
             log_weights.append(torch.cat(log_px) + prior.log_prob(z) - log_qz)
         return float64(torch.cat(log_weights)).logsumexp(0).squeeze() - math.log(samples)
 
+    def _check_images(self, x: object) -> None:
+        """Refuse images of another shape than the model was built for, which some encoders would take.
+
+        Raises:
+            UsageError: they are, or are no tensor.
+        """
+        if not isinstance(x, Tensor):
+            raise UsageError(f"The model takes images as a tensor, not a {type(x).__name__}.")
+        if self.data_shape is not None and tuple(x.shape[1:]) != self.data_shape:
+            batch = " A batch of one image is x[None]." if tuple(x.shape) == self.data_shape else ""
+            raise UsageError(
+                f"The model takes images of shape {_batched(self.data_shape)}, not {tuple(x.shape)}.{batch}"
+            )
+
+    @contextlib.contextmanager
+    def _explained(self, given: Tensor, what: str) -> Iterator[None]:
+        """Say what a part takes, where it fails on something else.
+
+        Raises:
+            UsageError: `given` is no tensor, or of another shape or dtype.
+        """
+        try:
+            yield
+        except ZooError:
+            raise
+        except Exception as error:
+            if not isinstance(given, Tensor):
+                raise UsageError(f"The model takes {what} as a tensor, not a {type(given).__name__}.") from error
+            event = self.latent_shape if what == "latents" else self.data_shape
+            if event is not None and (tuple(given.shape[-len(event) :]) != event or given.ndim == len(event)):
+                raise UsageError(
+                    f"The model takes {what} of shape {_batched(event)}, not {tuple(given.shape)}."
+                ) from error
+            dtype = next((parameter.dtype for parameter in self.parameters()), given.dtype)
+            if given.dtype != dtype:
+                pixels = " Pixels are floats in [0, 1]: divide levels by 255." if not given.is_floating_point() else ""
+                raise UsageError(f"The model takes {what} of {dtype}, not {given.dtype}.{pixels}") from error
+            raise
+
     def _check_likelihood(self, p: Distribution, x: Tensor) -> None:
         if not getattr(p, "normalized", True):
             raise ComponentError(
@@ -262,6 +315,15 @@ class VAE(nn.Module):
                 "the result is no log-likelihood. Binarise the data or choose another likelihood.",
                 stacklevel=4,
             )
+
+
+def _batched(event: tuple[int, ...]) -> str:
+    """The shape of a batch, as a reader writes it.
+
+    >>> _batched((1, 8, 8))
+    '(N, 1, 8, 8)'
+    """
+    return f"({', '.join(('N', *map(str, event)))})"
 
 
 def in_support(p: Distribution, x: Tensor) -> bool:

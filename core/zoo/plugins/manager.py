@@ -29,6 +29,9 @@ SLOW = 1.0
 MAX_ITEMS = 10_000
 """Items that a hook may return: a generator without an end is cut off."""
 
+_stdout = threading.RLock()
+"""Held while stdout is redirected: that is the process's, and two threads could not put it back in order."""
+
 
 class UnsupportedPlugin(Exception):
     """A plugin is not written for this interface."""

@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 from zoo.errors import ComponentError, Problem, RecipeError, ZooError
 from zoo.measures import require_same_measure
 from zoo.memory import bounded
-from zoo.model.context import evaluating
+from zoo.model.context import evaluating, exclusive
 from zoo.model.loss import Loss
 from zoo.model.parts import Encoder, Prior
 from zoo.model.vae import VAE
@@ -261,14 +261,16 @@ def build(recipe: Recipe, data_shape: tuple[int, int, int], classes: int = 0, tr
         "classes": classes,
         "train_size": train_size,
     }
-    with bounded():
+    with exclusive(), bounded():
         encoder = construct("encoder", recipe.encoder, given)
         q = _posterior(recipe.encoder.use, encoder, data_shape, classes)
         given["latent_shape"] = tuple(q.event_shape)
         decoder = construct("decoder", recipe.decoder, given)
         prior = _prior_of(q, recipe, recipe.prior, encoder, given)
         loss = construct("loss", recipe.loss, given)
-    return VAE(encoder, decoder, prior), loss
+    vae = VAE(encoder, decoder, prior)
+    vae.data_shape = data_shape
+    return vae, loss
 
 
 @torch.inference_mode(False)
@@ -294,7 +296,8 @@ def _prior_of(
     q: Distribution, recipe: Recipe, block: ComponentSpec, encoder: Encoder, given: Mapping[str, Any]
 ) -> Prior:
     """The prior of a block, which goes with the posterior `q` of a recipe's encoder."""
-    prior: Prior = construct("prior", block, {**given, "model_encoder": encoder})
+    with exclusive():
+        prior: Prior = construct("prior", block, {**given, "model_encoder": encoder})
     try:
         with torch.no_grad(), evaluating(encoder, prior):
             p = prior(encoder)

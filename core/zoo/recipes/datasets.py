@@ -12,6 +12,7 @@ from typing import Any, Literal
 from zoo.data.cache import NotCached, making_nothing, user_cache
 from zoo.data.dataset import Dataset
 from zoo.errors import ComponentError, DataError, DataUnavailable, NameConflict, UnknownName, UsageError, ZooError
+from zoo.plugins.hookspecs import OBJECT
 from zoo.plugins.registry import registry
 from zoo.recipes.components import construct, find
 from zoo.recipes.schema import ComponentSpec
@@ -39,8 +40,8 @@ def data_name(block: ComponentSpec) -> str:
     return (Path(path).name if isinstance(path, str) else "") or block.use
 
 
-def block_for(data: str) -> ComponentSpec:
-    """What ``--data`` stands for: a registered name, or else the path of a folder or file.
+def block_for(data: object) -> ComponentSpec:
+    """What ``--data`` stands for: a registered name, or else the path of a folder or file; or an object in Python.
 
     A name comes before a path: write ``./digits`` for a folder that is called as a data set is. A path goes to the data
     set that reads such files (see `zoo.Component`), as an absolute one, so that the block means the same elsewhere.
@@ -50,6 +51,10 @@ def block_for(data: str) -> ComponentSpec:
         DataUnavailable: it can only be a path, and nothing is there.
         DataError: no data set reads such files, or several do.
     """
+    if isinstance(data, os.PathLike):
+        return _block_of(Path(data).expanduser().absolute())
+    if not isinstance(data, str):
+        return ComponentSpec(use=_only_reader(OBJECT, f"a {type(data).__name__}"))
     try:
         registry().names("dataset").find(data)
     except UnknownName:
@@ -64,15 +69,26 @@ def block_for(data: str) -> ComponentSpec:
 def _block_of(path: Path) -> ComponentSpec:
     if not _exists(path):
         raise DataUnavailable(f"There is no file or folder {path}.")
-    ending = "/" if path.is_dir() else path.suffix.lower()
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"The path {path} is not UTF-8, and a recipe cannot hold it. Rename it, or make a link to it; if its name "
+            "is in order, set PYTHONUTF8=1."
+        ) from error
+    reader = _only_reader("/" if path.is_dir() else path.suffix.lower(), str(path), f", path: {path}")
+    return ComponentSpec(use=reader, **{"path": str(path)})
+
+
+def _only_reader(ending: str, what: str, more: str = "") -> str:
     readers = _readers(ending)
     if not readers:
-        known = sorted({known for claim in registry().names("dataset") for known in claim.item.reads} - {"/"})
-        raise DataError(f"No data set reads {path}. A folder of images will do, or a file in {', '.join(known)}.")
+        known = sorted({known for claim in registry().names("dataset") for known in claim.item.reads} - {"/", OBJECT})
+        raise DataError(f"No data set reads {what}. A folder of images will do, or a file in {', '.join(known)}.")
     if len(readers) > 1:
-        wanted = " or ".join(f'data="{{use: {name}, path: {path}}}"' for name in readers)
-        raise NameConflict(f"{' and '.join(readers)} can both read {path}. Write {wanted}.")
-    return ComponentSpec(use=readers[0], **{"path": str(path)})
+        wanted = " or ".join(f'data="{{use: {name}{more}}}"' for name in readers)
+        raise NameConflict(f"{' and '.join(readers)} can both read {what}. Write {wanted}.")
+    return readers[0]
 
 
 def _exists(path: Path) -> bool:
@@ -90,7 +106,11 @@ def _readers(ending: str) -> list[str]:
 
 
 def load_data(
-    choices: Sequence[ComponentSpec], root: Path | None = None, data_shape: tuple[int, int, int] | None = None
+    choices: Sequence[ComponentSpec],
+    root: Path | None = None,
+    data_shape: tuple[int, int, int] | None = None,
+    *,
+    given: object = None,
 ) -> Loaded:
     """Load the first data set that can be had. Passing one over is logged as a warning, never silent.
 
@@ -98,8 +118,10 @@ def load_data(
         choices: in order of preference.
         root: where the files of data sets lie; by default `data_root()`.
         data_shape: (C, H, W) of the images that a trained model takes, for data sets that can be had in several.
+        given: the data themselves, for a data set that takes objects.
 
     Raises:
+        UsageError: data are given, and the data set loads its own.
         DataUnavailable: none can be had; the message has the reason of each.
         DataError: the files of one are there and damaged. That is never passed over.
         UsageError: `root` is not a directory.
@@ -110,7 +132,9 @@ def load_data(
     reasons: list[str] = []
     for block in choices:
         try:
-            dataset = _made(block, root, data_shape)
+            if given is not None and OBJECT not in registry().names("dataset").find(block.use).item.reads:
+                raise UsageError(f"{block.use} is loaded by its name: leave out data.")
+            dataset = _made(block, root, data_shape, given)
         except DataUnavailable as error:
             reasons.append(f"{block.use} could not be had: {error}")
             continue
@@ -120,8 +144,10 @@ def load_data(
     raise DataUnavailable("\n".join(["No data to train on.", *(f"  {reason}" for reason in reasons)]))
 
 
-def _made(block: ComponentSpec, root: Path, data_shape: tuple[int, int, int] | None = None) -> Dataset:
-    dataset = construct("dataset", block, {"root": root, "data_shape": data_shape})
+def _made(
+    block: ComponentSpec, root: Path, data_shape: tuple[int, int, int] | None = None, given: object = None
+) -> Dataset:
+    dataset = construct("dataset", block, {"root": root, "data_shape": data_shape, "given": given})
     if not isinstance(dataset, Dataset):
         raise ComponentError(f"dataset {block.use!r} returned a {type(dataset).__name__}, not a zoo.Dataset")
     return dataset
@@ -155,13 +181,15 @@ class Found:
 
 
 def survey(root: Path | None = None) -> list[Found]:
-    """What is here of every registered data set. Nothing is fetched, and nothing that is not in the cache is decoded.
+    """What is here of every registered data set that is not given as an object. Nothing is fetched, and nothing that is
+    not in the cache is decoded.
 
     Args:
         root: where the files of data sets lie; by default `data_root()`.
     """
     names = registry().names("dataset")
-    found = [_look(name, data_root() if root is None else root) for name in names.matching()]
+    stored = (name for name in names.matching() if name not in _readers(OBJECT))
+    found = [_look(name, data_root() if root is None else root) for name in stored]
     return sorted(found, key=lambda one: one.status == "path")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import os
 import re
 import statistics
 from pathlib import Path
@@ -34,6 +35,11 @@ def run_folder(path: str | Path) -> Path:
     Raises:
         NoRun: there is none.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise RunError(
+            f"A run is a folder, such as runs/mlp-vae/2026-01-31T12-00-00, or a zoo.Run; got a {type(path).__name__}. "
+            "A model has no data and no recipe of its own: give the run that it was trained in."
+        )
     folder = Path(path)
     if is_sweep(folder):
         return _best_trial(folder)
@@ -65,7 +71,7 @@ def is_finished(run: Path) -> bool:
 
 def is_sweep(path: str | Path) -> bool:
     """Whether a sweep lies at `path`."""
-    return (Path(path) / PLAN).is_file()
+    return isinstance(path, str | os.PathLike) and (Path(path) / PLAN).is_file()
 
 
 def natural(name: str) -> list[tuple[int, str]]:

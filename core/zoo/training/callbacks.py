@@ -88,7 +88,7 @@ class Callback:
 
 
 class Isolated(Callback):
-    """A plugin's callback. What it raises is logged as a warning and does not end the training.
+    """A plugin's callback. If it raises, a warning is logged, it is not called again, and the training continues.
 
     Args:
         callback: the plugin's callback.
@@ -110,6 +110,7 @@ class Isolated(Callback):
                 "The callback %s of %s failed, and the training continues: %s",
                 *(type(self.callback).__name__, self.name, describe(error)),
             )
+            self.callback = Callback()
 
     def on_train_begin(self, trainer: Training) -> None:
         """Call the plugin's method."""

@@ -45,7 +45,7 @@ class ProgressBar(Callback):
             MofNCompleteColumn(),
             TextColumn("steps"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=Console(file=sys.stderr),
             transient=True,
         )
         epoch = trainer.step // trainer.steps_per_epoch + 1

@@ -209,6 +209,7 @@ class Trainer:
         """Test, remember whether it was the best, save."""
         started = time.perf_counter()
         curve = self.record.curve(self.group)
+        self.group.on_rank_zero(self._require_folder)
         # A weight that rises during training would make early epochs look good: all are tested under the final one.
         self._schedule(self.last_step)
         with self._named(f"The test after step {self.step}"):
@@ -269,15 +270,24 @@ class Trainer:
         """Save the state of the training.
 
         Raises:
-            TrainingError: the state holds a NaN, which is never saved, or the disk is full.
+            TrainingError: the state holds a NaN, which is never saved; the disk is full, or the folder was removed.
         """
         if self.checkpoints is None or self._saved_step == self.step:
             return
         self._refuse_broken_parameters()
+        self.group.on_rank_zero(self._require_folder)
         checkpoints, state = self.checkpoints, self.state_dict()
         # The others wait: were one to end now, whoever started the processes might end the first too.
         self.group.on_rank_zero(lambda: checkpoints.save(self.step, self.model.state_dict(), state, score))
         self._saved, self._saved_step = time.monotonic(), self.step
+
+    def _require_folder(self) -> None:
+        """Notice that the folder of the run was removed. It is not made anew: the earlier checkpoints are lost."""
+        if self.checkpoints is not None and not self.checkpoints.folder.parent.is_dir():
+            raise TrainingError(
+                f"The folder {self.checkpoints.folder.parent} was removed during the training, and its checkpoints "
+                f"with it. The training ends after step {self.step}; nothing of it is saved."
+            )
 
     def _refuse_broken_parameters(self) -> None:
         """An update may overflow although every term and every gradient was finite."""

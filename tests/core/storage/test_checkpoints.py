@@ -192,18 +192,16 @@ def test_a_training_on_a_disk_that_fills_up_goes_on_when_there_is_room(kilobytes
     assert_same(resumed, essence(zoo.train("mlp-vae", overrides, out=tmp_path)))
 
 
-def test_a_full_disk_at_the_end_of_a_run(tmp_path):
-    """Scenario 4: no room for ``model.safetensors``, then none for the figures."""
+def test_a_full_disk_at_the_end_of_a_run(tmp_path, caplog):
+    """Scenario 4: no room for ``model.safetensors``; and none for the figures, which loses no finished training."""
     run = stopped("mlp-vae", [*TINY, "train.epochs=1", "train.checkpoint.steps=1"], 11, tmp_path)
     checkpoint = run.checkpoints.newest()
     size = sum(file.stat().st_size for file in checkpoint.path.iterdir())
     assert size < 90_000
-    with (
-        small_files(90_000),  # a figure takes more
-        pytest.raises(zoo.TrainingError, match=r"is finished, but its figures could not be written: .*File too large"),
-    ):
+    with small_files(90_000), caplog.at_level(logging.WARNING, "zoo"):  # some figures take more
         zoo.resume(run)
     assert run.finished
+    assert re.search(r"is finished, but manifold.png could not be written: .*File too large", caplog.text)
     (run.path / WEIGHTS).unlink()
     with (
         small_files(100),
