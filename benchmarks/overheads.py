@@ -94,7 +94,7 @@ def main() -> None:
                 ("epoch", epoch),
                 ("bare", bare),
                 ("checkpoint", trainer.save),
-                ("dry run", lambda: preflight(recipe, trainer.vae, trainer.loss, batch)),
+                ("dry run", lambda: preflight(recipe.train, trainer.vae, trainer.loss, batch)),
                 ("test", lambda: mean_terms(trainer.vae, trainer.loss, trainer.test)),
             ):
                 times.setdefault(name, []).append(seconds(work))

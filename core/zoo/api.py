@@ -2,47 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-
-import torch
 
 from zoo.data.dataset import Dataset
 from zoo.data.loader import Loader
 from zoo.devices import resolve_device
-from zoo.errors import NoRun, RunError, UsageError, ZooError
+from zoo.errors import NoRun, RunError, UsageError
 from zoo.evaluation import priors
 from zoo.evaluation.evaluate import Evaluation, importance_sampled, measure
 from zoo.evaluation.metric import SPLITS, EvaluationContext
-from zoo.memory import require_memory
-from zoo.model.context import evaluating, flushed_denormals, seeded
+from zoo.model.context import flushed_denormals, seeded
 from zoo.model.loss import Loss
-from zoo.model.vae import VAE, in_support
+from zoo.model.vae import VAE
 from zoo.plugins.registry import registry
-from zoo.recipes.advice import likelihood_advice
 from zoo.recipes.components import build, build_prior, explicit, validate
-from zoo.recipes.datasets import Found, Loaded, block_for, data_name, load_data, survey
+from zoo.recipes.datasets import Found, block_for, load_data, survey
 from zoo.recipes.library import library
 from zoo.recipes.library import load as load_recipe
 from zoo.recipes.merge import merge, parse_overrides
 from zoo.recipes.schema import ComponentSpec, Recipe
 from zoo.recipes.source import Raw
-from zoo.recorder import RunRecorder, plugin_callbacks
 from zoo.run import Run
-from zoo.storage.checkpoints import Checkpoint
-from zoo.storage.locate import RECIPE, is_sweep, runs_in
+from zoo.session import processes, session
 from zoo.training.callbacks import Callback
-from zoo.training.distributed import Group, local_device
-from zoo.training.preflight import preflight
-from zoo.training.progress import looked_at
-from zoo.training.progress import progress as progress_callback
-from zoo.training.signals import Interrupted, StopRequest
-from zoo.training.trainer import Trainer
 
 if TYPE_CHECKING:
     pass
@@ -51,7 +37,6 @@ log = logging.getLogger("zoo")
 
 MNIST_SHAPE = (1, 28, 28)
 MNIST_TRAIN = 60_000
-PASSED_OVER = "It is passed over."
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -295,8 +280,8 @@ def train(
     shorthands = {key: value for key, value in (("epochs", epochs), ("seed", seed)) if value is not None}
     changes = merge(changes, {"train": shorthands} if shorthands else {})
     checked = recipe_for(data, model, overrides, registries=registries, **changes)
-    with _session(device, data_dir, time_limit, compile, callbacks, progress, figures) as session:
-        return session.train(checked, Path(out), None if folder is None else Path(folder), objects(data))
+    with session(device, data_dir, time_limit, compile, callbacks, progress, figures) as opened:
+        return opened.train(checked, Path(out), None if folder is None else Path(folder), objects(data))
 
 
 def resume(
@@ -330,8 +315,8 @@ def resume(
             the same any more.
         UsageError: the number of epochs is smaller than that of the recipe.
     """
-    with _session(device, data_dir, time_limit, compile, callbacks, progress, figures) as session:
-        return session.resume(*session.claim(run), epochs, data)
+    with session(device, data_dir, time_limit, compile, callbacks, progress, figures) as opened:
+        return opened.resume(*opened.claim(run), epochs, data)
 
 
 def resume_or_train(
@@ -352,226 +337,14 @@ def resume_or_train(
     The arguments and errors are those of `resume` and of `train`.
     """
     checked = recipe(model, train={} if epochs is None else {"epochs": epochs})
-    with _session(device, data_dir, time_limit, compile, callbacks, progress, figures) as session:
+    with session(device, data_dir, time_limit, compile, callbacks, progress, figures) as opened:
         try:
-            claimed = session.claim(Path(out) / checked.name)
+            claimed = opened.claim(Path(out) / checked.name)
         except NoRun:
-            if session.group.is_rank_zero:
+            if opened.group.is_rank_zero:
                 log.info("There is no unfinished run of %s in %s: a new one starts.", checked.name, out)
-            return session.train(checked, Path(out), None)
-        return session.resume(*claimed, epochs)
-
-
-@dataclass(frozen=True)
-class _Session:
-    """The processes that train together, and how; the run that they train is theirs until `held` is closed."""
-
-    group: Group
-    device: torch.device
-    held: contextlib.ExitStack
-    root: Path | None
-    time_limit: float | None
-    compiled: bool
-    callbacks: Sequence[Callback]
-    progress: bool | None
-    figures: bool
-
-    def train(self, recipe: Recipe, out: Path, folder: Path | None, given: object = None) -> Run:
-        """Train a new run; see `train`."""
-        loaded = load_data(recipe.data, self.root, given=given)
-        training = self._prepare(recipe, loaded)
-
-        def create() -> Run:
-            run = Run.create(out, recipe, loaded, self.device, folder)
-            self.held.enter_context(run.held())
-            return run
-
-        return training.into(self.group.on_rank_zero(create), self.callbacks, self.progress, self.figures)
-
-    def claim(self, run: str | Path | Run) -> tuple[Run, Checkpoint | None]:
-        """Own the run to resume, and find its newest valid checkpoint; see `resume`."""
-        return self.group.on_rank_zero(lambda: self._claim(run))
-
-    def _claim(self, run: str | Path | Run) -> tuple[Run, Checkpoint | None]:
-        if isinstance(run, Run) or (Path(run) / RECIPE).is_file():
-            run = run if isinstance(run, Run) else Run(Path(run))
-            self.held.enter_context(run.held())
-            return run, run.checkpoint("last")
-        for candidate in _unfinished(Path(run)):
-            with contextlib.ExitStack() as attempt:
-                try:
-                    attempt.enter_context(candidate.held())
-                    checkpoint = candidate.checkpoint("last")
-                except ZooError as error:
-                    log.warning("%s %s", error, PASSED_OVER)
-                    continue
-                if checkpoint is not None and not candidate.finished:
-                    self.held.push(attempt.pop_all())
-                    return candidate, checkpoint
-        raise NoRun(f"{run} holds no unfinished run that can be resumed.")
-
-    def resume(self, run: Run, checkpoint: Checkpoint | None, epochs: int | None, data: object = None) -> Run:
-        """Train a run further; see `resume`."""
-        longer = _is_longer(run, epochs)
-        run.verify()
-        if run.finished and not longer:
-            if self.group.is_rank_zero:
-                log.info("%s is finished: there is nothing left to train. --epochs N trains it longer.", run.path)
-            if checkpoint is None or any(run.figures.iterdir()):
-                return run
-        if checkpoint is None:
-            raise RunError(f"{run.path} holds no valid checkpoint to go on from.")
-        recipe = run.recipe
-        if longer:
-            recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": epochs})})
-        training = self._prepare(recipe, run.loaded(self.root, data))
-        training.restore(checkpoint)
-        if longer and epochs is not None:
-            if training.trainer.finished:
-                raise RunError(
-                    f"{run.path} cannot be trained for {epochs} epochs: train.steps or train.patience has ended it."
-                )
-            if training.trainer.outlasts_schedule:
-                raise RunError(
-                    f"{run.path} cannot be trained for {epochs} epochs: train.scheduler is planned for fewer steps."
-                )
-            self.group.on_rank_zero(lambda: run.extend(epochs))
-        return training.into(run, self.callbacks, self.progress, self.figures)
-
-    def _prepare(self, recipe: Recipe, loaded: Loaded) -> _Training:
-        return _Training(recipe, loaded, self.device, self.group, self.time_limit, self.compiled)
-
-
-@contextlib.contextmanager
-def _session(
-    device: str,
-    data_dir: Path | str | None,
-    time_limit: float | None,
-    compiled: bool,
-    callbacks: Sequence[Callback],
-    progress: bool | None,
-    figures: bool,
-) -> Iterator[_Session]:
-    root = None if data_dir is None else Path(data_dir)
-    with _processes(device) as (group, target), contextlib.ExitStack() as held:
-        yield _Session(group, target, held, root, time_limit, compiled, callbacks, progress, figures)
-
-
-def _unfinished(folder: Path) -> Iterator[Run]:
-    """The runs in a folder that were stopped after their first checkpoint, the newest first."""
-    if is_sweep(folder):
-        raise RunError(f"{folder} is a sweep. To go on with it: zoo sweep --resume {folder}")
-    for path in runs_in(folder):
-        run = Run(path)
-        if run.finished:
-            continue
-        try:
-            saved = next(iter(run.checkpoints), None)
-        except ZooError as error:
-            log.warning("%s %s", " ".join(str(error).split()), PASSED_OVER)
-            continue
-        if saved is None:
-            log.info("%s was stopped before its first checkpoint. %s", path, PASSED_OVER)
-            continue
-        yield run
-
-
-def _is_longer(run: Run, epochs: int | None) -> bool:
-    """Whether the run is to be trained for more epochs than its recipe has."""
-    planned = run.recipe.train.epochs
-    if epochs is not None and epochs < planned:
-        raise UsageError(f"{run.path} is a training of {planned} epochs; --epochs {epochs} cannot make it shorter.")
-    return epochs is not None and epochs > planned
-
-
-class _Training:
-    """A training that is ready for its first step: everything is checked, nothing is written."""
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        loaded: Loaded,
-        device: torch.device,
-        group: Group,
-        time_limit: float | None,
-        compiled: bool,
-    ) -> None:
-        self.recipe = recipe
-        self.loaded = loaded
-        dataset = loaded.dataset
-        if group.is_rank_zero:
-            log.info(
-                "%s on %s: %d training and %d test images of %s, on %s, seed %d",
-                *(recipe.name, data_name(loaded.block), len(dataset.train), len(dataset.test)),
-                *("x".join(map(str, dataset.shape)), device, recipe.train.seed),
-            )
-        with flushed_denormals(), seeded(recipe.train.seed, device):
-            vae, loss = build(recipe, dataset.shape, dataset.classes, len(dataset.train))
-            require_memory((*vae.parameters(), *loss.parameters()), device)
-            self.trainer = Trainer(
-                *(vae, loss, dataset, recipe.train),
-                binarize=recipe.binarize,
-                device=device,
-                stop=StopRequest(time_limit),
-                group=group,
-                compile=compiled,
-            )
-            first = torch.arange(min(2, len(dataset.train)), device=device)
-            batch = self.trainer.train[first]
-            preflight(recipe, vae, loss, batch, self.trainer.schedule_units)
-            with evaluating(vae), torch.no_grad():  # so that no running mean moves
-                supported = in_support(vae.trace(batch).p, batch.x)
-            if group.is_rank_zero and not supported:
-                log.info(
-                    "Note: the pixels lie outside the support of the likelihood (real values under a Bernoulli?), "
-                    "so the loss is no bound on log p(x). %s",
-                    likelihood_advice(recipe, dataset.train.x),
-                )
-
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Take up the state of a checkpoint."""
-        state = checkpoint.state()
-        if state["step"] != checkpoint.step:
-            raise RunError(f"{checkpoint.path} holds the state of step {state['step']}.")
-        if state["processes"] != self.trainer.group.size:
-            log.warning(
-                "The run was trained by %d processes and goes on with %d: the result will not be equal bit by bit.",
-                *(state["processes"], self.trainer.group.size),
-            )
-        try:
-            self.trainer.load_state_dict(checkpoint.weights(), state)
-        except (RuntimeError, KeyError, TypeError, ValueError) as error:
-            raise RunError(f"{checkpoint.path} is not of the model that its recipe makes here: {error}") from error
-
-    def into(self, run: Run, callbacks: Sequence[Callback], progress: bool | None, figures: bool) -> Run:
-        """Train, and leave the result in the run folder."""
-        trainer = self.trainer
-        trainer.checkpoints = run.checkpoints
-        shown = looked_at() if progress is None else progress
-        trainer.callbacks = [
-            RunRecorder(run),
-            *([progress_callback()] if shown else []),
-            *(plugin_callbacks(run, figures) if trainer.group.is_rank_zero else []),
-            *callbacks,
-        ]
-        with flushed_denormals(), seeded(self.recipe.train.seed, trainer.device):
-            try:
-                trainer.fit()
-            except Interrupted as interrupted:
-                interrupted.run = run.path
-                raise
-        return run
-
-
-@contextlib.contextmanager
-def _processes(device: str) -> Iterator[tuple[Group, torch.device]]:
-    """The processes that train together, and the device of this one."""
-    target = local_device(resolve_device(device))
-    group = Group.join(target)
-    try:
-        yield group, target
-    finally:
-        group.leave()
+            return opened.train(checked, Path(out), None)
+        return opened.resume(*claimed, epochs)
 
 
 def load(
@@ -693,7 +466,7 @@ def evaluate(
         for name in importance_sampled():
             settings[name] = {**settings.get(name, {}), "samples": samples}
     asked = [ComponentSpec(use=name, **settings.get(name, {})) for name in dict.fromkeys((*metrics, *settings))]
-    with _processes(device) as (group, target):
+    with processes(device) as (group, target):
         loaded = run.loaded(None if data_dir is None else Path(data_dir), data)
         another = prior == "fitted" and run.fitted_prior.exists
         subject = EvaluationContext(

@@ -450,7 +450,7 @@ def test_a_step_in_mixed_precision_is_taken_in_float32(model):
     torch.manual_seed(0)
     vae, loss = (make(recipe, data_shape=(1, 12, 12)) for make in (zoo.create_model, zoo.create_loss))
     batch = zoo.Batch(torch.rand(6, 1, 12, 12))
-    preflight(recipe, vae, loss, batch)
+    preflight(recipe.train, vae, loss, batch)
     exact = terms_of(loss, vae, batch)
     with torch.autocast("cpu", torch.bfloat16):
         mixed = terms_of(loss, vae, batch)

@@ -475,7 +475,7 @@ def test_weights_of_another_model_are_refused(digits_run, tmp_path):
         zoo.resume(run)
     for checkpoint in run.checkpoints:
         reseal(checkpoint.path, **run.checkpoints.origin)
-    with pytest.raises(zoo.RunError, match="is not of the model that its recipe makes here"):
+    with pytest.raises(zoo.RunError, match="does not belong to this model and configuration"):
         zoo.resume(run)
 
 

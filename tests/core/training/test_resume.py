@@ -318,7 +318,7 @@ def test_a_number_of_processes_that_has_changed_is_announced(tmp_path, caplog):
         shutil.rmtree(checkpoint.path)
         copy.checkpoints.save(checkpoint.step, weights, state)
         zoo.resume(copy)
-    expected = "The run was trained by 4 processes and goes on with 1: the result will not be equal bit by bit."
+    expected = "The run was trained by 4 processes and continues with 1: the result will not be bit-identical."
     assert caplog.messages == [expected]
 
 
