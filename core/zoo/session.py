@@ -22,7 +22,7 @@ from zoo.recipes.schema import Recipe
 from zoo.recorder import RunRecorder, plugin_callbacks
 from zoo.run import Run
 from zoo.storage.checkpoints import Checkpoint
-from zoo.storage.locate import RECIPE, is_sweep, runs_in
+from zoo.storage.locate import RECIPE, is_sweep, require_path, runs_in
 from zoo.training.callbacks import Callback
 from zoo.training.distributed import Group, local_device
 from zoo.training.signals import Interrupted
@@ -76,11 +76,12 @@ class Session:
         return self.group.on_rank_zero(lambda: self._claim(run))
 
     def _claim(self, run: str | Path | Run) -> tuple[Run, Checkpoint | None]:
-        if isinstance(run, Run) or (Path(run) / RECIPE).is_file():
-            run = run if isinstance(run, Run) else Run(Path(run))
+        path = run.path if isinstance(run, Run) else require_path(run)
+        if (path / RECIPE).is_file():
+            run = run if isinstance(run, Run) else Run(path)
             self.locks.enter_context(run.held())
             return run, run.checkpoint("last")
-        for candidate in _unfinished(Path(run)):
+        for candidate in _unfinished(path):
             with contextlib.ExitStack() as attempt:
                 try:
                     attempt.enter_context(candidate.held())
@@ -100,8 +101,7 @@ class Session:
         if run.finished and not longer:
             if self.group.is_rank_zero:
                 log.info("%s is finished: there is nothing left to train. --epochs N trains it longer.", run.path)
-            if checkpoint is None or any(run.figures.iterdir()):
-                return run
+            return run
         if checkpoint is None:
             raise RunError(f"{run.path} holds no valid checkpoint to resume from.")
         recipe = run.recipe
@@ -113,10 +113,6 @@ class Session:
             if trainer.finished:
                 raise RunError(
                     f"{run.path} cannot be trained for {epochs} epochs: train.steps or train.patience has ended it."
-                )
-            if trainer.outlasts_schedule:
-                raise RunError(
-                    f"{run.path} cannot be trained for {epochs} epochs: train.scheduler is planned for fewer steps."
                 )
             self.group.on_rank_zero(lambda: run.extend(epochs))
         return self._fit(trainer, run)

@@ -273,6 +273,8 @@ class VAE(nn.Module):
         """
         if not isinstance(x, Tensor):
             raise UsageError(f"The model takes images as a tensor, not a {type(x).__name__}.")
+        if not x.is_floating_point():
+            raise UsageError(f"The model takes images of floats in [0, 1], not {x.dtype}: divide levels by 255.")
         if self.data_shape is not None and tuple(x.shape[1:]) != self.data_shape:
             batch = " A batch of one image is x[None]." if tuple(x.shape) == self.data_shape else ""
             raise UsageError(

@@ -198,7 +198,7 @@ class Checkpoints:
             try:
                 self.verify(checkpoint)
             except RunError as error:
-                log.warning("%s It is passed over.", error)
+                log.warning("%s It is skipped.", error)
                 continue
             return checkpoint
         return None

@@ -35,12 +35,7 @@ def run_folder(path: str | Path) -> Path:
     Raises:
         NoRun: there is none.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise RunError(
-            f"A run is a folder, such as runs/mlp-vae/2026-01-31T12-00-00, or a zoo.Run; got a {type(path).__name__}. "
-            "A model has no data and no recipe of its own: give the run that it was trained in."
-        )
-    folder = Path(path)
+    folder = require_path(path)
     if is_sweep(folder):
         return _best_trial(folder)
     if (folder / RECIPE).is_file():
@@ -49,6 +44,20 @@ def run_folder(path: str | Path) -> Path:
         if is_finished(run):
             return run
     raise NoRun(f"{folder} holds no finished run. A run is a folder such as runs/mlp-vae/2026-01-31T12-00-00.")
+
+
+def require_path(path: object) -> Path:
+    """The path of a run.
+
+    Raises:
+        RunError: it is something else, such as a model.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise RunError(
+            f"A run is a folder, such as runs/mlp-vae/2026-01-31T12-00-00, or a zoo.Run; got a {type(path).__name__}. "
+            "A model has no data and no recipe of its own: give the run that it was trained in."
+        )
+    return Path(path)
 
 
 def runs_in(folder: Path) -> list[Path]:

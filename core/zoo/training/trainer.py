@@ -28,7 +28,7 @@ from zoo.storage.checkpoints import Checkpoint, Checkpoints
 from zoo.training.callbacks import Callback, Callbacks
 from zoo.training.distributed import Group
 from zoo.training.history import Epoch, Record
-from zoo.training.preflight import preflight
+from zoo.training.preflight import preflight as preflight_step
 from zoo.training.progress import is_watched
 from zoo.training.progress import progress as progress_callback
 from zoo.training.signals import StopRequest, interruption
@@ -152,11 +152,14 @@ class Trainer:
             ComponentError, RecipeError: see `zoo.training.preflight.preflight`.
         """
         batch = self.train[torch.arange(min(2, len(self.dataset.train)), device=self.device)]
-        preflight(self.config, self.vae, self.loss, batch, self.names, self.schedule_units)
+        preflight_step(self.config, self.vae, self.loss, batch, self.names, self.schedule_units)
         self._checked = True
 
-    def fit(self) -> list[Epoch]:
+    def fit(self, *, preflight: bool = True) -> list[Epoch]:
         """Train to the end.
+
+        Args:
+            preflight: take the step of `preflight` first.
 
         Returns:
             The finished epochs.
@@ -170,7 +173,7 @@ class Trainer:
         followers = [*self.callbacks, *([progress_callback()] if shown else [])]
         callbacks = Callbacks(followers if self.group.is_rank_zero else ())
         with flushed_denormals(), seeded(self.config.seed, self.device):
-            if not self._checked:
+            if preflight and not self._checked:
                 self.preflight()
             with callbacks.training(self), deterministic(self.config.deterministic), self.stop:
                 while not self.finished:
@@ -215,13 +218,6 @@ class Trainer:
     def finished(self) -> bool:
         """Whether the last step is taken, or patience is at an end."""
         return self.step >= self.last_step or self.since_best >= (self.config.patience or math.inf)
-
-    @property
-    def outlasts_schedule(self) -> bool:
-        """Whether the training is longer than a schedule that has an end, such as ``OneCycleLR``."""
-        by_step = self.config.scheduler_unit == "step"
-        units = self.last_step - self.config.warmup_steps if by_step else self.config.epochs
-        return any(getattr(optimized.schedule, "total_steps", math.inf) < units for optimized in self.phases)
 
     def train_epoch(self, callbacks: Callbacks | None = None) -> None:
         """The steps of an epoch, from where it was left. Their terms are in `record`."""

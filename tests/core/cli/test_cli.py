@@ -63,7 +63,7 @@ def test_every_public_name_is_there_and_no_other():
 
     for name in zoo.__all__:
         assert getattr(zoo, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'Encodr'"):
+    with pytest.raises(AttributeError, match="No zoo attribute Encodr"):
         _ = zoo.Encodr
 
 

@@ -229,7 +229,7 @@ def test_a_harmed_file_is_named_and_the_newest_valid_one_used(checkpoints, file,
         assert checkpoints.newest().step == 2
     (record,) = caplog.records
     assert str(path) in record.getMessage()
-    assert record.getMessage().endswith("It is passed over.")
+    assert record.getMessage().endswith("It is skipped.")
     assert record.levelno == logging.WARNING
 
 
@@ -243,7 +243,7 @@ def test_resume_falls_back_to_the_newest_valid_one_and_says_so(tmp_path, caplog)
     with caplog.at_level(logging.WARNING, "zoo"):
         resumed = essence(zoo.resume(run))
     assert [r.getMessage() for r in caplog.records] == [
-        f"{state} is damaged: its SHA-256 is not that of the manifest. It is passed over."
+        f"{state} is damaged: its SHA-256 is not that of the manifest. It is skipped."
     ]
     assert_same(resumed, essence(zoo.train("mlp-vae", overrides, out=tmp_path / "undisturbed")))
 
@@ -345,10 +345,10 @@ def test_a_run_without_a_checkpoint_cannot_be_resumed(tmp_path, capsys):
     run = stopped("mlp-vae", TINY, 3, tmp_path)
     shutil.rmtree(run.path / "checkpoints")
     before = contents(run.path)
-    with pytest.raises(zoo.RunError, match="holds no valid checkpoint to go on from"):
+    with pytest.raises(zoo.RunError, match="holds no valid checkpoint to resume from"):
         zoo.resume(run.path)
     assert run_main("train", "--resume", str(run.path)) == 2
-    assert f"Error: {run.path} holds no valid checkpoint to go on from." in capsys.readouterr().err
+    assert f"Error: {run.path} holds no valid checkpoint to resume from." in capsys.readouterr().err
     assert contents(run.path) == before
 
 

@@ -265,7 +265,7 @@ def test_every_schedule_goes_through_a_checkpoint(schedule, unit, tmp_path):
 
 def test_a_plateau_is_watched_by_the_epoch_alone():
     """Where there is no score, the recipe is refused before the first step."""
-    with pytest.raises(zoo.RecipeError, match=r"train\.schedule_unit: .*'epoch'"):
+    with pytest.raises(zoo.RecipeError, match=r"train\.scheduler_unit: .*'epoch'"):
         toy_trainer("train.scheduler=reduce-lr-on-plateau", "train.scheduler_unit=step")
 
 
