@@ -38,7 +38,9 @@ def draws():
 
 
 def files(folder: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    files = (path for path in folder.rglob("*") if path.is_file())
+    # A lock holds nothing; filelock before 4.0 truncates it whenever it is taken.
+    return {path: path.stat().st_mtime_ns for path in files if path.parent.name != ".locks"}
 
 
 def test_a_trial_is_the_run_that_zoo_train_makes(tmp_path):

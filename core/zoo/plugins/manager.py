@@ -362,8 +362,9 @@ def _folder(distribution: importlib.metadata.Distribution) -> tuple[str, str]:
 def _identity(distribution: importlib.metadata.Distribution, folder: str, version: str) -> tuple[str, str, str]:
     """Name and version of a distribution, and what is wrong with its metadata."""
     try:
-        metadata: Any = distribution.metadata
-        name, stated = metadata.get("Name"), str(metadata.get("Version") or version)
+        metadata = distribution.metadata
+        name = (metadata.get_all("Name") or [None])[0]
+        stated = str((metadata.get_all("Version") or [version])[0])
     except Exception as error:
         return folder or "?", version, f"its METADATA cannot be read: {describe(error)}"
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?", name):

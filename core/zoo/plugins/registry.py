@@ -155,8 +155,8 @@ def checked(item: object) -> Component:
     ]
     if problems:
         raise ComponentError(f"zoo_components returned a component that is not valid: {'; '.join(problems)}")
-    plain = (str.__str__(value) for value in (kind, name, target, summary))
-    return Component(*plain, tuple(reads), dict(expected))  # type: ignore[arg-type,call-arg]
+    kind, name, target, summary = (str.__str__(value) for value in (kind, name, target, summary))
+    return Component(kind, name, target, summary, tuple(reads), dict(expected))  # type: ignore[arg-type]
 
 
 def _all_text(*values: object) -> bool:
