@@ -1,18 +1,20 @@
 """What ``import zoo`` offers, by the module that defines it."""
 
-from .api import create_loss as create_loss
-from .api import create_model as create_model
 from .api import evaluate as evaluate
 from .api import fit_prior as fit_prior
-from .api import get as get
-from .api import list_components as list_components
-from .api import list_models as list_models
 from .api import load as load
-from .api import load_dataset as load_dataset
-from .api import recipe as recipe
 from .api import resume as resume
-from .api import survey_data as survey_data
+from .api import save_run as save_run
 from .api import train as train
+from .catalog import create_loss as create_loss
+from .catalog import create_model as create_model
+from .catalog import get as get
+from .catalog import list_components as list_components
+from .catalog import list_models as list_models
+from .catalog import load_dataset as load_dataset
+from .catalog import recipe as recipe
+from .catalog import register as register
+from .catalog import survey_data as survey_data
 from .data.cache import cached_images as cached_images
 from .data.dataset import Dataset as Dataset
 from .data.dataset import Split as Split

@@ -1,14 +1,15 @@
-"""What ``import zoo`` offers: list, get, create, train, load."""
+"""Train, resume, load, evaluate: what ``import zoo`` does with runs."""
 
 from __future__ import annotations
 
+import copy
 import logging
-import os
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from zoo.data.dataset import Dataset
+from zoo.catalog import objects, recipe, recipe_for
 from zoo.data.loader import Loader
 from zoo.devices import resolve_device
 from zoo.errors import NoRun, RunError, UsageError
@@ -16,216 +17,17 @@ from zoo.evaluation import priors
 from zoo.evaluation.evaluate import Evaluation, importance_sampled, measure
 from zoo.evaluation.metric import SPLITS, EvaluationContext
 from zoo.model.context import flushed_denormals, seeded
-from zoo.model.loss import Loss
 from zoo.model.vae import VAE
-from zoo.plugins.registry import registry
-from zoo.recipes.components import build, build_prior, explicit, validate
-from zoo.recipes.datasets import Found, block_for, load_data, survey
-from zoo.recipes.library import library
-from zoo.recipes.library import load as load_recipe
+from zoo.recipes.components import build_prior, explicit, unchecked
+from zoo.recipes.datasets import Loaded, block_for
 from zoo.recipes.merge import merge, parse_overrides
 from zoo.recipes.schema import ComponentSpec, Recipe
-from zoo.recipes.source import Raw
 from zoo.run import Run
 from zoo.session import processes, session
 from zoo.training.callbacks import Callback
-
-if TYPE_CHECKING:
-    pass
+from zoo.training.trainer import Trainer
 
 log = logging.getLogger("zoo")
-
-MNIST_SHAPE = (1, 28, 28)
-MNIST_TRAIN = 60_000
-
-
-def list_models(pattern: str = "*") -> list[str]:
-    """The names of the models that hold a text or match a shell pattern, in natural order.
-
-    >>> list_models("conv"), list_models("conv*e")
-    (['conv-vae', 'conv-vae-mse'], ['conv-vae', 'conv-vae-mse'])
-    """
-    return library().names(pattern)
-
-
-def list_components(kind: str, pattern: str = "*") -> list[str]:
-    """The names of the components of one kind that hold a text or match a shell pattern.
-
-    >>> list_components("likelihood", "*bernoulli")
-    ['bernoulli', 'continuous-bernoulli']
-
-    Raises:
-        UnknownName: there is no such kind.
-    """
-    return registry().names(kind).matching(pattern)
-
-
-def get(kind: str, name: str) -> Any:
-    """The class of a component (for a data set: its function).
-
-    >>> get("encoder", "mlp").__name__
-    'MLPEncoder'
-
-    Raises:
-        UnknownName, NameConflict: there is no such component, or two distributions claim the name.
-        ComponentError: it cannot be imported.
-    """
-    return registry().get(kind, name)
-
-
-def recipe(
-    model: str | Recipe, overrides: Sequence[str] = (), *, registries: Sequence[Path] = (), **changes: Any
-) -> Recipe:
-    """The recipe of a model, resolved, changed and checked.
-
-    Args:
-        model: a name, or a YAML file that holds just one model, or a recipe.
-        overrides: changes as on the command line, such as ``encoder.hidden=[512,256]``.
-        registries: recipe files of your own, which come before what is installed.
-        changes: changes as keyword arguments, such as ``encoder={"hidden": [512, 256]}``; they come last.
-
-    >>> recipe("mlp-vae", ["latent_dim=2"], loss="mse").loss.use
-    'mse'
-
-    Raises:
-        UnknownName, NameConflict: there is no such model, or two distributions claim the name.
-        RecipeError: what comes out is not valid; holds every problem.
-    """
-    return recipe_for(None, model, overrides, registries=registries, **changes)
-
-
-def recipe_for(
-    data: object,
-    /,
-    model: str | Recipe,
-    overrides: Sequence[str] = (),
-    *,
-    registries: Sequence[Path] = (),
-    **changes: Any,
-) -> Recipe:
-    """The recipe of a model for one data set and no other, with the parameters that the recipe gives it, if it does.
-
-    Args:
-        data: a name, or the path of a folder of images or of a file of arrays, or the data themselves; None leaves the
-            recipe its choices.
-        model, overrides, registries, changes: as in `recipe`; ``data.size=[64,64]`` changes one of the data.
-
-    Raises:
-        UsageError: there is no such data set, or the changes want another.
-    """
-    if isinstance(model, Recipe):
-        name, raw = model.name, model.to_raw()
-    else:
-        name, raw = load_recipe(model, registries)
-    if data is None:
-        return validate(name, merge(merge(raw, parse_overrides(tuple(overrides))), changes))
-    block = block_for(data)
-    raw = {**raw, "data": _as_wanted(block, raw.get("data"))}
-    checked = validate(name, merge(merge(raw, parse_overrides(tuple(overrides))), changes))
-    wanted = [given for given in checked.data if registry().same(given.use, block.use)]
-    if not wanted:
-        what = str(data) if isinstance(data, str | os.PathLike) else f"a {type(data).__name__}"
-        raise UsageError(f"Two data sets are wanted: {what}, and {', '.join(given.use for given in checked.data)}.")
-    return checked.model_copy(update={"data": wanted[:1]})
-
-
-def _as_wanted(block: ComponentSpec, choices: Any) -> Raw:
-    """The block, with the parameters that the recipe gives this data set, if it is among its choices."""
-    for choice in choices if isinstance(choices, list) else [choices]:
-        if isinstance(choice, dict) and registry().same(str(choice.get("use")), block.use):
-            return {**choice, "use": block.use, **block.parameters}
-    return {"use": block.use, **block.parameters}
-
-
-def load_dataset(data: object, *, data_dir: Path | str | None = None, **parameters: Any) -> Dataset:
-    """A data set, as a training gets it.
-
-    Args:
-        data: its name, the path of a folder of images or of a file of arrays, or the data themselves; as in `train`.
-        data_dir: as in `train`.
-        parameters: of the data set, such as ``size=[64, 64]`` of a folder, or ``test_fraction=0.2`` of arrays.
-
-    >>> digits = load_dataset("digits")
-    >>> digits.train.x.shape
-    torch.Size([1438, 1, 8, 8])
-    >>> digits.summary()["range"]
-    [0.0, 1.0]
-
-    Raises:
-        UnknownName: there is no such data set.
-        DataUnavailable: its files are not here.
-        DataError: they are damaged, or not what they should be.
-        RecipeError: a parameter is wrong.
-    """
-    if data is None:
-        raise UsageError("Give the name of a data set, a path, or the data themselves.")
-    block = block_for(data)
-    block = ComponentSpec(use=block.use, **{**block.parameters, **parameters})
-    return load_data([block], None if data_dir is None else Path(data_dir), given=objects(data)).dataset
-
-
-def objects(data: object) -> object:
-    """The data themselves, where they are not a name or a path."""
-    return None if isinstance(data, str | os.PathLike) else data
-
-
-def survey_data(data_dir: Path | str | None = None) -> list[Found]:
-    """What is here of every registered data set: what ``zoo data`` lists. Nothing is fetched or decoded for it.
-
-    >>> {found.name: found.status for found in survey_data()}["digits"]
-    'available'
-    """
-    return survey(None if data_dir is None else Path(data_dir))
-
-
-def create_model(
-    model: str | Recipe, *, data_shape: tuple[int, int, int] = MNIST_SHAPE, classes: int = 10, **changes: Any
-) -> VAE:
-    """A new model for images of one shape, its weights drawn from torch's global generator.
-
-    Args:
-        model: as in `recipe`.
-        data_shape: (C, H, W); what is no image, a row of D numbers, is (1, 1, D).
-        classes: number of labels, for conditional models.
-        changes: to the recipe, as in `recipe`.
-
-    >>> vae = create_model("mlp-vae", latent_dim=2, data_shape=(1, 8, 8))
-    >>> vae.sample(4).shape
-    torch.Size([4, 1, 8, 8])
-    """
-    return build(recipe(model, **changes), _image_shape(data_shape), classes)[0]
-
-
-def create_loss(
-    model: str | Recipe,
-    *,
-    data_shape: tuple[int, int, int] = MNIST_SHAPE,
-    classes: int = 10,
-    train_size: int = MNIST_TRAIN,
-    **changes: Any,
-) -> Loss:
-    """The loss of a model's recipe; the arguments are those of `create_model`, and `train_size`, the number of training
-    images, for losses that estimate something about all of them from a batch.
-
-    >>> x = torch.rand(5, 1, 28, 28).round()
-    >>> terms = create_loss("mlp-vae")(create_model("mlp-vae"), zoo.Batch(x))
-    >>> sorted(terms)
-    ['distortion', 'loss', 'rate']
-    """
-    return build(recipe(model, **changes), _image_shape(data_shape), classes, train_size)[1]
-
-
-def _image_shape(shape: object) -> tuple[int, int, int]:
-    """The shape of images, (C, H, W).
-
-    Raises:
-        UsageError: it is something else.
-    """
-    sizes = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else ()
-    if len(sizes) != 3 or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sizes):
-        raise UsageError(f"data_shape is (channels, height, width), three whole numbers from 1; got {shape!r}.")
-    channels, height, width = sizes
-    return channels, height, width
 
 
 def train(
@@ -345,6 +147,47 @@ def resume_or_train(
                 log.info("There is no unfinished run of %s in %s: a new one starts.", checked.name, out)
             return opened.train(checked, Path(out), None)
         return opened.resume(*claimed, epochs)
+
+
+def save_run(trainer: Trainer, folder: Path | str, *, name: str = "model", data: object = None) -> Run:
+    """Save a training of `Trainer` as a run, which `load`, `evaluate` and the tools accept.
+
+    A model of the user's own classes cannot be rebuilt from the folder. The run that is returned holds the model and
+    the data; one that is opened later gets them by `Run.attach`.
+
+    Args:
+        trainer: a trainer whose `fit` has ended.
+        folder: the folder of the run, which must not hold a run.
+        name: of the model.
+        data: the name or path of the data set, if it has one; the data themselves are not saved.
+
+    Returns:
+        The run. Its weights are those of the best checkpoint, if the trainer saved any, else the last ones.
+
+    Raises:
+        UsageError: `fit` has not ended.
+        RunError: the folder cannot be written, or holds a run.
+    """
+    if not trainer.finished:
+        raise UsageError("The training is not finished: call trainer.fit() first.")
+    vae, parts = trainer.model, {"encoder": trainer.vae.encoder, "decoder": trainer.vae.decoder}
+    parts |= {"prior": trainer.vae.prior}
+    raw: dict[str, Any] = {kind: type(part).__name__ for kind, part in parts.items()}
+    block = block_for(trainer.dataset if data is None else data)
+    raw |= {
+        "loss": type(trainer.loss).__name__,
+        "latent_dim": math.prod(vae.latent_shape),
+        "data": [block.model_dump()],
+    }
+    raw |= {"binarize": trainer.binarize, "train": trainer.config.model_dump()}
+    loaded = Loaded(block, trainer.dataset)
+    run = Run.create(Path(folder), unchecked(name, raw), loaded, trainer.device, Path(folder), code=True)
+    run.attach(copy.deepcopy(vae).cpu(), trainer.dataset)
+    best = None if trainer.checkpoints is None else trainer.checkpoints.best()
+    with run.held():
+        run.rewind(trainer.history)
+        run.finish(vae.state_dict() if best is None else best.weights())
+    return run
 
 
 def load(

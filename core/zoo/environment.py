@@ -43,6 +43,7 @@ class Environment(_Part):
     versions: dict[str, str]
     plugins: dict[str, str]
     data: Data
+    code: bool = False
 
 
 def require_environment(content: Any, file: Path) -> dict[str, Any]:

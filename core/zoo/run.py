@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import datetime
 import json
 import logging
@@ -21,6 +22,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from zoo.data.dataset import Dataset
 from zoo.data.loader import Loader
 from zoo.devices import device_name
 from zoo.environment import require_environment
@@ -30,7 +32,7 @@ from zoo.model.context import seeded
 from zoo.model.vae import VAE, Batch
 from zoo.plugins.manager import DISTRIBUTION
 from zoo.plugins.registry import registry
-from zoo.recipes.components import build, validate, written_out
+from zoo.recipes.components import build, unchecked, validate, written_out
 from zoo.recipes.datasets import Loaded, data_name, load_data
 from zoo.recipes.schema import Recipe
 from zoo.recipes.source import read_models, write_models
@@ -72,15 +74,25 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._damage_reported = False
+        self._attached: tuple[VAE, Dataset] | None = None
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
 
     @classmethod
     def create(
-        cls, root: Path, recipe: Recipe, loaded: Loaded, device: torch.device, folder: Path | None = None
+        cls,
+        root: Path,
+        recipe: Recipe,
+        loaded: Loaded,
+        device: torch.device,
+        folder: Path | None = None,
+        code: bool = False,
     ) -> Run:
         """Make the folder ``root/<model>/<time>``, or just `folder`, and write down what is about to be trained.
+
+        Args:
+            code: whether the model was built in code, so that the recipe names classes instead of components.
 
         Raises:
             RunError: the folder cannot be made or written, or `folder` holds a run already.
@@ -98,9 +110,10 @@ class Run:
             path.mkdir(exist_ok=True)
             if (path / RECIPE).exists():
                 raise RunError(f"{path} holds a run already, and runs are never overwritten.")
-            raw = written_out(recipe.model_copy(update={"data": [loaded.block]})).to_raw()
+            recipe = recipe.model_copy(update={"data": [loaded.block]})
+            raw = (recipe if code else written_out(recipe)).to_raw()
             (path / "figures").mkdir(exist_ok=True)
-            write_json(_environment(recipe, loaded, device), path / ENVIRONMENT)
+            write_json({**_environment(recipe, loaded, device), "code": code}, path / ENVIRONMENT)
             write_text(write_models({recipe.name: raw}), path / RECIPE)  # the last: now it is a run
         except BaseException as error:
             if made:
@@ -142,7 +155,7 @@ class Run:
             raise RunError(f"{self.path / RECIPE} holds {len(models)} models; expected the one that was trained.")
         ((name, raw),) = models.items()
         try:
-            return validate(name, raw)
+            return unchecked(name, raw) if self.environment.get("code") else validate(name, raw)
         except RecipeError as error:
             changed = f"The recipe of {self.path} does not fit the components as they are installed now:"
             raise RecipeError(changed, error.problems) from error
@@ -307,14 +320,30 @@ class Run:
                 log.warning("%s was changed after the training: its SHA-256 is not that of the manifest.", path)
         return epochs
 
-    def finish(self) -> None:
-        """Put the best weights into ``model.safetensors`` and seal the run: now it is finished.
+    def attach(self, vae: VAE, dataset: Dataset) -> Run:
+        """Give a run whose model was built in code the objects that cannot be rebuilt from its folder.
+
+        Args:
+            vae: a model of the same classes and sizes; the weights of the run are loaded into a copy of it.
+            dataset: the data of the run.
+
+        Returns:
+            The run itself, which `zoo.load`, `zoo.evaluate` and the tools then accept.
+        """
+        self._attached = vae, dataset
+        return self
+
+    def finish(self, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Write ``model.safetensors`` and seal the run: now it is finished.
+
+        Args:
+            weights: the final weights; by default those of the best checkpoint.
 
         Raises:
             TrainingError: the disk is full.
             RunError: there are no weights, or the recipe was edited during the training.
         """
-        weights = Run(self.path)._weights("best")
+        weights = Run(self.path)._weights("best") if weights is None else weights
         with self._writing(WEIGHTS):
             save_weights(weights, self.path / WEIGHTS)
         with self._writing(MANIFEST):
@@ -337,7 +366,7 @@ class Run:
             RunError: there are no weights, or they are damaged or of another model; so too for a fitted prior.
         """
         self.verify()
-        vae, _ = build(self.recipe, self.data_shape, self.classes, self.environment["data"]["train"])
+        vae = self._new_model()
         finished = which == "best" and self.finished
         weights = load_weights(self.path / WEIGHTS) if finished else self._weights(which)
         try:
@@ -347,6 +376,18 @@ class Run:
         if which == "best" and prior == "fitted" and self.fitted_prior.exists:
             vae.prior = self.fitted_prior.load(self.recipe, vae.encoder, self.data_shape, self.classes)
         return vae.eval()
+
+    def _new_model(self) -> VAE:
+        """A model without the weights of the run."""
+        if self._attached is not None:
+            return copy.deepcopy(self._attached[0]).cpu()
+        if self.environment.get("code"):
+            parts = ", ".join(f"{kind} {getattr(self.recipe, kind).use}" for kind in ("encoder", "decoder", "prior"))
+            raise RunError(
+                f"The model of {self.path} was built in code ({parts}) and cannot be rebuilt from the folder. "
+                "In Python, give the run a model and its data: zoo.Run.open(...).attach(vae, dataset)."
+            )
+        return build(self.recipe, self.data_shape, self.classes, self.environment["data"]["train"])[0]
 
     def _weights(self, which: Literal["best", "last"]) -> dict[str, Tensor]:
         checkpoint = self.checkpoint(which)
@@ -366,6 +407,8 @@ class Run:
             DataError: they cannot be had here, or are damaged.
             RunError: they are others now.
         """
+        if given is None and self._attached is not None:
+            given = self._attached[1]
         loaded = load_data(self.recipe.data, root, given=given)
         if loaded.dataset.sha256() != self.environment["data"]["sha256"]:
             raise RunError(f"The data are not those that {self.path} was trained on: their digests differ.")
@@ -387,7 +430,8 @@ class Run:
         Raises:
             DataError: the data cannot be had here, or are not those of the run any more.
         """
-        dataset = load_data(self.recipe.data, root).dataset
+        given = None if self._attached is None else self._attached[1]
+        dataset = load_data(self.recipe.data, root, given=given).dataset
         if dataset.shape != self.data_shape:
             raise DataError(f"{self.path} was trained on images of {self.data_shape}, these are {dataset.shape}.")
         n = len(dataset.test) if n is None else min(n, len(dataset.test))

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent
 
 import zoo
-from zoo.api import objects, recipe_for
+from zoo.catalog import objects, recipe_for
 from zoo.data.dataset import Dataset, Split
 from zoo.data.loader import Loader
 from zoo.devices import resolve_device

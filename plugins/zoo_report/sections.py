@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from zoo import api
+from zoo import catalog
 from zoo.errors import ZooError, reason
 from zoo.plugins.manager import DISTRIBUTION
 from zoo.recipes.components import written_out
@@ -73,7 +73,7 @@ def changes(recipe: Recipe) -> dict[str, tuple[Any, Any]] | None:
     """
     try:
         qualified = (claim.qualified for claim in library().models if plain(claim.qualified) == recipe.name)
-        registered = api.recipe(next(qualified, recipe.name))
+        registered = catalog.recipe(next(qualified, recipe.name))
         used = next((block for block in registered.data if block.use == recipe.data[0].use), registered.data[0])
         here, there = (flatten(written_out(one)) for one in (recipe, registered.model_copy(update={"data": [used]})))
     except ZooError:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 import yaml
 
-from zoo import api
+from zoo import catalog
 from zoo.devices import resolve_device
 from zoo.errors import RunError, RunLocked, UsageError, reason, shortened
 from zoo.recipes.components import validate
@@ -172,18 +172,18 @@ class Sweep:
             raise UsageError(f"--name {shortened(name)}: {NAME_RULE}.")
 
         changes = merge(changes, {} if epochs is None else {"train": {"epochs": epochs}})
-        base = api.recipe_for(data, model, fixed, registries=registries, **changes)
+        base = catalog.recipe_for(data, model, fixed, registries=registries, **changes)
         digest = None
         if all(axis.key != "data" for axis in axes):
             loaded = load_data(base.data, None if data_dir is None else Path(data_dir))
-            base = api.recipe(base, data=[loaded.block.model_dump()])  # one that is passed over is said once
+            base = catalog.recipe(base, data=[loaded.block.model_dump()])  # one that is passed over is said once
             digest = loaded.dataset.sha256()
         elif data is not None:
             raise UsageError("--data and data=... are both given: leave out one of them.")
         for seed in values or ():
-            api.recipe(base, **change_of({SEED: seed}))
+            catalog.recipe(base, **change_of({SEED: seed}))
         for settings in itertools.islice(grid(axes), None if trials is None else CHECKED):
-            recipe = api.recipe(base, **change_of(settings))
+            recipe = catalog.recipe(base, **change_of(settings))
             if digest is None:
                 load_data(recipe.data, None if data_dir is None else Path(data_dir))
 

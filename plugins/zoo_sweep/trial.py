@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from zoo import api
+from zoo import api, catalog
 from zoo.errors import RunError, RunLocked, TrainingError, ZooError, shortened
 from zoo.recipes.merge import merge
 from zoo.recipes.schema import Recipe
@@ -115,7 +115,7 @@ class Trial:
 
     def _recipe(self, base: Recipe) -> Recipe:
         seed = {} if self.seed is None else {SEED: self.seed}
-        return api.recipe(base, **merge(change_of(self.settings), change_of(seed)))
+        return catalog.recipe(base, **merge(change_of(self.settings), change_of(seed)))
 
     def _resumable(self) -> bool:
         return (self.path / RECIPE).exists() and self.run.checkpoints.newest() is not None

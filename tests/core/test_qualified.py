@@ -102,7 +102,7 @@ def test_a_recipe_file_takes_it(tmp_path):
 
 
 def test_data_by_a_qualified_name_keep_their_parameters():
-    short, qualified = (zoo.api.recipe_for(name, "mlp-vae").data for name in ("digits", "vae-zoo:digits"))
+    short, qualified = (zoo.catalog.recipe_for(name, "mlp-vae").data for name in ("digits", "vae-zoo:digits"))
     assert [block.parameters for block in qualified] == [block.parameters for block in short] == [{"repeat": 40}]
 
 

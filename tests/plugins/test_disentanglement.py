@@ -173,7 +173,7 @@ def test_a_loss_that_asks_for_it_gets_the_number_of_training_images(tmp_path, mo
     def just_built(recipe, vae, loss, dataset, *_, **__):
         raise zoo.UsageError(f"{loss.train_size} images")
 
-    monkeypatch.setattr("zoo.api.Trainer", just_built)
+    monkeypatch.setattr("zoo.session.Trainer", just_built)
     with pytest.raises(zoo.UsageError, match="^1438 images"):
         zoo.train("beta-tc-vae", ["data=[{use: digits}]"], out=tmp_path)
     assert zoo.create_loss("beta-tc-vae", train_size=17).train_size == 17

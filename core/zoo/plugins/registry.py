@@ -7,12 +7,13 @@ import dataclasses
 import fnmatch
 import functools
 import importlib
+import inspect
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from zoo.errors import ComponentError, NameConflict, UnknownName, did_you_mean
+from zoo.errors import ComponentError, NameConflict, UnknownName, UsageError, did_you_mean
 from zoo.plugins.hookspecs import KINDS, Component
 from zoo.plugins.manager import DISTRIBUTION, Plugin, Plugins, describe, normalized, plugin_code, plugins, requirements
 from zoo.storage.locate import natural
@@ -58,6 +59,11 @@ class Names(Generic[T]):
             plugin.errors.append(f"{self.noun} {name!r}: {plugin} has another of that name already, which is kept")
         else:
             claims.append(Claim(name, plugin, item))
+
+    def set(self, name: str, plugin: Plugin, item: T) -> None:
+        """Note a claim in place of an earlier one of the same plugin."""
+        claims = self._claims.setdefault(name, [])
+        claims[:] = [*(claim for claim in claims if claim.plugin is not plugin), Claim(name, plugin, item)]
 
     def __iter__(self) -> Iterator[Claim[T]]:
         """Every claim, in natural order of the names (``vae2`` before ``vae10``)."""
@@ -169,10 +175,28 @@ class Registry:
     def __init__(self, source: Plugins) -> None:
         self.plugins = source
         self.components: dict[str, Names[Component]] = {kind: Names(kind, source) for kind in KINDS}
+        self._own = Plugin("register", "this-process", "")
+        self._registered: dict[tuple[str, str], Any] = {}
         for plugin, item in source.collect("zoo_components"):
             with source.isolate(plugin):
                 component = checked(item)
                 self.components[component.kind].add(component.name, plugin, component)
+
+    def register(self, kind: str, name: str, target: Any) -> None:
+        """Offer an object of this process under a name; see `zoo.register`.
+
+        Raises:
+            UsageError: the name is not valid, or a distribution has it already.
+        """
+        if not NAME.fullmatch(name):
+            raise UsageError(f"{name!r} cannot be registered: {NAME_RULE}.")
+        names = self.names(kind)
+        others = [claim for claim in names if claim.name == name and claim.plugin is not self._own]
+        if others:
+            raise UsageError(f"The {kind} {name!r} is that of {others[0].plugin}. Choose another name.")
+        summary = (inspect.getdoc(target) or "").partition("\n")[0]
+        names.set(name, self._own, Component(kind, name, f"{target.__module__}:{target.__qualname__}", summary))  # type: ignore[arg-type]
+        self._registered[kind, name] = target
 
     def conflicts(self) -> list[str]:
         """What to say of each name, of any kind, that several plugins claim."""
@@ -209,7 +233,10 @@ class Registry:
             UnknownName, NameConflict: see `Names.find`.
             ComponentError: its module cannot be imported, or holds nothing of that name.
         """
-        return import_target(self.names(kind).find(name), kind, debug=self.plugins.debug)
+        claim = self.names(kind).find(name)
+        if claim.plugin is self._own:
+            return self._registered[kind, claim.name]
+        return import_target(claim, kind, debug=self.plugins.debug)
 
 
 def import_target(claim: Claim[Any], kind: str, *, debug: bool = False) -> Any:

@@ -188,6 +188,19 @@ def written_out(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={**parts, "data": data})
 
 
+def unchecked(name: str, raw: Raw) -> Recipe:
+    """A recipe whose components are not looked up, such as that of a model that was built in code.
+
+    Raises:
+        RecipeError: it is not a recipe.
+    """
+    recipe, problems = check_recipe(name, raw)
+    if problems:
+        raise RecipeError(f"The recipe {name!r} is not valid:", problems)
+    assert isinstance(recipe, Recipe)
+    return recipe
+
+
 def validate(name: str, raw: Raw) -> Recipe:
     """A recipe as a checked object, from what a library resolved.
 
