@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO, cast
 
 from zoo.errors import ZooError
 
@@ -63,6 +63,11 @@ class Stream(io.TextIOBase):
         if self._stream is None:
             raise io.UnsupportedOperation("fileno")
         return self._stream.fileno()
+
+    @property
+    def buffer(self) -> BinaryIO:
+        """The binary stream below, to which click writes the answers to a shell's completion."""
+        return cast(BinaryIO, getattr(self._stream, "buffer", io.BytesIO()))
 
     def write(self, text: str) -> int:
         """Write, or drop what nobody reads.
