@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import ClassVar
 
@@ -195,6 +196,52 @@ def test_a_model_of_ones_own_is_checked_where_its_likelihood_is_asked_for():
         with pytest.raises(zoo.ComponentError, match="the posterior and the prior do not go together"):
             vae(p).log_likelihood(x, 3)
     assert vae(td.Independent(td.Laplace(zeros(2), 1.0), 1)).log_likelihood(x, 3).isfinite().all()
+
+
+def test_a_rate_without_a_closed_form_is_checked_too():
+    """A loop of one's own never goes through a recipe; and relaxed draws have a density, the categories a mass."""
+    q = GivenPosterior(lambda x: td.Independent(td.Laplace(x.flatten(1), 1.0), 1))
+    vae = zoo.VAE(q, LinearGaussian(torch.eye(2), 1.0), GivenPrior(td.OneHotCategorical(torch.ones(2))))
+    trace = vae(torch.rand(3, 1, 1, 2))
+    for number in ("kl", "log_weight"):
+        with pytest.raises(zoo.ComponentError, match="do not go together"):
+            getattr(trace, number)
+    relaxed = built("gumbel-vae").train()(torch.rand(3, *SHAPE))
+    assert relaxed.kl.min() >= 0, "of the categories, in closed form"
+    with pytest.raises(zoo.ComponentError, match="density on the simplex, and p.z. is a probability mass on one-hot"):
+        _ = relaxed.log_weight
+
+
+DENSITIES = sorted(set(zoo.list_components("posterior")) - {"deterministic", "finite-scalar", "vector-quantized"})
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("size", [1.0, 4.0])
+@pytest.mark.parametrize("posterior", DENSITIES)
+@torch.no_grad()
+def test_a_log_density_is_that_of_the_draw_that_is_used(posterior, size, training):
+    """In float32, of every posterior: what comes with a draw, or is worked out for it, is what float64 says of it."""
+    torch.manual_seed(0)
+    head = zoo.ComponentFactory("posterior", posterior)(features=16, latent_dim=6, data_shape=SHAPE).train(training)
+    features = size * torch.randn(3, 16)
+    q = head(features)
+    z, log_q = q.rsample_and_log_prob((200,)) if hasattr(q, "rsample_and_log_prob") else (q.rsample((200,)), None)
+    exact = copy.deepcopy(head).double()(features.double()).log_prob(z.double())
+    for log_density in (q.log_prob(z), log_q):
+        if log_density is not None:
+            torch.testing.assert_close(log_density.double(), exact, rtol=1e-5, atol=2e-2)
+            assert (log_density - exact).mean().abs().item() < 1e-3
+
+
+def test_relaxed_draws_have_a_density_however_sure_the_posterior_is():
+    """They underflowed to 0, of which the density is not a number."""
+    head = zoo.ComponentFactory("posterior", "gumbel-softmax", temperature=0.1)(features=4, latent_dim=3)
+    features = (100 * torch.randn(5, 4)).requires_grad_()
+    q = head(features)
+    log_q = q.log_prob(q.rsample((100,)))
+    (gradient,) = torch.autograd.grad(log_q.sum(), features)
+    assert log_q.isfinite().all()
+    assert gradient.isfinite().all()
 
 
 def test_a_fitted_prior_of_the_right_measure_is_accepted_for_codes_of_every_kind():

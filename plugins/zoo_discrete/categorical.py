@@ -95,6 +95,11 @@ class Relaxed(RelaxedOneHotCategorical):
         log_density: Tensor = super().log_prob(value)  # type: ignore[no-untyped-call]
         return log_density
 
+    def rsample(self, sample_shape: _size = ()) -> Tensor:
+        """Reparameterised draws. None is exactly 0, where the density is not defined: far apart logits underflow."""
+        draws: Tensor = super().rsample(torch.Size(sample_shape))
+        return draws.clamp_min(torch.finfo(draws.dtype).tiny)
+
 
 class Hard(AllowsEmptySamples, OneHotCategorical):
     """Exact one-hot draws, with the gradient of the relaxed ones that they are the maxima of.

@@ -387,3 +387,23 @@ def test_the_prior_takes_the_ball_of_the_posterior():
     flat = zoo.create_model("mlp-vae", latent_dim=2, data_shape=(1, 4, 4))
     with pytest.raises(zoo.ComponentError, match=r"encoder\.posterior=wrapped-normal"):
         vae.prior(flat.encoder)
+
+
+@pytest.mark.parametrize("latent_dim", [2, 100])
+def test_a_hyperbolic_model_trains_to_a_log_likelihood(latent_dim):
+    """Of bits, which is at most 0, and not the 7 million nats that the encoder found at the rim of the ball."""
+    vae = zoo.create_model("poincare-vae", latent_dim=latent_dim, data_shape=(1, 4, 4))
+    loss = zoo.create_loss("poincare-vae", data_shape=(1, 4, 4))
+    x = torch.cat([torch.zeros(16, 1, 4, 4), torch.ones(16, 1, 4, 4)])
+    optimizer = torch.optim.Adam(vae.parameters(), lr=0.01)
+    rates = []
+    for _ in range(80):
+        terms = loss(vae, zoo.Batch(x))
+        optimizer.zero_grad()
+        terms["loss"].backward()
+        optimizer.step()
+        rates.append(terms["rate"].item())
+    assert min(rates[40:]) > -0.5, "a divergence, up to the noise of one draw for each image"
+    log_px = vae.log_likelihood(x[::16], 500, seed=0)
+    assert -16 * math.log(2) < log_px.min().item(), "better than guessing"
+    assert log_px.max().item() < 0

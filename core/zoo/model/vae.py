@@ -104,15 +104,25 @@ class Trace:
 
     @_once
     def kl(self) -> Tensor:
-        """KL(q(z | x) || p(z)) in nats: (N,) in closed form where torch knows one, else log q - log p at the draws."""
+        """KL(q(z | x) || p(z)) in nats: (N,) in closed form where torch knows one, else log q - log p at the draws.
+
+        Raises:
+            ComponentError: there is no closed form, and the two are densities with respect to different measures.
+        """
         try:
             return kl_divergence(self.q, self.prior)
         except NotImplementedError:
+            require_same_measure(self.q, self.prior)
             return self.log_qz - self.log_pz
 
     @_once
     def log_weight(self) -> Tensor:
-        """The importance weight log p(x | z) + log p(z) - log q(z | x), (N,) or (K, N), in nats."""
+        """The importance weight log p(x | z) + log p(z) - log q(z | x), (N,) or (K, N), in nats.
+
+        Raises:
+            ComponentError: posterior and prior are densities with respect to different measures.
+        """
+        require_same_measure(self.q, self.prior)
         return self.log_px + self.log_pz - self.log_qz
 
 
