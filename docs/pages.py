@@ -6,8 +6,8 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 import zoo
-from zoo.recipes.description import Description, describe
 from zoo.recipes.library import library
+from zoo.recipes.signatures import Description, describe
 from zoo.recipes.source import write_models
 
 KINDS = {kind: f"components/{kind}.md" for kind in zoo.KINDS}
@@ -59,7 +59,7 @@ def component_page(kind: str) -> str:
         described = describe(kind, name)
         lines += [f"## {name} {{#{name}}}", "", f"*{described.summary}* (`{described.target}`)", ""]
         lines += ["```text", described.documentation, "```", ""]
-        settable = [parameter for parameter in described.parameters if not parameter.given]
+        settable = [parameter for parameter in described.parameters if not parameter.injected]
         if settable:
             lines += ["| parameter | type | default |", "|---|---|---|"]
             lines += [f"| `{p.name}` | {code(p.type)} | {code(p.default or 'required')} |" for p in settable]

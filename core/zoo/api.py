@@ -26,8 +26,8 @@ from zoo.model.vae import VAE, in_support
 from zoo.plugins.registry import registry
 from zoo.recipes.advice import likelihood_advice
 from zoo.recipes.components import build, build_prior, explicit, validate
-from zoo.recipes.datasets import Found, Loaded, block_for, data_name, load_data, survey
-from zoo.recipes.library import library
+from zoo.recipes.datasets import DatasetStatus, LoadedDataset, block_for, data_name, load_data, survey
+from zoo.recipes.library import ResolvedRecipe, library
 from zoo.recipes.library import load as load_recipe
 from zoo.recipes.merge import merge, parse_overrides
 from zoo.recipes.schema import ComponentSpec, Recipe
@@ -89,7 +89,11 @@ def get(kind: str, name: str) -> Any:
 
 
 def recipe(
-    model: str | Recipe, overrides: Sequence[str] = (), *, registries: Sequence[Path] = (), **changes: Any
+    model: str | Recipe | ResolvedRecipe,
+    overrides: Sequence[str] = (),
+    *,
+    registries: Sequence[Path] = (),
+    **changes: Any,
 ) -> Recipe:
     """The recipe of a model, resolved, changed and checked.
 
@@ -112,7 +116,7 @@ def recipe(
 def recipe_for(
     data: object,
     /,
-    model: str | Recipe,
+    model: str | Recipe | ResolvedRecipe,
     overrides: Sequence[str] = (),
     *,
     registries: Sequence[Path] = (),
@@ -129,9 +133,8 @@ def recipe_for(
         UsageError: there is no such data set, or the changes want another.
     """
     if isinstance(model, Recipe):
-        name, raw = model.name, model.to_raw()
-    else:
-        name, raw = load_recipe(model, registries)
+        model = ResolvedRecipe(model.name, model.to_raw())
+    name, raw = load_recipe(model, registries) if isinstance(model, str) else model
     if data is None:
         return validate(name, merge(merge(raw, parse_overrides(tuple(overrides))), changes))
     block = block_for(data)
@@ -184,10 +187,10 @@ def objects(data: object) -> object:
     return None if isinstance(data, str | os.PathLike) else data
 
 
-def survey_data(data_dir: Path | str | None = None) -> list[Found]:
+def survey_data(data_dir: Path | str | None = None) -> list[DatasetStatus]:
     """What is here of every registered data set: what ``zoo data`` lists. Nothing is fetched or decoded for it.
 
-    >>> {found.name: found.status for found in survey_data()}["digits"]
+    >>> {dataset.name: dataset.status for dataset in survey_data()}["digits"]
     'available'
     """
     return survey(None if data_dir is None else Path(data_dir))
@@ -244,7 +247,7 @@ def _image_shape(shape: object) -> tuple[int, int, int]:
 
 
 def train(
-    model: str | Recipe,
+    model: str | Recipe | ResolvedRecipe,
     overrides: Sequence[str] = (),
     *,
     data: object = None,
@@ -335,7 +338,7 @@ def resume(
 
 
 def resume_or_train(
-    model: str | Recipe,
+    model: str | Recipe | ResolvedRecipe,
     *,
     epochs: int | None = None,
     out: Path | str = "runs",
@@ -438,7 +441,7 @@ class _Session:
             self.group.on_rank_zero(lambda: run.extend(epochs))
         return training.into(run, self.callbacks, self.progress, self.figures)
 
-    def _prepare(self, recipe: Recipe, loaded: Loaded) -> _Training:
+    def _prepare(self, recipe: Recipe, loaded: LoadedDataset) -> _Training:
         return _Training(recipe, loaded, self.device, self.group, self.time_limit, self.compiled)
 
 
@@ -490,7 +493,7 @@ class _Training:
     def __init__(
         self,
         recipe: Recipe,
-        loaded: Loaded,
+        loaded: LoadedDataset,
         device: torch.device,
         group: Group,
         time_limit: float | None,

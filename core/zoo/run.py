@@ -31,7 +31,7 @@ from zoo.model.vae import VAE, Batch
 from zoo.plugins.manager import DISTRIBUTION
 from zoo.plugins.registry import registry
 from zoo.recipes.components import build, validate, written_out
-from zoo.recipes.datasets import Loaded, data_name, load_data
+from zoo.recipes.datasets import LoadedDataset, data_name, load_data
 from zoo.recipes.schema import Recipe
 from zoo.recipes.source import read_models, write_models
 from zoo.storage.checkpoints import Checkpoint, Checkpoints, load_weights, save_weights
@@ -78,7 +78,7 @@ class Run:
 
     @classmethod
     def create(
-        cls, root: Path, recipe: Recipe, loaded: Loaded, device: torch.device, folder: Path | None = None
+        cls, root: Path, recipe: Recipe, loaded: LoadedDataset, device: torch.device, folder: Path | None = None
     ) -> Run:
         """Make the folder ``root/<model>/<time>``, or just `folder`, and write down what is about to be trained.
 
@@ -98,10 +98,10 @@ class Run:
             path.mkdir(exist_ok=True)
             if (path / RECIPE).exists():
                 raise RunError(f"{path} holds a run already, and runs are never overwritten.")
-            raw = written_out(recipe.model_copy(update={"data": [loaded.block]})).to_raw()
+            written = written_out(recipe.model_copy(update={"data": [loaded.block]}))
             (path / "figures").mkdir(exist_ok=True)
             write_json(_environment(recipe, loaded, device), path / ENVIRONMENT)
-            write_text(write_models({recipe.name: raw}), path / RECIPE)  # the last: now it is a run
+            write_text(write_models({recipe.name: written.to_raw()}), path / RECIPE)  # the last: now it is a run
         except BaseException as error:
             if made:
                 shutil.rmtree(path, ignore_errors=True)
@@ -111,7 +111,9 @@ class Run:
                 f"The output folder {parent} cannot be written: {getattr(error, 'strerror', None) or error}. "
                 "Choose another with --out."
             ) from error
-        return cls(path)
+        run = cls(path)
+        run.recipe = written
+        return run
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -356,7 +358,7 @@ class Run:
             raise RunError(f"{self.path} holds no weights: it was stopped before it saved any.")
         return checkpoint.weights()
 
-    def loaded(self, root: Path | None = None, given: object = None) -> Loaded:
+    def loaded(self, root: Path | None = None, given: object = None) -> LoadedDataset:
         """The data that it was trained on.
 
         Args:
@@ -441,7 +443,7 @@ def _unused(parent: Path, stamp: str) -> Path:
     raise RunError(f"{parent} holds a thousand runs of {stamp}")
 
 
-def _environment(recipe: Recipe, loaded: Loaded, device: torch.device) -> dict[str, Any]:
+def _environment(recipe: Recipe, loaded: LoadedDataset, device: torch.device) -> dict[str, Any]:
     dataset = loaded.dataset
     return {
         "id": secrets.token_hex(8),

@@ -64,12 +64,13 @@ class Stream(io.TextIOBase):
             raise io.UnsupportedOperation("fileno")
         return self._stream.fileno()
 
-    def write(self, text: str) -> int:
-        """Write, or drop what nobody reads.
+    def write(self, text: str | bytes) -> int:
+        """Write, or drop what nobody reads. Click writes the words of a shell completion as bytes.
 
         Raises:
             OutputError: the stream is needed, and cannot be written.
         """
+        text = text.decode() if isinstance(text, bytes) else text
         try:
             text.encode(self._encoding, self._errors)
             written = text

@@ -14,16 +14,16 @@ from zoo.data.dataset import Dataset
 from zoo.errors import ComponentError, DataError, DataUnavailable, NameConflict, UnknownName, UsageError, ZooError
 from zoo.plugins.hookspecs import OBJECT
 from zoo.plugins.registry import registry
-from zoo.recipes.components import construct, find
+from zoo.recipes.components import construct
 from zoo.recipes.schema import ComponentSpec
-from zoo.recipes.signatures import signature_of
+from zoo.recipes.signatures import read_signature
 
 log = logging.getLogger("zoo")
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A data set, the block that it came from, and why earlier choices were passed over."""
+class LoadedDataset:
+    """A data set, the component that it came from, and why earlier choices were passed over."""
 
     block: ComponentSpec
     dataset: Dataset
@@ -111,7 +111,7 @@ def load_data(
     data_shape: tuple[int, int, int] | None = None,
     *,
     given: object = None,
-) -> Loaded:
+) -> LoadedDataset:
     """Load the first data set that can be had. Passing one over is logged as a warning, never silent.
 
     Args:
@@ -140,7 +140,7 @@ def load_data(
             continue
         for reason in reasons:
             log.warning("%s Using %s instead.", reason, block.use)
-        return Loaded(block, dataset, tuple(reasons))
+        return LoadedDataset(block, dataset, tuple(reasons))
     raise DataUnavailable("\n".join(["No data to train on.", *(f"  {reason}" for reason in reasons)]))
 
 
@@ -161,14 +161,14 @@ def data_root() -> Path:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What is here of a data set.
+class DatasetStatus:
+    """Whether a data set is available.
 
     Attributes:
         name: of the data set.
-        status: ``available``; ``absent``; ``damaged`` (its files are there and wrong, or it cannot be read at all);
-            ``path``, if it reads files of yours and needs to be told which.
-        detail: in words: the number of images, the reason, or the files that it reads.
+        status: ``available``; ``absent``; ``damaged`` (its files are wrong, or it cannot be read at all); ``path``, if
+            it reads files of yours and needs their path.
+        detail: the number of images, the reason, or the files that it reads.
     """
 
     name: str
@@ -176,37 +176,36 @@ class Found:
     detail: str
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Plain mappings and lists."""
         return asdict(self)
 
 
-def survey(root: Path | None = None) -> list[Found]:
-    """What is here of every registered data set that is not given as an object. Nothing is fetched, and nothing that is
-    not in the cache is decoded.
+def survey(root: Path | None = None) -> list[DatasetStatus]:
+    """The status of every registered data set that is not given as an object. Nothing is downloaded or decoded.
 
     Args:
         root: where the files of data sets lie; by default `data_root()`.
     """
     names = registry().names("dataset")
     stored = (name for name in names.matching() if name not in _readers(OBJECT))
-    found = [_look(name, data_root() if root is None else root) for name in stored]
-    return sorted(found, key=lambda one: one.status == "path")
+    statuses = [_status(name, data_root() if root is None else root) for name in stored]
+    return sorted(statuses, key=lambda status: status.status == "path")
 
 
-def _look(name: str, root: Path) -> Found:
+def _status(name: str, root: Path) -> DatasetStatus:
     try:
-        parameters = signature_of("dataset", find("dataset", name)).parameters.model_fields
+        parameters = read_signature("dataset", name).parameters.model_fields
         reads = registry().names("dataset").find(name).item.reads
         if reads and "path" in parameters and parameters["path"].is_required():
-            return Found(name, "path", " ".join("folders" if ending == "/" else ending for ending in reads))
+            return DatasetStatus(name, "path", " ".join("folders" if ending == "/" else ending for ending in reads))
         offline = {"download": False} if "download" in parameters else {}
         with making_nothing():
             dataset = _made(ComponentSpec(use=name, **offline), root)
         train, test = len(dataset.train), len(dataset.test)
-        return Found(name, "available", f"{train} + {test} images, {'x'.join(map(str, dataset.shape))}")
+        return DatasetStatus(name, "available", f"{train} + {test} images, {'x'.join(map(str, dataset.shape))}")
     except NotCached:
-        return Found(name, "available", "not decoded yet")
+        return DatasetStatus(name, "available", "not decoded yet")
     except DataUnavailable as error:
-        return Found(name, "absent", str(error))
+        return DatasetStatus(name, "absent", str(error))
     except ZooError as error:
-        return Found(name, "damaged", str(error))
+        return DatasetStatus(name, "damaged", str(error))

@@ -10,7 +10,6 @@ from typing import Any
 
 from zoo.errors import ZooError
 from zoo.plugins.registry import registry
-from zoo.recipes.description import describe
 from zoo.recipes.source import Raw
 
 
@@ -56,8 +55,9 @@ def block_at_home(kind: str, block: Any, base: Any, distribution: str) -> Any:
 
 def _nested(kind: str, use: Any) -> dict[str, str]:
     """The parameters of a component that are components themselves, and their kinds."""
+    from zoo.recipes.signatures import read_signature  # imports torch, which most recipes need not for this
+
     try:
-        parameters = describe(kind, use).parameters if isinstance(use, str) else ()
-    except ZooError:  # which is said where it is used
+        return read_signature(kind, use).nested if isinstance(use, str) else {}
+    except ZooError:  # reported where the component is used
         return {}
-    return {parameter.name: parameter.nested for parameter in parameters if parameter.nested}

@@ -10,10 +10,9 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 from zoo.errors import ZooError
 from zoo.plugins.hookspecs import KINDS
 from zoo.plugins.registry import registry
-from zoo.recipes.components import find
-from zoo.recipes.optimizers import optimizers, schedules
+from zoo.recipes.optimizers import optimizers, schedulers
 from zoo.recipes.schema import Recipe
-from zoo.recipes.signatures import signature_of
+from zoo.recipes.signatures import read_signature
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Schema = dict[str, Any]
@@ -26,7 +25,7 @@ def recipe_file_schema(distribution: str | None = None) -> Schema:
         distribution: leave out the components of every other one.
     """
     names = {kind: _names(kind, distribution) for kind in KINDS}
-    names |= {"optimizer": _alike(sorted(optimizers())), "scheduler": _alike(sorted(schedules()))}
+    names |= {"optimizer": _alike(sorted(optimizers())), "scheduler": _alike(sorted(schedulers()))}
     recipe = Recipe.model_json_schema(ref_template="#/$defs/{model}")
     definitions = recipe.pop("$defs")
     definitions.pop("ComponentSpec")
@@ -72,7 +71,7 @@ def _component(kind: str, names: dict[str, str]) -> Schema:
 def _block(kind: str, written: str, name: str) -> Schema:
     use: Schema = {"const": written}
     try:
-        signature = signature_of(kind, find(kind, name))
+        signature = read_signature(kind, name)
         schema = signature.parameters.model_json_schema(schema_generator=_Lenient)
     except (ZooError, PydanticUserError):  # an extra that is not installed, say: its parameters are unknown here
         return {"type": "object", "properties": {"use": use}, "required": ["use"]}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import NamedTuple
 
 from zoo.errors import Problem, RecipeError, UnknownName
 from zoo.plugins.manager import DISTRIBUTION, Plugin
@@ -15,6 +16,18 @@ from zoo.recipes.home import at_home
 from zoo.recipes.merge import merge
 from zoo.recipes.source import Raw, builtin_registry, read_models
 from zoo.storage.locate import natural
+
+
+class ResolvedRecipe(NamedTuple):
+    """A recipe with everything that it inherits, not validated yet.
+
+    Attributes:
+        name: of the recipe. That of ``acme:wide-vae`` is ``acme.wide-vae``, since it becomes a folder.
+        raw: its keys, without ``extends``.
+    """
+
+    name: str
+    raw: Raw
 
 
 class Library:
@@ -121,16 +134,14 @@ class Library:
         return self.models.find(name).item, 0
 
 
-def load(name: str, files: Sequence[Path] = ()) -> tuple[str, Raw]:
-    """The name and the resolved recipe of a model, given its name or a file that holds just one.
-
-    What is called ``acme:wide-vae`` here is called ``acme.wide-vae`` as a recipe, since that is the name of a folder.
+def load(name: str, files: Sequence[Path] = ()) -> ResolvedRecipe:
+    """Resolve the recipe of a model, given its name or a file that holds just one.
 
     Raises:
         UnknownName, NameConflict, RecipeError: see `Library`.
     """
     if not name.endswith((".yaml", ".yml")):
-        return plain(name), library(*files).resolve(name)
+        return ResolvedRecipe(plain(name), library(*files).resolve(name))
     path = Path(name)
     names = list(read_models(path))
     if len(names) != 1:
@@ -138,7 +149,7 @@ def load(name: str, files: Sequence[Path] = ()) -> tuple[str, Raw]:
             f"{path} holds {len(names)} models ({', '.join(names)}), so it names none of them. "
             f"Write: zoo train NAME --registry {path}"
         )
-    return names[0], library(*files, path).resolve(names[0])
+    return ResolvedRecipe(names[0], library(*files, path).resolve(names[0]))
 
 
 def plain(name: str) -> str:

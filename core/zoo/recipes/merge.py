@@ -29,26 +29,28 @@ def merge(base: Raw, change: Raw) -> Raw:
     """
     merged = dict(base)
     for key, value in change.items():
-        merged[key] = _merge_value(merged[key], value) if key in merged else value
+        merged[key] = _merge_value(key, merged[key], value) if key in merged else value
     return merged
 
 
-def _merge_value(old: Any, new: Any) -> Any:
+def _merge_value(key: str, old: Any, new: Any) -> Any:
     if isinstance(old, str) and isinstance(new, dict):
         old = {"use": old}
     if isinstance(new, str) and isinstance(old, dict):
-        new = {"use": new} if _same(old.get("use"), new) else new
+        new = {"use": new} if _same(key, old.get("use"), new) else new
     if not isinstance(old, dict) or not isinstance(new, dict):
         return new
-    if "use" in old and not _same(old["use"], new.get("use", old["use"])):
+    if "use" in old and not _same(key, old["use"], new.get("use", old["use"])):
         return new
     return merge(old, new)
 
 
-def _same(old: Any, new: Any) -> bool:
+def _same(key: str, old: Any, new: Any) -> bool:
     """Whether two names stand for one component: ``acme:wide`` is ``wide``, unless others have a ``wide`` too."""
     if old == new or not isinstance(old, str) or not isinstance(new, str):
         return bool(old == new)
+    if key in ("optimizer", "scheduler"):
+        return old.casefold() == new.casefold()
     return registry().same(old, new)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr
 from pydantic_core import PydanticCustomError
 
 from zoo.errors import Problem, did_you_mean, shortened
@@ -53,6 +53,13 @@ class ComponentSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
     use: str
+    _arguments: dict[str, Any] | None = PrivateAttr(None)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ComponentSpec) and (self.use, self.parameters) == (other.use, other.parameters)
+
+    def __hash__(self) -> int:
+        return hash(self.use)
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -63,6 +70,22 @@ class ComponentSpec(BaseModel):
     def parameters(self) -> dict[str, Any]:
         """Everything but ``use``."""
         return dict(self.model_extra or {})
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether it carries its arguments."""
+        return self._arguments is not None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The checked arguments of the constructor, nested components as factories; empty before the check."""
+        return dict(self._arguments or {})
+
+    def with_arguments(self, arguments: dict[str, Any]) -> ComponentSpec:
+        """A copy that carries these arguments."""
+        spec = self.model_copy()
+        spec._arguments = arguments
+        return spec
 
     @pydantic.model_serializer
     def _to_plain(self) -> Any:
@@ -98,7 +121,7 @@ class TrainConfig(Section):
         batch_size: images in one step, over all processes.
         microbatches: parts in which a batch is worked through, to save memory; the gradient is that of the whole batch.
         optimizer: an optimiser of `torch.optim`, by its name in lower case, and its arguments.
-        scheduler: a schedule of `torch.optim.lr_scheduler`, such as ``{use: cosine-annealing, T_max: 5}``.
+        scheduler: a schedule of `torch.optim.lr_scheduler`, such as ``{use: CosineAnnealingLR, T_max: 5}``.
         scheduler_unit: what the schedule counts.
         warmup_steps: steps over which the learning rate rises linearly to its value.
         max_grad_norm: the greatest norm of a phase's gradient; a longer one is scaled down.
@@ -116,7 +139,7 @@ class TrainConfig(Section):
     steps: PositiveInt | None = None
     batch_size: PositiveInt = 128
     microbatches: PositiveInt = 1
-    optimizer: ComponentSpec = ComponentSpec(use="adam")
+    optimizer: ComponentSpec = ComponentSpec(use="Adam")
     scheduler: ComponentSpec | None = None
     scheduler_unit: Literal["epoch", "step"] = "epoch"
     warmup_steps: NonNegativeInt = 0
