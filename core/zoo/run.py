@@ -316,7 +316,10 @@ class Run:
             TrainingError: the disk is full.
             RunError: there are no weights, or the recipe was edited during the training.
         """
-        weights = Run(self.path)._weights("best")
+        reread = Run(self.path)
+        if read_models(self.path / RECIPE) == {self.recipe.name: self.recipe.to_raw()}:  # nobody edited it
+            reread.recipe = self.recipe
+        weights = reread._weights("best")
         with self._writing(WEIGHTS):
             save_weights(weights, self.path / WEIGHTS)
         with self._writing(MANIFEST):
