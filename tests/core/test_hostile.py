@@ -84,7 +84,10 @@ def test_a_hostile_value_is_refused_or_trained_with(share, tiny, tmp_path):
         ({"train": {"optimizer": "muon"}}, "it accepts only matrices"),
         ({"train": {"scheduler": {"use": "CosineAnnealingLR", "T_max": 0}}}, "schedule 'CosineAnnealingLR'"),
         ({"train": {"scheduler": {"use": "StepLR", "step_size": 0}}}, "schedule 'StepLR', after 1 epoch of 1, fails"),
-        ({"train": {"scheduler": {"use": "ExponentialLR", "gamma": -1.0}}}, "the learning rate is -0.001 after 1 epoch"),
+        (
+            {"train": {"scheduler": {"use": "ExponentialLR", "gamma": -1.0}}},
+            "the learning rate is -0.001 after 1 epoch",
+        ),
         (
             {"train": {"scheduler": {"use": "OneCycleLR", "max_lr": 0.1, "total_steps": 1}, "scheduler_unit": "step"}},
             "schedule 'OneCycleLR', after 2 steps of 2, fails",

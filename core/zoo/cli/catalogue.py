@@ -66,7 +66,7 @@ def show(model: str, overrides: tuple[str, ...], resolved: bool, registries: tup
         _show_component(kind, component, as_json)
         return
     if resolved or overrides or model.endswith((".yaml", ".yml")):
-        from zoo.recipes.schema import check_recipe
+        from zoo.recipes.checking import check_recipe
 
         name, raw = load(model, registries)
         recipe, problems = check_recipe(name, merge(raw, parse_overrides(overrides)))

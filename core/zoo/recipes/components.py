@@ -1,4 +1,4 @@
-"""From a recipe to modules."""
+"""Components: their arguments, checked once, and the modules made from them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from zoo.model.vae import VAE
 from zoo.plugins.hookspecs import INJECTED, KINDS
 from zoo.plugins.manager import plugin_code
 from zoo.plugins.registry import registry
+from zoo.recipes.checking import as_plain, check, check_recipe, keys_of
 from zoo.recipes.home import block_at_home
 from zoo.recipes.merge import merge
-from zoo.recipes.schema import ComponentSpec, Recipe, as_plain, check, check_recipe, keys_of
+from zoo.recipes.schema import ComponentSpec, Recipe
 from zoo.recipes.signatures import INTERFACES, Signature, find, read_signature
 from zoo.recipes.source import Raw
 

@@ -1,4 +1,4 @@
-"""Which data set a recipe gets: the first of its choices that can be had."""
+"""Choice of a data set: the first available one of a recipe."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class LoadedDataset:
 
 
 def data_name(block: ComponentSpec) -> str:
-    """What to call the data of a block: the name of the file or folder that they are read from, else of the data set.
+    """The display name of a data set: that of its file or folder, else its own.
 
     >>> data_name(ComponentSpec(use="digits")), data_name(ComponentSpec(use="folder", path="/home/me/photos"))
     ('digits', 'photos')
@@ -41,14 +41,14 @@ def data_name(block: ComponentSpec) -> str:
 
 
 def block_for(data: object) -> ComponentSpec:
-    """What ``--data`` stands for: a registered name, or else the path of a folder or file; or an object in Python.
+    """The data set for ``--data``: a registered name, the path of a folder or file, or an object in Python.
 
-    A name comes before a path: write ``./digits`` for a folder that is called as a data set is. A path goes to the data
-    set that reads such files (see `zoo.Component`), as an absolute one, so that the block means the same elsewhere.
+    A name takes precedence over a path: write ``./digits`` for a folder with the name of a data set. A path is made
+    absolute and given to the data set that reads such files (see `zoo.Component`).
 
     Raises:
-        UnknownName, NameConflict: there is no such data set, or two claim the name.
-        DataUnavailable: it can only be a path, and nothing is there.
+        UnknownName, NameConflict: there is no such data set, or two distributions claim the name.
+        DataUnavailable: the path does not exist.
         DataError: no data set reads such files, or several do.
     """
     if isinstance(data, os.PathLike):
@@ -86,13 +86,13 @@ def _only_reader(ending: str, what: str, more: str = "") -> str:
         known = sorted({known for claim in registry().names("dataset") for known in claim.item.reads} - {"/", OBJECT})
         raise DataError(f"No data set reads {what}. A folder of images will do, or a file in {', '.join(known)}.")
     if len(readers) > 1:
-        wanted = " or ".join(f'data="{{use: {name}{more}}}"' for name in readers)
-        raise NameConflict(f"{' and '.join(readers)} can both read {what}. Write {wanted}.")
+        choices = " or ".join(f'data="{{use: {name}{more}}}"' for name in readers)
+        raise NameConflict(f"{' and '.join(readers)} can both read {what}. Write {choices}.")
     return readers[0]
 
 
 def _exists(path: Path) -> bool:
-    """Whether something is there; of a path that no file system takes, `Path.exists` may raise."""
+    """Whether a path exists; `Path.exists` raises for some invalid paths."""
     try:
         return path.exists()
     except OSError:
@@ -100,7 +100,7 @@ def _exists(path: Path) -> bool:
 
 
 def _readers(ending: str) -> list[str]:
-    """The data sets that read files of this ending."""
+    """The data sets that read files with this ending."""
     names = registry().names("dataset")
     return [name for name in names.matching() if ending.lower() in names.find(name).item.reads]
 
@@ -112,18 +112,18 @@ def load_data(
     *,
     given: object = None,
 ) -> LoadedDataset:
-    """Load the first data set that can be had. Passing one over is logged as a warning, never silent.
+    """Load the first available data set. Each one that is passed over is logged as a warning.
 
     Args:
         choices: in order of preference.
-        root: where the files of data sets lie; by default `data_root()`.
-        data_shape: (C, H, W) of the images that a trained model takes, for data sets that can be had in several.
+        root: the folder of data files; by default `data_root()`.
+        data_shape: (C, H, W) of the images of a trained model, for data sets that offer several sizes.
         given: the data themselves, for a data set that takes objects.
 
     Raises:
         UsageError: data are given, and the data set loads its own.
-        DataUnavailable: none can be had; the message has the reason of each.
-        DataError: the files of one are there and damaged. That is never passed over.
+        DataUnavailable: none is available; the message has the reasons.
+        DataError: the files of one are damaged, which is never passed over.
         UsageError: `root` is not a directory.
     """
     root = data_root() if root is None else root
@@ -154,7 +154,7 @@ def _made(
 
 
 def data_root() -> Path:
-    """``ZOO_DATA``, or a folder of the zoo's in the user's cache."""
+    """``ZOO_DATA``, or a folder in the user's cache."""
     if "ZOO_DATA" in os.environ:
         return Path(os.environ["ZOO_DATA"])
     return user_cache()
@@ -184,7 +184,7 @@ def survey(root: Path | None = None) -> list[DatasetStatus]:
     """The status of every registered data set that is not given as an object. Nothing is downloaded or decoded.
 
     Args:
-        root: where the files of data sets lie; by default `data_root()`.
+        root: the folder of data files; by default `data_root()`.
     """
     names = registry().names("dataset")
     stored = (name for name in names.matching() if name not in _readers(OBJECT))

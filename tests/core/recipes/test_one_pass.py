@@ -116,7 +116,9 @@ def test_a_spec_that_was_written_out_makes_the_same_component():
     sizes = [[p.shape for p in construct("prior", s, context).parameters()] for s in (spec, written)]
     assert sizes[0] == sizes[1]
     # Writing out once more, or reading back what was written, changes nothing.
-    assert explicit("prior", written) == explicit("prior", ComponentSpec.model_validate(written.model_dump())) == written
+    assert (
+        explicit("prior", written) == explicit("prior", ComponentSpec.model_validate(written.model_dump())) == written
+    )
     recipe = written_out(zoo.recipe("conv-vae"))
     assert written_out(recipe) == recipe
 
@@ -124,7 +126,8 @@ def test_a_spec_that_was_written_out_makes_the_same_component():
 def test_a_constructor_cannot_alter_the_arguments_of_a_spec(install):
     install(
         "acme-vae",
-        "import zoo\n@zoo.hookimpl\ndef zoo_components():\n    yield zoo.Component('loss', 'greedy', 'greedy_loss:Greedy')",
+        "import zoo\n@zoo.hookimpl\ndef zoo_components():\n"
+        "    yield zoo.Component('loss', 'greedy', 'greedy_loss:Greedy')",
         greedy_loss__py="""
             import zoo
             class Greedy(zoo.get("loss", "elbo")):

@@ -8,10 +8,11 @@ import pytest
 import yaml
 
 import zoo
+from zoo.recipes.checking import FOREIGN, keys_of
 from zoo.recipes.components import check_spec, explicit
 from zoo.recipes.library import library
 from zoo.recipes.merge import merge, parse_overrides
-from zoo.recipes.schema import FOREIGN, ComponentSpec, Recipe, keys_of
+from zoo.recipes.schema import ComponentSpec, Recipe
 from zoo.recipes.signatures import read_signature
 from zoo.recipes.source import builtin_registry, read_models, write_models
 
