@@ -10,9 +10,9 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 import zoo
-from zoo.recipes.description import Description, describe
 from zoo.recipes.library import library
 from zoo.recipes.schema import ComponentSpec
+from zoo.recipes.signatures import Description, describe
 from zoo.recipes.source import write_models
 
 KINDS = {kind: f"components/{kind}.md" for kind in zoo.KINDS}
@@ -60,7 +60,7 @@ def families() -> dict[str, list[str]]:
 
 
 def family(recipe: zoo.Recipe) -> str:
-    """The package of the first component that is not of the base family: the loss, the prior, or a part of the networks."""
+    """The package of the first component outside the base family: loss, prior, or a part of the networks."""
     packages = (p for kind in ("loss", "prior", "encoder", "decoder") for p in packages_of(kind, getattr(recipe, kind)))
     return next((package for package in packages if package != BASE), BASE)
 
@@ -102,7 +102,7 @@ def component_page(kind: str) -> str:
         described = describe(kind, name)
         lines += [f"## {name} {{#{name}}}", "", f"*{described.summary}* (`{described.target}`)", ""]
         lines += ["```text", described.documentation, "```", ""]
-        settable = [parameter for parameter in described.parameters if not parameter.given]
+        settable = [parameter for parameter in described.parameters if not parameter.injected]
         if settable:
             lines += ["| parameter | type | default |", "|---|---|---|"]
             lines += [f"| `{p.name}` | {code(p.type)} | {code(p.default or 'required')} |" for p in settable]

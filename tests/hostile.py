@@ -1,4 +1,4 @@
-"""Recipes with a hostile value in one place: every parameter of every component, optimiser, schedule and section."""
+"""Recipes with a hostile value in one place: every parameter of every component, optimizer, scheduler and section."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any
 
 import zoo
 from zoo.plugins.hookspecs import KINDS
-from zoo.recipes.components import find
-from zoo.recipes.optimizers import optimizers, schedules
-from zoo.recipes.schema import Checkpointing, Recipe, Training
-from zoo.recipes.signatures import signature_of
+from zoo.recipes.optimizers import optimizers, schedulers
+from zoo.recipes.schema import Checkpointing, Recipe, TrainConfig
+from zoo.recipes.signatures import read_signature
 
 VALUES: tuple[Any, ...] = (
     *(None, True, False, -1, 0, 1, 3, 10**9, 2**31, 2**62, 2**63, 2**64, 10**30),
@@ -20,39 +19,43 @@ VALUES: tuple[Any, ...] = (
     *({}, {"use": "x"}, {"use": 3}, {"use": None}, {"x": {"y": [1]}}, {"": 1}),
 )
 REQUIRED: dict[str, dict[str, Any]] = {
-    "step": {"step_size": 1},
-    "multi-step": {"milestones": [1]},
-    "exponential": {"gamma": 0.5},
-    "cosine-annealing": {"T_max": 4},
-    "cosine-annealing-warm-restarts": {"T_0": 3},
-    "cyclic": {"base_lr": 0.0001, "max_lr": 0.01, "cycle_momentum": False},
-    "one-cycle": {"max_lr": 0.01, "total_steps": 20},
+    "StepLR": {"step_size": 1},
+    "MultiStepLR": {"milestones": [1]},
+    "ExponentialLR": {"gamma": 0.5},
+    "CosineAnnealingLR": {"T_max": 4},
+    "CosineAnnealingWarmRestarts": {"T_0": 3},
+    "CyclicLR": {"base_lr": 0.0001, "max_lr": 0.01, "cycle_momentum": False},
+    "OneCycleLR": {"max_lr": 0.01, "total_steps": 20},
 }
-"""Arguments without which a schedule cannot be made."""
+"""Required arguments of schedulers."""
 
 
 def places() -> Iterator[tuple[str, tuple[str, ...], dict[str, Any]]]:
     """Every place that a value may stand in: a model, the keys that lead there, and what else its recipe changes."""
     for field in Recipe.model_fields:
         yield "mlp-vae", (field,), {}
-    for field in Training.model_fields:
+    for field in TrainConfig.model_fields:
         yield "mlp-vae", ("train", field), {}
     for field in Checkpointing.model_fields:
         yield "mlp-vae", ("train", "checkpoint", field), {}
-    for name, target in optimizers().items():
-        for parameter in signature_of("optimizer", target).parameters.model_fields:
+    for name in optimizers():
+        for parameter in read_signature("optimizer", name).parameters.model_fields:
             yield "mlp-vae", ("train", "optimizer", parameter), {"train": {"optimizer": {"use": name}}}
-    for name, target in schedules().items():
+    for name in schedulers():
         for unit in ("step", "epoch"):
             block = {"use": name, **REQUIRED.get(name, {})}
-            for parameter in signature_of("schedule", target).parameters.model_fields:
-                yield "mlp-vae", ("train", "schedule", parameter), {"train": {"schedule": block, "schedule_unit": unit}}
+            for parameter in read_signature("scheduler", name).parameters.model_fields:
+                yield (
+                    "mlp-vae",
+                    ("train", "scheduler", parameter),
+                    {"train": {"scheduler": block, "scheduler_unit": unit}},
+                )
     hosts = _hosts()
     for kind in KINDS:
         for name in zoo.list_components(kind):
             if kind not in ("metric", "dataset"):
                 model, where, change = hosts.get((kind, name)) or _swapped(kind, name)
-                signature = signature_of(kind, find(kind, name))
+                signature = read_signature(kind, name)
                 for parameter in (*signature.parameters.model_fields, *signature.nested):
                     yield model, (*where, parameter), change
 
@@ -65,7 +68,7 @@ def _hosts() -> dict[tuple[str, str], tuple[str, tuple[str, ...], dict[str, Any]
         for kind in ("encoder", "decoder", "prior", "loss"):
             block = getattr(recipe, kind)
             hosts.setdefault((kind, block.use), (model, (kind,), {}))
-            for parameter, inner in signature_of(kind, find(kind, block.use)).nested.items():
+            for parameter, inner in read_signature(kind, block.use).nested.items():
                 value = block.parameters.get(parameter)
                 used = value.get("use") if isinstance(value, dict) else value
                 if isinstance(used, str):

@@ -19,7 +19,8 @@ from zoo.evaluation.metric import SPLITS, EvaluationContext
 from zoo.model.context import flushed_denormals, seeded
 from zoo.model.vae import VAE
 from zoo.recipes.components import build_prior, explicit, unchecked
-from zoo.recipes.datasets import Loaded, block_for
+from zoo.recipes.datasets import LoadedDataset, block_for
+from zoo.recipes.library import ResolvedRecipe
 from zoo.recipes.merge import merge, parse_overrides
 from zoo.recipes.schema import ComponentSpec, Recipe
 from zoo.run import Run
@@ -31,7 +32,7 @@ log = logging.getLogger("zoo")
 
 
 def train(
-    model: str | Recipe,
+    model: str | Recipe | ResolvedRecipe,
     overrides: Sequence[str] = (),
     *,
     data: object = None,
@@ -122,7 +123,7 @@ def resume(
 
 
 def resume_or_train(
-    model: str | Recipe,
+    model: str | Recipe | ResolvedRecipe,
     *,
     epochs: int | None = None,
     out: Path | str = "runs",
@@ -180,7 +181,7 @@ def save_run(trainer: Trainer, folder: Path | str, *, name: str = "model", data:
         "data": [block.model_dump()],
     }
     raw |= {"binarize": trainer.binarize, "train": trainer.config.model_dump()}
-    loaded = Loaded(block, trainer.dataset)
+    loaded = LoadedDataset(block, trainer.dataset)
     run = Run.create(Path(folder), unchecked(name, raw), loaded, trainer.device, Path(folder), code=True)
     run.attach(copy.deepcopy(vae).cpu(), trainer.dataset)
     best = None if trainer.checkpoints is None else trainer.checkpoints.best()

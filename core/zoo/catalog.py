@@ -16,8 +16,8 @@ from zoo.model.vae import VAE
 from zoo.plugins.hookspecs import KINDS
 from zoo.plugins.registry import registry
 from zoo.recipes.components import build, validate
-from zoo.recipes.datasets import Found, block_for, load_data, survey
-from zoo.recipes.library import library
+from zoo.recipes.datasets import DatasetStatus, block_for, load_data, survey
+from zoo.recipes.library import ResolvedRecipe, library
 from zoo.recipes.library import load as load_recipe
 from zoo.recipes.merge import merge, parse_overrides
 from zoo.recipes.schema import ComponentSpec, Recipe
@@ -96,7 +96,11 @@ def register(component: T, *, kind: str | None = None, name: str | None = None) 
 
 
 def recipe(
-    model: str | Recipe, overrides: Sequence[str] = (), *, registries: Sequence[Path] = (), **changes: Any
+    model: str | Recipe | ResolvedRecipe,
+    overrides: Sequence[str] = (),
+    *,
+    registries: Sequence[Path] = (),
+    **changes: Any,
 ) -> Recipe:
     """The recipe of a model, resolved, changed and checked.
 
@@ -119,7 +123,7 @@ def recipe(
 def recipe_for(
     data: object,
     /,
-    model: str | Recipe,
+    model: str | Recipe | ResolvedRecipe,
     overrides: Sequence[str] = (),
     *,
     registries: Sequence[Path] = (),
@@ -136,9 +140,8 @@ def recipe_for(
         UsageError: there is no such data set, or the changes want another.
     """
     if isinstance(model, Recipe):
-        name, raw = model.name, model.to_raw()
-    else:
-        name, raw = load_recipe(model, registries)
+        model = ResolvedRecipe(model.name, model.to_raw())
+    name, raw = load_recipe(model, registries) if isinstance(model, str) else model
     if data is None:
         return validate(name, merge(merge(raw, parse_overrides(tuple(overrides))), changes))
     block = block_for(data)
@@ -191,10 +194,10 @@ def objects(data: object) -> object:
     return None if isinstance(data, str | os.PathLike) else data
 
 
-def survey_data(data_dir: Path | str | None = None) -> list[Found]:
+def survey_data(data_dir: Path | str | None = None) -> list[DatasetStatus]:
     """What is here of every registered data set: what ``zoo data`` lists. Nothing is fetched or decoded for it.
 
-    >>> {found.name: found.status for found in survey_data()}["digits"]
+    >>> {dataset.name: dataset.status for dataset in survey_data()}["digits"]
     'available'
     """
     return survey(None if data_dir is None else Path(data_dir))

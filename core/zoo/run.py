@@ -33,7 +33,7 @@ from zoo.model.vae import VAE, Batch
 from zoo.plugins.manager import DISTRIBUTION
 from zoo.plugins.registry import registry
 from zoo.recipes.components import build, unchecked, validate, written_out
-from zoo.recipes.datasets import Loaded, data_name, load_data
+from zoo.recipes.datasets import LoadedDataset, data_name, load_data
 from zoo.recipes.schema import Recipe
 from zoo.recipes.source import read_models, write_models
 from zoo.storage.checkpoints import Checkpoint, Checkpoints, load_weights, save_weights
@@ -84,7 +84,7 @@ class Run:
         cls,
         root: Path,
         recipe: Recipe,
-        loaded: Loaded,
+        loaded: LoadedDataset,
         device: torch.device,
         folder: Path | None = None,
         code: bool = False,
@@ -111,10 +111,10 @@ class Run:
             if (path / RECIPE).exists():
                 raise RunError(f"{path} holds a run already, and runs are never overwritten.")
             recipe = recipe.model_copy(update={"data": [loaded.block]})
-            raw = (recipe if code else written_out(recipe)).to_raw()
+            written = recipe if code else written_out(recipe)
             (path / "figures").mkdir(exist_ok=True)
             write_json({**_environment(recipe, loaded, device), "code": code}, path / ENVIRONMENT)
-            write_text(write_models({recipe.name: raw}), path / RECIPE)  # the last: now it is a run
+            write_text(write_models({recipe.name: written.to_raw()}), path / RECIPE)  # the last: now it is a run
         except BaseException as error:
             if made:
                 shutil.rmtree(path, ignore_errors=True)
@@ -124,7 +124,9 @@ class Run:
                 f"The output folder {parent} cannot be written: {getattr(error, 'strerror', None) or error}. "
                 "Choose another with --out."
             ) from error
-        return cls(path)
+        run = cls(path)
+        run.recipe = written
+        return run
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -343,7 +345,10 @@ class Run:
             TrainingError: the disk is full.
             RunError: there are no weights, or the recipe was edited during the training.
         """
-        weights = Run(self.path)._weights("best") if weights is None else weights
+        reread = Run(self.path)
+        if read_models(self.path / RECIPE) == {self.recipe.name: self.recipe.to_raw()}:  # nobody edited it
+            reread.recipe = self.recipe
+        weights = reread._weights("best") if weights is None else weights
         with self._writing(WEIGHTS):
             save_weights(weights, self.path / WEIGHTS)
         with self._writing(MANIFEST):
@@ -397,7 +402,7 @@ class Run:
             raise RunError(f"{self.path} holds no weights: it was stopped before it saved any.")
         return checkpoint.weights()
 
-    def loaded(self, root: Path | None = None, given: object = None) -> Loaded:
+    def loaded(self, root: Path | None = None, given: object = None) -> LoadedDataset:
         """The data that it was trained on.
 
         Args:
@@ -485,7 +490,7 @@ def _unused(parent: Path, stamp: str) -> Path:
     raise RunError(f"{parent} holds a thousand runs of {stamp}")
 
 
-def _environment(recipe: Recipe, loaded: Loaded, device: torch.device) -> dict[str, Any]:
+def _environment(recipe: Recipe, loaded: LoadedDataset, device: torch.device) -> dict[str, Any]:
     dataset = loaded.dataset
     return {
         "id": secrets.token_hex(8),

@@ -17,7 +17,7 @@ from zoo.model.context import evaluating, flushed_denormals, seeded
 from zoo.model.vae import in_support
 from zoo.recipes.advice import likelihood_advice
 from zoo.recipes.components import build
-from zoo.recipes.datasets import Loaded, data_name, load_data
+from zoo.recipes.datasets import LoadedDataset, data_name, load_data
 from zoo.recipes.schema import Recipe
 from zoo.recorder import RunRecorder, plugin_callbacks
 from zoo.run import Run
@@ -117,7 +117,7 @@ class Session:
             self.group.on_rank_zero(lambda: run.extend(epochs))
         return self._fit(trainer, run)
 
-    def _trainer(self, recipe: Recipe, data: Loaded) -> Trainer:
+    def _trainer(self, recipe: Recipe, data: LoadedDataset) -> Trainer:
         """Build the model and check it. Nothing is written."""
         dataset = data.dataset
         if self.group.is_rank_zero:

@@ -22,12 +22,12 @@ from zoo.model.vae import VAE, Batch
 from zoo.plugins.hookspecs import KINDS
 from zoo.plugins.manager import DISTRIBUTION, Plugin
 from zoo.plugins.registry import Claim, Registry, registry
-from zoo.recipes.components import ComponentFactory, build, check_block, construct, find, validate
+from zoo.recipes.components import ComponentFactory, build, check_spec, construct, validate
 from zoo.recipes.datasets import data_root, load_data
 from zoo.recipes.library import library
 from zoo.recipes.merge import merge
 from zoo.recipes.schema import ComponentSpec, Recipe
-from zoo.recipes.signatures import INTERFACES, signature_of
+from zoo.recipes.signatures import INTERFACES, read_signature
 from zoo.recipes.source import Raw, builtin_registry, read_models
 from zoo_conformance.check import CHECKS, skip
 
@@ -97,7 +97,7 @@ class Candidate:
             return {self.kind: self.name}
         for kind in PARTS:
             block = getattr(_validated(NEUTRAL), kind)
-            for parameter, inner in signature_of(kind, find(kind, block.use)).nested.items():
+            for parameter, inner in read_signature(kind, block.use).nested.items():
                 if inner == self.kind:
                     return {kind: {parameter: self.name}}
         raise AssertionError(f"{NEUTRAL} has no place for a {self.kind}")
@@ -105,7 +105,7 @@ class Candidate:
     @cached_property
     def block(self) -> ComponentSpec:
         """It, with the parameters that its recipe gives it. A data set is taken from where it lies, never fetched."""
-        if self.kind == "dataset" and "download" in signature_of(self.kind, self.target).parameters.model_fields:
+        if self.kind == "dataset" and "download" in read_signature(self.kind, self.name).parameters.model_fields:
             return ComponentSpec.model_validate({"use": self.name, "download": False})
         if self.kind in ("dataset", "metric"):
             return ComponentSpec(use=self.name)
@@ -118,7 +118,7 @@ class Candidate:
 
     def told(self) -> ComponentSpec:
         """The block, if it has all that it needs; else the check is left out."""
-        problems = check_block(self.kind, self.block, self.kind)[1]
+        problems = check_spec(self.kind, self.block, self.kind)[1]
         _skip_if_incomplete(problems)
         return self.block
 
@@ -137,7 +137,7 @@ class Candidate:
                 "features": FEATURES,
                 "model_encoder": vae.encoder,
             }
-        asked = signature_of(self.kind, self.target).injected
+        asked = read_signature(self.kind, self.name).injected
         return {name: value for name, value in known.items() if name in asked}
 
     def make(self, **given: Any) -> Any:
@@ -285,12 +285,9 @@ def _used(recipe: Recipe) -> Iterator[tuple[tuple[str, str], ComponentSpec]]:
 
 def _within(kind: str, block: ComponentSpec) -> Iterator[tuple[tuple[str, str], ComponentSpec]]:
     """A block and those nested in it, the inner ones first: so that in a mapping the outermost use counts."""
-    signature = signature_of(kind, find(kind, block.use))
-    arguments, _ = check_block(kind, block, kind)
-    for name, inner in signature.nested.items():
-        choice = arguments.get(name, signature.defaults.get(name))
-        if isinstance(choice, ComponentFactory):
-            yield from _within(inner, choice.block)
+    for argument in check_spec(kind, block, kind)[0].arguments.values():
+        if isinstance(argument, ComponentFactory):
+            yield from _within(argument.kind, argument.spec)
     yield (kind, block.use), block
 
 

@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from zoo.plugins.hookspecs import INJECTED, KINDS
-from zoo.recipes.components import check_block, explicit
+from zoo.recipes.components import check_spec, explicit
 from zoo.recipes.schema import ComponentSpec
 from zoo.recipes.source import parse_value, write_models
 from zoo_conformance.candidate import Candidate
@@ -52,7 +52,7 @@ def yaml(candidate: Candidate) -> None:
     written = explicit(candidate.kind, candidate.told())
     text = write_models({"it": {candidate.kind: written.model_dump()}})
     read = ComponentSpec.model_validate(parse_value(text)["models"]["it"][candidate.kind])
-    problems = check_block(candidate.kind, read, candidate.kind)[1]
+    problems = check_spec(candidate.kind, read, candidate.kind)[1]
     require(not problems, f"its own defaults are refused: {'; '.join(map(str, problems))}")
     again = explicit(candidate.kind, read)
     require(again == written, f"{written.model_dump()} comes back as {again.model_dump()}")
@@ -63,7 +63,7 @@ def unknown_parameters(candidate: Candidate) -> None:
     """A parameter that it does not have is refused, in a recipe and in a call: a misspelt one would go unnoticed."""
     target = candidate.target
     block = ComponentSpec.model_validate({"use": candidate.name, "no_such_parameter": 1})
-    problems = check_block(candidate.kind, block, candidate.kind)[1]
+    problems = check_spec(candidate.kind, block, candidate.kind)[1]
     named = any(problem.place.endswith("no_such_parameter") for problem in problems)
     require(named, "a recipe may give it a parameter that it does not have")
     arguments = _arguments(candidate)
@@ -90,7 +90,7 @@ def arguments_untouched(candidate: Candidate) -> None:
 
 def _arguments(candidate: Candidate) -> dict[str, Any]:
     """All of its own parameters, with lists where a caller might have passed lists."""
-    arguments, _ = check_block(candidate.kind, explicit(candidate.kind, candidate.told()), candidate.kind)
+    arguments = explicit(candidate.kind, candidate.told()).arguments
     return {name: list(value) if isinstance(value, tuple) else value for name, value in arguments.items()}
 
 

@@ -18,8 +18,8 @@ from zoo import api, memory
 from zoo.cli import main as command
 from zoo.environment import require_environment
 from zoo.recipes.merge import merge
-from zoo.recipes.optimizers import find_optim, optimizers, schedules
-from zoo.training.distributed import Group, leads, local_device
+from zoo.recipes.optimizers import find_optim, optimizers, schedulers
+from zoo.training.distributed import Group, is_rank_zero, local_device
 from zoo_export.codes import encode
 from zoo_sweep.sweep import sweep
 
@@ -77,16 +77,22 @@ def test_a_hostile_value_is_refused_or_trained_with(share, tiny, tmp_path):
         ({"train": {"seed": 2**64}}, "train.seed: a whole number must lie between"),
         ({"train": {"optimizer": {"lr": float("nan")}}}, "train.optimizer.lr: a number must be finite, got nan"),
         ({"train": {"optimizer": "lbfgs"}}, "evaluates the loss several times"),
-        ({"train": {"optimizer": "sparseadam"}}, "takes sparse gradients alone"),
-        ({"train": {"optimizer": "muon"}}, "takes matrices alone"),
-        ({"train": {"schedule": {"use": "cosine-annealing", "T_max": 0}}}, "schedule 'cosine-annealing'"),
-        ({"train": {"schedule": {"use": "step", "step_size": 0}}}, "schedule 'step', after 1 epoch of 1, fails"),
-        ({"train": {"schedule": {"use": "exponential", "gamma": -1.0}}}, "the learning rate is -0.001 after 1 epoch"),
         (
-            {"train": {"schedule": {"use": "one-cycle", "max_lr": 0.1, "total_steps": 1}, "schedule_unit": "step"}},
-            "schedule 'one-cycle', after 2 steps of 2, fails",
+            {"train": {"optimizer": "sparseadam"}},
+            "SparseAdam of torch cannot be used in a recipe: it accepts only sparse gradients",
         ),
-        ({"train": {"accumulate": 10**9}}, "train.microbatches=1000000000: no batch of 18 images has so many parts"),
+        ({"train": {"optimizer": "muon"}}, "it accepts only matrices"),
+        ({"train": {"scheduler": {"use": "CosineAnnealingLR", "T_max": 0}}}, "schedule 'CosineAnnealingLR'"),
+        ({"train": {"scheduler": {"use": "StepLR", "step_size": 0}}}, "schedule 'StepLR', after 1 epoch of 1, fails"),
+        (
+            {"train": {"scheduler": {"use": "ExponentialLR", "gamma": -1.0}}},
+            "the learning rate is -0.001 after 1 epoch",
+        ),
+        (
+            {"train": {"scheduler": {"use": "OneCycleLR", "max_lr": 0.1, "total_steps": 1}, "scheduler_unit": "step"}},
+            "schedule 'OneCycleLR', after 2 steps of 2, fails",
+        ),
+        ({"train": {"microbatches": 10**9}}, "train.microbatches=1000000000: no batch of 18 images has so many parts"),
         ({"encoder": {"hidden": [2**40]}}, "there is not enough memory for it"),
         ({"latent_dim": 2**50}, "there is not enough memory for it"),
         ({"train": 5}, "train: expected a mapping, got 5"),
@@ -120,10 +126,34 @@ def test_a_cycle_in_a_recipe_of_a_program_is_refused():
 
 
 def test_optimizers_and_schedules_that_are_listed_can_be_found():
-    assert not {"lbfgs", "sparseadam", "muon"} & set(optimizers())
-    for name in optimizers():
-        assert find_optim("optimizer", name) is optimizers()[name]
-    assert schedules()
+    assert not {"LBFGS", "SparseAdam", "Muon"} & set(optimizers())
+    assert not {"LRScheduler", "LambdaLR", "SequentialLR"} & set(schedulers())
+    for kind, known in (("optimizer", optimizers()), ("scheduler", schedulers())):
+        assert known
+        for name, target in known.items():
+            assert find_optim(kind, name) is find_optim(kind, name.lower()) is target
+            assert target.__name__ == name
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "meant"),
+    [
+        ("optimizer", "Adamm", "Adam"),
+        ("optimizer", "rms-prop", "RMSprop"),
+        ("scheduler", "cosine-annealing", "CosineAnnealingLR"),
+        ("scheduler", "step", "StepLR"),
+        ("scheduler", "one_cycle", "OneCycleLR"),
+        ("scheduler", "reduce-lr-on-plateau", "ReduceLROnPlateau"),
+    ],
+)
+def test_another_spelling_of_a_class_of_torch_is_suggested(kind, name, meant):
+    with pytest.raises(zoo.RecipeError, match=f"There is no {kind} named '{name}'. Did you mean '{meant}'?"):
+        zoo.recipe("mlp-vae", [f"train.{kind}={name}"])
+
+
+def test_a_change_in_another_case_keeps_the_arguments_of_an_optimizer():
+    recipe = zoo.recipe("mlp-vae", ["train.optimizer={use: SGD, lr: 0.5}", "train.optimizer={use: sgd, momentum: 0.9}"])
+    assert recipe.train.optimizer.parameters == {"lr": 0.5, "momentum": 0.9}
 
 
 # --- memory
@@ -196,7 +226,7 @@ def test_memory_that_runs_out_in_a_command_is_no_unexpected_error(error, monkeyp
 @pytest.mark.parametrize("value", ["abc", "0", "-1", "1.5", "1e3", "9" * 20, "٣", "2 3"])
 def test_a_world_size_that_is_no_number_is_refused(value, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", value)
-    for use in (leads, lambda: Group.join(torch.device("cpu")), lambda: sweep("mlp-vae", ["latent_dim=2,3"])):
+    for use in (is_rank_zero, lambda: Group.join(torch.device("cpu")), lambda: sweep("mlp-vae", ["latent_dim=2,3"])):
         with pytest.raises(zoo.UsageError, match="environment variable WORLD_SIZE"):
             use()
 
@@ -229,7 +259,7 @@ def test_a_group_that_cannot_be_joined_is_refused_at_once(changes, message, monk
 def test_a_rank_without_a_world_is_alone(monkeypatch):
     monkeypatch.setenv("RANK", "3")
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert leads()
+    assert is_rank_zero()
 
 
 def test_the_local_rank_is_checked(monkeypatch):

@@ -457,7 +457,7 @@ def test_every_edit_of_the_recipe_is_refused_by_name(unfinished, capsys):
 
 
 def test_an_edited_learning_rate_is_refused_by_name(tmp_path):
-    run = stopped("mlp-vae", [*SHORT, "train.optimizer={use: adam, lr: 0.002}"], 3, tmp_path)
+    run = stopped("mlp-vae", [*SHORT, "train.optimizer={use: Adam, lr: 0.002}"], 3, tmp_path)
     file = run.path / "recipe.yaml"
     file.write_text(file.read_text().replace("0.002", "0.02"))
     with pytest.raises(zoo.RunError, match=r"train\.optimizer\.lr is 0\.02, was 0\.002"):
@@ -599,7 +599,7 @@ def test_what_ended_for_another_reason_is_not_trained_longer(ended, tmp_path):
 
 def test_a_run_is_not_trained_longer_than_its_schedule(tmp_path):
     """One cycle has an end, after which torch raises: the run would not be finished any more, and could not be."""
-    cycle = "train.scheduler={use: one-cycle, max_lr: 0.01, total_steps: 30}"
+    cycle = "train.scheduler={use: OneCycleLR, max_lr: 0.01, total_steps: 30}"
     run = zoo.train("mlp-vae", [*SHORT, cycle, "train.scheduler_unit=step"], out=tmp_path)
     before = contents(run.path)
     with pytest.raises(zoo.ComponentError, match="after 31 steps of 36, fails: ValueError: Tried to step 31 times"):

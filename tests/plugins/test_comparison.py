@@ -28,7 +28,7 @@ def runs(tmp_path_factory) -> dict[str, Path]:
         "binarised": ["binarize=threshold"],
         "continuous": ["decoder.likelihood=continuous-bernoulli"],
         "repeated": ["data={use: digits, repeat: 2}"],
-        "clipped": ["train.max_grad_norm=1.0", "train.scheduler={use: step, step_size: 1}"],
+        "clipped": ["train.max_grad_norm=1.0", "train.scheduler={use: StepLR, step_size: 1}"],
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)

@@ -1,4 +1,4 @@
-"""What there is: ``zoo list``, ``zoo show`` and ``zoo plugins``, which import no torch, and ``zoo schema``."""
+"""``zoo list``, ``zoo show``, ``zoo plugins`` and ``zoo schema``. Only components and the schema need torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from zoo.errors import RecipeError
 from zoo.plugins.hookspecs import KINDS
 from zoo.plugins.manager import DISTRIBUTION
 from zoo.plugins.registry import registry
-from zoo.recipes.description import Description, describe
 from zoo.recipes.library import library, load, plain
 from zoo.recipes.merge import merge, parse_overrides
 from zoo.recipes.source import write_models
@@ -64,10 +63,10 @@ def show(model: str, overrides: tuple[str, ...], resolved: bool, registries: tup
     """
     kind, slash, component = model.partition("/")
     if slash and not model.endswith((".yaml", ".yml")):
-        _show_component(describe(kind, component), as_json)
+        _show_component(kind, component, as_json)
         return
     if resolved or overrides or model.endswith((".yaml", ".yml")):
-        from zoo.recipes.schema import check_recipe
+        from zoo.recipes.checking import check_recipe
 
         name, raw = load(model, registries)
         recipe, problems = check_recipe(name, merge(raw, parse_overrides(overrides)))
@@ -82,15 +81,18 @@ def show(model: str, overrides: tuple[str, ...], resolved: bool, registries: tup
         click.echo(write_models({name: shown}), nl=False)
 
 
-def _show_component(described: Description, as_json: bool) -> None:
+def _show_component(kind: str, name: str, as_json: bool) -> None:
+    from zoo.recipes.signatures import describe  # imports torch
+
+    description = describe(kind, name)
     if as_json:
-        print_json(described.to_json())
+        print_json(description.to_json())
         return
-    click.secho(f"{described.kind} {described.name}", bold=True, nl=False)
-    click.echo(f"   {described.source}, {described.target}\n\n{described.documentation}\n")
+    click.secho(f"{kind} {name}", bold=True, nl=False)
+    click.echo(f"   {description.source}, {description.target}\n\n{description.documentation}\n")
     rows = [
-        (p.name, p.type, "set by the zoo" if p.given else "required" if p.default is None else p.default)
-        for p in described.parameters
+        (p.name, p.type, "set by the zoo" if p.injected else "required" if p.default is None else p.default)
+        for p in description.parameters
     ]
     if rows:
         print_table(("PARAMETER", "TYPE", "DEFAULT"), rows)

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, TextIO, cast
+from typing import TextIO
 
 from zoo.errors import ZooError
 
@@ -64,17 +64,13 @@ class Stream(io.TextIOBase):
             raise io.UnsupportedOperation("fileno")
         return self._stream.fileno()
 
-    @property
-    def buffer(self) -> BinaryIO:
-        """The binary stream below, to which click writes the answers to a shell's completion."""
-        return cast(BinaryIO, getattr(self._stream, "buffer", io.BytesIO()))
-
-    def write(self, text: str) -> int:
-        """Write, or drop what nobody reads.
+    def write(self, text: str | bytes) -> int:
+        """Write, or drop what nobody reads. Click writes the words of a shell completion as bytes.
 
         Raises:
             OutputError: the stream is needed, and cannot be written.
         """
+        text = text.decode() if isinstance(text, bytes) else text
         try:
             text.encode(self._encoding, self._errors)
             written = text

@@ -97,11 +97,13 @@ def train(
     torchrun --nproc-per-node 2 -m zoo train conv-vae
     """
     wait_politely()
-    name = None
-    if model is not None:
-        name, _ = load(model, registries)  # before torch is imported: a misspelt name is told at once
+    resolved = None if model is None else load(model, registries)  # reports a misspelt name before torch is imported
     if resume is not None:
-        _check_resume(resume, name, {"KEY=VALUE": overrides, "--registry": registries, "--data": data, "--seed": seed})
+        _check_resume(
+            resume,
+            resolved and resolved.name,
+            {"KEY=VALUE": overrides, "--registry": registries, "--data": data, "--seed": seed},
+        )
     import zoo
     from zoo.api import resume_or_train
     from zoo.training import distributed
@@ -117,16 +119,14 @@ def train(
         "figures": figures,
     }
     try:
-        if resume == "auto" and model is not None:
-            run = resume_or_train(model, epochs=epochs, out=out, **common)
+        if resume == "auto" and resolved is not None:
+            run = resume_or_train(resolved, epochs=epochs, out=out, **common)
         elif resume is not None:
             run = zoo.resume(resume, epochs=epochs, **common)
-        elif model is None:
+        elif resolved is None:
             raise click.UsageError("Missing argument 'MODEL'.")
         else:
-            run = zoo.train(
-                model, overrides, data=data, epochs=epochs, seed=seed, out=out, registries=registries, **common
-            )
+            run = zoo.train(resolved, overrides, data=data, epochs=epochs, seed=seed, out=out, **common)
     except zoo.Interrupted as interrupted:
         if rank_zero:
             say_how_to_go_on(str(interrupted), "train", interrupted.run, data_dir, device)

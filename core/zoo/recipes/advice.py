@@ -1,4 +1,4 @@
-"""What to change where the pixels of a data set lie outside the support of a recipe's likelihood."""
+"""Advice for data outside the support of a recipe's likelihood."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from zoo.recipes.components import components_of
 from zoo.recipes.schema import Recipe
 from zoo.recipes.source import write_flow
 
-LOOKED_AT = 1000
-"""Split."""
+SAMPLE = 1000
+"""Number of images that are examined."""
 BLACK_AND_WHITE = 0.15
-"""The mean distance of pixels to the nearer of 0 and 1 below which images count as black and white. Handwritten digits
-have 0.03 to 0.11, photographs 0.25 and more."""
+"""Images count as black and white below this mean distance of pixels to the nearer of 0 and 1. Handwritten digits have
+0.03 to 0.11, photographs 0.25 and more."""
 
 
 def likelihood_advice(recipe: Recipe, pixels: Tensor) -> str:
-    """A sentence on how these pixels get a likelihood: by drawing black and white ones, if nearly all are; otherwise by
-    one of the likelihoods that are registered as suitable for photographs (see `zoo.Likelihood.photographs`).
+    """Suggest dynamic binarization for images that are nearly black and white, otherwise a likelihood for photographs
+    (see `zoo.Likelihood.photographs`).
 
     Args:
         pixels: uint8 (N, C, H, W).
     """
-    x = pixels[:LOOKED_AT].float() / 255
+    x = pixels[:SAMPLE].float() / 255
     if x.shape[1] == 1 and x.minimum(1 - x).mean() < BLACK_AND_WHITE:
         return "binarize=dynamic draws pixels that lie in it."
     keys = [key for key, _ in components_of(recipe, "likelihood") if key.startswith("decoder.")]
@@ -35,13 +35,13 @@ def likelihood_advice(recipe: Recipe, pixels: Tensor) -> str:
 
 
 def _suitable() -> list[str]:
-    """The likelihoods for photographs, as the value of an override."""
+    """Likelihoods for photographs, as values of an override."""
     names = registry().names("likelihood")
     suitable = []
     for name in names.matching():
         try:
             parameters = getattr(registry().get("likelihood", name), "photographs", None)
-        except ZooError:  # a broken plugin has nothing to recommend
+        except ZooError:  # a broken plugin
             continue
         if parameters is not None:
             value = write_flow({"use": name, **parameters}) if parameters else name

@@ -1,4 +1,4 @@
-"""Which data set a recipe gets: the first of its choices that can be had."""
+"""Choice of a data set: the first available one of a recipe."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from zoo.data.dataset import Dataset
 from zoo.errors import ComponentError, DataError, DataUnavailable, NameConflict, UnknownName, UsageError, ZooError
 from zoo.plugins.hookspecs import OBJECT
 from zoo.plugins.registry import registry
-from zoo.recipes.components import construct, find
+from zoo.recipes.components import construct
 from zoo.recipes.schema import ComponentSpec
-from zoo.recipes.signatures import signature_of
+from zoo.recipes.signatures import read_signature
 
 log = logging.getLogger("zoo")
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A data set, the block that it came from, and why earlier choices were passed over."""
+class LoadedDataset:
+    """A data set, the component that it came from, and why earlier choices were passed over."""
 
     block: ComponentSpec
     dataset: Dataset
@@ -31,7 +31,7 @@ class Loaded:
 
 
 def data_name(block: ComponentSpec) -> str:
-    """What to call the data of a block: the name of the file or folder that they are read from, else of the data set.
+    """The display name of a data set: that of its file or folder, else its own.
 
     >>> data_name(ComponentSpec(use="digits")), data_name(ComponentSpec(use="folder", path="/home/me/photos"))
     ('digits', 'photos')
@@ -41,14 +41,14 @@ def data_name(block: ComponentSpec) -> str:
 
 
 def block_for(data: object) -> ComponentSpec:
-    """What ``--data`` stands for: a registered name, or else the path of a folder or file; or an object in Python.
+    """The data set for ``--data``: a registered name, the path of a folder or file, or an object in Python.
 
-    A name comes before a path: write ``./digits`` for a folder that is called as a data set is. A path goes to the data
-    set that reads such files (see `zoo.Component`), as an absolute one, so that the block means the same elsewhere.
+    A name takes precedence over a path: write ``./digits`` for a folder with the name of a data set. A path is made
+    absolute and given to the data set that reads such files (see `zoo.Component`).
 
     Raises:
-        UnknownName, NameConflict: there is no such data set, or two claim the name.
-        DataUnavailable: it can only be a path, and nothing is there.
+        UnknownName, NameConflict: there is no such data set, or two distributions claim the name.
+        DataUnavailable: the path does not exist.
         DataError: no data set reads such files, or several do.
     """
     if isinstance(data, os.PathLike):
@@ -86,13 +86,13 @@ def _only_reader(ending: str, what: str, more: str = "") -> str:
         known = sorted({known for claim in registry().names("dataset") for known in claim.item.reads} - {"/", OBJECT})
         raise DataError(f"No data set reads {what}. A folder of images will do, or a file in {', '.join(known)}.")
     if len(readers) > 1:
-        wanted = " or ".join(f'data="{{use: {name}{more}}}"' for name in readers)
-        raise NameConflict(f"{' and '.join(readers)} can both read {what}. Write {wanted}.")
+        choices = " or ".join(f'data="{{use: {name}{more}}}"' for name in readers)
+        raise NameConflict(f"{' and '.join(readers)} can both read {what}. Write {choices}.")
     return readers[0]
 
 
 def _exists(path: Path) -> bool:
-    """Whether something is there; of a path that no file system takes, `Path.exists` may raise."""
+    """Whether a path exists; `Path.exists` raises for some invalid paths."""
     try:
         return path.exists()
     except OSError:
@@ -100,7 +100,7 @@ def _exists(path: Path) -> bool:
 
 
 def _readers(ending: str) -> list[str]:
-    """The data sets that read files of this ending."""
+    """The data sets that read files with this ending."""
     names = registry().names("dataset")
     return [name for name in names.matching() if ending.lower() in names.find(name).item.reads]
 
@@ -111,19 +111,19 @@ def load_data(
     data_shape: tuple[int, int, int] | None = None,
     *,
     given: object = None,
-) -> Loaded:
-    """Load the first data set that can be had. Passing one over is logged as a warning, never silent.
+) -> LoadedDataset:
+    """Load the first available data set. Each one that is passed over is logged as a warning.
 
     Args:
         choices: in order of preference.
-        root: where the files of data sets lie; by default `data_root()`.
-        data_shape: (C, H, W) of the images that a trained model takes, for data sets that can be had in several.
+        root: the folder of data files; by default `data_root()`.
+        data_shape: (C, H, W) of the images of a trained model, for data sets that offer several sizes.
         given: the data themselves, for a data set that takes objects.
 
     Raises:
         UsageError: data are given, and the data set loads its own.
-        DataUnavailable: none can be had; the message has the reason of each.
-        DataError: the files of one are there and damaged. That is never passed over.
+        DataUnavailable: none is available; the message has the reasons.
+        DataError: the files of one are damaged, which is never passed over.
         UsageError: `root` is not a directory.
     """
     root = data_root() if root is None else root
@@ -140,7 +140,7 @@ def load_data(
             continue
         for reason in reasons:
             log.warning("%s Using %s instead.", reason, block.use)
-        return Loaded(block, dataset, tuple(reasons))
+        return LoadedDataset(block, dataset, tuple(reasons))
     raise DataUnavailable("\n".join(["No data to train on.", *(f"  {reason}" for reason in reasons)]))
 
 
@@ -154,21 +154,21 @@ def _made(
 
 
 def data_root() -> Path:
-    """``ZOO_DATA``, or a folder of the zoo's in the user's cache."""
+    """``ZOO_DATA``, or a folder in the user's cache."""
     if "ZOO_DATA" in os.environ:
         return Path(os.environ["ZOO_DATA"])
     return user_cache()
 
 
 @dataclass(frozen=True)
-class Found:
-    """What is here of a data set.
+class DatasetStatus:
+    """Whether a data set is available.
 
     Attributes:
         name: of the data set.
-        status: ``available``; ``absent``; ``damaged`` (its files are there and wrong, or it cannot be read at all);
-            ``path``, if it reads files of yours and needs to be told which.
-        detail: in words: the number of images, the reason, or the files that it reads.
+        status: ``available``; ``absent``; ``damaged`` (its files are wrong, or it cannot be read at all); ``path``, if
+            it reads files of yours and needs their path.
+        detail: the number of images, the reason, or the files that it reads.
     """
 
     name: str
@@ -176,37 +176,36 @@ class Found:
     detail: str
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Plain mappings and lists."""
         return asdict(self)
 
 
-def survey(root: Path | None = None) -> list[Found]:
-    """What is here of every registered data set that is not given as an object. Nothing is fetched, and nothing that is
-    not in the cache is decoded.
+def survey(root: Path | None = None) -> list[DatasetStatus]:
+    """The status of every registered data set that is not given as an object. Nothing is downloaded or decoded.
 
     Args:
-        root: where the files of data sets lie; by default `data_root()`.
+        root: the folder of data files; by default `data_root()`.
     """
     names = registry().names("dataset")
     stored = (name for name in names.matching() if name not in _readers(OBJECT))
-    found = [_look(name, data_root() if root is None else root) for name in stored]
-    return sorted(found, key=lambda one: one.status == "path")
+    statuses = [_status(name, data_root() if root is None else root) for name in stored]
+    return sorted(statuses, key=lambda status: status.status == "path")
 
 
-def _look(name: str, root: Path) -> Found:
+def _status(name: str, root: Path) -> DatasetStatus:
     try:
-        parameters = signature_of("dataset", find("dataset", name)).parameters.model_fields
+        parameters = read_signature("dataset", name).parameters.model_fields
         reads = registry().names("dataset").find(name).item.reads
         if reads and "path" in parameters and parameters["path"].is_required():
-            return Found(name, "path", " ".join("folders" if ending == "/" else ending for ending in reads))
+            return DatasetStatus(name, "path", " ".join("folders" if ending == "/" else ending for ending in reads))
         offline = {"download": False} if "download" in parameters else {}
         with making_nothing():
             dataset = _made(ComponentSpec(use=name, **offline), root)
         train, test = len(dataset.train), len(dataset.test)
-        return Found(name, "available", f"{train} + {test} images, {'x'.join(map(str, dataset.shape))}")
+        return DatasetStatus(name, "available", f"{train} + {test} images, {'x'.join(map(str, dataset.shape))}")
     except NotCached:
-        return Found(name, "available", "not decoded yet")
+        return DatasetStatus(name, "available", "not decoded yet")
     except DataUnavailable as error:
-        return Found(name, "absent", str(error))
+        return DatasetStatus(name, "absent", str(error))
     except ZooError as error:
-        return Found(name, "damaged", str(error))
+        return DatasetStatus(name, "damaged", str(error))

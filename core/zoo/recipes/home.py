@@ -1,7 +1,6 @@
-"""What the author of a recipe means by the name of a component that several distributions have: their own.
+"""Contested names of components in a plugin's recipes refer to the plugin's own distribution.
 
-Within a package an unqualified name stands for the package's own component, so that no other package can change what
-its recipes mean. A name that only one distribution has stays as it is written.
+So no other package can change the meaning of a recipe. A name that only one distribution has stays as it is written.
 """
 
 from __future__ import annotations
@@ -10,15 +9,14 @@ from typing import Any
 
 from zoo.errors import ZooError
 from zoo.plugins.registry import registry
-from zoo.recipes.description import describe
 from zoo.recipes.source import Raw
 
 
 def at_home(recipe: Raw, base: Raw, distribution: str) -> Raw:
-    """A recipe of `distribution`, its contested names qualified where they are its own.
+    """Qualify the contested names in a recipe of `distribution` that are its own.
 
     Args:
-        base: what it inherits: a block that names no component changes parameters of the one that is there.
+        base: the recipe that it extends; a mapping without ``use`` changes parameters of the inherited component.
     """
     if not registry().conflicts():
         return dict(recipe)
@@ -36,7 +34,7 @@ def _all_at_home(kind: str, value: Any, base: Any, distribution: str) -> Any:
 
 
 def block_at_home(kind: str, block: Any, base: Any, distribution: str) -> Any:
-    """The same for one component and those nested in it."""
+    """Qualify the names of one component and of those nested in it; see `at_home`."""
     if isinstance(block, str):
         return registry().names(kind).at_home(block, distribution)
     if not isinstance(block, dict):
@@ -56,8 +54,9 @@ def block_at_home(kind: str, block: Any, base: Any, distribution: str) -> Any:
 
 def _nested(kind: str, use: Any) -> dict[str, str]:
     """The parameters of a component that are components themselves, and their kinds."""
+    from zoo.recipes.signatures import read_signature  # imports torch; without contested names never called
+
     try:
-        parameters = describe(kind, use).parameters if isinstance(use, str) else ()
-    except ZooError:  # which is said where it is used
+        return read_signature(kind, use).nested if isinstance(use, str) else {}
+    except ZooError:  # reported where the component is used
         return {}
-    return {parameter.name: parameter.nested for parameter in parameters if parameter.nested}

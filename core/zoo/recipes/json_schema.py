@@ -10,10 +10,9 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 from zoo.errors import ZooError
 from zoo.plugins.hookspecs import KINDS
 from zoo.plugins.registry import registry
-from zoo.recipes.components import find
-from zoo.recipes.optimizers import optimizers, schedules
+from zoo.recipes.optimizers import optimizers, schedulers
 from zoo.recipes.schema import Recipe
-from zoo.recipes.signatures import signature_of
+from zoo.recipes.signatures import read_signature
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Schema = dict[str, Any]
@@ -23,10 +22,10 @@ def recipe_file_schema(distribution: str | None = None) -> Schema:
     """The schema of a file such as ``registry.yaml``.
 
     Args:
-        distribution: leave out the components of every other one.
+        distribution: include only components of this distribution.
     """
     names = {kind: _names(kind, distribution) for kind in KINDS}
-    names |= {"optimizer": _alike(sorted(optimizers())), "scheduler": _alike(sorted(schedules()))}
+    names |= {"optimizer": _alike(sorted(optimizers())), "scheduler": _alike(sorted(schedulers()))}
     recipe = Recipe.model_json_schema(ref_template="#/$defs/{model}")
     definitions = recipe.pop("$defs")
     definitions.pop("ComponentSpec")
@@ -52,7 +51,7 @@ def recipe_file_schema(distribution: str | None = None) -> Schema:
 
 
 def _names(kind: str, distribution: str | None) -> dict[str, str]:
-    """What recipes may write, and what it is looked up by: within a distribution its short names are its own."""
+    """Names as recipes write them, mapped to names in the registry; those of one distribution are short."""
     names = registry().names(kind)
     if distribution is None:
         return _alike(names.matching())
@@ -64,7 +63,7 @@ def _alike(names: list[str]) -> dict[str, str]:
 
 
 def _component(kind: str, names: dict[str, str]) -> Schema:
-    """A name, or a mapping with ``use``; or one without, which changes parameters of what is inherited."""
+    """A name, or a mapping with ``use``, or a mapping without, which changes parameters of the inherited component."""
     inherited: Schema = {"type": "object", "not": {"required": ["use"]}}
     return {"anyOf": [{"enum": list(names)}, *(_block(kind, *pair) for pair in names.items()), inherited]}
 
@@ -72,7 +71,7 @@ def _component(kind: str, names: dict[str, str]) -> Schema:
 def _block(kind: str, written: str, name: str) -> Schema:
     use: Schema = {"const": written}
     try:
-        signature = signature_of(kind, find(kind, name))
+        signature = read_signature(kind, name)
         schema = signature.parameters.model_json_schema(schema_generator=_Lenient)
     except (ZooError, PydanticUserError):  # an extra that is not installed, say: its parameters are unknown here
         return {"type": "object", "properties": {"use": use}, "required": ["use"]}
@@ -82,7 +81,7 @@ def _block(kind: str, written: str, name: str) -> Schema:
 
 
 class _Lenient(GenerateJsonSchema):
-    """What JSON cannot express, such as a function that an optimiser of torch takes, may be anything."""
+    """Accepts anything where JSON Schema has no type, such as a function that an optimizer of torch takes."""
 
     ignored_warning_kinds: set[JsonSchemaWarningKind] = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012
 

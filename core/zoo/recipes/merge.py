@@ -1,4 +1,4 @@
-"""How one recipe changes another: inheritance and overrides are the same merge."""
+"""Merging of recipes, for inheritance and for overrides."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ EXPECTED = "expected KEY=VALUE, such as latent_dim=2 or encoder.hidden=[512,256]
 
 
 def merge(base: Raw, change: Raw) -> Raw:
-    """`base` with `change` laid over it. Neither is altered.
+    """Merge `change` into a copy of `base`.
 
-    Mappings merge key by key, all else is replaced. A block (a component and its parameters) may be written ``conv``
-    for ``{use: conv}``; where a change names another component, the parameters of the old one are dropped.
+    Mappings merge key by key, other values are replaced. A component ``{use: conv}`` may be written ``conv``. A change
+    to another component drops the parameters of the old one.
 
     >>> merge({"encoder": {"use": "mlp", "hidden": [400]}}, {"encoder": {"hidden": [9]}})
     {'encoder': {'use': 'mlp', 'hidden': [9]}}
@@ -29,37 +29,39 @@ def merge(base: Raw, change: Raw) -> Raw:
     """
     merged = dict(base)
     for key, value in change.items():
-        merged[key] = _merge_value(merged[key], value) if key in merged else value
+        merged[key] = _merge_value(key, merged[key], value) if key in merged else value
     return merged
 
 
-def _merge_value(old: Any, new: Any) -> Any:
+def _merge_value(key: str, old: Any, new: Any) -> Any:
     if isinstance(old, str) and isinstance(new, dict):
         old = {"use": old}
     if isinstance(new, str) and isinstance(old, dict):
-        new = {"use": new} if _same(old.get("use"), new) else new
+        new = {"use": new} if _same(key, old.get("use"), new) else new
     if not isinstance(old, dict) or not isinstance(new, dict):
         return new
-    if "use" in old and not _same(old["use"], new.get("use", old["use"])):
+    if "use" in old and not _same(key, old["use"], new.get("use", old["use"])):
         return new
     return merge(old, new)
 
 
-def _same(old: Any, new: Any) -> bool:
+def _same(key: str, old: Any, new: Any) -> bool:
     """Whether two names stand for one component: ``acme:wide`` is ``wide``, unless others have a ``wide`` too."""
     if old == new or not isinstance(old, str) or not isinstance(new, str):
         return bool(old == new)
+    if key in ("optimizer", "scheduler"):
+        return old.casefold() == new.casefold()
     return registry().same(old, new)
 
 
 def nested(key: str, value: Any) -> Raw:
-    """The change that one dotted key stands for. A metric's first part may be qualified: ``acme:score.limit``.
+    """The change of one dotted key, whose first part may be qualified: ``acme:score.limit``.
 
     >>> nested("train.optimizer.lr", 0.01)
     {'train': {'optimizer': {'lr': 0.01}}}
 
     Raises:
-        RecipeError: it is not a key, or counts the entries of a list.
+        RecipeError: it is not a key, or indexes a list.
     """
     distribution, colon, rest = key.rpartition(":")
     parts = rest.split(".")
@@ -82,13 +84,13 @@ def nested(key: str, value: Any) -> Raw:
 
 
 def parse_overrides(overrides: list[str] | tuple[str, ...]) -> Raw:
-    """Overrides as they stand on the command line, as one change.
+    """Parse overrides from the command line into one change.
 
     >>> parse_overrides(["latent_dim=2", "encoder.hidden=[512,256]", "loss=mse"])
     {'latent_dim': 2, 'encoder': {'hidden': [512, 256]}, 'loss': 'mse'}
 
     Raises:
-        RecipeError: one of them is not ``KEY=VALUE``, or its value is not YAML.
+        RecipeError: an override is not ``KEY=VALUE``, or its value is not YAML.
     """
     change: Raw = {}
     problems: list[Problem] = []

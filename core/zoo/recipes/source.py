@@ -1,4 +1,4 @@
-"""Reading recipe files: YAML as version 1.2 reads it, without tags, bounded in size, depth and aliases."""
+"""Reading and writing of recipe files: YAML 1.2 without tags, bounded in size, depth and aliases."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ MAX_BYTES = 1_000_000
 MAX_DEPTH = 50
 MAX_VALUES = 100_000
 MAX_DIRECTIVES = 100
-"""What one file or override may hold, aliases counted as often as they are used. Recipes stay far below."""
+"""Limits of one file or override; aliases count each time they are used."""
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """The safe loader, in C where PyYAML has it, with the scalars of YAML 1.2's core schema in place of those of 1.1:
-    ``yes`` and ``1:30`` and ``2026-01-31`` are text, and ``1e-3`` is a number."""
+    """PyYAML's safe loader with the scalars of the core schema of YAML 1.2: ``yes``, ``1:30`` and ``2026-01-31`` are
+    text, ``1e-3`` is a number."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
@@ -70,18 +70,18 @@ for _name in ("int", "float"):
 
 
 def _refusal(problem: str, at: Any) -> yaml.MarkedYAMLError:
-    """The refusal of a node or an event."""
+    """The error for a node or an event."""
     return yaml.constructor.ConstructorError(None, None, problem, at.start_mark)
 
 
 def parse_value(text: str) -> Any:
-    """The value of an override, or of a whole file, written as YAML.
+    """Parse YAML, the value of an override or a whole file.
 
     >>> parse_value("[512, 256]"), parse_value("1e-3"), parse_value("mse"), parse_value("1:30")
     ([512, 256], 0.001, 'mse', '1:30')
 
     Raises:
-        yaml.YAMLError: it is not YAML, holds a tag, a number such as ``010`` or a key that is not text, or is too large
+        yaml.YAMLError: it is not YAML, has a tag, a number such as ``010`` or a key that is not text, or is too large
             or too deep.
     """
     try:
@@ -92,13 +92,13 @@ def parse_value(text: str) -> Any:
 
 
 def explain(error: yaml.YAMLError, text: str = "\n") -> str:
-    """What is wrong with some YAML, in a line; and where, if the text has several."""
+    """The message of an error in one line, with its position if the text has several lines."""
     place = r", line \2" if "\n" in text else ""
     return re.sub(r'(,? in "<[^"]*>", line (\d+, column \d+))', place, " ".join(str(error).split()))
 
 
 def _check_bounds(text: str) -> None:
-    """Refuse what would take long or crash to compose. Only the flat stream of events is read, up to the refusal."""
+    """Reject YAML that would be slow or would crash to compose, by reading its events only."""
     if len(text) > MAX_BYTES:
         raise yaml.YAMLError(f"it has more than {MAX_BYTES:,} characters")
     if len(re.findall("^%", text, re.MULTILINE)) > MAX_DIRECTIVES:  # each is compared with all before it
@@ -150,7 +150,7 @@ def read_models(file: Traversable) -> dict[str, Raw]:
     """The recipes under the ``models`` key of a file, by name.
 
     Raises:
-        RecipeError: the file cannot be read, is not YAML, holds a YAML tag, or has another shape.
+        RecipeError: the file cannot be read, is not YAML, or has another structure.
     """
     title = f"{file} is not a recipe file:"
     try:
@@ -176,7 +176,7 @@ def read_models(file: Traversable) -> dict[str, Raw]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what `parse_value` reads back the same. Text that YAML 1.1 or 1.2 takes for something else is quoted."""
+    """Writes YAML that `parse_value` reads back unchanged. Text that is another type in YAML 1.1 or 1.2 is quoted."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -204,7 +204,7 @@ def write_models(models: dict[str, Raw]) -> str:
 
 
 def write_yaml(value: Any) -> str:
-    """YAML that `parse_value` reads back the same."""
+    """YAML that `parse_value` reads back unchanged."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=100)
 
 

@@ -16,8 +16,9 @@ from zoo.errors import ComponentError, Problem, RecipeError, TrainingError, ZooE
 from zoo.model.context import derive_seed, reseed
 from zoo.model.loss import Loss, Phase, Terms
 from zoo.model.vae import VAE, Batch
-from zoo.recipes.components import construct, find
+from zoo.recipes.components import checked, construct
 from zoo.recipes.schema import ComponentSpec, TrainConfig
+from zoo.recipes.signatures import find
 from zoo.training.capture import CHECKED_STEPS, CapturedUpdate, capture
 from zoo.training.distributed import Group
 
@@ -292,9 +293,10 @@ def make_optimizer(block: ComponentSpec, parameters: Sequence[nn.Parameter]) -> 
         defaults["fused"] = True
     if "capturable" in known and devices == {"cuda"}:
         defaults["capturable"] = True
-    chosen = ComponentSpec(use=block.use, **{**defaults, **block.parameters})
+    block = checked("optimizer", block)
+    chosen = block.with_arguments({**defaults, **block.arguments})
     optimizer: torch.optim.Optimizer = construct("optimizer", chosen, {"params": parameters})
-    if chosen.parameters.get("capturable"):
+    if chosen.arguments.get("capturable"):
         for group in optimizer.param_groups:
             group["lr"] = torch.tensor(group["lr"], device=parameters[0].device)
     return optimizer

@@ -120,7 +120,7 @@ def test_no_phase_changes_the_gradient_of_anothers_parameters():
     expected_vae = torch.autograd.grad(loss(trainer.vae, batch)["loss"], list(trainer.vae.parameters()))
 
     seen = []
-    settings = zoo.recipe("mlp-vae", ["train.optimizer={use: sgd, lr: 0.0}"]).train
+    settings = zoo.recipe("mlp-vae", ["train.optimizer={use: SGD, lr: 0.0}"]).train
     optimized = [OptimizedPhase(phase, settings) for phase in phases]
     for each in optimized:
         each.optimizer.register_step_pre_hook(
