@@ -214,7 +214,7 @@ def _single_pixels(candidate: Candidate) -> Distribution:
     except ZooError as error:
         skip(error)
     with seeded(1):
-        p: Distribution = head(torch.randn(3, head.parameters_per_pixel, 1, 1, 1, dtype=torch.float64))
+        p: Distribution = head(torch.randn(3, head.parameters_per_entry, 1, 1, 1, dtype=torch.float64))
     return p
 
 

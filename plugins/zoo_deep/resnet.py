@@ -92,7 +92,7 @@ class ResNetDecoder(Decoder):
     ) -> None:
         super().__init__()
         self.likelihood = likelihood(data_shape=data_shape)
-        parameters = (self.likelihood.parameters_per_pixel, data_shape[0])
+        parameters = (self.likelihood.parameters_per_entry, data_shape[0])
         self.latent_dims = len(latent_shape)
         sizes = halved_sizes(data_shape, len(channels))[::-1]
         outputs = [*channels, math.prod(parameters)]

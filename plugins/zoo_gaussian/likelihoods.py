@@ -79,7 +79,7 @@ class GaussianPixels(Likelihood):
     ) -> None:
         super().__init__()
         self.min_scale = min_scale
-        self.parameters_per_pixel = 2 if scale == "pixelwise" else 1
+        self.parameters_per_entry = 2 if scale == "pixelwise" else 1
         if isinstance(scale, float | int):
             self.register_buffer("log_scale", torch.tensor(math.log(scale)))
         else:

@@ -77,7 +77,7 @@ class MLPDecoder(Decoder):
     ) -> None:
         super().__init__()
         self.likelihood = likelihood(data_shape=data_shape)
-        parameters_shape = (self.likelihood.parameters_per_pixel, *data_shape)
+        parameters_shape = (self.likelihood.parameters_per_entry, *data_shape)
         widths = [math.prod(latent_shape), *hidden]
         self.trunk = nn.Sequential(
             nn.Flatten(-len(latent_shape)),

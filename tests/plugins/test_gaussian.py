@@ -130,7 +130,7 @@ def test_log_densities_sum_over_the_image_and_keep_the_leading_dimensions(case, 
     if parameters.get("scale") == "shared":
         nn.init.constant_(head.log_scale, -1.5)
     torch.manual_seed(0)
-    maps = torch.randn(*leading, head.parameters_per_pixel, *SHAPE, dtype=torch.float64)
+    maps = torch.randn(*leading, head.parameters_per_entry, *SHAPE, dtype=torch.float64)
     x = torch.rand(5, *SHAPE, dtype=torch.float64)
     p = head(maps)
     assert (p.batch_shape, p.event_shape) == (leading, SHAPE)
@@ -202,7 +202,7 @@ def test_draws_of_the_continuous_bernoulli_have_its_moments(logit):
 def test_the_gaussian_of_one_pixel_integrates_to_one(scale):
     head = likelihood("gaussian", scale=scale).double()
     x = torch.linspace(-10, 10, 200_001, dtype=torch.float64)
-    maps = torch.full((1, head.parameters_per_pixel, 1, 1, 1), 0.3, dtype=torch.float64)
+    maps = torch.full((1, head.parameters_per_entry, 1, 1, 1), 0.3, dtype=torch.float64)
     density = head(maps).log_prob(x.view(-1, 1, 1, 1)).exp()
     assert torch.trapezoid(density, x).item() == pytest.approx(1, abs=1e-6)
 
@@ -213,7 +213,7 @@ def test_which_scales_are_learnt_and_saved():
     assert dict(shared.named_parameters()).keys() == {"log_scale"}
     assert "log_scale" in shared.state_dict()
     assert list(pixelwise.parameters()) == []
-    assert (fixed.parameters_per_pixel, shared.parameters_per_pixel, pixelwise.parameters_per_pixel) == (1, 1, 2)
+    assert (fixed.parameters_per_entry, shared.parameters_per_entry, pixelwise.parameters_per_entry) == (1, 1, 2)
 
     nn.init.constant_(shared.log_scale, -0.7)
     another = likelihood("gaussian", scale="shared")

@@ -77,22 +77,22 @@ class Decoder(nn.Module, ABC):
 class Likelihood(nn.Module, ABC):
     """The head of a decoder: the parameters of each pixel to p(x | z).
 
-    A trunk puts out `parameters_per_pixel` maps for each channel, without an activation at the end: a likelihood works
+    A trunk puts out `parameters_per_entry` maps for each channel, without an activation at the end: a likelihood works
     from logits and logarithms. One that is no normalised density (an energy) returns a distribution with an attribute
     ``normalized = False``, and no log-likelihood is then estimated from it.
 
     Attributes:
-        parameters_per_pixel: maps for each channel.
+        parameters_per_entry: maps for each channel.
         photographs: with which parameters it suits grey or colour photographs, real pixels anywhere in [0, 1]; None if
             it does not. A training whose pixels its likelihood does not suit recommends those that do.
     """
 
-    parameters_per_pixel: int = 1
+    parameters_per_entry: int = 1
     photographs: ClassVar[Mapping[str, object] | None] = None
 
     @abstractmethod
     def forward(self, parameters: Tensor) -> Distribution:
-        """Map (..., parameters_per_pixel, C, H, W) to a distribution over (C, H, W) with batch shape (...)."""
+        """Map (..., parameters_per_entry, C, H, W) to a distribution over (C, H, W) with batch shape (...)."""
 
 
 class Prior(KeepsFloat32, ABC):
