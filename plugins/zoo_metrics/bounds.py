@@ -61,7 +61,7 @@ class LogLikelihood(Metric):
         """
 
         def log_likelihood(image: Batch, seed: int) -> Tensor:
-            return subject.vae.log_likelihood(image.x, self.samples, image.condition, seed=seed)
+            return subject.vae.log_likelihood(image.x, self.samples, image.condition, mask=image.mask, seed=seed)
 
         protocol, note = {"samples": self.samples}, subject.no_likelihood
         with warnings.catch_warnings():

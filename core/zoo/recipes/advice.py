@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from zoo.errors import ZooError
@@ -11,7 +12,7 @@ from zoo.recipes.schema import Recipe
 from zoo.recipes.source import write_flow
 
 LOOKED_AT = 1000
-"""Split."""
+"""Examples."""
 BLACK_AND_WHITE = 0.15
 """The mean distance of pixels to the nearer of 0 and 1 below which images count as black and white. Handwritten digits
 have 0.03 to 0.11, photographs 0.25 and more."""
@@ -22,10 +23,10 @@ def likelihood_advice(recipe: Recipe, pixels: Tensor) -> str:
     one of the likelihoods that are registered as suitable for photographs (see `zoo.Likelihood.photographs`).
 
     Args:
-        pixels: uint8 (N, C, H, W).
+        pixels: `Split.x`.
     """
     x = pixels[:LOOKED_AT].float() / 255
-    if x.shape[1] == 1 and x.minimum(1 - x).mean() < BLACK_AND_WHITE:
+    if pixels.dtype == torch.uint8 and x.shape[1] == 1 and x.minimum(1 - x).mean() < BLACK_AND_WHITE:
         return "binarize=dynamic draws pixels that lie in it."
     keys = [key for key, _ in components_of(recipe, "likelihood") if key.startswith("decoder.")]
     suitable = _suitable()
