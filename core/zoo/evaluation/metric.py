@@ -16,7 +16,7 @@ from torch.distributions import Distribution
 from zoo.data.dataset import Dataset, Split
 from zoo.data.loader import Loader
 from zoo.devices import float64
-from zoo.errors import NotApplicable
+from zoo.errors import NotApplicable, UsageError
 from zoo.model.context import derive_seed, evaluating, reseed, seeded
 from zoo.model.vae import VAE, Batch, in_support
 
@@ -147,6 +147,8 @@ class EvaluationContext:
         progress: Callable[[int, int], None] | None = None,
         prior: str | None = None,
     ) -> None:
+        if split not in dataset.splits:
+            raise UsageError(f"The data have no split {split!r}. There are: {', '.join(dataset.splits)}.")
         self.device = torch.device(device)
         self.vae = vae.to(self.device).eval()
         self.recipe = recipe
