@@ -142,7 +142,7 @@ class Unnormalised(Normal):
 
 class Density(zoo.Likelihood):
     def forward(self, parameters):
-        mean = parameters.squeeze(-4)
+        mean = parameters.squeeze(-1)
         return Independent(Unnormalised(mean, torch.ones_like(mean), validate_args=False), 3)
 
 

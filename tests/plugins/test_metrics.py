@@ -52,8 +52,8 @@ class Bits(zoo.Decoder):
 
     def __init__(self, p: float, shape: tuple[int, int, int] = (1, 1, 4)) -> None:
         super().__init__()
-        self.head = zoo.get("likelihood", "bernoulli")()
-        self.logits = nn.Parameter(torch.full((1, *shape), math.log(p / (1 - p))))
+        self.head = zoo.get("likelihood", "bernoulli")(data_shape=shape)
+        self.logits = nn.Parameter(torch.full((*shape, 1), math.log(p / (1 - p))))
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Distribution:
         return self.head(self.logits.expand(*z.shape[:-1], *self.logits.shape))
@@ -172,7 +172,7 @@ def test_an_energy_is_refused_as_a_likelihood_and_marked_in_the_bound():
             return p
 
     vae.decoder = Energy()
-    with pytest.raises(zoo.ComponentError, match="no normalised density"):
+    with pytest.raises(zoo.ComponentError, match="not a normalised density"):
         measured("log-likelihood", subject(vae), samples=5)
     assert "not normalised" in measured("elbo", subject(vae))["elbo"].note
 
