@@ -41,7 +41,9 @@ class DrawFigures(Callback):
             drawings["reconstructions"] = lambda: figures.reconstructions(
                 vae, images.x, f"{title}: test images", images.condition
             )
-            drawings["samples"] = lambda: figures.samples(vae, 64, f"{title}: means of p(x | z) at samples from the prior")
+            drawings["samples"] = lambda: figures.samples(
+                vae, 64, f"{title}: means of p(x | z) at samples from the prior"
+            )
         if is_image and vae.latent_shape == (2,):
             drawings["manifold"] = lambda: figures.manifold(vae, title=f"{title}: the latent space, decoded")
         for name, draw in drawings.items():

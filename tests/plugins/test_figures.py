@@ -397,7 +397,10 @@ def test_each_command_writes_what_its_function_draws(digits_run, tmp_path, capsy
             of.latent_space(vae, test.x[:100], test.condition[:100], title=f"{name}: the latent space of test images"),
         ),
         "reconstructions.png": (["-n", 13], of.reconstructions(vae, test.x[:13], f"{name}: test images")),
-        "samples.png": (["-n", 5, "--seed", 2], of.samples(vae, 5, f"{name}: means of p(x | z) at samples from the prior", seed=2)),
+        "samples.png": (
+            ["-n", 5, "--seed", 2],
+            of.samples(vae, 5, f"{name}: means of p(x | z) at samples from the prior", seed=2),
+        ),
     }
     for file, (arguments, figure) in expected.items():
         verbs = {"manifold.png": "traverse", "reconstructions.png": "reconstruct", "samples.png": "sample"}
