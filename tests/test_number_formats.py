@@ -31,12 +31,12 @@ def built(recipe: str, n: int = 5) -> tuple[zoo.VAE, zoo.Loss, zoo.Batch]:
 def answers(vae: zoo.VAE, batch: zoo.Batch) -> dict[str, torch.Tensor]:
     """What a model is asked for. A number that a model refuses by name is left out."""
     torch.manual_seed(7)
-    z = vae.codes(*batch)
+    z = vae.posterior_mean(batch.x, batch.condition)
     questions = {
-        "encode": lambda: vae.encode(*batch).sample(),
+        "encode": lambda: vae.encode(batch.x, batch.condition).sample(),
         "posterior mean": lambda: z,
         "decode": lambda: vae.decode(z, batch.condition).mean,
-        "reconstruct": lambda: vae.reconstruct(*batch),
+        "reconstruct": lambda: vae.reconstruct(batch.x, batch.condition),
         "sample": lambda: vae.sample(4),
         "sample of labels": lambda: vae.sample(2, batch.condition),
         "log p(x | z)": lambda: vae.decode(z, batch.condition).log_prob(batch.x),
@@ -163,8 +163,8 @@ def test_no_examples_give_empty_tensors(recipe, training):
     with torch.no_grad():
         assert vae.encode(*none).sample().shape == (0, *latent)
         assert vae.encode(*none).rsample((3,)).shape == (3, 0, *latent)
-        assert vae.encode(*batch).sample((0,)).shape == (0, 5, *latent)
-        assert vae.codes(*none).shape == (0, *latent)
+        assert vae.encode(batch.x, batch.condition).sample((0,)).shape == (0, 5, *latent)
+        assert vae.posterior_mean(*none).shape == (0, *latent)
         assert vae.reconstruct(*none).shape == (0, *SHAPE)
         assert vae.decode(torch.zeros(3, 0, *latent), none.condition).mean.shape == (3, 0, *SHAPE)
         assert vae.sample(0).shape == (0, *SHAPE)

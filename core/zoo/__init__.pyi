@@ -39,6 +39,7 @@ from .measures import base_measure as base_measure
 from .model.layers import Gaussian as Gaussian
 from .model.layers import WarmUp as WarmUp
 from .model.layers import halved_sizes as halved_sizes
+from .model.layers import image_shape as image_shape
 from .model.layers import merge_leading as merge_leading
 from .model.loss import Loss as Loss
 from .model.loss import Phase as Phase
@@ -53,6 +54,7 @@ from .model.parts import Scheduled as Scheduled
 from .model.vae import VAE as VAE
 from .model.vae import Batch as Batch
 from .model.vae import Trace as Trace
+from .model.vae import observed_log_prob as observed_log_prob
 from .plugins.hookspecs import KINDS as KINDS
 from .plugins.hookspecs import OBJECT as OBJECT
 from .plugins.hookspecs import Command as Command

@@ -204,13 +204,13 @@ def survey_data(data_dir: Path | str | None = None) -> list[DatasetStatus]:
 
 
 def create_model(
-    model: str | Recipe, *, data_shape: tuple[int, int, int] = MNIST_SHAPE, classes: int = 10, **changes: Any
+    model: str | Recipe, *, data_shape: tuple[int, ...] = MNIST_SHAPE, classes: int = 10, **changes: Any
 ) -> VAE:
-    """A new model for images of one shape, its weights drawn from torch's global generator.
+    """A new model for data of one shape, its weights drawn from torch's global generator.
 
     Args:
         model: as in `recipe`.
-        data_shape: (C, H, W); what is no image, a row of D numbers, is (1, 1, D).
+        data_shape: event shape of x: (C, H, W) for images, (D,) for a row of D numbers.
         classes: number of labels, for conditional models.
         changes: to the recipe, as in `recipe`.
 
@@ -218,13 +218,13 @@ def create_model(
     >>> vae.sample(4).shape
     torch.Size([4, 1, 8, 8])
     """
-    return build(recipe(model, **changes), _image_shape(data_shape), classes)[0]
+    return build(recipe(model, **changes), _data_shape(data_shape), classes)[0]
 
 
 def create_loss(
     model: str | Recipe,
     *,
-    data_shape: tuple[int, int, int] = MNIST_SHAPE,
+    data_shape: tuple[int, ...] = MNIST_SHAPE,
     classes: int = 10,
     train_size: int = MNIST_TRAIN,
     **changes: Any,
@@ -237,17 +237,19 @@ def create_loss(
     >>> sorted(terms)
     ['distortion', 'loss', 'rate']
     """
-    return build(recipe(model, **changes), _image_shape(data_shape), classes, train_size)[1]
+    return build(recipe(model, **changes), _data_shape(data_shape), classes, train_size)[1]
 
 
-def _image_shape(shape: object) -> tuple[int, int, int]:
-    """The shape of images, (C, H, W).
+def _data_shape(shape: object) -> tuple[int, ...]:
+    """The event shape of the data.
 
     Raises:
         UsageError: it is something else.
     """
     sizes = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else ()
-    if len(sizes) != 3 or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sizes):
-        raise UsageError(f"data_shape is (channels, height, width), three whole numbers from 1; got {shape!r}.")
-    channels, height, width = sizes
-    return channels, height, width
+    if not sizes or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sizes):
+        raise UsageError(
+            "data_shape is the shape of one example, such as (channels, height, width) or (columns,), whole numbers "
+            f"from 1; got {shape!r}."
+        )
+    return sizes

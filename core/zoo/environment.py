@@ -19,10 +19,12 @@ class Data(_Part):
     """The data of a run."""
 
     name: str
-    shape: list[PositiveInt] = pydantic.Field(min_length=3, max_length=3)
+    shape: list[PositiveInt] = pydantic.Field(min_length=1)
     classes: NonNegativeInt = 0
     train: PositiveInt
     test: PositiveInt
+    validation: PositiveInt | None = None
+    modality: str = "image"
     binarize: str
     sha256: str
     passed_over: list[str] = []

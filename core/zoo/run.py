@@ -178,10 +178,9 @@ class Run:
         return data_name(self.recipe.data[0])
 
     @property
-    def data_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the images that the model was trained on."""
-        channels, height, width = self.environment["data"]["shape"]
-        return channels, height, width
+    def data_shape(self) -> tuple[int, ...]:
+        """The event shape of the data that the model was trained on."""
+        return tuple(self.environment["data"]["shape"])
 
     @property
     def classes(self) -> int:
@@ -438,7 +437,7 @@ class Run:
         given = None if self._attached is None else self._attached[1]
         dataset = load_data(self.recipe.data, root, given=given).dataset
         if dataset.shape != self.data_shape:
-            raise DataError(f"{self.path} was trained on images of {self.data_shape}, these are {dataset.shape}.")
+            raise DataError(f"{self.path} was trained on data of shape {self.data_shape}, these are {dataset.shape}.")
         n = len(dataset.test) if n is None else min(n, len(dataset.test))
         with seeded(self.recipe.train.seed):
             return Loader(dataset.test, n, self.recipe.binarize)[torch.arange(n)]
@@ -515,6 +514,8 @@ def _environment(recipe: Recipe, loaded: LoadedDataset, device: torch.device) ->
             "label_names": list(dataset.label_names),
             "train": len(dataset.train),
             "test": len(dataset.test),
+            **({} if dataset.validation is None else {"validation": len(dataset.validation)}),
+            "modality": dataset.modality,
             "binarize": recipe.binarize,
             "sha256": dataset.sha256(),
             "passed_over": list(loaded.passed_over),

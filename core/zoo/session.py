@@ -147,7 +147,7 @@ class Session:
         """Log a note if the likelihood is not one of these data."""
         batch = trainer.train[torch.arange(min(2, len(trainer.dataset.train)), device=trainer.device)]
         with evaluating(trainer.vae), torch.no_grad():  # so that no running mean moves
-            supported = in_support(trainer.vae.trace(batch).p, batch.x)
+            supported = in_support(trainer.vae.trace(batch).p, batch.x, batch.mask)
         if self.group.is_rank_zero and not supported:
             log.info(
                 "Note: the pixels lie outside the support of the likelihood (real values under a Bernoulli?), "

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from zoo import VAE, Batch, at_least_float32, match_dtype
+from zoo import VAE, Batch, at_least_float32, image_shape, match_dtype
 
 
 class CodeDiscriminator(nn.Module):
@@ -42,10 +42,10 @@ class ImageDiscriminator(nn.Module):
         channels: channels of each layer; each halves the sides of the image.
     """
 
-    def __init__(self, data_shape: tuple[int, int, int], channels: Sequence[PositiveInt]) -> None:
+    def __init__(self, data_shape: tuple[int, ...], channels: Sequence[PositiveInt]) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        colours, height, width = data_shape
+        colours, height, width = image_shape(data_shape, "loss 'vae-gan'")
         for index, (c_in, c_out) in enumerate(pairwise([colours, *channels])):
             layers.append(nn.Conv2d(c_in, c_out, 3, stride=2, padding=1))
             if index:
@@ -56,11 +56,11 @@ class ImageDiscriminator(nn.Module):
         self.judge = nn.Linear([colours, *channels][-1] * height * width, 1)
 
     def features(self, x: Tensor) -> Tensor:
-        """Split (N, C, H, W) to Dis_l(x), (N, features)."""
+        """Map images (N, C, H, W) to Dis_l(x), (N, features)."""
         return at_least_float32(self.layers(match_dtype(x, self)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Split (N, C, H, W) to logits (N,)."""
+        """Map images (N, C, H, W) to logits (N,)."""
         return at_least_float32(self.judge(self.layers(match_dtype(x, self))).squeeze(-1))
 
 

@@ -131,7 +131,7 @@ class Candidate:
             known = {
                 "data_shape": SHAPE,
                 "latent_dim": self.recipe.latent_dim,
-                "latent_shape": tuple(vae.encode(*self.batch(2)).event_shape),
+                "latent_shape": vae.latent_shape,
                 "classes": digits().classes,
                 "train_size": len(digits().train),
                 "features": FEATURES,

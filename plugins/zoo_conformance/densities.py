@@ -214,7 +214,7 @@ def _single_pixels(candidate: Candidate) -> Distribution:
     except ZooError as error:
         skip(error)
     with seeded(1):
-        p: Distribution = head(torch.randn(3, head.parameters_per_pixel, 1, 1, 1, dtype=torch.float64))
+        p: Distribution = head(torch.randn(3, 1, 1, 1, head.parameters_per_entry, dtype=torch.float64))
     return p
 
 
@@ -227,7 +227,7 @@ def _planar(candidate: Candidate) -> Distribution:
         return q
     vae, _ = candidate.build(latent_dim=2)
     vae.double().eval()
-    x, condition = candidate.batch(3)
+    x, condition, _ = candidate.batch(3)
     if candidate.kind == "prior":
         return vae.prior(vae.encoder, condition)  # type: ignore[no-any-return]
     return vae.encode(x.double(), condition)
@@ -243,7 +243,7 @@ def reproducible(candidate: Candidate) -> None:
         vae.eval()
 
         def draw() -> Tensor:
-            return vae.sample(4, candidate.batch(4).condition)
+            return vae.sample(4, candidate.batch(4).condition, mean=True)
     else:
         asked = probe(candidate)
 

@@ -81,7 +81,7 @@ def overfits(candidate: Candidate) -> None:
                 optimizer.step()
         if step % 10 == 0:
             with torch.no_grad(), evaluating(vae):
-                error = _error(vae.reconstruct(*batch), batch.x)
+                error = _error(vae.reconstruct(batch.x, batch.condition), batch.x)
             if error < goal:
                 return
     require(

@@ -68,7 +68,7 @@ def probe(candidate: Candidate, x: Tensor | None = None, data_shape: tuple[int, 
     if candidate.kind == "likelihood":
         head = candidate.make(data_shape=data_shape).eval()
         with seeded(1):
-            maps = torch.randn(2, 3, len(x), head.parameters_per_pixel, *data_shape)
+            maps = torch.randn(2, 3, len(x), *data_shape, head.parameters_per_entry)
         return Probe(head, (maps[1, 2],), data_shape, x, (maps,))
     vae, _ = candidate.build(data_shape=data_shape)
     vae.eval()

@@ -70,10 +70,10 @@ class GumbelSoftmax(Posterior, Scheduled):
         self.temperature.fill_(max(min(self.min_temperature, self.first_temperature), falling))
 
     def forward(self, features: Tensor) -> Distribution:
-        """Features (N, features) to a distribution with event shape (latent_dim, categories)."""
+        """Map features (N, *grid, features) to a distribution with event shape (*grid, latent_dim, categories)."""
         logits = at_least_float32(self.linear(features).unflatten(-1, self.shape))
         kind = Relaxed if self.training and not self.hard else Hard
-        return Independent(kind(at_least_float32(self.temperature), logits), 1, validate_args=False)
+        return Independent(kind(at_least_float32(self.temperature), logits), features.ndim - 1, validate_args=False)
 
 
 class Relaxed(RelaxedOneHotCategorical):

@@ -46,7 +46,7 @@ class Importances(Metric):
         factors = {name: values for name, values in varying_factors(subject).items() if name in train_factors}
         if not factors:
             raise NotApplicable(f"no factor that varies in these images varies in the first {n} training images")
-        train, codes = subject.train_codes[:n].flatten(1).numpy(), subject.codes.flatten(1).numpy()
+        train, codes = subject.train_posterior_mean[:n].flatten(1).numpy(), subject.posterior_mean.flatten(1).numpy()
         columns, accuracies = [], []
         for name, values in subject.track(factors.items(), len(factors)):
             seed = int(torch.randint(2**31, ()))
@@ -58,7 +58,7 @@ class Importances(Metric):
         importances = torch.stack(columns, dim=1)
         protocol = {
             "factors": list(factors),
-            "codes": subject.codes_are,
+            "representation": subject.representation,
             "fitted to": f"{n} training images",
             "trees": self.trees,
         }

@@ -51,14 +51,14 @@ class MutualInformationGap(Metric):
         """
         if self.estimator == "histogram":
             factors = varying_factors(subject)
-            codes = subject.codes.double().flatten(1)
+            codes = subject.posterior_mean.double().flatten(1)
             information = torch.stack([histogram_information(codes, v, self.bins) for v in factors.values()], dim=1)
-            protocol: dict[str, object] = {"codes": subject.codes_are, "bins": self.bins}
+            protocol: dict[str, object] = {"representation": subject.representation, "bins": self.bins}
         else:
             n = min(self.images, len(subject))
             factors = varying_factors(subject, n)
             information = posterior_information(subject, list(factors.values()))
-            protocol = {"codes": "posterior draws", "pairs of images": n}
+            protocol = {"representation": "posterior draws", "pairs of images": n}
         entropies = torch.stack([entropy(values) for values in factors.values()])
         value = (gap(information) / entropies).mean().item()
         return [Measurement("mig", value, protocol={"factors": list(factors), **protocol})]

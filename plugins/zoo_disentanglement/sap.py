@@ -35,13 +35,13 @@ class SeparatedPredictability(Metric):
             NotApplicable: the factors are not known, or none varies.
         """
         factors = varying_factors(subject)
-        codes = subject.codes.double().flatten(1)
+        codes = subject.posterior_mean.double().flatten(1)
         scores = [
             balanced_accuracy(codes, values) if name in self.categorical else explained(codes, values)
             for name, values in factors.items()
         ]
         categorical = [name for name in factors if name in self.categorical]
-        protocol = {"factors": list(factors), "categorical": categorical, "codes": subject.codes_are}
+        protocol = {"factors": list(factors), "categorical": categorical, "representation": subject.representation}
         return [Measurement("sap", gap(torch.stack(scores, dim=1)).mean().item(), protocol=protocol)]
 
 

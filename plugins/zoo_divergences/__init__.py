@@ -17,7 +17,7 @@ def zoo_components() -> Iterable[Component]:
         Component(
             "likelihood",
             "squared-error",
-            "zoo_divergences.energies:SquaredErrorPixels",
+            "zoo_divergences.energies:SquaredErrorEnergy",
             "Squared error summed over pixels, an energy",
         ),
         Component(
@@ -29,7 +29,7 @@ def zoo_components() -> Iterable[Component]:
         Component(
             "likelihood",
             "log-cosh",
-            "zoo_divergences.log_cosh:LogCoshPixels",
+            "zoo_divergences.log_cosh:LogCoshLikelihood",
             "Log hyperbolic cosine of the error, between squared and absolute",
         ),
         Component("loss", "reconstruction", "zoo_divergences.regularized:Reconstruction", "The distortion alone"),

@@ -17,26 +17,28 @@ from zoo import Likelihood, at_least_float32
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class LogCoshPixels(Likelihood):
-    """-log p(x | z) = 1/a log cosh(a (x - mean) / scale) + const, for each pixel (OpenReview rkglvsC9Ym).
+class LogCoshLikelihood(Likelihood):
+    """-log p(x | z) = 1/a log cosh(a (x - mean) / scale) + const, for each entry (OpenReview rkglvsC9Ym).
 
     Quadratic in small errors, as a Gaussian of standard deviation scale / sqrt(a); linear in large ones, as a Laplace
     distribution. The constant makes it a density, so that a bound of it is one, and log p(x) can be estimated.
 
     Args:
+        data_shape: event shape of x.
         sharpness: a; the greater, the sooner the cost is linear.
-        scale: the error that is 1 where the cost is linear, in units of the pixel's range.
+        scale: the error that is 1 where the cost is linear, in units of x.
     """
 
-    def __init__(self, sharpness: Positive = 10.0, scale: Positive = 1.0) -> None:
+    def __init__(self, data_shape: tuple[int, ...], sharpness: Positive = 10.0, scale: Positive = 1.0) -> None:
         super().__init__()
+        self.event_dims = len(data_shape)
         self.sharpness = sharpness
         self.scale = scale
 
     def forward(self, parameters: Tensor) -> Distribution:
-        """Means (..., 1, C, H, W) to a distribution over (C, H, W)."""
-        mean = at_least_float32(parameters).squeeze(-4)
-        return Independent(LogCosh(mean, self.sharpness, self.scale), 3, validate_args=False)
+        """Map means (..., *data_shape, 1) to a distribution over data_shape."""
+        mean = at_least_float32(parameters).squeeze(-1)
+        return Independent(LogCosh(mean, self.sharpness, self.scale), self.event_dims, validate_args=False)
 
 
 class LogCosh(Distribution):

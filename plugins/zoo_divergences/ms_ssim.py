@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.nn.functional import avg_pool2d, conv2d, pad
 
-from zoo import ComponentError, Likelihood
-from zoo_divergences.energies import Energy, mean_image
+from zoo import ComponentError, Likelihood, image_shape
+from zoo_divergences.energies import Energy, mean_from_logits
 
 EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Of the scales, the finest first (Wang, Simoncelli and Bovik 2003, section 3.2)."""
@@ -41,20 +41,20 @@ class MultiScaleSSIM(Likelihood):
         weight: nats for each pixel that has nothing in common with the other.
 
     Raises:
-        ComponentError: a window or a number of scales that the image is too small for.
+        ComponentError: data that are not images, or a window or a number of scales that the image is too small for.
     """
 
     powers: Tensor
 
     def __init__(
         self,
-        data_shape: tuple[int, int, int],
+        data_shape: tuple[int, ...],
         window: Annotated[int, Field(ge=3)] | None = None,
         scales: Annotated[PositiveInt, Field(le=len(EXPONENTS))] | None = None,
         weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0,
     ) -> None:
         super().__init__()
-        side = min(data_shape[1:])
+        side = min(image_shape(data_shape, "likelihood 'ms-ssim'")[1:])
         self.window = _odd(min(max(7, side // 4), 11, side)) if window is None else window
         fitting = [n for n in range(1, len(EXPONENTS) + 1) if side >= _least_side(self.window, n)]
         if self.window % 2 == 0 or self.window < 3 or not fitting or (scales or 1) > max(fitting):
@@ -66,8 +66,8 @@ class MultiScaleSSIM(Likelihood):
         self.register_buffer("powers", torch.tensor(self.exponents), persistent=False)
 
     def forward(self, parameters: Tensor) -> Distribution:
-        """Logits of the mean image (..., 1, C, H, W) to an energy over (C, H, W)."""
-        return Energy(mean_image(parameters), self._dissimilarity)
+        """Map logits of the mean image (..., C, H, W, 1) to an energy over (C, H, W)."""
+        return Energy(mean_from_logits(parameters), self._dissimilarity, event_dims=3)
 
     def _dissimilarity(self, x: Tensor, mean: Tensor) -> Tensor:
         x = x.to(mean.dtype).expand_as(mean)

@@ -25,7 +25,7 @@ class Deterministic(Posterior):
         self.linear = nn.Linear(features, latent_dim)
 
     def forward(self, features: Tensor) -> Distribution:
-        """Features (N, features) to a point mass with event shape (latent_dim,)."""
+        """Map features (N, *grid, features) to a point mass with event shape (*grid, latent_dim)."""
         return PointMass(at_least_float32(self.linear(features)))
 
 
@@ -37,7 +37,7 @@ class PointMass(Distribution):
     to a prior with a density is infinite, whatever the encoder does.)
 
     Args:
-        point: (N, latent_dim).
+        point: (N, *latent_shape).
 
     >>> q = PointMass(torch.tensor([[1.0, 2.0]]))
     >>> q.mean.tolist(), q.rsample((3,)).shape
@@ -51,7 +51,7 @@ class PointMass(Distribution):
 
     def __init__(self, point: Tensor) -> None:
         self.point = point
-        super().__init__(point.shape[:-1], point.shape[-1:], validate_args=False)
+        super().__init__(point.shape[:1], point.shape[1:], validate_args=False)
 
     @property
     def mean(self) -> Tensor:

@@ -78,7 +78,7 @@ def export(
 
 def export_model(
     vae: VAE,
-    data_shape: tuple[int, int, int],
+    data_shape: tuple[int, ...],
     folder: Path,
     format: Format,
     *,
@@ -155,7 +155,7 @@ class _Plan:
     inputs: Mapping[int, Tensors]
 
 
-def _plan(vae: VAE, part: Part, data_shape: tuple[int, int, int], classes: int) -> _Plan:
+def _plan(vae: VAE, part: Part, data_shape: tuple[int, ...], classes: int) -> _Plan:
     module: nn.Module = vae.encoder if part == "encoder" else vae.decoder
     names: tuple[str, ...] = ("x" if part == "encoder" else "z", "condition")
     try:
@@ -176,7 +176,7 @@ def _plan(vae: VAE, part: Part, data_shape: tuple[int, int, int], classes: int) 
     return _Plan(part, Parametrised(module, outputs), names, inputs)
 
 
-def _inputs(vae: VAE, part: Part, data_shape: tuple[int, int, int], classes: int, n: int) -> Tensors:
+def _inputs(vae: VAE, part: Part, data_shape: tuple[int, ...], classes: int, n: int) -> Tensors:
     """Random images, or draws of their posteriors: on a sphere or inside a ball no other points will do. And labels."""
     with seeded(n):
         x, labels = torch.rand(n, *data_shape), torch.arange(n) % (classes or 1)

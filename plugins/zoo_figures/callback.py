@@ -35,14 +35,16 @@ class DrawFigures(Callback):
         test, vae = trainer.test, trainer.model
         images = test[torch.arange(min(2 * figures.COLUMNS, len(test.x)), device=test.device)]
         title = self.run.title
-        drawings: dict[str, Callable[[], Figure]] = {
-            "curves": lambda: figures.curves(trainer.history, title),
-            "reconstructions": lambda: figures.reconstructions(
+        drawings: dict[str, Callable[[], Figure]] = {"curves": lambda: figures.curves(trainer.history, title)}
+        is_image = self.run.environment["data"].get("modality", "image") == "image"
+        if is_image:
+            drawings["reconstructions"] = lambda: figures.reconstructions(
                 vae, images.x, f"{title}: test images", images.condition
-            ),
-            "samples": lambda: figures.samples(vae, 64, f"{title}: samples from the prior"),
-        }
-        if vae.latent_shape == (2,):
+            )
+            drawings["samples"] = lambda: figures.samples(
+                vae, 64, f"{title}: means of p(x | z) at samples from the prior"
+            )
+        if is_image and vae.latent_shape == (2,):
             drawings["manifold"] = lambda: figures.manifold(vae, title=f"{title}: the latent space, decoded")
         for name, draw in drawings.items():
             path = self.run.figures / f"{name}.png"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from zoo import UsageError
 from zoo.storage.files import replacing
 
 if TYPE_CHECKING:
@@ -52,7 +53,12 @@ def show(axes: Axes, images: Tensor, columns: int, gap: int | None = None, aroun
     """Draw images (N, C, H, W), clipped to [0, 1], in a grid with `gap` pixels around each, by default `gap_of`, white.
 
     One channel is grey, three are red, green and blue; of any other number the mean is shown. One image has no gap.
+
+    Raises:
+        UsageError: these are not images.
     """
+    if images.ndim != 4:
+        raise UsageError(f"Only images (C, H, W) can be drawn; these data have the shape {tuple(images.shape[1:])}.")
     gap = gap_of(images) if gap is None else gap
     drawn = grid(images, columns, gap if len(images) > 1 else 0, around)
     axes.imshow(drawn.numpy(), interpolation="nearest")

@@ -120,7 +120,7 @@ def sample(
     else:
         fitted = prior == "fitted" and opened.fitted_prior.exists
         drawn = f"{opened.fitted_prior.said()['prior']['use']}, fitted after training" if fitted else "the prior"
-        title = f"{opened.title}: samples from {drawn}{of_label}"
+        title = f"{opened.title}: means of p(x | z) at samples from {drawn}{of_label}"
         _finish(opened, figures.samples(vae, count, title, seed, condition), "samples.png", out, as_json)
 
 

@@ -32,7 +32,7 @@ def interpolation(
 ) -> Figure:
     """Two images, and between them the mean images along a path from the code of one to the code of the other.
 
-    The ends of the path are the reconstructions of the two (see `VAE.codes`).
+    The ends of the path are the reconstructions of the two (see `VAE.posterior_mean`).
 
     Args:
         vae: the model.
@@ -50,7 +50,7 @@ def interpolation(
     t = torch.linspace(0, 1, steps, device=x.device)
     labels = None if condition is None else condition[(t > 0.5).long()]
     with evaluating(vae), seeded(0, x.device):
-        ends = vae.codes(x, condition)
+        ends = vae.posterior_mean(x, condition)
         z = PATHS[path](ends[0], ends[1], t.view(-1, *[1] * (ends.ndim - 1)))
         if in_support(vae.prior(vae.encoder, condition), ends) and not in_support(vae.prior(vae.encoder, labels), z):
             raise UsageError(

@@ -42,8 +42,8 @@ def latent_space(
 ) -> Figure:
     """Where images lie in the latent space, by label, and the rate of each of its dimensions.
 
-    On the left the codes of the images (see `VAE.codes`): a latent of two dimensions as it is, of one as a histogram,
-    of more by their first two principal components. On the right the dimensions by their rate (see
+    On the left the posterior means of the images (see `VAE.posterior_mean`): a latent of two dimensions as it is, of
+    one as a histogram, of more by their first two principal components. On the right the dimensions by their rate (see
     `zoo_figures.latents.rates`), the highest first; left out where the rate does not divide among them.
 
     Args:

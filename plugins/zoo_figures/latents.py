@@ -34,9 +34,9 @@ class Information(NamedTuple):
 
 @torch.no_grad()
 def encoded(vae: VAE, images: Batch) -> Tensor:
-    """The codes of images, (N, *latent_shape): see `VAE.codes`. Those that are drawn are seeded."""
+    """The codes of images, (N, *latent_shape): see `VAE.posterior_mean`. Those that are drawn are seeded."""
     with evaluating(vae), seeded(0, images.x.device):
-        return torch.cat([vae.codes(*batch) for batch in _chunks(images)])
+        return torch.cat([vae.posterior_mean(batch.x, batch.condition) for batch in _chunks(images)])
 
 
 @torch.no_grad()
@@ -57,7 +57,7 @@ def rates(vae: VAE, images: Batch) -> Information:
     total, measure = torch.zeros((), dtype=torch.float64), "rate in nats"
     with evaluating(vae), seeded(0, images.x.device):
         for batch in _chunks(images):
-            posterior, prior = vae.encode(*batch), vae.prior(vae.encoder, batch.condition)
+            posterior, prior = vae.encode(batch.x, batch.condition), vae.prior(vae.encoder, batch.condition)
             q, p = factors(posterior), factors(prior)
             if q is None or p is None or p.batch_shape not in (q.batch_shape, q.batch_shape[1:]):
                 raise UsageError(

@@ -34,7 +34,7 @@ class FullCovarianceGaussian(Posterior):
             self.linear.bias[2 * latent_dim :].zero_()
 
     def forward(self, features: Tensor) -> Distribution:
-        """Features (N, features) to a Gaussian with event shape (latent_dim,)."""
+        """Map features (N, *grid, features) to a Gaussian with event shape (*grid, latent_dim)."""
         parameters = at_least_float32(self.linear(features))
         mean, log_variance, below = torch.split(
             parameters, [self.latent_dim, self.latent_dim, self.below.shape[1]], dim=-1
@@ -42,7 +42,8 @@ class FullCovarianceGaussian(Posterior):
         factor = torch.diag_embed(torch.ones_like(mean))
         factor[..., self.below[0], self.below[1]] = below / self.latent_dim
         scale = torch.exp(log_variance / 2).unsqueeze(-1) * factor
-        return CorrelatedNormal(mean, scale_tril=scale, validate_args=False)
+        q = CorrelatedNormal(mean, scale_tril=scale, validate_args=False)
+        return q if features.ndim == 2 else Independent(q, features.ndim - 2, validate_args=False)
 
 
 class CorrelatedNormal(MultivariateNormal):

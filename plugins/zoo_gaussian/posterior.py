@@ -21,7 +21,7 @@ class DiagonalGaussian(Posterior):
         self.linear = nn.Linear(features, 2 * latent_dim)
 
     def forward(self, features: Tensor) -> Distribution:
-        """Features (N, features) to a Gaussian with event shape (latent_dim,)."""
+        """Map features (N, *grid, features) to a Gaussian with event shape (*grid, latent_dim)."""
         parameters = at_least_float32(self.linear(features))
         mean, log_variance = parameters.chunk(2, dim=-1)
-        return Independent(Gaussian(mean, log_variance / 2), 1, validate_args=False)
+        return Independent(Gaussian(mean, log_variance / 2), features.ndim - 1, validate_args=False)

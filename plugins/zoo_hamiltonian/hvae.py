@@ -6,7 +6,7 @@ import torch
 from pydantic import NonNegativeInt
 from torch import Tensor
 
-from zoo import VAE, Batch, Loss
+from zoo import VAE, Batch, Loss, observed_log_prob
 from zoo_hamiltonian.dynamics import force_of, leapfrog
 from zoo_hamiltonian.learnt import Fraction, Positive, Schedule, StepSize, Tempering
 
@@ -66,8 +66,8 @@ class HamiltonianELBO(Loss):
         trace = vae.trace(batch)
         factors = self.tempering()
         noise = torch.randn_like(trace.z)
-        force = force_of(vae, batch, trace.prior)
+        force = force_of(vae, trace)
         z, momentum = leapfrog(force, trace.z, noise / factors.prod(), self.step_size(), factors)
-        distortion = -vae.decode(z, batch.condition).log_prob(trace.x)
+        distortion = -observed_log_prob(vae.decode(z, batch.condition), trace.x, trace.mask)
         kinetic = (momentum.square() - noise.square()).flatten(1).sum(1) / 2
         return distortion, trace.log_qz - trace.prior.log_prob(z) + kinetic

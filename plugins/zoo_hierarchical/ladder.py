@@ -24,7 +24,7 @@ class LadderEncoder(Encoder):
     an image would depend on those beside it.
 
     Args:
-        data_shape: (C, H, W).
+        data_shape: event shape of x.
         latent_dim: size of the lowest level, which the decoder sees.
         upper: sizes of the levels above it, the lowest first.
         hidden: widths of the deterministic layers, one for each level, the first next to the image.
@@ -35,7 +35,7 @@ class LadderEncoder(Encoder):
 
     def __init__(
         self,
-        data_shape: tuple[int, int, int],
+        data_shape: tuple[int, ...],
         latent_dim: int,
         upper: Sequence[PositiveInt] = (20,),
         hidden: Sequence[PositiveInt] = (400, 200),

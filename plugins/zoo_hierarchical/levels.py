@@ -124,7 +124,7 @@ class LowestLevel(Decoder):
     """p(x | z_1): a decoder that sees the first ``latent_dim`` coordinates of the latent, which are the lowest level.
 
     Args:
-        data_shape: (C, H, W).
+        data_shape: event shape of x.
         latent_dim: size of the lowest level.
         latent_shape: event shape of all levels side by side.
         classes: number of labels, for a conditional decoder.
@@ -133,7 +133,7 @@ class LowestLevel(Decoder):
 
     def __init__(
         self,
-        data_shape: tuple[int, int, int],
+        data_shape: tuple[int, ...],
         latent_dim: int,
         latent_shape: tuple[int, ...],
         classes: int,

@@ -53,6 +53,8 @@ class FrechetDistance(Metric):
         """
         if len(subject) < 2:
             raise NotApplicable("one image has no covariance")
+        if len(subject.dataset.shape) != 3 or subject.dataset.train.mask is not None:
+            raise NotApplicable("the features are of complete images (C, H, W)")
         name, digest, extract = load_extractor(self.path, subject.device)
         real, drawn = [], []
         for batch in subject.batches():

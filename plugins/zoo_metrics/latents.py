@@ -28,11 +28,11 @@ class ActiveUnits(Metric):
         Raises:
             NotApplicable: the posterior has no mean.
         """
-        if subject.codes_are != "posterior means":
+        if subject.representation != "posterior means":
             raise NotApplicable("the posterior has no mean")
-        variance = subject.codes.double().flatten(1).var(0, correction=0)
+        variance = subject.posterior_mean.double().flatten(1).var(0, correction=0)
         active = int((variance > self.threshold).sum())
-        protocol = {"threshold": self.threshold, "codes": subject.codes_are}
+        protocol = {"threshold": self.threshold, "representation": subject.representation}
         return [Measurement("active-units", active, f"of {len(variance)}", protocol)]
 
 

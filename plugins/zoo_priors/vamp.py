@@ -18,11 +18,11 @@ class VampPrior(Prior):
     it is in. The posterior needs a log-density at any z. Not for encoders that need labels.
 
     Args:
-        data_shape: (C, H, W).
+        data_shape: event shape of x.
         pseudo_inputs: K.
     """
 
-    def __init__(self, data_shape: tuple[int, int, int], pseudo_inputs: PositiveInt = 500) -> None:
+    def __init__(self, data_shape: tuple[int, ...], pseudo_inputs: PositiveInt = 500) -> None:
         super().__init__()
         self.pseudo_inputs = nn.Parameter(torch.rand(pseudo_inputs, *data_shape))
         self.register_buffer("logits", torch.zeros(pseudo_inputs), persistent=False)

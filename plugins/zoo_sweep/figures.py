@@ -119,7 +119,7 @@ def reconstructions(rows: Sequence[Row], keys: Sequence[str], title: str, data_d
             strips.append(("input", batch.x))
             last = source
         with seeded(0):
-            strips.append((label(row, keys), run.load().reconstruct(*batch)))
+            strips.append((label(row, keys), run.load().reconstruct(batch.x, batch.condition)))
     figure = _figure(0.75 * COLUMNS + 1.6, 0.78 * len(strips) + 0.5)
     for position, (name, images) in enumerate(strips):
         axes = figure.add_subplot(len(strips), 1, position + 1)

@@ -369,7 +369,7 @@ def test_a_latent_for_each_factor_scores_one(metric, settings, name):
     of = subject(apart)
     found = measured(metric, of, **settings)[name]
     assert found.value == pytest.approx(1.0, abs=1e-6)
-    assert found.protocol["codes"] == "posterior means"
+    assert found.protocol["representation"] == "posterior means"
     assert found.protocol["factors"] == ["left", "right"]
     assert {"split": "test", "images": 128}.items() <= of.protocol.items()
 
@@ -474,7 +474,7 @@ def test_the_mutual_information_of_the_posterior_agrees_with_quadrature():
     exact = torch.trapezoid(p[0].exp() * (p[0] - mixture), z).item() / math.log(2)
     assert 0.2 < exact < 0.8
     assert found.value == pytest.approx(exact, abs=0.06)
-    assert found.protocol["codes"] == "posterior draws"
+    assert found.protocol["representation"] == "posterior draws"
     assert measured("mig", subject(apart, 0.01), estimator="posterior")["mig"].value == pytest.approx(1.0, abs=1e-6)
     assert measured("mig", subject(together, 0.01), estimator="posterior")["mig"].value == pytest.approx(0.0, abs=0.01)
 

@@ -13,8 +13,8 @@ from toys import GivenPosterior, LinearGaussian
 from zoo.model.context import evaluating
 from zoo.training.preflight import preflight
 from zoo.training.progress import describe
-from zoo_divergences.energies import SquaredErrorPixels
-from zoo_divergences.log_cosh import LogCosh, LogCoshPixels
+from zoo_divergences.energies import SquaredErrorEnergy
+from zoo_divergences.log_cosh import LogCosh, LogCoshLikelihood
 from zoo_divergences.mmd import mmd
 from zoo_divergences.ms_ssim import EXPONENTS, MultiScaleSSIM
 from zoo_divergences.posterior import PointMass
@@ -503,7 +503,7 @@ def test_the_discrepancy_of_info_vae_has_no_negative_weight(alpha, weight):
 def test_the_squared_error_is_summed_over_pixels():
     """Trap 9: a mean over pixels would be another weight for every image size."""
     for shape in ((1, 2, 2), (3, 7, 5)):
-        p = SquaredErrorPixels()(torch.zeros(2, 4, 1, *shape))
+        p = SquaredErrorEnergy(shape)(torch.zeros(2, 4, *shape, 1))
         assert torch.equal(p.mean, torch.full((2, 4, *shape), 0.5))
         cost = -p.log_prob(torch.full((4, *shape), 0.9))
         torch.testing.assert_close(cost, torch.full((2, 4), 0.16 * math.prod(shape)))
@@ -512,7 +512,7 @@ def test_the_squared_error_is_summed_over_pixels():
 @pytest.mark.parametrize("use", ["squared-error", "ms-ssim"])
 def test_an_energy_has_no_likelihood_and_no_draws(use):
     vae = zoo.create_model("mlp-vae", data_shape=(1, 8, 8), decoder={"likelihood": use})
-    with pytest.raises(zoo.ComponentError, match="no normalised density"):
+    with pytest.raises(zoo.ComponentError, match="not a normalised density"):
         vae.log_likelihood(torch.rand(2, 1, 8, 8), samples=2)
     with pytest.raises(NotImplementedError):
         vae.decode(torch.randn(2, 40)).sample()
@@ -565,7 +565,7 @@ def test_the_similarity_agrees_with_its_definition():
     ):
         head = MultiScaleSSIM((1, side, side), window=window, weight=0.5)
         assert head.scales == scales
-        x, logits = torch.rand(1, side, side).double(), torch.randn(1, 1, side, side).double()
+        x, logits = torch.rand(1, side, side).double(), torch.randn(1, side, side, 1).double()
         y = torch.sigmoid(logits[0])
         factors = [ssim_by_hand(x[0], y[0], window)]
         if scales == 2:
@@ -579,7 +579,7 @@ def test_the_similarity_agrees_with_its_definition():
 
 def test_an_image_costs_nothing_beside_itself_and_more_beside_others():
     torch.manual_seed(0)
-    logits = torch.randn(4, 1, 3, 16, 16)
+    logits = torch.randn(4, 3, 16, 16, 1)
     p = MultiScaleSSIM((3, 16, 16))(logits)
     torch.testing.assert_close(p.log_prob(p.mean), torch.zeros(4), atol=1e-3, rtol=0)
     noise = torch.randn_like(p.mean)
@@ -589,7 +589,7 @@ def test_an_image_costs_nothing_beside_itself_and_more_beside_others():
 
 def test_any_sample_dimensions_of_an_energy_agree_with_one_at_a_time():
     torch.manual_seed(0)
-    head, logits, x = MultiScaleSSIM((2, 8, 9)), torch.randn(2, 3, 4, 1, 2, 8, 9), torch.rand(4, 2, 8, 9)
+    head, logits, x = MultiScaleSSIM((2, 8, 9)), torch.randn(2, 3, 4, 2, 8, 9, 1), torch.rand(4, 2, 8, 9)
     found = head(logits).log_prob(x)
     assert found.shape == (2, 3, 4)
     for i, j, k in itertools.product(range(2), range(3), range(4)):
@@ -604,7 +604,7 @@ def test_the_window_and_the_scales_that_an_image_holds(side, window, scales):
     head = MultiScaleSSIM((1, side, 2 * side))
     assert (head.window, head.scales) == (window, scales)
     assert sum(head.exponents) == pytest.approx(1)
-    logits = torch.randn(1, 1, side, 2 * side, requires_grad=True)
+    logits = torch.randn(1, side, 2 * side, 1, requires_grad=True)
     cost = head(logits).log_prob(torch.rand(1, side, 2 * side))
     cost.backward()
     assert torch.isfinite(cost)
@@ -681,7 +681,7 @@ def test_it_is_a_likelihood():
     vae = zoo.create_model("log-cosh-vae", data_shape=(1, 4, 4), latent_dim=2)
     x = torch.rand(3, 1, 4, 4)
     assert vae.log_likelihood(x, samples=5).shape == (3,)
-    parameters = torch.randn(2, 3, 1, 1, 4, 4)
-    p = LogCoshPixels(sharpness=2.0)(parameters)
+    parameters = torch.randn(2, 3, 1, 4, 4, 1)
+    p = LogCoshLikelihood((1, 4, 4), sharpness=2.0)(parameters)
     single = LogCosh(parameters.squeeze(2), 2.0, 1.0).log_prob(x)
     torch.testing.assert_close(p.log_prob(x), single.sum((-3, -2, -1)))

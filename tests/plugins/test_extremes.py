@@ -113,13 +113,13 @@ def test_the_gaussian_likelihood_of_any_scale(scale, output, log_scale):
     likelihood = zoo.ComponentFactory("likelihood", "gaussian", scale=scale)(data_shape=(1, 1, 1))
     if scale == "shared":
         nn.init.constant_(likelihood.log_scale, output)
-    maps = torch.tensor([0.0] if scale != "pixelwise" else [0.0, output]).view(1, -1, 1, 1, 1).requires_grad_()
+    maps = torch.tensor([0.0] if scale != "pixelwise" else [0.0, output]).view(1, 1, 1, 1, -1).requires_grad_()
     x = torch.tensor(math.exp(min(log_scale, 80.0))).view(1, 1, 1, 1)
     log_p = likelihood(maps).log_prob(x)
     deviation = math.exp(min(log_scale, 80.0) - log_scale)
     assert log_p.item() == pytest.approx(-(deviation**2) / 2 - log_scale - ROOT, rel=1e-5)
     log_p.sum().backward()
-    slope = maps.grad[0, 1] if scale == "pixelwise" else likelihood.log_scale.grad if scale == "shared" else None
+    slope = maps.grad[..., 1] if scale == "pixelwise" else likelihood.log_scale.grad if scale == "shared" else None
     assert maps.grad.isfinite().all()
     if slope is not None:
         assert slope.item() == pytest.approx((deviation**2 - 1) * (output > -200), rel=1e-4, abs=1e-3)

@@ -171,7 +171,7 @@ def test_an_interpolation_goes_from_one_reconstruction_to_the_other(vae, path):
     assert_shows(np.asarray(right.images[0].get_array()), x[1])
     assert (texts(left.get_xticklabels()), texts(right.get_xticklabels())) == (["one"], ["two"])
     with torch.no_grad():
-        a, b = vae.codes(x)
+        a, b = vae.posterior_mean(x)
         ends = vae.reconstruct(x)
     assert_shows(tile(middle, 0, 0), ends[0])
     assert_shows(tile(middle, 0, 4), ends[1])
@@ -277,7 +277,7 @@ def test_the_latent_space_of_two_dimensions_is_drawn_as_it_is():
     labels = torch.arange(40) % 3 * 2  # 0, 2 and 4
     scatter, bars = figures.latent_space(vae, x, labels, threshold=0.5).axes
     with torch.no_grad():
-        codes = vae.codes(x)
+        codes = vae.posterior_mean(x)
     (points,) = scatter.collections
     np.testing.assert_allclose(points.get_offsets(), codes, rtol=1e-6)
     legend = dict(zip(texts(scatter.get_legend().get_texts()), scatter.get_legend().get_patches(), strict=True))
@@ -297,7 +297,7 @@ def test_more_dimensions_are_drawn_by_their_principal_components(vae):
     x = images(50)
     scatter, bars = figures.latent_space(vae, x).axes
     with torch.no_grad():
-        codes = vae.codes(x).double().numpy()
+        codes = vae.posterior_mean(x).double().numpy()
     centred = codes - codes.mean(0)
     _, values, directions = np.linalg.svd(centred, full_matrices=False)
     expected, drawn = centred @ directions[:2].T, np.asarray(scatter.collections[0].get_offsets())
@@ -376,7 +376,7 @@ def test_each_command_writes_what_its_function_draws(digits_run, tmp_path, capsy
     run = zoo.Run.open(digits_run)
     vae, test, name = run.load(), run.test_batch(), "mlp-vae-2d on digits"
     with torch.no_grad():
-        z = vae.codes(test.x[5:6])[0]
+        z = vae.posterior_mean(test.x[5:6])[0]
     two, of = test.x[[1, 4]], figures
     expected = {
         "traverse.png": (
@@ -397,7 +397,10 @@ def test_each_command_writes_what_its_function_draws(digits_run, tmp_path, capsy
             of.latent_space(vae, test.x[:100], test.condition[:100], title=f"{name}: the latent space of test images"),
         ),
         "reconstructions.png": (["-n", 13], of.reconstructions(vae, test.x[:13], f"{name}: test images")),
-        "samples.png": (["-n", 5, "--seed", 2], of.samples(vae, 5, f"{name}: samples from the prior", seed=2)),
+        "samples.png": (
+            ["-n", 5, "--seed", 2],
+            of.samples(vae, 5, f"{name}: means of p(x | z) at samples from the prior", seed=2),
+        ),
     }
     for file, (arguments, figure) in expected.items():
         verbs = {"manifold.png": "traverse", "reconstructions.png": "reconstruct", "samples.png": "sample"}

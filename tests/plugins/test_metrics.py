@@ -52,8 +52,8 @@ class Bits(zoo.Decoder):
 
     def __init__(self, p: float, shape: tuple[int, int, int] = (1, 1, 4)) -> None:
         super().__init__()
-        self.head = zoo.get("likelihood", "bernoulli")()
-        self.logits = nn.Parameter(torch.full((1, *shape), math.log(p / (1 - p))))
+        self.head = zoo.get("likelihood", "bernoulli")(data_shape=shape)
+        self.logits = nn.Parameter(torch.full((*shape, 1), math.log(p / (1 - p))))
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Distribution:
         return self.head(self.logits.expand(*z.shape[:-1], *self.logits.shape))
@@ -172,7 +172,7 @@ def test_an_energy_is_refused_as_a_likelihood_and_marked_in_the_bound():
             return p
 
     vae.decoder = Energy()
-    with pytest.raises(zoo.ComponentError, match="no normalised density"):
+    with pytest.raises(zoo.ComponentError, match="not a normalised density"):
         measured("log-likelihood", subject(vae), samples=5)
     assert "not normalised" in measured("elbo", subject(vae))["elbo"].note
 
@@ -205,11 +205,11 @@ def test_a_posterior_without_a_mean_is_measured_at_draws_alone():
     q = vae.encoder.q
     vae.encoder = GivenPosterior(lambda x: Meanless(q(x).base_dist, 1))
     of = subject(vae)
-    assert of.codes_are == "posterior draws"
+    assert of.representation == "posterior draws"
     assert set(measured("reconstruction", of)) == {"squared-error-at-draw", "mse-at-draw"}
     with pytest.raises(zoo.NotApplicable, match="active-units cannot be measured: the posterior has no mean"):
         measured("active-units", of)
-    torch.testing.assert_close(of.encoded(of.images), of.codes, atol=0, rtol=0)
+    torch.testing.assert_close(of.encoded(of.images), of.posterior_mean, atol=0, rtol=0)
 
 
 # --- latents
@@ -459,7 +459,7 @@ def test_a_third_party_brings_a_metric(install):
                 self.threshold = threshold
 
             def __call__(self, subject):
-                share = (subject.codes.abs() < self.threshold).double().mean().item()
+                share = (subject.posterior_mean.abs() < self.threshold).double().mean().item()
                 return [zoo.Measurement("sparsity", share, protocol={"threshold": self.threshold})]
 
         class Broken(zoo.Metric):

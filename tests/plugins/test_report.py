@@ -171,8 +171,8 @@ def test_figures_are_those_that_the_commands_draw(run, reports):
         "The loss against": figures.curves(run.epochs(), "", ["loss"]),
         "24 test images": figures.reconstructions(vae, test.x[:24], ""),
         "64 images": figures.samples(vae, 64, ""),
-        "The codes of 200": figures.latent_space(vae, *test, title="", panels=["codes"]),
-        "A bar for each": figures.latent_space(vae, *test, title="", panels=["rates"]),
+        "The codes of 200": figures.latent_space(vae, test.x, test.condition, title="", panels=["codes"]),
+        "A bar for each": figures.latent_space(vae, test.x, test.condition, title="", panels=["rates"]),
         "Split decoded while": figures.traversals(vae, images=test, title=""),
     }
     for start, figure in expected.items():

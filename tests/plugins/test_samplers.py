@@ -204,7 +204,7 @@ def fitted(name: str, **parameters) -> Distribution:
 def likelihood(name: str, *values: float, **parameters) -> Distribution:
     """Of an image of one pixel, from what the decoder puts out for it."""
     return zoo.ComponentFactory("likelihood", name, **parameters)(data_shape=(1, 1, 1))(
-        torch.tensor(values).view(1, -1, 1, 1, 1)
+        torch.tensor(values).view(1, 1, 1, 1, -1)
     )
 
 
@@ -491,7 +491,7 @@ def test_what_has_no_density_gives_none(component):
         with pytest.raises(zoo.ComponentError, match="no density"):
             q.log_prob(q.sample())
     else:
-        p = zoo.ComponentFactory(kind, name)(data_shape=(1, 8, 8))(torch.zeros(1, 1, 1, 8, 8))
+        p = zoo.ComponentFactory(kind, name)(data_shape=(1, 8, 8))(torch.zeros(1, 1, 8, 8, 1))
         assert not p.normalized
         with pytest.raises(NotImplementedError):
             p.sample()

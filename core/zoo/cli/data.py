@@ -81,12 +81,16 @@ def _show(data: str, parameters: tuple[str, ...], data_dir: Path | None, as_json
 
 
 def _lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    channels, height, width = summary["shape"]
-    kind = {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")
+    shape = " x ".join(map(str, summary["shape"]))
+    if summary["modality"] == "image":
+        channels, height, width = summary["shape"]
+        shape = f"{height} x {width} pixels, " + {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")
+    what, values = ("images", "pixels") if summary["modality"] == "image" else ("examples", "values")
+    validation = f", {summary['validation']} to validate on" if "validation" in summary else ""
     return [
-        ("images", f"{summary['train']} to train on, {summary['test']} to test on"),
-        ("shape", f"{height} x {width} pixels, {kind}"),
-        ("pixels", f"{summary['range'][0]:.3g} to {summary['range'][1]:.3g}; of the training images by channel: "
+        (what, f"{summary['train']} to train on, {summary['test']} to test on{validation}"),
+        ("shape", shape),
+        (values, f"{summary['range'][0]:.3g} to {summary['range'][1]:.3g}; of the training {what} by channel: "
          f"mean {_numbers(summary['mean'])}, standard deviation {_numbers(summary['std'])}"),
         ("labels", _labels(summary["labels"])),
         ("left out", f"{len(summary['left_out'])} files" if summary["left_out"] else "nothing"),

@@ -177,7 +177,7 @@ class FittedPrior:
     def _states(self) -> Iterable[Path]:
         return self.folder.glob("*.safetensors")
 
-    def load(self, recipe: Recipe, encoder: Encoder, data_shape: tuple[int, int, int], classes: int = 0) -> Prior:
+    def load(self, recipe: Recipe, encoder: Encoder, data_shape: tuple[int, ...], classes: int = 0) -> Prior:
         """The prior, made anew from its block and its state.
 
         Raises:

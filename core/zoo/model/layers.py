@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal, register_kl
 from torch.types import _size
 
+from zoo.errors import ComponentError
 from zoo.model.parts import Scheduled
 
 
@@ -96,13 +97,32 @@ def merge_leading(network: nn.Module, z: Tensor, event_dims: int) -> Tensor:
     return y.reshape(*leading, *y.shape[1:])
 
 
-def halved_sizes(data_shape: tuple[int, int, int], times: int) -> list[tuple[int, int]]:
+def image_shape(data_shape: tuple[int, ...], component: str) -> tuple[int, int, int]:
+    """Return the shape (C, H, W) of images, for a component that takes nothing else.
+
+    Args:
+        data_shape: event shape of x.
+        component: what the message calls the component, such as ``"encoder 'conv'"``.
+
+    Raises:
+        ComponentError: the data are not images.
+
+    >>> image_shape((3, 8, 8), "encoder 'conv'")
+    (3, 8, 8)
+    """
+    if len(data_shape) != 3:
+        raise ComponentError(f"{component} needs images of shape (C, H, W); data_shape is {tuple(data_shape)}.")
+    channels, height, width = data_shape
+    return channels, height, width
+
+
+def halved_sizes(data_shape: tuple[int, ...], times: int) -> list[tuple[int, int]]:
     """Height and width of images (C, H, W), and after each halving, in which n pixels become ceil(n / 2).
 
     >>> halved_sizes((1, 28, 21), 3)
     [(28, 21), (14, 11), (7, 6), (4, 3)]
     """
-    _, height, width = data_shape
+    height, width = data_shape[-2:]
     sizes = [(height, width)]
     for _ in range(times):
         height, width = -(-height // 2), -(-width // 2)

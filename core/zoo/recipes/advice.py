@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from zoo.errors import ZooError
@@ -22,10 +23,10 @@ def likelihood_advice(recipe: Recipe, pixels: Tensor) -> str:
     (see `zoo.Likelihood.photographs`).
 
     Args:
-        pixels: uint8 (N, C, H, W).
+        pixels: `Split.x`.
     """
     x = pixels[:SAMPLE].float() / 255
-    if x.shape[1] == 1 and x.minimum(1 - x).mean() < BLACK_AND_WHITE:
+    if pixels.dtype == torch.uint8 and x.shape[1] == 1 and x.minimum(1 - x).mean() < BLACK_AND_WHITE:
         return "binarize=dynamic draws pixels that lie in it."
     keys = [key for key, _ in components_of(recipe, "likelihood") if key.startswith("decoder.")]
     suitable = _suitable()

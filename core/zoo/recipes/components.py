@@ -275,12 +275,12 @@ def _keys_inside(kind: str, spec: ComponentSpec, place: str) -> list[str]:
 
 
 @torch.inference_mode(False)  # the parameters of a model that is made in inference mode can be trained too
-def build(recipe: Recipe, data_shape: tuple[int, int, int], classes: int = 0, train_size: int = 0) -> tuple[VAE, Loss]:
-    """The model and the loss of a recipe for images of one shape (C, H, W), from torch's global generator.
+def build(recipe: Recipe, data_shape: tuple[int, ...], classes: int = 0, train_size: int = 0) -> tuple[VAE, Loss]:
+    """The model and the loss of a recipe for data of one shape, from torch's global generator.
 
     Args:
         classes: the number of labels in the data, 0 where they have none.
-        train_size: the number of training images, 0 where it is not known.
+        train_size: the number of training examples, 0 where it is not known.
 
     Raises:
         ComponentError: a component refused, or posterior and prior are densities with respect to different measures
@@ -301,13 +301,13 @@ def build(recipe: Recipe, data_shape: tuple[int, int, int], classes: int = 0, tr
         prior = _prior_of(q, recipe, recipe.prior, encoder, given)
         loss = construct("loss", recipe.loss, given)
     vae = VAE(encoder, decoder, prior)
-    vae.data_shape = data_shape
+    vae.data_shape, vae.latent_shape = data_shape, given["latent_shape"]
     return vae, loss
 
 
 @torch.inference_mode(False)
 def build_prior(
-    block: ComponentSpec, recipe: Recipe, encoder: Encoder, data_shape: tuple[int, int, int], classes: int = 0
+    block: ComponentSpec, recipe: Recipe, encoder: Encoder, data_shape: tuple[int, ...], classes: int = 0
 ) -> Prior:
     """Another prior for a recipe's model, whose encoder is there already.
 
@@ -345,8 +345,8 @@ def _prior_of(
     return prior
 
 
-def _posterior(name: str, encoder: torch.nn.Module, data_shape: tuple[int, int, int], classes: int) -> Distribution:
-    """The posterior of an image, asked of the encoder itself, in evaluation mode."""
+def _posterior(name: str, encoder: torch.nn.Module, data_shape: tuple[int, ...], classes: int) -> Distribution:
+    """The posterior of one example, from the encoder itself in evaluation mode."""
     condition = torch.zeros(1, dtype=torch.int64) if classes else None
     try:
         with torch.no_grad(), evaluating(encoder):
@@ -355,7 +355,7 @@ def _posterior(name: str, encoder: torch.nn.Module, data_shape: tuple[int, int, 
         raise
     except Exception as error:
         raise ComponentError(
-            f"encoder {name!r} fails on an image of shape {data_shape}: {type(error).__name__}: {error}"
+            f"encoder {name!r} fails on data of shape {data_shape}: {type(error).__name__}: {error}"
         ) from error
     if not isinstance(q, Distribution):
         raise ComponentError(

@@ -108,7 +108,7 @@ def _readers(ending: str) -> list[str]:
 def load_data(
     choices: Sequence[ComponentSpec],
     root: Path | None = None,
-    data_shape: tuple[int, int, int] | None = None,
+    data_shape: tuple[int, ...] | None = None,
     *,
     given: object = None,
 ) -> LoadedDataset:
@@ -144,9 +144,7 @@ def load_data(
     raise DataUnavailable("\n".join(["No data to train on.", *(f"  {reason}" for reason in reasons)]))
 
 
-def _made(
-    block: ComponentSpec, root: Path, data_shape: tuple[int, int, int] | None = None, given: object = None
-) -> Dataset:
+def _made(block: ComponentSpec, root: Path, data_shape: tuple[int, ...] | None = None, given: object = None) -> Dataset:
     dataset = construct("dataset", block, {"root": root, "data_shape": data_shape, "given": given})
     if not isinstance(dataset, Dataset):
         raise ComponentError(f"dataset {block.use!r} returned a {type(dataset).__name__}, not a zoo.Dataset")

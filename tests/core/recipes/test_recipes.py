@@ -203,7 +203,7 @@ def test_a_part_of_a_nested_block_keeps_the_rest_of_the_default():
     likelihood = explicit("prior", block).parameters["decoder"]["likelihood"]
     assert likelihood == explicit("prior", ComponentSpec(use="two-stage")).parameters["decoder"]["likelihood"]
     prior = zoo.ComponentFactory("prior", "two-stage", decoder={"hidden": [9]})(latent_shape=(2,), latent_dim=2)
-    assert prior.vae.decoder.likelihood.parameters_per_pixel == 2
+    assert prior.vae.decoder.likelihood.parameters_per_entry == 2
 
 
 @pytest.mark.parametrize(
