@@ -30,7 +30,7 @@ from zoo.model.context import seeded
 from zoo.model.vae import VAE, Batch
 from zoo.plugins.manager import DISTRIBUTION
 from zoo.plugins.registry import registry
-from zoo.recipes.components import build, validate, written_out
+from zoo.recipes.components import build, validate, with_defaults
 from zoo.recipes.datasets import Loaded, data_name, load_data
 from zoo.recipes.schema import Recipe
 from zoo.recipes.source import read_models, write_models
@@ -98,7 +98,7 @@ class Run:
             path.mkdir(exist_ok=True)
             if (path / RECIPE).exists():
                 raise RunError(f"{path} holds a run already, and runs are never overwritten.")
-            raw = written_out(recipe.model_copy(update={"data": [loaded.block]})).to_raw()
+            raw = with_defaults(recipe.model_copy(update={"data": [loaded.block]})).to_raw()
             (path / "figures").mkdir(exist_ok=True)
             write_json(_environment(recipe, loaded, device), path / ENVIRONMENT)
             write_text(write_models({recipe.name: raw}), path / RECIPE)  # the last: now it is a run

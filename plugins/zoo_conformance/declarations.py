@@ -13,7 +13,7 @@ from typing import Any
 from zoo.plugins.hookspecs import INJECTED, KINDS
 from zoo.recipes.components import check_block, explicit
 from zoo.recipes.schema import ComponentSpec
-from zoo.recipes.source import parse_value, write_models
+from zoo.recipes.source import parse_yaml, write_models
 from zoo_conformance.candidate import Candidate
 from zoo_conformance.check import check, require
 
@@ -51,7 +51,7 @@ def yaml(candidate: Candidate) -> None:
     """With its defaults written out it survives a round trip through YAML: run folders keep it that way."""
     written = explicit(candidate.kind, candidate.told())
     text = write_models({"it": {candidate.kind: written.model_dump()}})
-    read = ComponentSpec.model_validate(parse_value(text)["models"]["it"][candidate.kind])
+    read = ComponentSpec.model_validate(parse_yaml(text)["models"]["it"][candidate.kind])
     problems = check_block(candidate.kind, read, candidate.kind)[1]
     require(not problems, f"its own defaults are refused: {'; '.join(map(str, problems))}")
     again = explicit(candidate.kind, read)

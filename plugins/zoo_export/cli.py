@@ -14,7 +14,7 @@ from zoo.cli.options import RUN
 from zoo.cli.output import print_json
 from zoo.cli.train import log_to_stderr
 from zoo.errors import RunError
-from zoo.storage.files import replacing
+from zoo.storage.files import atomic_write
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -90,7 +90,7 @@ def _write(codes: dict[str, NDArray[Any]], path: Path) -> None:
     import numpy as np
 
     try:
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             np.savez(file, **codes)  # type: ignore[arg-type]
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror or error}") from error

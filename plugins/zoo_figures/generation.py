@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zoo.model.context import evaluating, seeded
 from zoo.model.vae import VAE
-from zoo_figures.canvas import blank, show
+from zoo_canvas import blank, show
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,7 +11,7 @@ from torch import Tensor
 from zoo.errors import UsageError
 from zoo.model.context import evaluating, seeded
 from zoo.model.vae import VAE, in_support
-from zoo_figures.canvas import blank, centres, gap_of, show
+from zoo_canvas import blank, centres, gap_of, show
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zoo.errors import UsageError
 from zoo.model.vae import VAE, Batch
-from zoo_figures.canvas import BLUE, RED, blank
+from zoo_canvas import BLUE, RED, blank
 from zoo_figures.latents import encoded, rates
 
 if TYPE_CHECKING:

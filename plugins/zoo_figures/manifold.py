@@ -12,7 +12,7 @@ from torch.distributions import Distribution, Normal
 from zoo.errors import UsageError
 from zoo.model.context import evaluating
 from zoo.model.vae import VAE
-from zoo_figures.canvas import blank, centres, show
+from zoo_canvas import blank, centres, show
 from zoo_figures.latents import factors
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from zoo.model.context import evaluating, seeded
 from zoo.model.vae import VAE
-from zoo_figures.canvas import COLUMNS, blank, centres, gap_of, show
+from zoo_canvas import COLUMNS, blank, centres, gap_of, show
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

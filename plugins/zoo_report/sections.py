@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from zoo import api
-from zoo.errors import ZooError, reason
+from zoo.errors import ZooError, error_summary
 from zoo.plugins.manager import DISTRIBUTION
-from zoo.recipes.components import written_out
+from zoo.recipes.components import with_defaults
 from zoo.recipes.library import library, plain
 from zoo.recipes.schema import Recipe
 from zoo.run import Run
@@ -35,7 +35,7 @@ class Attempts:
         try:
             return make()
         except Exception as error:
-            self.left_out[what] = reason(error)
+            self.left_out[what] = error_summary(error)
             return None
 
     def all(self, makers: Mapping[str, Callable[[], T]]) -> list[T]:
@@ -75,7 +75,7 @@ def changes(recipe: Recipe) -> dict[str, tuple[Any, Any]] | None:
         qualified = (claim.qualified for claim in library().models if plain(claim.qualified) == recipe.name)
         registered = api.recipe(next(qualified, recipe.name))
         used = next((block for block in registered.data if block.use == recipe.data[0].use), registered.data[0])
-        here, there = (flatten(written_out(one)) for one in (recipe, registered.model_copy(update={"data": [used]})))
+        here, there = (flatten(with_defaults(one)) for one in (recipe, registered.model_copy(update={"data": [used]})))
     except ZooError:
         return None
     pairs = {key: (here.get(key), there.get(key)) for key in {**there, **here}}

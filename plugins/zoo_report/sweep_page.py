@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from zoo.errors import RunError
-from zoo.recipes.components import written_out
+from zoo.recipes.components import with_defaults
 from zoo.recipes.source import write_models
 from zoo_report.page import Gallery, Headline, Page, Part, Picture, Section, Table, Text
 from zoo_report.sections import Attempts, day, duration, environment_facts, footer, recipe_parts
@@ -47,7 +47,7 @@ class SweepPage:
             *([f"{len(self.sweep.plan.seeds)} seeds"] if self.sweep.plan.seeds else []),
             day(self.runs[0].environment["started"]),
         ]
-        recipe = written_out(recipe)
+        recipe = with_defaults(recipe)
         raw = write_models({recipe.name: recipe.to_raw()})
         sections = [
             Section("Results", [self._table(), *self._pictures()]),

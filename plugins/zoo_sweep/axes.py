@@ -12,7 +12,7 @@ import yaml
 
 from zoo.errors import UsageError, shortened
 from zoo.recipes.merge import merge, nested
-from zoo.recipes.source import Raw, explain, parse_value
+from zoo.recipes.source import Raw, explain, parse_yaml
 
 Settings = Mapping[str, Any]
 """What one trial has that the others do not: dotted keys of the recipe, and their values."""
@@ -91,7 +91,7 @@ def read_axes(overrides: Sequence[str]) -> tuple[list[Axis], list[str]]:
 def _choices(key: str, text: str) -> Choices | None:
     """The values between commas, those inside brackets, braces and quotes aside: just what a YAML list is."""
     try:
-        values = parse_value(f"[{text}]")
+        values = parse_yaml(f"[{text}]")
     except yaml.YAMLError:
         return None  # whatever is wrong with it is said of it as a single value
     if not isinstance(values, list) or len(values) < 2:
@@ -112,7 +112,7 @@ def _range(key: str, text: str) -> Range | None:
     if match is None:
         raise UsageError(f"{key}={text}: expected a range such as 2..64, 0.5..4.0 or 1e-4..1e-2:log")
     try:
-        low, high = parse_value(match[1]), parse_value(match[2])
+        low, high = parse_yaml(match[1]), parse_yaml(match[2])
     except yaml.YAMLError as error:
         raise UsageError(f"{shortened(f'{key}={text}')}: {explain(error, text)}") from error
     if low >= high:

@@ -187,7 +187,7 @@ def compare(runs: tuple[str, ...], out: Path, as_json: bool) -> None:
     zoo compare runs/mlp-vae/sweep-2026-01-31T12-00-00
     """
     wait_politely()
-    from zoo_figures.figures import save
+    from zoo_canvas import save
     from zoo_sweep import comparison
 
     log_to_stderr(logging.INFO)

@@ -15,7 +15,7 @@ from zoo.model.context import seeded
 from zoo.model.vae import Batch
 from zoo.run import Run
 from zoo.training.history import Epoch
-from zoo_figures.canvas import count, gap_of, grid
+from zoo_canvas import count, gap_of, grid
 from zoo_sweep.results import Outcome, Results, Row, label
 
 if TYPE_CHECKING:

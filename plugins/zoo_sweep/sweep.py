@@ -19,19 +19,19 @@ import yaml
 
 from zoo import api
 from zoo.devices import resolve_device
-from zoo.errors import RunError, RunLocked, UsageError, reason, shortened
+from zoo.errors import RunError, RunLocked, UsageError, error_summary, shortened
 from zoo.recipes.components import validate
 from zoo.recipes.datasets import data_name, load_data
 from zoo.recipes.merge import merge
 from zoo.recipes.schema import Recipe
-from zoo.recipes.source import Raw, parse_value, read_text, write_yaml
+from zoo.recipes.source import Raw, parse_yaml, read_text, write_yaml
 from zoo.storage.files import write_text
 from zoo.storage.locate import NAME, NAME_RULE, PLAN
 from zoo.storage.lock import hold
 from zoo.training.callbacks import Callback
 from zoo.training.distributed import world_size
 from zoo.training.signals import Interrupted, StopRequest, interruption
-from zoo_figures.figures import save
+from zoo_canvas import save
 from zoo_sweep import figures
 from zoo_sweep.axes import SEED, Axis, Choices, Range, Settings, as_axis, change_of, grid, read_axes, write_axis
 from zoo_sweep.results import Outcome, Results, Row, group
@@ -86,7 +86,7 @@ class Plan:
             RunError: it cannot be read, or is of another version.
         """
         try:
-            written = parse_value(read_text(file))
+            written = parse_yaml(read_text(file))
             version = written.pop("format")
             if version != FORMAT:
                 raise RunError(f"{file} has the format {version}; this version of the zoo reads {FORMAT}.")
@@ -270,7 +270,7 @@ class Sweep:
         try:
             self.draw(data_dir)
         except Exception as error:
-            log.warning("%s is finished, but its figures could not be written: %s", self.path, reason(error))
+            log.warning("%s is finished, but its figures could not be written: %s", self.path, error_summary(error))
         return self
 
     def _settle(

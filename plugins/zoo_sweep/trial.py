@@ -16,7 +16,7 @@ from zoo import api
 from zoo.errors import RunError, RunLocked, TrainingError, ZooError, shortened
 from zoo.recipes.merge import merge
 from zoo.recipes.schema import Recipe
-from zoo.recipes.source import parse_value, read_text, write_yaml
+from zoo.recipes.source import parse_yaml, read_text, write_yaml
 from zoo.run import Run
 from zoo.storage.files import write_json, write_text
 from zoo.storage.locate import RECIPE
@@ -58,7 +58,7 @@ class Trial:
             RunError: it does not say which it is.
         """
         try:
-            written = parse_value(read_text(path / TRIAL))
+            written = parse_yaml(read_text(path / TRIAL))
             trial = cls(path.parent, written["trial"], dict(written["settings"]), written["seed"])
             if trial.path != path:
                 raise ValueError(f"it is that of {shortened(trial.path.name)}")

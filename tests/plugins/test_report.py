@@ -22,10 +22,10 @@ import pytest
 import zoo
 import zoo.api
 from resuming import TINY, reseal, run_main, stopped
-from zoo.recipes.components import written_out
-from zoo.recipes.source import parse_value
+from zoo.recipes.components import with_defaults
+from zoo.recipes.source import parse_yaml
+from zoo_canvas import png
 from zoo_figures import figures
-from zoo_figures.canvas import png
 from zoo_report.page import Code, Facts, Gallery, Headline, Page, Picture, Section, Table, Text
 from zoo_report.report import Report, report
 from zoo_report.sections import changes
@@ -183,7 +183,7 @@ def test_figures_are_those_that_the_commands_draw(run, reports):
 
 def test_the_recipe_is_there_with_what_was_changed(run, reports):
     section = read(reports["run"].path).by_id("recipe")
-    assert parse_value(section.all("code")[0].text) == parse_value((run.path / "recipe.yaml").read_text())
+    assert parse_yaml(section.all("code")[0].text) == parse_yaml((run.path / "recipe.yaml").read_text())
     assert table(section) == [
         ["key", "here", "in the registry"],
         ["latent_dim", "3", "40"],
@@ -264,9 +264,9 @@ def test_a_sweep_has_its_table_figures_and_differences(sweep, reports):
     assert marked.all("th")[0].text == str(results.best.number)
     assert headlines(page)["trainings"] == ["2 finished", "2 failed"]
     assert headlines(page)["least test loss"][0] == f"{results.score(results.best):.2f} nats"
-    recipe = parse_value(page.by_id("recipe").all("code")[0].text)["models"]["mlp-vae"]
+    recipe = parse_yaml(page.by_id("recipe").all("code")[0].text)["models"]["mlp-vae"]
     assert recipe["decoder"]["likelihood"] == "bernoulli", "issue 10, item 29: parts of the recipe were missing"
-    assert zoo.recipe("mlp-vae", **recipe) == written_out(sweep.recipe)
+    assert zoo.recipe("mlp-vae", **recipe) == with_defaults(sweep.recipe)
     assert table(page.by_id("what-differs")) == [["key", "values"], ["latent_dim", "2, 3"]]
     assert [row[-1] for row in table(page.by_id("runs"))[1:]] == [str(trial.path) for trial in sweep.trials]
     with pytest.raises(zoo.UsageError, match="report of a sweep has no metrics"):

@@ -181,7 +181,7 @@ def _inside(kind: str, block: ComponentSpec, place: str, wanted: str) -> Iterato
             yield from _inside(inner, choice.block, f"{place}.{name}", wanted)
 
 
-def written_out(recipe: Recipe) -> Recipe:
+def with_defaults(recipe: Recipe) -> Recipe:
     """The recipe with every default of its components written out."""
     parts = {kind: explicit(kind, getattr(recipe, kind)) for kind in ("encoder", "decoder", "prior", "loss")}
     data = [explicit("dataset", block) for block in recipe.data]

@@ -9,7 +9,7 @@ import yaml
 
 from zoo.errors import Problem, RecipeError
 from zoo.plugins.registry import registry
-from zoo.recipes.source import MAX_DEPTH, Raw, explain, parse_value
+from zoo.recipes.source import MAX_DEPTH, Raw, explain, parse_yaml
 
 EXPECTED = "expected KEY=VALUE, such as latent_dim=2 or encoder.hidden=[512,256]"
 
@@ -98,7 +98,7 @@ def parse_overrides(overrides: list[str] | tuple[str, ...]) -> Raw:
             problems.append(Problem(override, EXPECTED))
             continue
         try:
-            change = merge(change, nested(key.strip(), parse_value(text)))
+            change = merge(change, nested(key.strip(), parse_yaml(text)))
         except yaml.YAMLError as error:
             problems.append(Problem(override, f"the value cannot be read: {explain(error, text)}"))
         except RecipeError as error:
