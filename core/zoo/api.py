@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 
@@ -27,7 +27,6 @@ from zoo.plugins.registry import registry
 from zoo.recipes.advice import likelihood_advice
 from zoo.recipes.components import build, build_prior, explicit, validate
 from zoo.recipes.datasets import Found, Loaded, block_for, data_name, load_data, survey
-from zoo.recipes.library import library
 from zoo.recipes.library import load as load_recipe
 from zoo.recipes.merge import merge, parse_overrides
 from zoo.recipes.schema import ComponentSpec, Recipe
@@ -35,7 +34,7 @@ from zoo.recipes.source import Raw
 from zoo.recorder import RunRecorder, plugin_callbacks
 from zoo.run import Run
 from zoo.storage.checkpoints import Checkpoint
-from zoo.storage.locate import RECIPE, is_sweep, runs_in
+from zoo.storage.locate import RECIPE, runs_in
 from zoo.training.callbacks import Callback
 from zoo.training.distributed import Group, local_device
 from zoo.training.preflight import preflight
@@ -44,9 +43,6 @@ from zoo.training.progress import progress as progress_callback
 from zoo.training.signals import Interrupted, StopRequest
 from zoo.training.trainer import Trainer
 
-if TYPE_CHECKING:
-    pass
-
 log = logging.getLogger("zoo")
 
 MNIST_SHAPE = (1, 28, 28)
@@ -54,48 +50,19 @@ MNIST_TRAIN = 60_000
 PASSED_OVER = "It is passed over."
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """The names of the models that hold a text or match a shell pattern, in natural order.
-
-    >>> list_models("conv"), list_models("conv*e")
-    (['conv-vae', 'conv-vae-mse'], ['conv-vae', 'conv-vae-mse'])
-    """
-    return library().names(pattern)
-
-
-def list_components(kind: str, pattern: str = "*") -> list[str]:
-    """The names of the components of one kind that hold a text or match a shell pattern.
-
-    >>> list_components("likelihood", "*bernoulli")
-    ['bernoulli', 'continuous-bernoulli']
-
-    Raises:
-        UnknownName: there is no such kind.
-    """
-    return registry().names(kind).matching(pattern)
-
-
-def get(kind: str, name: str) -> Any:
-    """The class of a component (for a data set: its function).
-
-    >>> get("encoder", "mlp").__name__
-    'MLPEncoder'
-
-    Raises:
-        UnknownName, NameConflict: there is no such component, or two distributions claim the name.
-        ComponentError: it cannot be imported.
-    """
-    return registry().get(kind, name)
-
-
 def recipe(
-    model: str | Recipe, overrides: Sequence[str] = (), *, registries: Sequence[Path] = (), **changes: Any
+    model: str | Recipe,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    *,
+    registries: Sequence[Path] = (),
+    **changes: Any,
 ) -> Recipe:
     """The recipe of a model, resolved, changed and checked.
 
     Args:
         model: a name, or a YAML file that holds just one model, or a recipe.
-        overrides: changes as on the command line, such as ``encoder.hidden=[512,256]``.
+        overrides: changes as on the command line, such as ``encoder.hidden=[512,256]``, or a mapping from dotted keys
+            to values, such as ``{"encoder.hidden": [512, 256]}``.
         registries: recipe files of your own, which come before what is installed.
         changes: changes as keyword arguments, such as ``encoder={"hidden": [512, 256]}``; they come last.
 
@@ -113,7 +80,7 @@ def recipe_for(
     data: object,
     /,
     model: str | Recipe,
-    overrides: Sequence[str] = (),
+    overrides: Sequence[str] | Mapping[str, Any] = (),
     *,
     registries: Sequence[Path] = (),
     **changes: Any,
@@ -133,10 +100,10 @@ def recipe_for(
     else:
         name, raw = load_recipe(model, registries)
     if data is None:
-        return validate(name, merge(merge(raw, parse_overrides(tuple(overrides))), changes))
+        return validate(name, merge(merge(raw, parse_overrides(overrides)), changes))
     block = block_for(data)
     raw = {**raw, "data": _as_wanted(block, raw.get("data"))}
-    checked = validate(name, merge(merge(raw, parse_overrides(tuple(overrides))), changes))
+    checked = validate(name, merge(merge(raw, parse_overrides(overrides)), changes))
     wanted = [given for given in checked.data if registry().same(given.use, block.use)]
     if not wanted:
         what = str(data) if isinstance(data, str | os.PathLike) else f"a {type(data).__name__}"
@@ -459,8 +426,6 @@ def _session(
 
 def _unfinished(folder: Path) -> Iterator[Run]:
     """The runs in a folder that were stopped after their first checkpoint, the newest first."""
-    if is_sweep(folder):
-        raise RunError(f"{folder} is a sweep. To go on with it: zoo sweep --resume {folder}")
     for path in runs_in(folder):
         run = Run(path)
         if run.finished:

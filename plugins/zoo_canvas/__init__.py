@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from zoo.storage.files import atomic_write
+from zoo import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from zoo import Callback, Run, Training, UsageError
-from zoo.errors import error_summary
+from zoo import Callback, Run, Training, UsageError, error_summary
 from zoo_figures import figures
 
 if TYPE_CHECKING:

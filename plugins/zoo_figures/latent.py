@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.errors import UsageError
-from zoo.model.vae import VAE, Batch
+from zoo import VAE, Batch, UsageError
 from zoo_canvas import BLUE, RED, blank
 from zoo_figures.latents import encoded, rates
 

@@ -10,9 +10,7 @@ from typing import Any
 
 import yaml
 
-from zoo.errors import UsageError, shortened
-from zoo.recipes.merge import merge, nested
-from zoo.recipes.source import Raw, explain, parse_yaml
+from zoo import UsageError, parse_yaml
 
 Settings = Mapping[str, Any]
 """What one trial has that the others do not: dotted keys of the recipe, and their values."""
@@ -114,7 +112,7 @@ def _range(key: str, text: str) -> Range | None:
     try:
         low, high = parse_yaml(match[1]), parse_yaml(match[2])
     except yaml.YAMLError as error:
-        raise UsageError(f"{shortened(f'{key}={text}')}: {explain(error, text)}") from error
+        raise UsageError(f"{key}={text[:100]}: {' '.join(str(error).split())}") from error
     if low >= high:
         raise UsageError(f"{key}={text}: the lower end comes first.")
     if match[3] and low <= 0:
@@ -152,18 +150,6 @@ def grid(axes: Sequence[Axis]) -> Iterator[Settings]:
     """
     for values in itertools.product(*(axis.ends for axis in axes)):
         yield {axis.key: value for axis, value in zip(axes, values, strict=True)}
-
-
-def change_of(settings: Settings) -> Raw:
-    """The settings as a change of a recipe.
-
-    >>> change_of({"latent_dim": 2, "train.seed": 1})
-    {'latent_dim': 2, 'train': {'seed': 1}}
-    """
-    change: Raw = {}
-    for key, value in settings.items():
-        change = merge(change, nested(key, value))
-    return change
 
 
 def describe(settings: Settings) -> str:

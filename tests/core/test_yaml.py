@@ -156,7 +156,7 @@ def test_the_ends_of_a_range_are_read_as_every_number(override):
 
 
 PLAN = """
-format: 1
+format: 2
 model: mlp-vae
 recipe: {latent_dim: 2}
 axes: {latent_dim: [2, 3]}
@@ -179,7 +179,7 @@ digest: null
         ("axes: {latent_dim: [2, 3]}", "axes: {latent_dim: {low: x, high: 3}}"),
         ("axes: {latent_dim: [2, 3]}", "axes: 3"),
         ("study: s", "study: s\nmore: 3"),
-        ("format: 1", "format: {}"),
+        ("format: 2", "format: {}"),
         (PLAN, "{}"),
         (PLAN, "3"),
     ],
@@ -195,8 +195,8 @@ def test_a_plan_of_another_shape_is_refused(old, new, tmp_path):
 
 @pytest.mark.parametrize("seed", ["../../x", "1", "[1]"])
 def test_a_trial_that_names_another_folder_is_refused(seed, tmp_path):
-    folder = tmp_path / "trial-001"
-    folder.mkdir()
+    folder = tmp_path / "trials" / "trial-001"
+    folder.mkdir(parents=True)
     (folder / "trial.yaml").write_text(f"{{trial: 1, settings: {{}}, seed: {seed}}}")
     with pytest.raises(zoo.RunError, match="cannot be read"):
         Trial.open(folder)

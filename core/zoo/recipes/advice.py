@@ -27,7 +27,7 @@ def likelihood_advice(recipe: Recipe, pixels: Tensor) -> str:
     x = pixels[:LOOKED_AT].float() / 255
     if x.shape[1] == 1 and x.minimum(1 - x).mean() < BLACK_AND_WHITE:
         return "binarize=dynamic draws pixels that lie in it."
-    keys = [key for key, _ in components_of(recipe, "likelihood") if key.startswith("decoder.")]
+    keys = [key for key, kind, _ in components_of(recipe) if kind == "likelihood"]
     suitable = _suitable()
     if not keys or not suitable:
         return "Choose a decoder with a likelihood for real values."

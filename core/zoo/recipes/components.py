@@ -47,6 +47,19 @@ class ComponentFactory:
         """Make the component, from whatever of `given` its constructor asks for."""
         return construct(self.kind, self.block, given)
 
+    def problems(self) -> list[Problem]:
+        """List what is wrong with the parameters, without making anything."""
+        return check_block(self.kind, self.block, self.kind)[1]
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the checked parameters as they are passed to the constructor."""
+        return check_block(self.kind, self.block, self.kind)[0]
+
+    def with_defaults(self) -> ComponentFactory:
+        """Return the same component with every default written out, those of nested components included."""
+        block = explicit(self.kind, self.block)
+        return ComponentFactory(self.kind, block.use, **block.parameters)
+
     def __repr__(self) -> str:
         return f"ComponentFactory({self.kind!r}, {self.block.use!r}, **{self.block.parameters!r})"
 
@@ -158,27 +171,25 @@ def explicit(kind: str, block: ComponentSpec) -> ComponentSpec:
     return ComponentSpec(use=block.use, **parameters)
 
 
-def components_of(recipe: Recipe, kind: str) -> list[tuple[str, ComponentSpec]]:
-    """The components of one kind inside the parts of a model, those that are defaults included: the key of each, as it
-    stands on the command line, and its block.
+def components_of(recipe: Recipe) -> list[tuple[str, str, ComponentSpec]]:
+    """List the components of a model, defaults included: key, kind and spec, each before the components inside it.
 
     >>> import zoo
-    >>> components_of(zoo.recipe("mlp-vae"), "likelihood")
-    [('decoder.likelihood', ComponentSpec(use='bernoulli'))]
+    >>> components_of(zoo.recipe("mlp-vae"))[3]
+    ('decoder.likelihood', 'likelihood', ComponentSpec(use='bernoulli'))
     """
-    parts = ((part, part, getattr(recipe, part)) for part in ("encoder", "decoder", "prior", "loss"))
-    return [found for part, place, block in parts for found in _inside(part, block, place, kind)]
+    parts = ("encoder", "decoder", "prior", "loss")
+    return [component for part in parts for component in _components(part, part, getattr(recipe, part))]
 
 
-def _inside(kind: str, block: ComponentSpec, place: str, wanted: str) -> Iterator[tuple[str, ComponentSpec]]:
-    signature = signature_of(kind, find(kind, block.use))
-    arguments, _ = check_block(kind, block, place)
+def _components(place: str, kind: str, spec: ComponentSpec) -> Iterator[tuple[str, str, ComponentSpec]]:
+    yield place, kind, spec
+    signature = signature_of(kind, find(kind, spec.use))
+    arguments, _ = check_block(kind, spec, place)
     for name, inner in signature.nested.items():
-        choice = arguments.get(name, signature.defaults.get(name))
-        if isinstance(choice, ComponentFactory):
-            if inner == wanted:
-                yield f"{place}.{name}", choice.block
-            yield from _inside(inner, choice.block, f"{place}.{name}", wanted)
+        factory = arguments.get(name, signature.defaults.get(name))
+        if isinstance(factory, ComponentFactory):
+            yield from _components(f"{place}.{name}", inner, factory.block)
 
 
 def with_defaults(recipe: Recipe) -> Recipe:

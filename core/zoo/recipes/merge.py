@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -81,17 +82,27 @@ def nested(key: str, value: Any) -> Raw:
     return change
 
 
-def parse_overrides(overrides: list[str] | tuple[str, ...]) -> Raw:
-    """Overrides as they stand on the command line, as one change.
+def parse_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> Raw:
+    """Merge overrides into one change of a recipe.
+
+    Args:
+        overrides: ``KEY=VALUE`` strings, or a mapping from dotted keys to values.
 
     >>> parse_overrides(["latent_dim=2", "encoder.hidden=[512,256]", "loss=mse"])
     {'latent_dim': 2, 'encoder': {'hidden': [512, 256]}, 'loss': 'mse'}
+
+    >>> parse_overrides({"latent_dim": 2, "train.seed": 1})
+    {'latent_dim': 2, 'train': {'seed': 1}}
 
     Raises:
         RecipeError: one of them is not ``KEY=VALUE``, or its value is not YAML.
     """
     change: Raw = {}
     problems: list[Problem] = []
+    if isinstance(overrides, Mapping):
+        for dotted, value in overrides.items():
+            change = merge(change, nested(dotted, value))
+        return change
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not text.strip():
