@@ -10,7 +10,7 @@ import subprocess
 import sys
 from typing import Any
 
-from zoo import INJECTED, KINDS, ComponentFactory, parse_yaml, write_yaml
+from zoo import INJECTED, KINDS, ComponentFactory, ComponentSpec, parse_yaml, write_yaml
 from zoo_conformance.candidate import Candidate
 from zoo_conformance.check import check, require
 
@@ -48,8 +48,8 @@ def yaml(candidate: Candidate) -> None:
     """With its defaults written out it survives a round trip through YAML: run folders keep it that way."""
     written = candidate.factory().with_defaults().block
     text = write_yaml({candidate.kind: written.model_dump()})
-    parameters = parse_yaml(text)[candidate.kind]
-    read = ComponentFactory(candidate.kind, parameters.pop("use"), **parameters)
+    spec = ComponentSpec.model_validate(parse_yaml(text)[candidate.kind])
+    read = ComponentFactory(candidate.kind, spec.use, **spec.parameters)
     problems = read.problems()
     require(not problems, f"its own defaults are refused: {'; '.join(map(str, problems))}")
     again = read.with_defaults().block

@@ -76,7 +76,7 @@ def terms(candidate: Candidate) -> None:
 def _check_terms(terms: object, when: str) -> None:
     require(isinstance(terms, dict) and "loss" in terms, f"{when} it must return a dict with a term 'loss'")
     for name, value in terms.items():  # type: ignore[attr-defined]
-        require(isinstance(value, Tensor) and value.ndim == 0, f"{when} the term {name!r} is not a scalar tensor")
+        require(isinstance(value, Tensor) and value.ndim == 0, f"{when} the term {name!r} must be a scalar tensor")
 
 
 @check("decoder", "likelihood")

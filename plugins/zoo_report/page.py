@@ -172,7 +172,7 @@ class Page:
         from jinja2 import Environment, PackageLoader, StrictUndefined
 
         environment = Environment(
-            loader=PackageLoader("zoo"),
+            loader=PackageLoader("zoo_report", ""),
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,
