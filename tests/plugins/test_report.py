@@ -30,6 +30,7 @@ from zoo_report.page import Code, Facts, Gallery, Headline, Page, Picture, Secti
 from zoo_report.report import Report, report
 from zoo_report.sections import changes
 from zoo_sweep.sweep import Sweep
+from zoo_sweep.sweep import sweep as run_sweep
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -122,7 +123,7 @@ def sweep(tmp_path_factory) -> Sweep:
         patch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
         patch.setattr(Sweep, "draw", lambda *_: [])
         overrides = [*TINY[2:], "data=digits", "train.epochs=1", "latent_dim=2,3", "train.optimizer.lr=1e-3,1e20"]
-        return sweep("mlp-vae", overrides, out=tmp_path_factory.mktemp("sweeps"))
+        return run_sweep("mlp-vae", overrides, out=tmp_path_factory.mktemp("sweeps"))
 
 
 @pytest.fixture(scope="module")
