@@ -248,9 +248,9 @@ def test_a_model_without_rate_or_probability(tmp_path, monkeypatch):
 
 
 def test_a_sweep_has_its_table_figures_and_differences(sweep, reports):
-    report = reports["sweep"]
-    page = read(report.path)
-    assert list(report.figures) == ["Loss against the epochs", "Reconstructions"]
+    swept = reports["sweep"]
+    page = read(swept.path)
+    assert list(swept.figures) == ["Loss against the epochs", "Reconstructions"]
     drawn = images(page)
     for name, draw in sweep.drawings().items():
         assert png(draw()) in drawn.values(), name
