@@ -413,7 +413,7 @@ EVERY_COMMAND = {
     "evaluate": "runs/mlp-vae --limit 20",
     "fit-prior": "runs/mlp-vae gaussian-mixture components=2",
     "sweep": "mlp-vae latent_dim=2,3 --data digits --epochs 1 encoder.hidden=[8] decoder.hidden=[8] --out runs",
-    "compare": "runs/mlp-vae runs/mlp-vae/sweep-*/trial-002",
+    "compare": "runs/mlp-vae runs/mlp-vae/sweep-*/trials/trial-002",
     "report": "runs/mlp-vae --limit 20",
     "encode": "runs/mlp-vae digits -o codes.npz",
     "export": "runs/mlp-vae --format torch",

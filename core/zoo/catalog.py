@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from zoo.plugins.hookspecs import KINDS
 from zoo.plugins.registry import registry
 from zoo.recipes.components import build, validate
 from zoo.recipes.datasets import DatasetStatus, block_for, load_data, survey
-from zoo.recipes.library import ResolvedRecipe, library
+from zoo.recipes.library import ResolvedRecipe
 from zoo.recipes.library import load as load_recipe
 from zoo.recipes.merge import merge, parse_overrides
 from zoo.recipes.schema import ComponentSpec, Recipe
@@ -28,40 +28,6 @@ T = TypeVar("T")
 
 MNIST_SHAPE = (1, 28, 28)
 MNIST_TRAIN = 60_000
-
-
-def list_models(pattern: str = "*") -> list[str]:
-    """The names of the models that hold a text or match a shell pattern, in natural order.
-
-    >>> list_models("conv"), list_models("conv*e")
-    (['conv-vae', 'conv-vae-mse'], ['conv-vae', 'conv-vae-mse'])
-    """
-    return library().names(pattern)
-
-
-def list_components(kind: str, pattern: str = "*") -> list[str]:
-    """The names of the components of one kind that hold a text or match a shell pattern.
-
-    >>> list_components("likelihood", "*bernoulli")
-    ['bernoulli', 'continuous-bernoulli']
-
-    Raises:
-        UnknownName: there is no such kind.
-    """
-    return registry().names(kind).matching(pattern)
-
-
-def get(kind: str, name: str) -> Any:
-    """The class of a component (for a data set: its function).
-
-    >>> get("encoder", "mlp").__name__
-    'MLPEncoder'
-
-    Raises:
-        UnknownName, NameConflict: there is no such component, or two distributions claim the name.
-        ComponentError: it cannot be imported.
-    """
-    return registry().get(kind, name)
 
 
 def register(component: T, *, kind: str | None = None, name: str | None = None) -> T:
@@ -97,7 +63,7 @@ def register(component: T, *, kind: str | None = None, name: str | None = None) 
 
 def recipe(
     model: str | Recipe | ResolvedRecipe,
-    overrides: Sequence[str] = (),
+    overrides: Sequence[str] | Mapping[str, Any] = (),
     *,
     registries: Sequence[Path] = (),
     **changes: Any,
@@ -106,7 +72,8 @@ def recipe(
 
     Args:
         model: a name, or a YAML file that holds just one model, or a recipe.
-        overrides: changes as on the command line, such as ``encoder.hidden=[512,256]``.
+        overrides: changes as on the command line, such as ``encoder.hidden=[512,256]``, or a mapping from dotted keys
+            to values, such as ``{"encoder.hidden": [512, 256]}``.
         registries: recipe files of your own, which come before what is installed.
         changes: changes as keyword arguments, such as ``encoder={"hidden": [512, 256]}``; they come last.
 
@@ -124,7 +91,7 @@ def recipe_for(
     data: object,
     /,
     model: str | Recipe | ResolvedRecipe,
-    overrides: Sequence[str] = (),
+    overrides: Sequence[str] | Mapping[str, Any] = (),
     *,
     registries: Sequence[Path] = (),
     **changes: Any,
@@ -143,10 +110,10 @@ def recipe_for(
         model = ResolvedRecipe(model.name, model.to_raw())
     name, raw = load_recipe(model, registries) if isinstance(model, str) else model
     if data is None:
-        return validate(name, merge(merge(raw, parse_overrides(tuple(overrides))), changes))
+        return validate(name, merge(merge(raw, parse_overrides(overrides)), changes))
     block = block_for(data)
     raw = {**raw, "data": _as_wanted(block, raw.get("data"))}
-    checked = validate(name, merge(merge(raw, parse_overrides(tuple(overrides))), changes))
+    checked = validate(name, merge(merge(raw, parse_overrides(overrides)), changes))
     wanted = [given for given in checked.data if registry().same(given.use, block.use)]
     if not wanted:
         what = str(data) if isinstance(data, str | os.PathLike) else f"a {type(data).__name__}"

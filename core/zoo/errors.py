@@ -86,10 +86,10 @@ class RecipeError(UsageError):
         super().__init__("\n".join([title, *(f"  {problem}" for problem in self.problems)]))
 
 
-def reason(error: Exception) -> str:
+def error_summary(error: Exception) -> str:
     """Why something failed, in a line; of an error that the zoo does not raise on purpose, with its kind.
 
-    >>> reason(UsageError("There is no label.")), reason(KeyError("z")), reason(MemoryError())
+    >>> error_summary(UsageError("There is no label.")), error_summary(KeyError("z")), error_summary(MemoryError())
     ('There is no label.', "KeyError: 'z'", 'there is not enough memory for it')
     """
     if is_out_of_memory(error):

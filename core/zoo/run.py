@@ -32,7 +32,7 @@ from zoo.model.context import seeded
 from zoo.model.vae import VAE, Batch
 from zoo.plugins.manager import DISTRIBUTION
 from zoo.plugins.registry import registry
-from zoo.recipes.components import build, unchecked, validate, written_out
+from zoo.recipes.components import build, unchecked, validate, with_defaults
 from zoo.recipes.datasets import LoadedDataset, data_name, load_data
 from zoo.recipes.schema import Recipe
 from zoo.recipes.source import read_models, write_models
@@ -111,7 +111,7 @@ class Run:
             if (path / RECIPE).exists():
                 raise RunError(f"{path} holds a run already, and runs are never overwritten.")
             recipe = recipe.model_copy(update={"data": [loaded.block]})
-            written = recipe if code else written_out(recipe)
+            written = recipe if code else with_defaults(recipe)
             (path / "figures").mkdir(exist_ok=True)
             write_json({**_environment(recipe, loaded, device), "code": code}, path / ENVIRONMENT)
             write_text(write_models({recipe.name: written.to_raw()}), path / RECIPE)  # the last: now it is a run

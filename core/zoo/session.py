@@ -22,7 +22,7 @@ from zoo.recipes.schema import Recipe
 from zoo.recorder import RunRecorder, plugin_callbacks
 from zoo.run import Run
 from zoo.storage.checkpoints import Checkpoint
-from zoo.storage.locate import RECIPE, is_sweep, require_path, runs_in
+from zoo.storage.locate import RECIPE, require_path, runs_in
 from zoo.training.callbacks import Callback
 from zoo.training.distributed import Group, local_device
 from zoo.training.signals import Interrupted
@@ -197,8 +197,6 @@ def processes(device: str) -> Iterator[tuple[Group, torch.device]]:
 
 def _unfinished(folder: Path) -> Iterator[Run]:
     """The runs in a folder that were stopped after their first checkpoint, the newest first."""
-    if is_sweep(folder):
-        raise RunError(f"{folder} is a sweep. To resume it: zoo sweep --resume {folder}")
     for path in runs_in(folder):
         run = Run(path)
         if run.finished:

@@ -8,10 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, kl_divergence
 
-from zoo.errors import ZooError
-from zoo.model.context import evaluating, seeded
-from zoo.model.vae import Batch
-from zoo.training.preflight import check_terms
+from zoo import Batch, ZooError, evaluating, seeded
 from zoo_conformance.bridge import check_density
 from zoo_conformance.candidate import FEATURES, SHAPE, Candidate
 from zoo_conformance.check import check, require, skip
@@ -72,8 +69,14 @@ def terms(candidate: Candidate) -> None:
             if n > 1:
                 raise
         else:
-            check_terms(f"for {n} images it", found)
+            _check_terms(found, f"for {n} images")
             require(n == 1 or found["loss"].requires_grad, "its loss is detached from the model")
+
+
+def _check_terms(terms: object, when: str) -> None:
+    require(isinstance(terms, dict) and "loss" in terms, f"{when} it must return a dict with a term 'loss'")
+    for name, value in terms.items():  # type: ignore[attr-defined]
+        require(isinstance(value, Tensor) and value.ndim == 0, f"{when} the term {name!r} must be a scalar tensor")
 
 
 @check("decoder", "likelihood")

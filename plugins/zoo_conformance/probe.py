@@ -10,10 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from zoo.errors import ZooError
-from zoo.model.context import evaluating, seeded
-from zoo.model.loss import Loss
-from zoo.model.vae import VAE, Batch, in_support
+from zoo import VAE, Batch, Loss, ZooError, evaluating, in_support, seeded
 from zoo_conformance.candidate import FEATURES, SHAPE, Candidate, images
 from zoo_conformance.check import CheckFailed
 

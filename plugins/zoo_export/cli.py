@@ -9,12 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.catalogue import as_json
-from zoo.cli.options import RUN
-from zoo.cli.output import print_json
-from zoo.cli.train import log_to_stderr
-from zoo.errors import RunError
-from zoo.storage.files import replacing
+from zoo import RunError, atomic_write
+from zoo.cli import RUN, data_dir_option, device_option, json_option, log_to_stderr, print_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,11 +33,9 @@ if TYPE_CHECKING:
     help="Draws of each posterior to write too.",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Of the draws and of a binarisation.  [default: the run's]")
-@click.option(
-    "--data-dir", type=click.Path(path_type=Path), help="Where data files lie.  [default: $ZOO_DATA, else the cache]"
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps, ...")
-@as_json
+@data_dir_option
+@device_option
+@json_option
 def encode(
     run: str,
     data: str | None,
@@ -90,7 +84,7 @@ def _write(codes: dict[str, NDArray[Any]], path: Path) -> None:
     import numpy as np
 
     try:
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             np.savez(file, **codes)  # type: ignore[arg-type]
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
@@ -107,7 +101,7 @@ def _write(codes: dict[str, NDArray[Any]], path: Path) -> None:
 )
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="The folder to write.  [default: in the run]")
 @click.option("--part", "only", type=click.Choice(["encoder", "decoder"]), help="One of the two alone.")
-@as_json
+@json_option
 def export(run: str, format: str, out: Path | None, only: str | None, as_json: bool) -> None:
     """Write encoder and decoder as files that run without the zoo, for batches of any size.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,15 +14,20 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent
 
 import zoo
-from zoo.catalog import objects, recipe_for
-from zoo.data.dataset import Dataset, Split
-from zoo.data.loader import Loader
-from zoo.devices import resolve_device
-from zoo.errors import DataError, UsageError
-from zoo.evaluation.metric import SPLITS
-from zoo.model.context import derive_seed, evaluating, seeded
-from zoo.model.vae import VAE
-from zoo.recipes.datasets import load_data
+from zoo import (
+    VAE,
+    DataError,
+    Dataset,
+    Loader,
+    Split,
+    UsageError,
+    derive_seed,
+    evaluating,
+    load_data,
+    recipe_for,
+    resolve_device,
+    seeded,
+)
 
 # The streams of random numbers: for draws, apart from the one that binarises images; for the training split, where both
 # splits are encoded.
@@ -189,12 +195,12 @@ def encode(
     """
     run = run if isinstance(run, zoo.Run) else zoo.Run.open(run)
     split = split or ("test" if data is None else "all")
-    if split not in (*SPLITS, "all"):
+    if split not in ("train", "test", "all"):
         raise UsageError(f"There is no split {split!r}: write train, test or all.")
     choices = run.recipe.data if data is None else recipe_for(data, run.recipe).data
     shape = None if data is None else run.data_shape
     root = None if data_dir is None else Path(data_dir)
-    dataset = load_data(choices, root, shape, given=objects(data)).dataset
+    dataset = load_data(choices, root, shape, given=None if isinstance(data, str | os.PathLike) else data).dataset
     if dataset.shape != run.data_shape:
         shapes = ["x".join(map(str, shape)) for shape in (run.data_shape, dataset.shape)]
         raise DataError(f"{run.path} was trained on images of {shapes[0]}, these are {shapes[1]}.")

@@ -21,10 +21,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 import zoo
-from zoo.errors import ExportError, UsageError
-from zoo.model.context import evaluating, seeded
-from zoo.model.vae import VAE
-from zoo.storage.files import write_json
+from zoo import VAE, ExportError, UsageError, atomic_write, evaluating, seeded, to_json
 from zoo_export.codes import parameter, parameters, unwrapped
 
 Format = Literal["onnx", "torch"]
@@ -117,7 +114,8 @@ def export_model(
             "checked": {"batch_sizes": CHECKED, "tolerance": TOLERANCE},
             "parts": described,
         }
-        write_json(manifest, stage / MANIFEST)
+        with atomic_write(stage / MANIFEST) as file:
+            file.write(to_json(manifest).encode())
 
 
 class Parametrised(nn.Module):

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from zoo import Callback, Run, Training, UsageError
-from zoo.errors import reason
+from zoo import Callback, Run, Training, UsageError, error_summary
 from zoo_figures import figures
 
 if TYPE_CHECKING:
@@ -53,4 +52,6 @@ class DrawFigures(Callback):
             except UsageError:  # a prior over which no grid can be laid
                 continue
             except Exception as error:
-                log.warning("%s is finished, but %s could not be written: %s", self.run.path, path.name, reason(error))
+                log.warning(
+                    "%s is finished, but %s could not be written: %s", self.run.path, path.name, error_summary(error)
+                )

@@ -9,19 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from zoo.cli import completion
-from zoo.cli.catalogue import as_json
-from zoo.cli.options import RUN, which_prior
-from zoo.cli.output import print_json
-from zoo.errors import RunError, UsageError, did_you_mean
-from zoo.recipes.merge import parse_overrides
+from zoo import RunError, UsageError, did_you_mean, parse_overrides
+from zoo.cli import complete_datasets, json_option, print_json, prior_option
+from zoo_sweep.folder import RUN_OR_BEST
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-    from zoo.model.vae import VAE, Batch
-    from zoo.run import Run
+    from zoo import VAE, Batch, Run
     from zoo_figures.interpolation import Path as LatentPath
 
 RANKED = 2000
@@ -55,13 +51,13 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
 
 
 @click.command()
-@click.argument("run", type=RUN)
+@click.argument("run", type=RUN_OR_BEST)
 @click.option(
     "-n", "count", type=click.IntRange(1, 10_000), default=24, show_default=True, help="How many test images."
 )
 @data_dir
 @out
-@as_json
+@json_option
 def reconstruct(run: str, count: int, data_dir: Path | None, out: Path | None, as_json: bool) -> None:
     """Draw test images above their reconstructions.
 
@@ -78,16 +74,16 @@ def reconstruct(run: str, count: int, data_dir: Path | None, out: Path | None, a
 
 
 @click.command()
-@click.argument("run", type=RUN)
+@click.argument("run", type=RUN_OR_BEST)
 @click.option("-n", "count", type=click.IntRange(1, 10_000), default=64, show_default=True, help="How many images.")
 @click.option(
     "--z", "points", multiple=True, metavar="Z0,Z1,...", help="Decode this point; may be given several times."
 )
 @label
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the draws.")
-@which_prior
+@prior_option
 @out
-@as_json
+@json_option
 def sample(
     run: str,
     count: int,
@@ -125,7 +121,7 @@ def sample(
 
 
 @click.command(short_help="Sweep each latent dimension while the others stay.")
-@click.argument("run", type=RUN)
+@click.argument("run", type=RUN_OR_BEST)
 @click.option(
     "--image", type=click.IntRange(min=0), metavar="N", help="Around the code of test image N.  [default: the origin]"
 )
@@ -143,7 +139,7 @@ def sample(
 @label
 @data_dir
 @out
-@as_json
+@json_option
 def traverse(
     run: str,
     image: int | None,
@@ -197,7 +193,7 @@ def traverse(
 
 
 @click.command(short_help="Go from test image A to B through the latent space.")
-@click.argument("run", type=RUN)
+@click.argument("run", type=RUN_OR_BEST)
 @click.argument("a", type=click.IntRange(min=0))
 @click.argument("b", type=click.IntRange(min=0))
 @click.option("--steps", type=click.IntRange(2, 100), default=10, show_default=True, help="Split along the path.")
@@ -210,7 +206,7 @@ def traverse(
 )
 @data_dir
 @out
-@as_json
+@json_option
 def interpolate(
     run: str, a: int, b: int, steps: int, path: LatentPath, data_dir: Path | None, out: Path | None, as_json: bool
 ) -> None:
@@ -238,7 +234,7 @@ def interpolate(
 
 
 @click.command(short_help="Draw where test images lie in the latent space.")
-@click.argument("run", type=RUN)
+@click.argument("run", type=RUN_OR_BEST)
 @click.option("-n", "count", type=click.IntRange(min=2), default=5000, show_default=True, help="How many test images.")
 @click.option(
     "--threshold",
@@ -249,7 +245,7 @@ def interpolate(
 )
 @data_dir
 @out
-@as_json
+@json_option
 def latent(run: str, count: int, threshold: float, data_dir: Path | None, out: Path | None, as_json: bool) -> None:
     """Draw where test images lie in the latent space, by label, and the rate of each latent dimension.
 
@@ -347,7 +343,7 @@ def _finish(run: Run, figure: Figure, name: str, out: Path | None, as_json: bool
 
 
 @click.command()
-@click.argument("data", metavar="NAME|PATH", shell_complete=completion.datasets)
+@click.argument("data", metavar="NAME|PATH", shell_complete=complete_datasets)
 @click.argument("parameters", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option(
     "--out",
@@ -357,7 +353,7 @@ def _finish(run: Run, figure: Figure, name: str, out: Path | None, as_json: bool
     help="The PNG to write.",
 )
 @data_dir
-@as_json
+@json_option
 def preview(data: str, parameters: tuple[str, ...], out: Path, data_dir: Path | None, as_json: bool) -> None:
     """Draw some training images of a data set, by label where there are labels.
 

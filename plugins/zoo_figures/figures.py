@@ -23,7 +23,7 @@ command             function
 'Latent traversals'
 """
 
-from zoo_figures.canvas import COLUMNS, save
+from zoo_canvas import COLUMNS, save
 from zoo_figures.curves import curves
 from zoo_figures.generation import decoded, samples
 from zoo_figures.interpolation import interpolation

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from zoo import UsageError
-from zoo.data.dataset import Dataset
+from zoo import Dataset, UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from zoo.model.context import evaluating, seeded
-from zoo.model.vae import VAE
-from zoo_figures.canvas import blank, show
+from zoo import VAE, evaluating, seeded
+from zoo_canvas import blank, show
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

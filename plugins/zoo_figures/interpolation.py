@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from zoo.errors import UsageError
-from zoo.model.context import evaluating, seeded
-from zoo.model.vae import VAE, in_support
-from zoo_figures.canvas import blank, centres, gap_of, show
+from zoo import VAE, UsageError, evaluating, in_support, seeded
+from zoo_canvas import blank, centres, gap_of, show
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.errors import UsageError
-from zoo.model.vae import VAE, Batch
-from zoo_figures.canvas import BLUE, RED, blank
+from zoo import VAE, Batch, UsageError
+from zoo_canvas import BLUE, RED, blank
 from zoo_figures.latents import encoded, rates
 
 if TYPE_CHECKING:

@@ -9,10 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
-from zoo.devices import float64
-from zoo.errors import UsageError
-from zoo.model.context import evaluating, seeded
-from zoo.model.vae import VAE, Batch
+from zoo import VAE, Batch, UsageError, evaluating, seeded
 
 CHUNK = 500
 """Split that are encoded at once."""
@@ -70,7 +67,7 @@ def rates(vae: VAE, images: Batch) -> Information:
                 z = posterior.sample(torch.Size([DRAWS]))
                 kl = (q.log_prob(z) - p.log_prob(z)).mean(0)
                 measure = f"rate in nats, estimated from {DRAWS} draws for each image"
-            total = total + float64(kl).sum(0).cpu()
+            total = total + kl.cpu().double().sum(0)
     return Information((total / len(images.x)).flatten().cpu(), measure)
 
 
@@ -79,7 +76,7 @@ def information(vae: VAE, images: Batch) -> Information:
     try:
         return rates(vae, images)
     except UsageError:
-        codes = float64(encoded(vae, images)).flatten(1)
+        codes = encoded(vae, images).cpu().double().flatten(1)
         return Information(codes.var(0, correction=0).cpu(), "variance of the codes")
 
 

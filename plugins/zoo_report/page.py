@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from zoo_figures.canvas import DPI, png
+from zoo_canvas import DPI, png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,16 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo.devices import resolve_device
-from zoo.errors import RunError, UsageError
-from zoo.model.context import flushed_denormals
-from zoo.run import Run
-from zoo.storage.files import write_text
-from zoo.storage.locate import is_sweep
+from zoo import Run, RunError, UsageError, atomic_write, flushed_denormals, resolve_device
 from zoo_report.page import Gallery, Page
 from zoo_report.run_page import Measuring, RunPage
 from zoo_report.sections import Attempts
 from zoo_report.sweep_page import SweepPage
+from zoo_sweep.folder import is_sweep
 from zoo_sweep.sweep import Sweep
 
 NAME = "report.html"
@@ -107,7 +103,8 @@ def _open(source: str | Path | Run | Sweep) -> Run | Sweep:
 def _write(page: Page, path: Path) -> Path:
     """Write the page into its file."""
     try:
-        write_text(page.to_html(), path)
+        with atomic_write(path) as file:
+            file.write(page.to_html().encode())
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
     return path

@@ -9,19 +9,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from zoo.evaluation.evaluate import Evaluation, importance_sampled, measure
-from zoo.evaluation.metric import EvaluationContext
-from zoo.recipes.schema import ComponentSpec
-from zoo.run import Run
-from zoo.storage.locate import RECIPE
+import zoo
+from zoo import Evaluation, EvaluationContext, Run
 from zoo_figures import figures
 from zoo_report.page import Gallery, Headline, Page, Part, Picture, Section, Table, Text
 from zoo_report.sections import Attempts, day, duration, environment_facts, footer, recipe_parts
 from zoo_sweep.results import Outcome
 
 if TYPE_CHECKING:
-    from zoo.model.vae import VAE, Batch
-    from zoo.training.history import Epoch
+    from zoo import VAE, Batch, Epoch
 
 SCATTERED, RANKED, RECONSTRUCTED, SAMPLED = 5000, 2000, 2 * figures.COLUMNS, 64
 """Split that are shown in the latent space, that its dimensions are ranked by, that are reconstructed, and drawn."""
@@ -52,7 +48,7 @@ class RunPage:
     def __init__(
         self, run: Run, root: Path | None, device: torch.device, measuring: Measuring, attempts: Attempts
     ) -> None:
-        self.run = run
+        self.run, self.root, self.device = run, root, device
         self.outcome = Outcome.of(run)
         self.epochs = run.epochs()
         self.attempts = attempts
@@ -80,7 +76,7 @@ class RunPage:
             Section("Split", self._images()),
             Section("Latent space", self._latent_space()),
             Section("Metrics", [] if evaluation is None else self._metrics(evaluation)),
-            Section("Recipe", recipe_parts(recipe, (self.run.path / RECIPE).read_text("utf-8"))),
+            Section("Recipe", recipe_parts(recipe, (self.run.path / "recipe.yaml").read_text("utf-8"))),
             Section("Environment", [environment_facts(self.run)]),
             self.attempts.section(),
         ]
@@ -93,12 +89,18 @@ class RunPage:
         )
 
     def _evaluation(self) -> Evaluation | None:
-        subject, measuring = self.subject, self.measuring
-        if subject is None or not measuring.wanted:
+        measuring = self.measuring
+        if self.subject is None or not measuring.wanted:
             return None
-        asked = [] if measuring.samples is None else importance_sampled()
-        blocks = [ComponentSpec.model_validate({"use": name, "samples": measuring.samples}) for name in asked]
-        evaluation = measure(subject, blocks, announce=measuring.announce)
+        evaluation = zoo.evaluate(
+            self.run,
+            samples=measuring.samples,
+            limit=measuring.limit,
+            data_dir=self.root,
+            device=str(self.device),
+            announce=measuring.announce,
+            progress=measuring.progress,
+        )
         self.attempts.left_out.update({f"metric {name}": why for name, why in evaluation.left_out.items()})
         return evaluation
 

@@ -10,9 +10,7 @@ from typing import Any
 
 import yaml
 
-from zoo.errors import UsageError, shortened
-from zoo.recipes.merge import merge, nested
-from zoo.recipes.source import Raw, explain, parse_value
+from zoo import UsageError, parse_yaml
 
 Settings = Mapping[str, Any]
 """What one trial has that the others do not: dotted keys of the recipe, and their values."""
@@ -91,7 +89,7 @@ def read_axes(overrides: Sequence[str]) -> tuple[list[Axis], list[str]]:
 def _choices(key: str, text: str) -> Choices | None:
     """The values between commas, those inside brackets, braces and quotes aside: just what a YAML list is."""
     try:
-        values = parse_value(f"[{text}]")
+        values = parse_yaml(f"[{text}]")
     except yaml.YAMLError:
         return None  # whatever is wrong with it is said of it as a single value
     if not isinstance(values, list) or len(values) < 2:
@@ -112,9 +110,9 @@ def _range(key: str, text: str) -> Range | None:
     if match is None:
         raise UsageError(f"{key}={text}: expected a range such as 2..64, 0.5..4.0 or 1e-4..1e-2:log")
     try:
-        low, high = parse_value(match[1]), parse_value(match[2])
+        low, high = parse_yaml(match[1]), parse_yaml(match[2])
     except yaml.YAMLError as error:
-        raise UsageError(f"{shortened(f'{key}={text}')}: {explain(error, text)}") from error
+        raise UsageError(f"{key}={text[:100]}: {' '.join(str(error).split())}") from error
     if low >= high:
         raise UsageError(f"{key}={text}: the lower end comes first.")
     if match[3] and low <= 0:
@@ -152,18 +150,6 @@ def grid(axes: Sequence[Axis]) -> Iterator[Settings]:
     """
     for values in itertools.product(*(axis.ends for axis in axes)):
         yield {axis.key: value for axis, value in zip(axes, values, strict=True)}
-
-
-def change_of(settings: Settings) -> Raw:
-    """The settings as a change of a recipe.
-
-    >>> change_of({"latent_dim": 2, "train.seed": 1})
-    {'latent_dim': 2, 'train': {'seed': 1}}
-    """
-    change: Raw = {}
-    for key, value in settings.items():
-        change = merge(change, nested(key, value))
-    return change
 
 
 def describe(settings: Settings) -> str:

@@ -7,13 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import UsageError
-from zoo.recipes.components import components_of
-from zoo.recipes.schema import Recipe
-from zoo.run import Run
-from zoo.storage.locate import is_sweep
+from zoo import Recipe, Run, UsageError, components_of
 from zoo_sweep import figures
 from zoo_sweep.axes import describe
+from zoo_sweep.folder import is_sweep
 from zoo_sweep.results import Outcome
 from zoo_sweep.sweep import Sweep
 
@@ -163,5 +160,5 @@ def _warnings(runs: Sequence[Run], flat: Sequence[Mapping[str, Any]]) -> list[st
 
 def _likelihood(recipe: Recipe) -> str:
     """The likelihood of a recipe, however deep inside its decoder; of a decoder that has none to choose, its own."""
-    inside = [block.use for key, block in components_of(recipe, "likelihood") if key.startswith("decoder.")]
+    inside = [spec.use for key, kind, spec in components_of(recipe) if kind == "likelihood" and "decoder." in key]
     return " and ".join(inside) or f"that of {recipe.decoder.use}"

@@ -11,11 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from zoo.model.context import seeded
-from zoo.model.vae import Batch
-from zoo.run import Run
-from zoo.training.history import Epoch
-from zoo_figures.canvas import count, gap_of, grid
+from zoo import Batch, Epoch, Run, seeded
+from zoo_canvas import count, gap_of, grid
 from zoo_sweep.results import Outcome, Results, Row, label
 
 if TYPE_CHECKING:

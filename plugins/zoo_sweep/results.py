@@ -9,9 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from zoo.errors import RunError
-from zoo.run import Run
-from zoo.training.history import Epoch
+from zoo import Epoch, Run, RunError
 from zoo_sweep.axes import Settings, describe, show
 from zoo_sweep.trial import Trial
 

@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -16,24 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import pydantic
 import yaml
+from filelock import FileLock, Timeout
 
-from zoo import catalog
-from zoo.devices import resolve_device
-from zoo.errors import RunError, RunLocked, UsageError, reason, shortened
-from zoo.recipes.components import validate
-from zoo.recipes.datasets import data_name, load_data
-from zoo.recipes.merge import merge
-from zoo.recipes.schema import Recipe
-from zoo.recipes.source import Raw, parse_value, read_text, write_yaml
-from zoo.storage.files import write_text
-from zoo.storage.locate import NAME, NAME_RULE, PLAN
-from zoo.storage.lock import hold
-from zoo.training.callbacks import Callback
-from zoo.training.distributed import world_size
-from zoo.training.signals import Interrupted, StopRequest, interruption
-from zoo_figures.figures import save
+import zoo
+from zoo import Callback, Interrupted, Recipe, RunError, RunLocked, StopRequest, UsageError, error_summary
+from zoo_canvas import save
 from zoo_sweep import figures
-from zoo_sweep.axes import SEED, Axis, Choices, Range, Settings, as_axis, change_of, grid, read_axes, write_axis
+from zoo_sweep.axes import SEED, Axis, Choices, Range, Settings, as_axis, grid, read_axes, write_axis
+from zoo_sweep.folder import PLAN
 from zoo_sweep.results import Outcome, Results, Row, group
 from zoo_sweep.search import Grid, Search, Source, hide_password, import_optuna
 from zoo_sweep.trial import Trial, trials_in
@@ -43,7 +34,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("zoo")
 
-FORMAT = 1
+FORMAT = 2
+NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
 CHECKED = 1000
 """How many settings of a search are validated before it begins; a grid's all are."""
 
@@ -64,7 +56,7 @@ class Plan:
     """
 
     model: str
-    recipe: Raw
+    recipe: dict[str, Any]
     axes: tuple[Axis, ...]
     seeds: tuple[int, ...] | None
     trials: int | None
@@ -76,7 +68,7 @@ class Plan:
         """The file."""
         axes = {axis.key: write_axis(axis) for axis in self.axes}
         seeds = None if self.seeds is None else list(self.seeds)
-        return write_yaml({"format": FORMAT, **vars(self), "axes": axes, "seeds": seeds})
+        return zoo.write_yaml({"format": FORMAT, **vars(self), "axes": axes, "seeds": seeds})
 
     @classmethod
     def read(cls, file: Path) -> Plan:
@@ -86,7 +78,7 @@ class Plan:
             RunError: it cannot be read, or is of another version.
         """
         try:
-            written = parse_value(read_text(file))
+            written = zoo.parse_yaml(file.read_text("utf-8"))
             version = written.pop("format")
             if version != FORMAT:
                 raise RunError(f"{file} has the format {version}; this version of the zoo reads {FORMAT}.")
@@ -158,7 +150,7 @@ class Sweep:
         **changes: Any,
     ) -> Sweep:
         """Check all of a sweep and make its folder; the arguments are those of `zoo.sweep`. Nothing is trained yet."""
-        if world_size() > 1:
+        if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
             raise UsageError("A sweep trains each model in one process. Start it without torchrun.")
         if data is not None and not isinstance(data, str | os.PathLike):
             raise UsageError(
@@ -169,23 +161,27 @@ class Sweep:
         axes, values = _take_seeds(axes, seeds)
         _check_axes(axes, values, fixed, trials, storage)
         if name is not None and not NAME.fullmatch(name):
-            raise UsageError(f"--name {shortened(name)}: {NAME_RULE}.")
+            raise UsageError(
+                f"--name {name[:100]!r}: a name is made of letters, digits, '.', '_' and '-', 100 at most, a letter or "
+                "digit first and no '.' at the end."
+            )
 
-        changes = merge(changes, {} if epochs is None else {"train": {"epochs": epochs}})
-        base = catalog.recipe_for(data, model, fixed, registries=registries, **changes)
+        base = zoo.recipe_for(data, model, fixed, registries=registries, **changes)
+        if epochs is not None:
+            base = zoo.recipe(base, {"train.epochs": epochs})
         digest = None
         if all(axis.key != "data" for axis in axes):
-            loaded = load_data(base.data, None if data_dir is None else Path(data_dir))
-            base = catalog.recipe(base, data=[loaded.block.model_dump()])  # one that is passed over is said once
+            loaded = zoo.load_data(base.data, None if data_dir is None else Path(data_dir))
+            base = zoo.recipe(base, data=[loaded.block.model_dump()])  # one that is passed over is said once
             digest = loaded.dataset.sha256()
         elif data is not None:
             raise UsageError("--data and data=... are both given: leave out one of them.")
         for seed in values or ():
-            catalog.recipe(base, **change_of({SEED: seed}))
+            zoo.recipe(base, {SEED: seed})
         for settings in itertools.islice(grid(axes), None if trials is None else CHECKED):
-            recipe = catalog.recipe(base, **change_of(settings))
+            recipe = zoo.recipe(base, settings)
             if digest is None:
-                load_data(recipe.data, None if data_dir is None else Path(data_dir))
+                zoo.load_data(recipe.data, None if data_dir is None else Path(data_dir))
 
         name = name or datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
         plan = Plan(
@@ -214,9 +210,10 @@ class Sweep:
                     raise RunError(f"{place} is a link to {place.readlink()}; runs are not written through links.")
             self.path.mkdir(parents=True, exist_ok=True)
             (self.path / ".locks").mkdir(exist_ok=True)
-            with hold(self.path / ".locks" / "plan", str(self.path), wait=True):
+            with FileLock(self.path / ".locks" / "plan"):
                 if not (self.path / PLAN).exists():
-                    write_text(self.plan.to_yaml(), self.path / PLAN)
+                    with zoo.atomic_write(self.path / PLAN) as file:
+                        file.write(self.plan.to_yaml().encode())
                 elif Plan.read(self.path / PLAN) == self.plan:
                     log.info("Going on with the sweep in %s.", self.path)
                 else:
@@ -233,7 +230,10 @@ class Sweep:
     @cached_property
     def recipe(self) -> Recipe:
         """The recipe that the settings change."""
-        return validate(self.plan.model, self.plan.recipe)
+        try:
+            return zoo.recipe(Recipe.model_validate({**self.plan.recipe, "name": self.plan.model}))
+        except pydantic.ValidationError as error:
+            raise RunError(f"{self.path / PLAN} holds no valid recipe: {error}") from error
 
     @property
     def trials(self) -> Sequence[Trial]:
@@ -253,7 +253,7 @@ class Sweep:
         Raises:
             Interrupted: it was asked to stop. What is done stays, the trial under way goes on where it was.
         """
-        resolve_device(device)
+        zoo.resolve_device(device)
         self._check_data(data_dir)
         source = self._source()
         options = {"data_dir": data_dir, "device": device, "callbacks": callbacks, "progress": progress}
@@ -270,7 +270,7 @@ class Sweep:
         try:
             self.draw(data_dir)
         except Exception as error:
-            log.warning("%s is finished, but its figures could not be written: %s", self.path, reason(error))
+            log.warning("%s is finished, but its figures could not be written: %s", self.path, error_summary(error))
         return self
 
     def _settle(
@@ -283,8 +283,7 @@ class Sweep:
                 log.info("Trial %d (%s) is in the hands of another process.", number, trials[0])
                 return
             for position, trial in enumerate(trials):
-                if stop.reason:
-                    raise interruption(stop.reason)
+                stop.raise_if_requested()
                 if trial.state == "unfinished":
                     count = (number - 1) * len(trials) + position + 1
                     log.info("trial %d of %d: %s", count, source.total * len(trials), trial)
@@ -297,22 +296,26 @@ class Sweep:
             value, _ = row.spread(lambda outcome: outcome.test.get(self.recipe.train.monitor))
             record = {"runs": [asdict(outcome) for outcome in row.outcomes]}
             source.tell(number, value if row.state == "finished" else None, record)
-        if stop.reason:
-            raise interruption(stop.reason)
+        stop.raise_if_requested()
 
     def _trials(self, number: int, settings: Settings) -> list[Trial]:
         return [Trial(self.path, number, settings, seed) for seed in self.plan.seeds or (None,)]
 
     @contextlib.contextmanager
     def _claim(self, number: int) -> Iterator[bool]:
-        """Whether a trial is this process's inside the block. A process that is killed lets go of it."""
-        with contextlib.ExitStack() as held:
-            try:
-                held.enter_context(hold(self.path / ".locks" / f"{number:03d}", f"Trial {number} of {self.path}"))
-            except RunLocked:
-                yield False
-            else:
-                yield True
+        """Lock a trial inside the block; yield False if another process holds it. A killed process releases it."""
+        lock = FileLock(self.path / ".locks" / f"{number:03d}")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            yield False
+            return
+        except (OSError, NotImplementedError) as error:
+            raise RunError(f"Trial {number} of {self.path} cannot be locked: {error}") from error
+        try:
+            yield True
+        finally:
+            lock.release()
 
     def _source(self) -> Source:
         plan = self.plan
@@ -325,7 +328,7 @@ class Sweep:
         """They are the same as when the sweep was begun."""
         if self.plan.digest is None or self._data_checked:
             return
-        loaded = load_data(self.recipe.data, None if data_dir is None else Path(data_dir))
+        loaded = zoo.load_data(self.recipe.data, None if data_dir is None else Path(data_dir))
         if loaded.dataset.sha256() != self.plan.digest:
             raise RunError(f"The data are not those that {self.path} was begun with: their digests differ.")
         self._data_checked = True
@@ -340,7 +343,7 @@ class Sweep:
                     outcomes = [Outcome.from_json(outcome) for outcome in told.record.get("runs", [])]
                     row = Row(told.number, told.settings, outcomes, told.record.get("machine", "elsewhere"))
                     rows[told.number] = row
-        data = None if self.plan.digest is None else data_name(self.recipe.data[0])
+        data = None if self.plan.digest is None else _data_name(self.recipe)
         ordered = [rows[number] for number in sorted(rows)]
         return Results(str(self.path), self.plan.model, data, self.recipe.train.monitor, ordered)
 
@@ -420,7 +423,7 @@ def sweep(
         UsageError: a name, a value, the data or the output folder is wrong, or nothing is swept. Nothing was trained.
         Interrupted: it was stopped by a signal; its attribute ``run`` is the folder.
     """
-    resolve_device(device)
+    zoo.resolve_device(device)
     made = Sweep.create(
         model,
         overrides,
@@ -436,6 +439,12 @@ def sweep(
         **changes,
     )
     return made.run(data_dir=data_dir, device=device, callbacks=callbacks, progress=progress)
+
+
+def _data_name(recipe: Recipe) -> str:
+    """The name of the file or folder of the data, else of the data set."""
+    path = recipe.data[0].parameters.get("path")
+    return Path(str(path)).name if path else recipe.data[0].use
 
 
 def _take_seeds(axes: Sequence[Axis], count: int | None) -> tuple[list[Axis], tuple[int, ...] | None]:

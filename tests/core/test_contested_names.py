@@ -9,7 +9,7 @@ import yaml
 
 import zoo
 from zoo.plugins.registry import fresh_registry, registry
-from zoo.recipes.components import validate, written_out
+from zoo.recipes.components import validate, with_defaults
 from zoo.recipes.library import library
 from zoo.recipes.source import builtin_registry, read_models
 from zoo_conformance.kit import cases
@@ -45,14 +45,14 @@ def short(recipe):
 
 def test_a_plugin_that_claims_every_name_changes_no_builtin_recipe(install):
     before = {name: zoo.recipe(name) for name in BUILTIN}
-    written = {name: written_out(recipe).to_raw() for name, recipe in before.items()}
+    written = {name: with_defaults(recipe).to_raw() for name, recipe in before.items()}
     install("greedy", greedy())
     anew()
     for name in BUILTIN:
         recipe = zoo.recipe(name)
         assert recipe.encoder.use.startswith("vae-zoo:")
         assert short(recipe.to_raw()) == before[name].to_raw()
-        out = written_out(recipe)
+        out = with_defaults(recipe)
         assert short(out.to_raw()) == written[name], "the components inside components, and their defaults"
         assert validate(name, out.to_raw()) == out, "what a run folder holds is read back"
 

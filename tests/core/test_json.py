@@ -80,7 +80,7 @@ def test_every_command_prints_json(command, trained, tmp_path, monkeypatch, caps
     if command == "evaluate":  # the standard error of a single number is NaN
         monkeypatch.setattr(Measurement, "mean", classmethod(_mean_without_error))
     sweep = Path(shutil.copytree(trained, tmp_path / "sweep"))
-    run = next(sweep.glob("trial-*"))
+    run = next(sweep.glob("trials/trial-*"))
     (run / "figures").mkdir(exist_ok=True)
     assert run_main(*COMMANDS[command](sweep, run, tmp_path), "--json") == 0
     read = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
@@ -96,7 +96,7 @@ def test_every_command_prints_json(command, trained, tmp_path, monkeypatch, caps
 def test_every_json_file_is_json(command, trained, tmp_path, monkeypatch):
     monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
     sweep = Path(shutil.copytree(trained, tmp_path / "sweep"))
-    run = next(sweep.glob("trial-*"))
+    run = next(sweep.glob("trials/trial-*"))
     assert run_main(*COMMANDS[command](sweep, run, tmp_path)) == 0
     files = [*tmp_path.rglob("*.json"), *tmp_path.rglob("*.jsonl")]
     assert {"environment.json", "manifest.json", "metrics.jsonl"} <= {file.name for file in files}

@@ -15,7 +15,7 @@ import pytest
 
 import zoo
 from zoo.errors import RunLocked
-from zoo.storage.files import TEMPORARY, plain, replacing, sealed, to_json, verify_files, write_bytes, write_text
+from zoo.storage.files import TEMPORARY, atomic_write, plain, sealed, to_json, verify_files, write_bytes, write_text
 from zoo.storage.lock import hold
 
 ODD = {"a": [1.5, math.nan, (math.inf, -math.inf)], "b": {"c": math.nan}, "d": "NaN", "e": None, "f": True}
@@ -45,7 +45,7 @@ def test_a_file_is_complete_or_as_it_was(name, tmp_path):
         yield b"half of tw"
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError), replacing(path) as file:
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as file:
         file.writelines(half())
     assert path.read_text() == "one"
     write_bytes(b"two", path)
@@ -55,8 +55,8 @@ def test_a_file_is_complete_or_as_it_was(name, tmp_path):
 
 def test_a_kill_in_the_middle_of_a_write_costs_nothing(tmp_path):
     program = (
-        "import os, sys; from pathlib import Path; from zoo.storage.files import replacing\n"
-        "with replacing(Path(sys.argv[1])) as file:\n"
+        "import os, sys; from pathlib import Path; from zoo.storage.files import atomic_write\n"
+        "with atomic_write(Path(sys.argv[1])) as file:\n"
         "    file.write(b'x' * 100); file.flush(); os.kill(os.getpid(), 9)\n"
     )
     path = tmp_path / "file"

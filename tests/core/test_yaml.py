@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import zoo
-from zoo.recipes.source import MAX_BYTES, MAX_DEPTH, explain, parse_value, read_models, write_yaml
+from zoo.recipes.source import MAX_BYTES, MAX_DEPTH, explain, parse_yaml, read_models, write_yaml
 from zoo_sweep.axes import read_axes
 from zoo_sweep.sweep import Plan, Sweep
 from zoo_sweep.trial import Trial
@@ -34,7 +34,7 @@ from zoo_sweep.trial import Trial
     ],
 )
 def test_a_scalar_means_what_it_means_in_yaml_1_2(text, value):
-    read = parse_value(text)
+    read = parse_yaml(text)
     assert (read, type(read)) == (value, type(value))
 
 
@@ -42,7 +42,7 @@ def test_a_scalar_means_what_it_means_in_yaml_1_2(text, value):
 def test_a_number_that_starts_with_0_is_refused(text):
     """YAML 1.1 reads 010 as 8, YAML 1.2 as 10."""
     with pytest.raises(yaml.YAMLError, match=r"starts with 0: write -?\d"):
-        parse_value(text)
+        parse_yaml(text)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_number_that_starts_with_0_is_refused(text):
 def test_text_is_written_so_that_it_is_read_back_as_text(value):
     """By this reader, and by one of YAML 1.1."""
     text = write_yaml({"x": [value]})
-    assert parse_value(text) == {"x": [value]}
+    assert parse_yaml(text) == {"x": [value]}
     assert yaml.safe_load(text) == {"x": [value]}
 
 
@@ -120,16 +120,16 @@ def test_hostile_text_is_refused_at_once_with_a_sentence(name):
     text, message = HOSTILE[name]
     started = time.perf_counter()
     with pytest.raises(yaml.YAMLError) as error:
-        parse_value(text)
+        parse_yaml(text)
     assert message in explain(error.value)
     assert len(explain(error.value)) < 400
     assert time.perf_counter() - started < 2.0
 
 
 def test_what_lies_within_the_bounds_is_read():
-    assert parse_value("[" * MAX_DEPTH + "]" * MAX_DEPTH) is not None
-    assert parse_value("{a: &a [1, 2], b: *a, c: {d: *a}}") == {"a": [1, 2], "b": [1, 2], "c": {"d": [1, 2]}}
-    assert len(parse_value("[" + "1," * 50_000 + "]")) == 50_000
+    assert parse_yaml("[" * MAX_DEPTH + "]" * MAX_DEPTH) is not None
+    assert parse_yaml("{a: &a [1, 2], b: *a, c: {d: *a}}") == {"a": [1, 2], "b": [1, 2], "c": {"d": [1, 2]}}
+    assert len(parse_yaml("[" + "1," * 50_000 + "]")) == 50_000
 
 
 @pytest.mark.parametrize("name", ["brackets", "alias bomb", "recursive list", "large", "tag", "unhashable key"])
@@ -156,7 +156,7 @@ def test_the_ends_of_a_range_are_read_as_every_number(override):
 
 
 PLAN = """
-format: 1
+format: 2
 model: mlp-vae
 recipe: {latent_dim: 2}
 axes: {latent_dim: [2, 3]}
@@ -179,7 +179,7 @@ digest: null
         ("axes: {latent_dim: [2, 3]}", "axes: {latent_dim: {low: x, high: 3}}"),
         ("axes: {latent_dim: [2, 3]}", "axes: 3"),
         ("study: s", "study: s\nmore: 3"),
-        ("format: 1", "format: {}"),
+        ("format: 2", "format: {}"),
         (PLAN, "{}"),
         (PLAN, "3"),
     ],
@@ -195,8 +195,8 @@ def test_a_plan_of_another_shape_is_refused(old, new, tmp_path):
 
 @pytest.mark.parametrize("seed", ["../../x", "1", "[1]"])
 def test_a_trial_that_names_another_folder_is_refused(seed, tmp_path):
-    folder = tmp_path / "trial-001"
-    folder.mkdir()
+    folder = tmp_path / "trials" / "trial-001"
+    folder.mkdir(parents=True)
     (folder / "trial.yaml").write_text(f"{{trial: 1, settings: {{}}, seed: {seed}}}")
     with pytest.raises(zoo.RunError, match="cannot be read"):
         Trial.open(folder)

@@ -487,7 +487,7 @@ def test_the_curve_of_one_term_is_that_of_the_whole_figure():
 def test_the_grid_is_that_of_torchvision(count, channels, columns, gap):
     from torchvision.utils import make_grid
 
-    from zoo_figures.canvas import grid
+    from zoo_canvas import grid
 
     x = 1.5 * torch.rand(count, channels, 5, 4, generator=torch.Generator().manual_seed(0)) - 0.2
     theirs = make_grid(x.clamp(0, 1), nrow=columns, padding=gap, pad_value=0.7).permute(1, 2, 0)

@@ -22,14 +22,15 @@ import pytest
 import zoo
 import zoo.api
 from resuming import TINY, reseal, run_main, stopped
-from zoo.recipes.components import written_out
-from zoo.recipes.source import parse_value
+from zoo.recipes.components import with_defaults
+from zoo.recipes.source import parse_yaml
+from zoo_canvas import png
 from zoo_figures import figures
-from zoo_figures.canvas import png
 from zoo_report.page import Code, Facts, Gallery, Headline, Page, Picture, Section, Table, Text
 from zoo_report.report import Report, report
 from zoo_report.sections import changes
 from zoo_sweep.sweep import Sweep
+from zoo_sweep.sweep import sweep as run_sweep
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -122,7 +123,7 @@ def sweep(tmp_path_factory) -> Sweep:
         patch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
         patch.setattr(Sweep, "draw", lambda *_: [])
         overrides = [*TINY[2:], "data=digits", "train.epochs=1", "latent_dim=2,3", "train.optimizer.lr=1e-3,1e20"]
-        return sweep("mlp-vae", overrides, out=tmp_path_factory.mktemp("sweeps"))
+        return run_sweep("mlp-vae", overrides, out=tmp_path_factory.mktemp("sweeps"))
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +184,7 @@ def test_figures_are_those_that_the_commands_draw(run, reports):
 
 def test_the_recipe_is_there_with_what_was_changed(run, reports):
     section = read(reports["run"].path).by_id("recipe")
-    assert parse_value(section.all("code")[0].text) == parse_value((run.path / "recipe.yaml").read_text())
+    assert parse_yaml(section.all("code")[0].text) == parse_yaml((run.path / "recipe.yaml").read_text())
     assert table(section) == [
         ["key", "here", "in the registry"],
         ["latent_dim", "3", "40"],
@@ -247,9 +248,9 @@ def test_a_model_without_rate_or_probability(tmp_path, monkeypatch):
 
 
 def test_a_sweep_has_its_table_figures_and_differences(sweep, reports):
-    report = reports["sweep"]
-    page = read(report.path)
-    assert list(report.figures) == ["Loss against the epochs", "Reconstructions"]
+    swept = reports["sweep"]
+    page = read(swept.path)
+    assert list(swept.figures) == ["Loss against the epochs", "Reconstructions"]
     drawn = images(page)
     for name, draw in sweep.drawings().items():
         assert png(draw()) in drawn.values(), name
@@ -264,9 +265,9 @@ def test_a_sweep_has_its_table_figures_and_differences(sweep, reports):
     assert marked.all("th")[0].text == str(results.best.number)
     assert headlines(page)["trainings"] == ["2 finished", "2 failed"]
     assert headlines(page)["least test loss"][0] == f"{results.score(results.best):.2f} nats"
-    recipe = parse_value(page.by_id("recipe").all("code")[0].text)["models"]["mlp-vae"]
+    recipe = parse_yaml(page.by_id("recipe").all("code")[0].text)["models"]["mlp-vae"]
     assert recipe["decoder"]["likelihood"] == "bernoulli", "issue 10, item 29: parts of the recipe were missing"
-    assert zoo.recipe("mlp-vae", **recipe) == written_out(sweep.recipe)
+    assert zoo.recipe("mlp-vae", **recipe) == with_defaults(sweep.recipe)
     assert table(page.by_id("what-differs")) == [["key", "values"], ["latent_dim", "2, 3"]]
     assert [row[-1] for row in table(page.by_id("runs"))[1:]] == [str(trial.path) for trial in sweep.trials]
     with pytest.raises(zoo.UsageError, match="report of a sweep has no metrics"):

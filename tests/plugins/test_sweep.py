@@ -17,6 +17,7 @@ import zoo
 import zoo.api
 from resuming import When, assert_same, essence, run_main, send
 from zoo_sweep import figures
+from zoo_sweep.folder import best_run
 from zoo_sweep.sweep import Sweep, sweep
 
 SMALL = ("data=digits", "encoder.hidden=[8]", "decoder.hidden=[8]")
@@ -79,7 +80,7 @@ def test_a_command_on_a_sweep_is_about_its_best_run(seeds, tmp_path, capsys):
     swept = sweep("mlp-vae", [*ONE_EPOCH, "train.optimizer.lr=1e-5,1e-2,1e-6"], seeds=seeds, out=tmp_path)
     best = swept.results().best
     assert best.number == 2
-    assert zoo.Run.open(swept.path).path == Path(best.outcomes[0].run)
+    assert best_run(swept.path) == Path(best.outcomes[0].run)
     assert run_main("sample", str(swept.path), "-n", "1", "--json") == 0
     assert json.loads(capsys.readouterr().out)["run"] == best.outcomes[0].run
 
@@ -87,7 +88,15 @@ def test_a_command_on_a_sweep_is_about_its_best_run(seeds, tmp_path, capsys):
 def test_a_command_on_a_sweep_without_a_finished_trial_is_refused(tmp_path):
     swept = sweep("mlp-vae", [*ONE_EPOCH, "train.optimizer.lr=1e20,1e21"], out=tmp_path)
     with pytest.raises(zoo.RunError, match="is a sweep without a finished trial"):
+        best_run(swept.path)
+
+
+def test_the_core_takes_no_sweep_for_a_run(tmp_path):
+    swept = sweep("mlp-vae", [*ONE_EPOCH, "latent_dim=2,3"], out=tmp_path)
+    with pytest.raises(zoo.NoRun, match="holds no finished run"):
         zoo.load(swept.path)
+    with pytest.raises(zoo.NoRun, match="holds no unfinished run"):
+        zoo.resume(swept.path)
 
 
 def test_seeds_by_their_number_are_those_from_zero(tmp_path):
@@ -191,14 +200,14 @@ def test_a_signal_before_the_first_step_of_a_trial_stops_it_there(tmp_path):
 
 def test_the_command_that_goes_on_is_printed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("zoo_sweep.cli.progress", lambda: When(5, send(signal.SIGINT)))
+    monkeypatch.setattr("zoo.api.progress_callback", lambda: When(5, send(signal.SIGINT)))
     assert run_main("sweep", "mlp-vae", *ONE_EPOCH, "latent_dim=2,3", "--out", "my runs", "--data-dir", "d") == 130
     stderr = capsys.readouterr().err
     assert "Stopped by Ctrl-C. The state is saved. To go on:" in stderr
     zoo_, *command = shlex.split(stderr.splitlines()[-1])
     (path,) = Path("my runs", "mlp-vae").iterdir()
     assert (zoo_, command) == ("zoo", ["sweep", "--resume", str(path), "--data-dir", "d"])
-    monkeypatch.setattr("zoo_sweep.cli.progress", lambda: When(99, lambda: None))
+    monkeypatch.setattr("zoo.api.progress_callback", lambda: When(99, lambda: None))
     assert run_main(*command, "--json") == 0
     assert [trial["state"] for trial in json.loads(capsys.readouterr().out)["trials"]] == ["finished", "finished"]
 
@@ -216,7 +225,7 @@ def test_a_failed_trial_is_recorded_and_ends_nothing(tmp_path, monkeypatch, caps
     assert "Try a smaller" in failed["reason"]
     assert json.loads(out)["best"]["trial"] == 3
     folder = Path("runs", "mlp-vae", "sweep-s")
-    assert json.loads((folder / "trial-002" / "failure.json").read_text())["error"] == "TrainingError"
+    assert json.loads((folder / "trials" / "trial-002" / "failure.json").read_text())["error"] == "TrainingError"
 
     before = files(folder)
     assert run_main("sweep", "--resume", str(folder)) == 0

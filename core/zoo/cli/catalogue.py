@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from zoo.cli import completion
-from zoo.cli.output import print_json, print_table, results_alone
+from zoo.cli.completion import complete_overrides, complete_shown
+from zoo.cli.options import json_option, registry_option
+from zoo.cli.output import print_json, print_table
 from zoo.errors import RecipeError
 from zoo.plugins.hookspecs import KINDS
 from zoo.plugins.manager import DISTRIBUTION
@@ -16,21 +17,12 @@ from zoo.recipes.library import library, load, plain
 from zoo.recipes.merge import merge, parse_overrides
 from zoo.recipes.source import write_models
 
-as_json = click.option("--json", "as_json", is_flag=True, callback=results_alone, help="Print JSON.")
-registries = click.option(
-    "--registry",
-    "registries",
-    multiple=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A recipe file of your own; may be given several times.",
-)
-
 
 @click.command("list", short_help="List models, or components of one kind.")
 @click.argument("pattern", default="*")
 @click.option("--kind", default="model", type=click.Choice(["model", *KINDS]), help="What to list.", show_default=True)
-@registries
-@as_json
+@registry_option
+@json_option
 def list_(pattern: str, kind: str, registries: tuple[Path, ...], as_json: bool) -> None:
     """List models, or components of one kind, whose name holds PATTERN (conv) or matches it ("conv*")."""
     if kind == "model":
@@ -49,11 +41,11 @@ def list_(pattern: str, kind: str, registries: tuple[Path, ...], as_json: bool) 
 
 
 @click.command(short_help="Show the recipe of MODEL, or what a component takes.")
-@click.argument("model", metavar="MODEL|KIND/NAME", shell_complete=completion.shown)
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=completion.overrides)
+@click.argument("model", metavar="MODEL|KIND/NAME", shell_complete=complete_shown)
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=complete_overrides)
 @click.option("--resolved", is_flag=True, help="With everything that it inherits; `zoo train FILE.yaml` accepts it.")
-@registries
-@as_json
+@registry_option
+@json_option
 def show(model: str, overrides: tuple[str, ...], resolved: bool, registries: tuple[Path, ...], as_json: bool) -> None:
     """Show the recipe of MODEL, or what a component is and takes.
 
@@ -112,7 +104,7 @@ def schema(builtin: bool) -> None:
 
 
 @click.command("plugins", short_help="Show the plugins, and what is wrong with the broken ones.")
-@as_json
+@json_option
 def plugins_(as_json: bool) -> None:
     """Show the plugins, what they bring, and what is wrong with the broken ones."""
     click.get_current_context().meta["zoo.plugins_named"] = True

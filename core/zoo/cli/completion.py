@@ -39,40 +39,40 @@ def completion(shell: str) -> None:
     click.echo(shell_class(root, {}, "zoo", "_ZOO_COMPLETE").source())
 
 
-def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The names of models."""
     known = library()
     return [CompletionItem(name, help=known.summary(name)) for name in known.names() if name.startswith(incomplete)]
 
 
-def shown(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_shown(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The names of models, and of components once a kind is written."""
     kind, slash, _ = incomplete.partition("/")
     if not slash:
-        return models(ctx, param, incomplete)
+        return complete_models(ctx, param, incomplete)
     names = registry().names(kind).matching() if kind in KINDS else []
     return [CompletionItem(f"{kind}/{name}") for name in names if f"{kind}/{name}".startswith(incomplete)]
 
 
-def datasets(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_datasets(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The names of data sets; files and folders where none begins so."""
     names = _matching(registry().names("dataset").matching(), incomplete)
     return names or [CompletionItem(incomplete, type="file")]
 
 
-def priors(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_priors(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The names of priors."""
     return _matching(registry().names("prior").matching(), incomplete)
 
 
-def runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The folders of runs: of a model's, whose newest is meant, and each."""
     recipes = sorted(Path("runs").glob("*/*/recipe.yaml"), key=lambda recipe: natural(recipe.as_posix()))
     folders = dict.fromkeys([*(r.parent.parent.as_posix() for r in recipes), *(r.parent.as_posix() for r in recipes)])
     return _matching(folders, incomplete)
 
 
-def overrides(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_overrides(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """``KEY=`` for every key of the model's recipe, and the names that a key may be set to."""
     try:
         model = ctx.params.get("model")

@@ -8,23 +8,21 @@ from typing import Any
 
 import click
 
-from zoo.cli import completion
-from zoo.cli.catalogue import as_json
-from zoo.cli.output import print_json, print_table
+from zoo.cli.completion import complete_datasets
+from zoo.cli.options import data_dir_option, json_option
+from zoo.cli.output import log_to_stderr, print_json, print_table
 
 SHOWN = 10
 
 
 @click.command(short_help="Show what is in a data set, or which ones are here.")
-@click.argument("data", required=False, metavar="[NAME|PATH]", shell_complete=completion.datasets)
+@click.argument("data", required=False, metavar="[NAME|PATH]", shell_complete=complete_datasets)
 @click.argument("parameters", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option(
-    "--data-dir", type=click.Path(path_type=Path), help="Where data files lie.  [default: $ZOO_DATA, else the cache]"
-)
+@data_dir_option
 @click.option(
     "--clean", type=click.FloatRange(min=0), metavar="DAYS", help="Delete decoded images unused for so many days."
 )
-@as_json
+@json_option
 def data(
     data: str | None,
     parameters: tuple[str, ...],
@@ -40,8 +38,6 @@ def data(
     zoo data photos size=[32,32] mode=grey    the same of a folder of yours, or a .npy, .npz or .pt file
     zoo data --clean 30                       delete decoded images that were not used for 30 days
     """
-    from zoo.cli.train import log_to_stderr
-
     log_to_stderr(logging.INFO)
     if clean is not None:
         if data is not None:

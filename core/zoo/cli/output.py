@@ -1,13 +1,16 @@
-"""How results look on stdout."""
+"""Results on stdout, messages on stderr."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import shlex
 import shutil
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 import click
@@ -20,11 +23,11 @@ MIN_WRAPPED = 20
 
 
 _results: TextIO | None = None
-"""Where results go while stdout is that of nobody else; None where they go to stdout."""
+"""The stream of the results while stdout is redirected to stderr; None if they go to stdout."""
 
 
-def results_alone(ctx: click.Context, parameter: click.Parameter, as_json: bool) -> bool:
-    """With ``--json``, keep stdout for `print_json`: what a plugin or a library prints goes to stderr."""
+def keep_stdout_for_json(ctx: click.Context, parameter: click.Parameter, as_json: bool) -> bool:
+    """Redirect stdout to stderr for all but `print_json`; the callback of ``--json``."""
     if as_json and not ctx.resilient_parsing:
         ctx.with_resource(_stdout_for_results())
     return as_json
@@ -70,3 +73,25 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         text = f"\n{' ' * indent}".join(lines)
         line = (start + text).rstrip()
         click.echo(click.style(line, bold=True) if position == 0 else line)
+
+
+def print_resume_command(reason: str, command: str, folder: Path, data_dir: Path | None, device: str) -> None:
+    """Print to stderr why a command stopped and the command line that resumes it."""
+    again = ["zoo", command, "--resume", str(folder)]
+    again += [] if data_dir is None else ["--data-dir", str(data_dir)]
+    again += [] if device == "auto" else ["--device", device]
+    click.echo(f"{reason} The state is saved. To go on:\n\n  {shlex.join(again)}", err=True)
+
+
+def log_to_stderr(level: int) -> None:
+    """Print what the library logs at `level` or above to stderr, as plain lines."""
+    log = logging.getLogger("zoo")
+    if not any(isinstance(handler, _ToStderr) for handler in log.handlers):
+        log.addHandler(_ToStderr())
+    log.setLevel(level)
+
+
+class _ToStderr(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "Warning: " if record.levelno >= logging.WARNING else ""
+        click.echo(prefix + record.getMessage(), err=True)

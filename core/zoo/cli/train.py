@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import re
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli import completion
-from zoo.cli.catalogue import as_json, registries
-from zoo.cli.output import print_json
+from zoo.cli.completion import complete_datasets, complete_models, complete_overrides
+from zoo.cli.options import data_dir_option, device_option, json_option, registry_option
+from zoo.cli.output import log_to_stderr, print_json, print_resume_command
 from zoo.errors import ZooError
 from zoo.recipes.library import load
 from zoo.recipes.source import read_models
@@ -39,20 +37,18 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 
 
 @click.command(short_help="Train MODEL, and leave a run folder.")
-@click.argument("model", required=False, shell_complete=completion.models)
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=completion.overrides)
+@click.argument("model", required=False, shell_complete=complete_models)
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=complete_overrides)
 @click.option(
     "--data",
     metavar="NAME|PATH",
-    shell_complete=completion.datasets,
+    shell_complete=complete_datasets,
     help="Train on this data set, folder of images or file of arrays.",
 )
-@click.option(
-    "--data-dir", type=click.Path(path_type=Path), help="Where data files lie.  [default: $ZOO_DATA, else the cache]"
-)
+@data_dir_option
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training set.")
 @click.option("--seed", type=click.IntRange(min=0), help="Of the weights, the order of the data and every draw.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps, ...")
+@device_option
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="The folder of all runs."
 )
@@ -65,8 +61,8 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 @click.option("--time-limit", type=Duration(), help="Save and stop after so long, such as 90s, 30m or 2h.")
 @click.option("--compile", "compiled", is_flag=True, help="Let torch.compile work on the loss; needs a C++ compiler.")
 @click.option("--figures/--no-figures", default=True, help="Draw figures of the trained model, or leave them out.")
-@registries
-@as_json
+@registry_option
+@json_option
 def train(
     model: str | None,
     overrides: tuple[str, ...],
@@ -96,7 +92,6 @@ def train(
     zoo train --resume runs/mlp-vae/2026-01-31T12-00-00 --epochs 100
     torchrun --nproc-per-node 2 -m zoo train conv-vae
     """
-    wait_politely()
     resolved = None if model is None else load(model, registries)  # reports a misspelt name before torch is imported
     if resume is not None:
         _check_resume(
@@ -129,28 +124,10 @@ def train(
             run = zoo.train(resolved, overrides, data=data, epochs=epochs, seed=seed, out=out, **common)
     except zoo.Interrupted as interrupted:
         if rank_zero:
-            say_how_to_go_on(str(interrupted), "train", interrupted.run, data_dir, device)
+            print_resume_command(str(interrupted), "train", interrupted.run, data_dir, device)
         sys.exit(interrupted.exit_code)
     if rank_zero:
         _report(run, as_json)
-
-
-def say_how_to_go_on(reason: str, command: str, folder: Path, data_dir: Path | None, device: str) -> None:
-    """Print the very command that resumes."""
-    again = ["zoo", command, "--resume", str(folder)]
-    again += [] if data_dir is None else ["--data-dir", str(data_dir)]
-    again += [] if device == "auto" else ["--device", device]
-    click.echo(f"{reason} The state is saved. To go on:\n\n  {shlex.join(again)}", err=True)
-
-
-def wait_politely() -> None:
-    """Let torch's threads spin for a millisecond at most while they wait for each other. Call it before torch loads.
-
-    By default they spin for much longer. On a machine that is busy with something else, a thread that spins keeps the
-    one it waits for from running, and training on a small network is several times slower.
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 
 def _check_resume(resume: str, name: str | None, changes: dict[str, Any]) -> None:
@@ -190,17 +167,3 @@ def _report(run: Run, as_json: bool) -> None:
         click.echo(f"{split:<8} {terms}   (nats per example)")
     click.echo(f"run      {run.path}")
     click.echo(f"figures  {', '.join(sorted(file.name for file in run.figures.glob('*.png'))) or 'none'}")
-
-
-def log_to_stderr(level: int) -> None:
-    """Let what the library logs reach the user, as plain lines on stderr."""
-    log = logging.getLogger("zoo")
-    if not any(isinstance(handler, _ToStderr) for handler in log.handlers):
-        log.addHandler(_ToStderr())
-    log.setLevel(level)
-
-
-class _ToStderr(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        prefix = "Warning: " if record.levelno >= logging.WARNING else ""
-        click.echo(prefix + record.getMessage(), err=True)

@@ -287,6 +287,31 @@ def registry() -> Registry:
     return Registry(plugins())
 
 
+def list_components(kind: str, pattern: str = "*") -> list[str]:
+    """List the names of the components of one kind that contain a text or match a shell pattern.
+
+    >>> list_components("likelihood", "*bernoulli")
+    ['bernoulli', 'continuous-bernoulli']
+
+    Raises:
+        UnknownName: there is no such kind.
+    """
+    return registry().names(kind).matching(pattern)
+
+
+def get(kind: str, name: str) -> Any:
+    """Import the class of a component, or the function of a data set.
+
+    >>> get("encoder", "mlp").__name__
+    'MLPEncoder'
+
+    Raises:
+        UnknownName, NameConflict: there is no such component, or two distributions claim the name.
+        ComponentError: it cannot be imported.
+    """
+    return registry().get(kind, name)
+
+
 @contextlib.contextmanager
 def fresh_registry() -> Iterator[None]:
     """Look at the installed plugins anew inside and after the block; for tests and for `pip install` in a session."""

@@ -28,7 +28,7 @@ def likelihood_advice(recipe: Recipe, pixels: Tensor) -> str:
     x = pixels[:SAMPLE].float() / 255
     if pixels.dtype == torch.uint8 and x.shape[1] == 1 and x.minimum(1 - x).mean() < BLACK_AND_WHITE:
         return "binarize=dynamic draws pixels that lie in it."
-    keys = [key for key, _ in components_of(recipe, "likelihood") if key.startswith("decoder.")]
+    keys = [key for key, kind, _ in components_of(recipe) if kind == "likelihood"]
     suitable = _suitable()
     if not keys or not suitable:
         return "Choose a decoder with a likelihood for real values."

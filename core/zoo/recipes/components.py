@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.distributions import Distribution
 
-from zoo.errors import ComponentError, Problem, RecipeError, ZooError, reason
+from zoo.errors import ComponentError, Problem, RecipeError, ZooError, error_summary
 from zoo.measures import require_same_measure
 from zoo.memory import bounded
 from zoo.model.context import evaluating, exclusive
@@ -58,6 +58,18 @@ class ComponentFactory:
         """Make the component; `context` holds values for its injected parameters, and others are ignored."""
         return construct(self.kind, self.spec, context)
 
+    def problems(self) -> list[Problem]:
+        """List what is wrong with the parameters, without making anything."""
+        return check_spec(self.kind, self.spec, self.kind)[1]
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the checked parameters as they are passed to the constructor."""
+        return checked(self.kind, self.spec).arguments
+
+    def with_defaults(self) -> ComponentFactory:
+        """Return the same component with every default written out, those of nested components included."""
+        return ComponentFactory.of(self.kind, explicit(self.kind, self.spec))
+
     def __repr__(self) -> str:
         parameters = "".join(f", {name}={value!r}" for name, value in self.spec.parameters.items())
         return f"ComponentFactory({self.kind!r}, {self.spec.use!r}{parameters})"
@@ -82,7 +94,7 @@ def construct(kind: str, spec: ComponentSpec, context: Mapping[str, Any]) -> Any
     except ZooError:
         raise
     except Exception as error:
-        raise ComponentError(f"{kind} {spec.use!r} cannot be made: {reason(error)}") from error
+        raise ComponentError(f"{kind} {spec.use!r} cannot be made: {error_summary(error)}") from error
     if not isinstance(made, INTERFACES.get(kind, object)):
         raise ComponentError(f"{kind} {spec.use!r} is a {type(made).__name__}, not a zoo.{INTERFACES[kind].__name__}")
     return made
@@ -181,29 +193,28 @@ def explicit(kind: str, spec: ComponentSpec) -> ComponentSpec:
     return ComponentSpec(use=spec.use, **written).with_arguments(arguments)
 
 
-def written_out(recipe: Recipe) -> Recipe:
+def with_defaults(recipe: Recipe) -> Recipe:
     """The recipe with every default of its components written out."""
     parts = {kind: explicit(kind, getattr(recipe, kind)) for kind in PARTS}
     data = [explicit("dataset", spec) for spec in recipe.data]
     return recipe.model_copy(update={**parts, "data": data})
 
 
-def components_of(recipe: Recipe, kind: str) -> list[tuple[str, ComponentSpec]]:
-    """The components of one kind inside the parts of a model, defaults included: the key of each and its spec.
+def components_of(recipe: Recipe) -> list[tuple[str, str, ComponentSpec]]:
+    """List the components of a model, defaults included: key, kind and spec, each before the components inside it.
 
     >>> import zoo
-    >>> components_of(zoo.recipe("mlp-vae"), "likelihood")
-    [('decoder.likelihood', ComponentSpec(use='bernoulli'))]
+    >>> components_of(zoo.recipe("mlp-vae"))[3]
+    ('decoder.likelihood', 'likelihood', ComponentSpec(use='bernoulli'))
     """
-    return [pair for part in PARTS for pair in _nested_in(part, getattr(recipe, part), part, kind)]
+    return [component for part in PARTS for component in _components(part, part, getattr(recipe, part))]
 
 
-def _nested_in(kind: str, spec: ComponentSpec, place: str, sought: str) -> Iterator[tuple[str, ComponentSpec]]:
+def _components(place: str, kind: str, spec: ComponentSpec) -> Iterator[tuple[str, str, ComponentSpec]]:
+    yield place, kind, spec
     for name, argument in checked(kind, spec).arguments.items():
         if isinstance(argument, ComponentFactory):
-            if argument.kind == sought:
-                yield f"{place}.{name}", argument.spec
-            yield from _nested_in(argument.kind, argument.spec, f"{place}.{name}", sought)
+            yield from _components(f"{place}.{name}", argument.kind, argument.spec)
 
 
 def unchecked(name: str, raw: Raw) -> Recipe:

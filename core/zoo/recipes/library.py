@@ -165,3 +165,12 @@ def _library(source: Registry) -> Library:
 def library(*files: Path) -> Library:
     """The installed recipes and those of the user's `files`."""
     return Library(registry(), files) if files else _library(registry())
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """List the names of the models that contain a text or match a shell pattern, in natural order.
+
+    >>> list_models("conv"), list_models("conv*e")
+    (['conv-vae', 'conv-vae-mse'], ['conv-vae', 'conv-vae-mse'])
+    """
+    return library().names(pattern)

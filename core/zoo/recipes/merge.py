@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from zoo.errors import Problem, RecipeError
 from zoo.plugins.registry import registry
-from zoo.recipes.source import MAX_DEPTH, Raw, explain, parse_value
+from zoo.recipes.source import MAX_DEPTH, Raw, explain, parse_yaml
 
 EXPECTED = "expected KEY=VALUE, such as latent_dim=2 or encoder.hidden=[512,256]"
 
@@ -83,24 +84,34 @@ def nested(key: str, value: Any) -> Raw:
     return change
 
 
-def parse_overrides(overrides: list[str] | tuple[str, ...]) -> Raw:
-    """Parse overrides from the command line into one change.
+def parse_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> Raw:
+    """Merge overrides into one change of a recipe.
+
+    Args:
+        overrides: ``KEY=VALUE`` strings, or a mapping from dotted keys to values.
 
     >>> parse_overrides(["latent_dim=2", "encoder.hidden=[512,256]", "loss=mse"])
     {'latent_dim': 2, 'encoder': {'hidden': [512, 256]}, 'loss': 'mse'}
+
+    >>> parse_overrides({"latent_dim": 2, "train.seed": 1})
+    {'latent_dim': 2, 'train': {'seed': 1}}
 
     Raises:
         RecipeError: an override is not ``KEY=VALUE``, or its value is not YAML.
     """
     change: Raw = {}
     problems: list[Problem] = []
+    if isinstance(overrides, Mapping):
+        for dotted, value in overrides.items():
+            change = merge(change, nested(dotted, value))
+        return change
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not text.strip():
             problems.append(Problem(override, EXPECTED))
             continue
         try:
-            change = merge(change, nested(key.strip(), parse_value(text)))
+            change = merge(change, nested(key.strip(), parse_yaml(text)))
         except yaml.YAMLError as error:
             problems.append(Problem(override, f"the value cannot be read: {explain(error, text)}"))
         except RecipeError as error:

@@ -74,10 +74,10 @@ def _refusal(problem: str, at: Any) -> yaml.MarkedYAMLError:
     return yaml.constructor.ConstructorError(None, None, problem, at.start_mark)
 
 
-def parse_value(text: str) -> Any:
-    """Parse YAML, the value of an override or a whole file.
+def parse_yaml(text: str) -> Any:
+    """The value of an override, or of a whole file, written as YAML.
 
-    >>> parse_value("[512, 256]"), parse_value("1e-3"), parse_value("mse"), parse_value("1:30")
+    >>> parse_yaml("[512, 256]"), parse_yaml("1e-3"), parse_yaml("mse"), parse_yaml("1:30")
     ([512, 256], 0.001, 'mse', '1:30')
 
     Raises:
@@ -154,7 +154,7 @@ def read_models(file: Traversable) -> dict[str, Raw]:
     """
     title = f"{file} is not a recipe file:"
     try:
-        content = parse_value(read_text(file))
+        content = parse_yaml(read_text(file))
     except (OSError, ValueError) as error:
         raise RecipeError(f"{file} cannot be read:", [Problem("", str(error))]) from error
     except yaml.YAMLError as error:
@@ -176,7 +176,7 @@ def read_models(file: Traversable) -> dict[str, Raw]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes YAML that `parse_value` reads back unchanged. Text that is another type in YAML 1.1 or 1.2 is quoted."""
+    """Writes what `parse_yaml` reads back the same. Text that YAML 1.1 or 1.2 takes for something else is quoted."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -204,7 +204,7 @@ def write_models(models: dict[str, Raw]) -> str:
 
 
 def write_yaml(value: Any) -> str:
-    """YAML that `parse_value` reads back unchanged."""
+    """YAML that `parse_yaml` reads back the same."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=100)
 
 

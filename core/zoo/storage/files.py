@@ -25,7 +25,7 @@ TEMPORARY = ".saving-"
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Open a temporary file for writing that replaces `path` when the block ends, unless it raises.
 
     Raises:
@@ -61,18 +61,18 @@ def synced(path: Path, mode: Literal["ab", "wb", "xb"]) -> Iterator[IO[bytes]]:
 
 
 def write_bytes(content: bytes, path: Path) -> None:
-    """Write a file atomically; raises as `replacing` does."""
-    with replacing(path) as file:
+    """Write a file atomically; raises as `atomic_write` does."""
+    with atomic_write(path) as file:
         file.write(content)
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write a file in UTF-8 atomically; raises as `replacing` does."""
+    """Write a file in UTF-8 atomically; raises as `atomic_write` does."""
     write_bytes(text.encode("utf-8"), path)
 
 
 def write_json(value: Any, path: Path) -> None:
-    """Write a value as JSON atomically; see `to_json`. Raises as `replacing` does."""
+    """Write a value as JSON atomically; see `to_json`. Raises as `atomic_write` does."""
     write_text(to_json(value) + "\n", path)
 
 

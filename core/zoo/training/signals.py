@@ -82,6 +82,11 @@ class StopRequest:
         late = self._deadline is not None and time.monotonic() >= self._deadline
         return self.TIME_LIMIT if late else 0
 
+    def raise_if_requested(self) -> None:
+        """Raise `Interrupted` if a signal came or the time limit is reached."""
+        if reason := self.reason:
+            raise interruption(reason)
+
 
 def _stays(number: int) -> bool:
     """Whether a signal is left alone: what ignores it is to go on, or its handler could not be put back."""

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.errors import ComponentError, Problem, RecipeError, TrainingError, ZooError, reason
+from zoo.errors import ComponentError, Problem, RecipeError, TrainingError, ZooError, error_summary
 from zoo.model.context import derive_seed, reseed
 from zoo.model.loss import Loss, Phase, Terms
 from zoo.model.vae import VAE, Batch
@@ -138,7 +138,7 @@ def optimized_phases(loss: Loss, vae: VAE, settings: TrainConfig) -> list[Optimi
     except ZooError:
         raise
     except Exception as error:
-        raise ComponentError(f"phases of {type(loss).__name__} fails: {reason(error)}") from error
+        raise ComponentError(f"phases of {type(loss).__name__} fails: {error_summary(error)}") from error
     return [OptimizedPhase(phase, settings) for phase in phases]
 
 

@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from zoo.data.dataset import Dataset
 from zoo.data.loader import Loader
 from zoo.devices import resolve_device
-from zoo.errors import RunError, TrainingError, UsageError, ZooError, reason
+from zoo.errors import RunError, TrainingError, UsageError, ZooError, error_summary
 from zoo.model.context import derive_seed, deterministic, flushed_denormals, reseed, seeded
 from zoo.model.loss import Loss
 from zoo.model.parts import Scheduled
@@ -249,7 +249,7 @@ class Trainer:
         except ZooError:
             raise
         except Exception as error:
-            raise TrainingError(f"{what} failed: {reason(error)}") from error
+            raise TrainingError(f"{what} failed: {error_summary(error)}") from error
 
     @property
     def schedule_units(self) -> int:

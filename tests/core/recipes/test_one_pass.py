@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import zoo
-from zoo.recipes.components import checked, components_of, construct, explicit, validate, written_out
+from zoo.recipes.components import checked, components_of, construct, explicit, validate, with_defaults
 from zoo.recipes.library import Library, load
 from zoo.recipes.schema import ComponentSpec
 
@@ -107,7 +107,7 @@ def test_a_validated_recipe_carries_the_arguments_of_every_component():
     assert recipe == validate(*load("conv-vae")).model_copy(update={"train": recipe.train})
 
 
-def test_a_spec_that_was_written_out_makes_the_same_component():
+def test_a_spec_that_was_with_defaults_makes_the_same_component():
     spec = ComponentSpec(use="two-stage", decoder={"hidden": [9]})
     written = explicit("prior", spec)
     assert written.is_checked
@@ -119,8 +119,8 @@ def test_a_spec_that_was_written_out_makes_the_same_component():
     assert (
         explicit("prior", written) == explicit("prior", ComponentSpec.model_validate(written.model_dump())) == written
     )
-    recipe = written_out(zoo.recipe("conv-vae"))
-    assert written_out(recipe) == recipe
+    recipe = with_defaults(zoo.recipe("conv-vae"))
+    assert with_defaults(recipe) == recipe
 
 
 def test_a_constructor_cannot_alter_the_arguments_of_a_spec(install):

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from zoo import UsageError
-from zoo.storage.files import replacing
+from zoo import UsageError, atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +36,7 @@ def save(figure: Figure, path: Path | str) -> Path:
         OSError, ValueError: the file cannot be written, or its ending is no format of images.
     """
     path = Path(path)
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         figure.savefig(file, format=path.suffix.lstrip(".") or "png", **_LOOK)
     return path
 
