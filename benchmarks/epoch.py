@@ -44,9 +44,9 @@ class Peer:
 
 
 PEERS = {
-    "replay": Peer("replay", "replay: the step's matrix products alone"),
-    "replay+adam": Peer("replay_adam", "replay + fused Adam"),
-    "by-hand": Peer("by_hand", "the step by hand: no autograd, no module"),
+    "replay": Peer("replay", "the matrix products of a step only"),
+    "replay+adam": Peer("replay_adam", "matrix products and fused Adam"),
+    "by-hand": Peer("by_hand", "hand-written step: no autograd, no modules"),
     "tutorial": Peer("tutorial", "tutorial loop"),
     "pythae": Peer("pythae_vae", "pythae 0.1.2", PYTHAE_PYTHON, "make benchmarks/.venv"),
     ZOO: Peer("zoo_vae", "**zoo**"),
