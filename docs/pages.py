@@ -60,7 +60,7 @@ def families() -> dict[str, list[str]]:
 
 
 def family(recipe: zoo.Recipe) -> str:
-    """The package of the first component that is not of the base family: the loss, the prior, or a part of the networks."""
+    """The package of the first component outside the base family: the loss, the prior, or a part of the networks."""
     packages = (p for kind in ("loss", "prior", "encoder", "decoder") for p in packages_of(kind, getattr(recipe, kind)))
     return next((package for package in packages if package != BASE), BASE)
 

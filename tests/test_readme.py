@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from test_distribution import pip_install
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
