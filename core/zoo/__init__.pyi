@@ -17,8 +17,6 @@ from .data.cache import cached_images as cached_images
 from .data.dataset import Dataset as Dataset
 from .data.dataset import Split as Split
 from .data.loader import Loader as Loader
-from .devices import resolve_device as resolve_device
-from .distributions import AllowsEmptySamples as AllowsEmptySamples
 from .errors import ComponentError as ComponentError
 from .errors import DataError as DataError
 from .errors import DataUnavailable as DataUnavailable
@@ -40,11 +38,12 @@ from .evaluation.evaluate import Evaluation as Evaluation
 from .evaluation.metric import EvaluationContext as EvaluationContext
 from .evaluation.metric import Measurement as Measurement
 from .evaluation.metric import Metric as Metric
-from .measures import base_measure as base_measure
 from .model.context import derive_seed as derive_seed
 from .model.context import evaluating as evaluating
 from .model.context import flushed_denormals as flushed_denormals
 from .model.context import seeded as seeded
+from .model.devices import resolve_device as resolve_device
+from .model.distributions import AllowsEmptySamples as AllowsEmptySamples
 from .model.layers import Gaussian as Gaussian
 from .model.layers import WarmUp as WarmUp
 from .model.layers import halved_sizes as halved_sizes
@@ -52,6 +51,7 @@ from .model.layers import image_shape as image_shape
 from .model.layers import merge_leading as merge_leading
 from .model.loss import Loss as Loss
 from .model.loss import Phase as Phase
+from .model.measures import base_measure as base_measure
 from .model.parts import Conditional as Conditional
 from .model.parts import Decoder as Decoder
 from .model.parts import Encoder as Encoder
@@ -60,6 +60,9 @@ from .model.parts import Likelihood as Likelihood
 from .model.parts import Posterior as Posterior
 from .model.parts import Prior as Prior
 from .model.parts import Scheduled as Scheduled
+from .model.precision import KeepsFloat32 as KeepsFloat32
+from .model.precision import at_least_float32 as at_least_float32
+from .model.precision import match_dtype as match_dtype
 from .model.vae import VAE as VAE
 from .model.vae import Batch as Batch
 from .model.vae import Trace as Trace
@@ -75,9 +78,6 @@ from .plugins.manager import Plugin as Plugin
 from .plugins.registry import get as get
 from .plugins.registry import list_components as list_components
 from .plugins.registry import registry as registry
-from .precision import KeepsFloat32 as KeepsFloat32
-from .precision import at_least_float32 as at_least_float32
-from .precision import match_dtype as match_dtype
 from .recipes.components import ComponentFactory as ComponentFactory
 from .recipes.components import build as build
 from .recipes.components import components_of as components_of

@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 from zoo.catalog import objects, recipe, recipe_for
 from zoo.data.loader import Loader
-from zoo.devices import resolve_device
 from zoo.errors import NoRun, RunError, UsageError
 from zoo.evaluation import priors
 from zoo.evaluation.evaluate import Evaluation, importance_sampled, measure
 from zoo.evaluation.metric import SPLITS, EvaluationContext
 from zoo.model.context import flushed_denormals, seeded
+from zoo.model.devices import resolve_device
 from zoo.model.vae import VAE
 from zoo.recipes.components import build_prior, explicit, unchecked
 from zoo.recipes.datasets import LoadedDataset, block_for

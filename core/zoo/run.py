@@ -24,11 +24,10 @@ from torch import Tensor
 
 from zoo.data.dataset import Dataset
 from zoo.data.loader import Loader
-from zoo.devices import device_name
-from zoo.environment import require_environment
 from zoo.errors import DataError, RecipeError, RunError, TrainingError
 from zoo.evaluation.priors import FittedPrior
 from zoo.model.context import seeded
+from zoo.model.devices import device_name
 from zoo.model.vae import VAE, Batch
 from zoo.plugins.manager import DISTRIBUTION
 from zoo.plugins.registry import registry
@@ -37,6 +36,7 @@ from zoo.recipes.datasets import LoadedDataset, data_name, load_data
 from zoo.recipes.schema import Recipe
 from zoo.recipes.source import read_models, write_models
 from zoo.storage.checkpoints import Checkpoint, Checkpoints, load_weights, save_weights
+from zoo.storage.environment import require_environment
 from zoo.storage.files import (
     MANIFEST,
     read_manifest,

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from zoo.devices import resolve_device
 from zoo.errors import NoRun, RunError, UsageError, ZooError
-from zoo.memory import require_memory
 from zoo.model.context import evaluating, flushed_denormals, seeded
+from zoo.model.devices import resolve_device
+from zoo.model.memory import require_memory
 from zoo.model.vae import in_support
 from zoo.recipes.advice import likelihood_advice
 from zoo.recipes.components import build

@@ -9,8 +9,8 @@ import torch
 
 import zoo
 from resuming import run_main
-from zoo.devices import device_name, float64, resolve_device
 from zoo.model.context import reseed, seeded
+from zoo.model.devices import device_name, float64, resolve_device
 from zoo.training.distributed import local_device
 
 

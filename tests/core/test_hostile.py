@@ -14,11 +14,12 @@ import torch
 
 import zoo
 from hostile import VALUES, change_at, places
-from zoo import api, memory
+from zoo import api
 from zoo.cli import main as command
-from zoo.environment import require_environment
+from zoo.model import memory
 from zoo.recipes.merge import merge
 from zoo.recipes.optimizers import find_optim, optimizers, schedulers
+from zoo.storage.environment import require_environment
 from zoo.training.distributed import Group, is_rank_zero, local_device
 from zoo_export.codes import encode
 from zoo_sweep.sweep import sweep

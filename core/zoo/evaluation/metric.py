@@ -15,9 +15,9 @@ from torch.distributions import Distribution
 
 from zoo.data.dataset import Dataset, Split
 from zoo.data.loader import Loader
-from zoo.devices import float64
 from zoo.errors import NotApplicable, UsageError
 from zoo.model.context import derive_seed, evaluating, reseed, seeded
+from zoo.model.devices import float64
 from zoo.model.vae import VAE, Batch, in_support
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from zoo.data.loader import Loader
-from zoo.devices import float64
 from zoo.errors import RunError, TrainingError, UsageError, ZooError
 from zoo.model.context import evaluating
+from zoo.model.devices import float64
 from zoo.model.parts import Encoder, ExPostPrior, Prior
 from zoo.model.vae import VAE
 from zoo.plugins.registry import registry

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import torch
 
-from zoo.devices import HOSTS
 from zoo.errors import UsageError
+from zoo.model.devices import HOSTS
 
 log = logging.getLogger("zoo")
 

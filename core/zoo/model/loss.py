@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from zoo.model.parts import Scheduled
+from zoo.model.precision import KeepsFloat32
 from zoo.model.vae import VAE, Batch
-from zoo.precision import KeepsFloat32
 
 Terms = dict[str, Tensor]
 

@@ -19,7 +19,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from zoo.precision import KeepsFloat32
+from zoo.model.precision import KeepsFloat32
 
 
 class Scheduled:

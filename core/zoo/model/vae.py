@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, kl_divergence
 
-from zoo.devices import float64
 from zoo.errors import ComponentError, UsageError, ZooError
-from zoo.measures import require_same_measure
 from zoo.model.context import derive_seed, exclusive, reseed, seeded
+from zoo.model.devices import float64
+from zoo.model.measures import require_same_measure
 from zoo.model.parts import Conditional, Decoder, Encoder, Prior
-from zoo.precision import at_least_float32, match_dtype
+from zoo.model.precision import at_least_float32, match_dtype
 
 # The draws of one seed in `VAE.log_likelihood`: another number is another estimate.
 DRAWN_AT_ONCE = 1000

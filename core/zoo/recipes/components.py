@@ -11,10 +11,10 @@ import torch
 from torch.distributions import Distribution
 
 from zoo.errors import ComponentError, Problem, RecipeError, ZooError, error_summary
-from zoo.measures import require_same_measure
-from zoo.memory import bounded
 from zoo.model.context import evaluating, exclusive
 from zoo.model.loss import Loss
+from zoo.model.measures import require_same_measure
+from zoo.model.memory import bounded
 from zoo.model.parts import Encoder, Prior
 from zoo.model.vae import VAE
 from zoo.plugins.hookspecs import INJECTED, KINDS

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from zoo.data.loader import Loader
-from zoo.devices import float64
 from zoo.model.context import evaluating, seeded
+from zoo.model.devices import float64
 from zoo.model.loss import Loss
 from zoo.model.vae import VAE
 

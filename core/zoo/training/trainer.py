@@ -17,9 +17,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from zoo.data.dataset import Dataset
 from zoo.data.loader import Loader
-from zoo.devices import resolve_device
 from zoo.errors import RunError, TrainingError, UsageError, ZooError, error_summary
 from zoo.model.context import derive_seed, deterministic, flushed_denormals, reseed, seeded
+from zoo.model.devices import resolve_device
 from zoo.model.loss import Loss
 from zoo.model.parts import Scheduled
 from zoo.model.vae import VAE
