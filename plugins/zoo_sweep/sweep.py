@@ -150,8 +150,12 @@ class Sweep:
         **changes: Any,
     ) -> Sweep:
         """Check all of a sweep and make its folder; the arguments are those of `zoo.sweep`. Nothing is trained yet."""
-        if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
-            raise UsageError("A sweep trains each model in one process. Start it without torchrun.")
+        processes = os.environ.get("WORLD_SIZE", "1")
+        if processes not in ("", "1"):
+            raise UsageError(
+                f"A sweep trains each model in one process, and the environment variable WORLD_SIZE is {processes!r}. "
+                "Start it without torchrun."
+            )
         if data is not None and not isinstance(data, str | os.PathLike):
             raise UsageError(
                 f"A sweep loads its data for each trial, and takes their name or path, not a {type(data).__name__}. "

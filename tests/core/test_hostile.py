@@ -190,7 +190,7 @@ def test_labels_with_gaps_are_refused(tmp_path):
         if fine:
             assert zoo.Dataset(images, images).classes == 1000
         else:
-            with pytest.raises(zoo.DataError, match=f"go up to {max(labels)}, and there are 8 images. Number"):
+            with pytest.raises(zoo.DataError, match=f"go up to {max(labels)}, and there are 8 examples. Number"):
                 zoo.Dataset(images, images)
     file = tmp_path / "labels.npz"
     np.savez(file, images=np.zeros((9, 8, 8), np.uint8), labels=np.array([0, 10**9, 0, 0, 0, 0, 0, 0, 0]))
@@ -352,6 +352,7 @@ def test_a_folder_that_cannot_be_is_refused(place, tiny, tmp_path, monkeypatch):
 
 GOOD: dict[str, Any] = {
     **{
+        "id": "0" * 32,
         "started": "2026-01-31T12:00:00",
         "command": ["zoo"],
         "seed": 0,
@@ -380,7 +381,7 @@ BROKEN: list[Any] = [
     *(
         {**GOOD, "data": {**GOOD["data"], key: value}}
         for key, values in {
-            "shape": ([8, 8], [1, 8, -8], [1, 8, "8"], "1x8x8", None, [1, 2, 3, 4]),
+            "shape": ([], [8, 0], [1, 8, -8], [1, 8, "8"], "1x8x8", None),
             "classes": (-1, "3", 1.5),
             "train": (0, None, "3"),
             "sha256": (None, 3),
