@@ -40,9 +40,10 @@ def trained(tmp_path_factory) -> Iterator[Path]:
 COMMANDS: dict[str, Callable[[Path, Path, Path], list[str]]] = {
     "train": lambda sweep, run, out: ["train", "--resume", str(run)],
     "list": lambda sweep, run, out: ["list"],
-    "show": lambda sweep, run, out: ["show", "mlp-vae", "train.max_grad_norm=.inf", "loss.beta=.inf"],
+    "show": lambda sweep, run, out: ["show", "mlp-vae"],
     "plugins": lambda sweep, run, out: ["plugins"],
     "data": lambda sweep, run, out: ["data", "digits"],
+    "preview": lambda sweep, run, out: ["preview", "digits", "--out", str(out / "preview.png")],
     "reconstruct": lambda sweep, run, out: ["reconstruct", str(run), "-n", "1"],
     "sample": lambda sweep, run, out: ["sample", str(run), "-n", "1"],
     "traverse": lambda sweep, run, out: ["traverse", str(run), "--steps", "2"],
@@ -62,7 +63,10 @@ COMMANDS: dict[str, Callable[[Path, Path, Path], list[str]]] = {
 
 def with_json(command: click.Command, path: str = "") -> Iterator[str]:
     if isinstance(command, click.Group):
-        for name, inner in command.commands.items():
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            assert inner is not None
             yield from with_json(inner, f"{path} {name}".strip())
     elif any("--json" in parameter.opts for parameter in command.params):
         yield path
@@ -86,8 +90,6 @@ def test_every_command_prints_json(command, trained, tmp_path, monkeypatch, caps
     read = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     if command in ("train", "sweep", "compare"):
         assert {"NaN", "Infinity", "-Infinity"} <= set(leaves(read))
-    if command == "show":
-        assert "Infinity" in set(leaves(read))
     if command == "evaluate":
         assert "NaN" in set(leaves(read))
 
