@@ -92,7 +92,7 @@ class ShapesInColour(Decoder):
     """Trap 7: one channel of 8x8, whatever is asked for."""
 
     def forward(self, z, condition=None):
-        return self.likelihood(self.linear(z)[..., :64].unflatten(-1, (1, 1, 8, 8)))
+        return self.likelihood(self.linear(z)[..., :64].unflatten(-1, (1, 8, 8, 1)))
 
 
 class Terms(Loss):

@@ -170,7 +170,7 @@ def test_dependent_dimensions_have_no_total_correlation_here():
 
 
 def test_a_loss_that_asks_for_it_gets_the_number_of_training_images(tmp_path, monkeypatch):
-    def just_built(recipe, vae, loss, dataset, *_, **__):
+    def just_built(vae, loss, *_, **__):
         raise zoo.UsageError(f"{loss.train_size} images")
 
     monkeypatch.setattr("zoo.session.Trainer", just_built)
@@ -318,9 +318,9 @@ def test_what_are_no_factors(factors):
 
 def test_every_factor_has_a_name_and_is_in_the_digest():
     images = graded().train
-    with pytest.raises(zoo.DataError, match="training images have 2 factors, and factor_names has 1"):
+    with pytest.raises(zoo.DataError, match="train split has 2 factors, and factor_names has 1"):
         zoo.Dataset(images, images, factor_names=("left",))
-    with pytest.raises(zoo.DataError, match="test images have 0 factors"):
+    with pytest.raises(zoo.DataError, match="test split has 0 factors"):
         zoo.Dataset(images, zoo.Split(images.x), factor_names=("left", "right"))
     changed = images.factors.clone()
     changed[5, 1] += 1

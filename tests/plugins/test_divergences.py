@@ -566,7 +566,7 @@ def test_the_similarity_agrees_with_its_definition():
         head = MultiScaleSSIM((1, side, side), window=window, weight=0.5)
         assert head.scales == scales
         x, logits = torch.rand(1, side, side).double(), torch.randn(1, side, side, 1).double()
-        y = torch.sigmoid(logits[0])
+        y = torch.sigmoid(logits[..., 0])
         factors = [ssim_by_hand(x[0], y[0], window)]
         if scales == 2:
             half_x, half_y = (nn.functional.avg_pool2d(image, 2)[0] for image in (x, y))
@@ -683,5 +683,5 @@ def test_it_is_a_likelihood():
     assert vae.log_likelihood(x, samples=5).shape == (3,)
     parameters = torch.randn(2, 3, 1, 4, 4, 1)
     p = LogCoshLikelihood((1, 4, 4), sharpness=2.0)(parameters)
-    single = LogCosh(parameters.squeeze(2), 2.0, 1.0).log_prob(x)
+    single = LogCosh(parameters.squeeze(-1), 2.0, 1.0).log_prob(x)
     torch.testing.assert_close(p.log_prob(x), single.sum((-3, -2, -1)))

@@ -36,7 +36,7 @@ def untrained(latent_dim: int, shape: tuple[int, int, int] = SHAPE, prior: Distr
         for parameter in vae.parameters():
             parameter.mul_(3)
     if prior is not None:
-        vae.prior = GivenPrior(prior)
+        return zoo.VAE(vae.encoder, vae.decoder, GivenPrior(prior)).eval()
     return vae
 
 

@@ -236,16 +236,16 @@ def test_the_gradient_of_a_shared_scale():
 def test_a_learnt_scale_has_a_floor_and_a_fixed_one_has_none(floor):
     shared, pixelwise = (likelihood("gaussian", scale=scale, min_scale=floor) for scale in ("shared", "pixelwise"))
     nn.init.constant_(shared.log_scale, -40)
-    assert shared(torch.zeros(1, 1, *SHAPE)).stddev.unique().item() == pytest.approx(floor)
-    assert pixelwise(torch.full((1, 2, *SHAPE), -40.0)).stddev.unique().item() == pytest.approx(floor)
-    assert pixelwise(torch.full((1, 2, *SHAPE), 0.5)).stddev.unique().item() == pytest.approx(floor + math.exp(0.5))
-    below = torch.full((1, 2, *SHAPE), 0.0)
-    below[:, 1] = math.log(floor) - 3
+    assert shared(torch.zeros(1, *SHAPE, 1)).stddev.unique().item() == pytest.approx(floor)
+    assert pixelwise(torch.full((1, *SHAPE, 2), -40.0)).stddev.unique().item() == pytest.approx(floor)
+    assert pixelwise(torch.full((1, *SHAPE, 2), 0.5)).stddev.unique().item() == pytest.approx(floor + math.exp(0.5))
+    below = torch.full((1, *SHAPE, 2), 0.0)
+    below[..., 1] = math.log(floor) - 3
     below.requires_grad_()
     pixelwise(below).log_prob(torch.ones(SHAPE)).sum().backward()
-    assert (below.grad[:, 1] > 0).all()  # an error of 1 calls for a wider scale, from below the floor too
+    assert (below.grad[..., 1] > 0).all()  # an error of 1 calls for a wider scale, from below the floor too
     fixed = likelihood("gaussian", scale=1e-4, min_scale=floor)
-    assert fixed(torch.zeros(1, 1, *SHAPE)).stddev.unique().item() == pytest.approx(1e-4)
+    assert fixed(torch.zeros(1, *SHAPE, 1)).stddev.unique().item() == pytest.approx(1e-4)
 
 
 @pytest.mark.parametrize("scale", ["-1", "0", "wide", "'0.5'", "true", "[1]", "null", ".nan", ".inf"])

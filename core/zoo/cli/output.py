@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 import click
 
+from zoo.cli.streams import Stream
 from zoo.plugins.manager import stdout_to_stderr
 from zoo.storage.files import to_json
 
@@ -36,24 +37,24 @@ def keep_stdout_for_json(ctx: click.Context, parameter: click.Parameter, as_json
 @contextlib.contextmanager
 def _stdout_for_results() -> Iterator[None]:
     global _results
-    before, _results = _results, _another(sys.stdout)
-    try:
-        with stdout_to_stderr:
-            yield
-    finally:
-        with contextlib.suppress(OSError):
-            if _results is not sys.stdout:
-                _results.close()
-        _results = before
+    before = _results
+    with contextlib.ExitStack() as opened:
+        _results = _another(sys.stdout, opened)
+        try:
+            with stdout_to_stderr:
+                yield
+        finally:
+            _results = before
 
 
-def _another(stream: TextIO) -> TextIO:
-    """A stream to where `stream` leads now, whatever becomes of its descriptor."""
+def _another(stream: TextIO, opened: contextlib.ExitStack) -> TextIO:
+    """A stream to where `stream` leads now, whatever becomes of its descriptor; `opened` closes it."""
     try:
         descriptor = os.dup(stream.fileno())
     except (OSError, ValueError, AttributeError):  # not a file: nothing below Python writes to it
         return stream
-    return os.fdopen(descriptor, "w", encoding=stream.encoding, errors=stream.errors)
+    file = opened.enter_context(os.fdopen(descriptor, "w", encoding=stream.encoding, errors=stream.errors))
+    return opened.enter_context(Stream(file, dispensable=False))  # type: ignore[return-value]
 
 
 def print_json(value: Any) -> None:

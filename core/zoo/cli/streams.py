@@ -69,8 +69,12 @@ class Stream(io.TextIOBase):
 
         Raises:
             OutputError: the stream is needed, and cannot be written.
+            TypeError: no bytes, by which click tells a text stream from a binary one, which it would wrap.
         """
-        text = text.decode() if isinstance(text, bytes) else text
+        if isinstance(text, bytes):
+            if not text:
+                raise TypeError("A text stream was given bytes.")
+            text = text.decode()
         try:
             text.encode(self._encoding, self._errors)
             written = text

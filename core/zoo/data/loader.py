@@ -90,7 +90,7 @@ class Loader:
     def _moved(self, gathered: Tensor) -> Tensor:
         if self.resident:
             return gathered
-        if self.device.type != "cpu":
+        if self.device.type in ("cuda", "xpu"):
             gathered = gathered.pin_memory()  # without it the copy would wait for the steps before it
         return gathered.to(self.device, non_blocking=True)
 

@@ -171,7 +171,7 @@ def _read(kind: str, target: Callable[..., Any]) -> Signature:
             if not required:
                 defaults[name] = parameter.default
         else:
-            fields[name] = (_without_tensor(annotation), ... if required else parameter.default)
+            fields[name] = (_of_recipes(annotation), ... if required else parameter.default)
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=(), allow_inf_nan=False)
     model: type[BaseModel] = create_model(f"{kind} parameters", __config__=config, **fields)  # type: ignore[call-overload]
     return Signature(frozenset(injected), nested, defaults, model)
@@ -184,11 +184,18 @@ def _nested_kind(annotation: Any) -> str | None:
     return next((kind for kind, interface in INTERFACES.items() if result is interface), None)
 
 
-def _without_tensor(annotation: Any) -> Any:
-    """`torch.optim` writes ``float | Tensor``; a recipe holds no tensors."""
-    if typing.get_origin(annotation) in (typing.Union, UnionType):
-        kept = tuple(a for a in typing.get_args(annotation) if a is not torch.Tensor)
+def _of_recipes(annotation: Any) -> Any:
+    """The values of an annotation that a recipe can hold.
+
+    `torch.optim` writes ``float | Tensor``, and a recipe holds no tensors. Pydantic validates an ``Iterable`` only
+    while it is iterated over, and what a recipe holds is a list.
+    """
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, UnionType):
+        kept = tuple(_of_recipes(a) for a in inner if a is not torch.Tensor)
         return typing.Union[kept]  # noqa: UP007
+    if collections.abc.Iterable in (origin, annotation):
+        return list[_of_recipes(inner[0])] if inner else list  # type: ignore[misc]
     return annotation
 
 

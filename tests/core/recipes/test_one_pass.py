@@ -138,3 +138,24 @@ def test_a_constructor_cannot_alter_the_arguments_of_a_spec(install):
     betas = [construct("loss", spec, {}).beta().item() for _ in range(2)]
     assert betas == [2.0, 2.0]
     assert spec.arguments == {"weights": [1.0, 2.0]}
+
+
+def test_an_iterable_is_read_as_a_list(install):
+    """Pydantic checks an `Iterable` when it is used, which may be never, and one use is all that its iterator has."""
+    install(
+        "acme-vae",
+        "import zoo\n@zoo.hookimpl\ndef zoo_components():\n"
+        "    yield zoo.Component('loss', 'summed', 'summed_loss:Summed')",
+        summed_loss__py="""
+            from collections.abc import Iterable
+            import zoo
+            class Summed(zoo.get("loss", "elbo")):
+                def __init__(self, weights: Iterable[float], more: Iterable[Iterable[int]] | None = None) -> None:
+                    super().__init__(sum(weights) + sum(sum(inner) for inner in more or []))
+        """,
+    )
+    spec = checked("loss", ComponentSpec(use="summed", weights=[1, 2.5], more=[[1], [2, 3]]))
+    assert spec.arguments == {"weights": [1.0, 2.5], "more": [[1], [2, 3]]}
+    assert [construct("loss", spec, {}).beta().item() for _ in range(2)] == [9.5, 9.5]
+    with pytest.raises(zoo.RecipeError, match=r"weights\.1"):
+        zoo.recipe("mlp-vae", ["loss={use: summed, weights: [1, x]}"])

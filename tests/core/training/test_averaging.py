@@ -29,7 +29,7 @@ def trainer_at_rest(model: str, decay: float) -> Trainer:
     dataset = few_digits(train=24, test=8)
     torch.manual_seed(0)
     vae, loss = build(recipe, (1, 8, 8), 10, 24)
-    return Trainer(recipe, vae, loss, dataset)
+    return Trainer(vae, loss, dataset, recipe.train, binarize=recipe.binarize)
 
 
 def tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -82,7 +82,7 @@ def test_buffers_of_any_type_are_those_of_the_model(decay):
     recipe = zoo.recipe("mlp-vae", settings)
     vae, loss = build(recipe, (1, 8, 8))
     vae.encoder = Counting()
-    trainer = Trainer(recipe, vae, loss, few_digits(train=24, test=8))
+    trainer = Trainer(vae, loss, few_digits(train=24, test=8), recipe.train, binarize=recipe.binarize)
     trainer.fit()
     averaged = tensors(trainer.model)
     assert int(vae.encoder.calls) == 7

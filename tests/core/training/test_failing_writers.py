@@ -33,7 +33,8 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     if not MOUNTED or subprocess.run(command, capture_output=True).returncode:
         pytest.skip("a file system can be mounted by root alone")
     yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    while os.path.ismount(folder):
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def fill(disk: Path) -> Callable[[], None]:
@@ -48,12 +49,17 @@ def fill(disk: Path) -> Callable[[], None]:
 
 
 def make_read_only(disk: Path) -> Callable[[], None]:
-    # The log of epochs is not kept open, so that nothing on it is open for writing.
-    return lambda: subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    """A mount over it: the file system itself stays writable while a run keeps its lock open for writing."""
+
+    def action() -> None:
+        subprocess.run(["mount", "--bind", str(disk), str(disk)], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(disk)], check=True)
+
+    return action
 
 
 def mend(disk: Path) -> None:
-    subprocess.run(["mount", "-o", "remount,rw,size=16m", str(disk)], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,rw", str(disk)], check=True)
     (disk / "ballast").unlink(missing_ok=True)
 
 
@@ -121,7 +127,7 @@ def test_a_log_of_tensorboard_that_cannot_be_written_ends_nothing(disk, tmp_path
     assert run.finished
     assert len(run.epochs()) == 3
     (message,) = (record.getMessage() for record in caplog.records)
-    assert message.startswith("The tracker tensorboard of vae-zoo")
+    assert message.startswith("The callback TensorBoardLog of vae-zoo")
     assert message.endswith("No space left on device")
 
 
