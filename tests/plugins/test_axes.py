@@ -59,7 +59,7 @@ def test_a_grid_holds_every_combination_once_and_the_last_key_turns_fastest():
 
 def test_a_change_keeps_what_it_does_not_name():
     change = zoo.parse_overrides({"encoder.hidden": [8], "train.seed": 3, "train.optimizer.lr": 0.5})
-    base = {"encoder": {"use": "mlp", "hidden": [400]}, "train": {"epochs": 2, "optimizer": {"use": "adam"}}}
+    base = {"encoder": {"use": "mlp", "hidden": [400]}, "train": {"epochs": 2, "optimizer": {"use": "Adam"}}}
     assert merge(base, change) == {
         "encoder": {"use": "mlp", "hidden": [8]},
         "train": {"epochs": 2, "optimizer": {"use": "Adam", "lr": 0.5}, "seed": 3},

@@ -51,7 +51,7 @@ def runs(tmp_path_factory) -> dict[str, Path]:
             "clipped",
             {
                 "train.max_grad_norm": [None, 1.0],
-                "train.scheduler": [None, "step"],
+                "train.scheduler": [None, "StepLR"],
                 "train.scheduler.step_size": [None, 1],
             },
             None,

@@ -200,14 +200,14 @@ def test_a_signal_before_the_first_step_of_a_trial_stops_it_there(tmp_path):
 
 def test_the_command_that_goes_on_is_printed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("zoo.api.progress_callback", lambda: When(5, send(signal.SIGINT)))
+    monkeypatch.setattr("zoo.training.trainer.progress_callback", lambda: When(5, send(signal.SIGINT)))
     assert run_main("sweep", "mlp-vae", *ONE_EPOCH, "latent_dim=2,3", "--out", "my runs", "--data-dir", "d") == 130
     stderr = capsys.readouterr().err
     assert "Stopped by Ctrl-C. The state is saved. To go on:" in stderr
     zoo_, *command = shlex.split(stderr.splitlines()[-1])
     (path,) = Path("my runs", "mlp-vae").iterdir()
     assert (zoo_, command) == ("zoo", ["sweep", "--resume", str(path), "--data-dir", "d"])
-    monkeypatch.setattr("zoo.api.progress_callback", lambda: When(99, lambda: None))
+    monkeypatch.setattr("zoo.training.trainer.progress_callback", lambda: When(99, lambda: None))
     assert run_main(*command, "--json") == 0
     assert [trial["state"] for trial in json.loads(capsys.readouterr().out)["trials"]] == ["finished", "finished"]
 
