@@ -407,7 +407,8 @@ EVERY_COMMAND = {
     "plugins": "",
     "schema": "",
     "completion": "bash",
-    "data": "digits --out digits.png",
+    "data": "digits",
+    "preview": "digits --out digits.png",
     "reconstruct": "runs/mlp-vae",
     "sample": "runs/mlp-vae -n 4",
     "traverse": "runs/mlp-vae",
@@ -436,7 +437,7 @@ for name, line in json.loads(sys.argv[1]).items():
             main([name, *words])
         except SystemExit as ended:
             said[name] = [ended.code, printed.getvalue()]
-json.dump({"commands": sorted(cli.commands), "said": said}, open("said.json", "w"))
+json.dump({"commands": cli.list_commands(None), "said": said}, open("said.json", "w"))
 """
 
 

@@ -119,12 +119,12 @@ def test_images_with_such_names(place, tmp_path, monkeypatch, capsys):
             Image.fromarray(image).save(folder / f"{place} {number}.png")
     (tmp_path / "photos" / f"{place}.png").write_bytes(b"no image")
     photos, runs = str(tmp_path / "photos"), str(tmp_path / "runs")
-    assert run_main("data", photos, "--out", str(tmp_path / f"{place}.png")) == 0, capsys.readouterr().err
+    assert run_main("preview", photos, "--out", str(tmp_path / f"{place}.png")) == 0, capsys.readouterr().err
     assert run_main("train", "mlp-vae", *TINY[1:], "--data", photos, "--epochs", "1", "--out", runs) == 0
     assert run_main("evaluate", f"{runs}/mlp-vae", "--metric", "elbo") == 0
     (tmp_path / place).symlink_to(tmp_path / "photos")
     capsys.readouterr()
-    code = run_main("data", str(tmp_path / place), "--out", str(tmp_path / "drawn.png"))
+    code = run_main("preview", str(tmp_path / place), "--out", str(tmp_path / "drawn.png"))
     error = capsys.readouterr().err
     assert code == (0 if place == PLACES[0] else 2), error
     assert ("not UTF-8, and a recipe cannot hold it" in error) == (place != PLACES[0])
