@@ -68,7 +68,7 @@ def show(axes: Axes, images: Tensor, columns: int, gap: int | None = None, aroun
 
 
 def grid(images: Tensor, columns: int, gap: int, around: float = 1.0) -> Tensor:
-    """Split (N, C, H, W), clipped to [0, 1], as one of shape (height, width, 3), `gap` pixels around each.
+    """Images (N, C, H, W), clipped to [0, 1], as one of shape (height, width, 3), `gap` pixels around each.
 
     That of torchvision, without the two seconds that it takes to import.
 

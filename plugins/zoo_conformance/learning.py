@@ -17,7 +17,7 @@ from zoo_conformance.state import stirred_generators
 
 MODULES = ("encoder", "posterior", "decoder", "likelihood", "prior", "loss")
 ENOUGH = 64
-"""Split in whose gradient no parameter is zero by chance."""
+"""Images in whose gradient no parameter is zero by chance."""
 FEW = 4
 STEPS = 1000
 RATE = 3e-3

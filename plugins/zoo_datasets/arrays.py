@@ -1,4 +1,4 @@
-"""Split as arrays in a file: checked and converted once into the cache, and mapped into memory from then on."""
+"""Images as arrays in a file: checked and converted once into the cache, and mapped into memory from then on."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def arrays(
     test_fraction: Fraction = 0.1,
     split_seed: Seed = 0,
 ) -> Dataset:
-    """Split in a file of NumPy (``.npy``, ``.npz``) or of PyTorch (``.pt``, ``.pth``). No pickle in one is ever run.
+    """Images in a file of NumPy (``.npy``, ``.npz``) or of PyTorch (``.pt``, ``.pth``). No pickle in one is ever run.
 
     Several arrays in one file have names; ``.pt`` files hold a tensor, a dictionary of tensors, or a pair of images and
     labels. By default the images are the one called ``images``, ``x``, ``data``, ``pixels``, ``train_images``,
@@ -110,7 +110,7 @@ def arrays(
 
 
 def converted(name: str, pixels: Array, labels: Array | None, layout: Layout) -> Split:
-    """Split of an array in memory, by the rules of a file; `pixels` is not kept.
+    """Images of an array in memory, by the rules of a file; `pixels` is not kept.
 
     Raises:
         DataError: they cannot be taken for images and labels; the message says why.

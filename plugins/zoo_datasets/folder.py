@@ -64,13 +64,13 @@ def folder(
 ) -> Dataset:
     """The images in a folder and in the folders below it: BMP, GIF, JPEG, PNG, PBM, PGM, PPM, TIFF and WebP.
 
-    If every image lies in a subfolder, the subfolders of `path` are the labels, numbered by name. Split are decoded
+    If every image lies in a subfolder, the subfolders of `path` are the labels, numbered by name. Images are decoded
     when they are first used, and again when a file is added, removed or changed (by its size and time of modification)
     or another size or mode is chosen; otherwise they come from the cache.
 
     Folders called ``train`` and ``test`` (or ``training``, ``testing``, in upper or lower case) that lie side by side
     are splits, not labels: test images are never trained on, and ``test_fraction`` has no effect. The labels are then
-    the folders below the splits, or those that hold the splits (``cat/train``, ``cat/test``). Split in a folder
+    the folders below the splits, or those that hold the splits (``cat/train``, ``cat/test``). Images in a folder
     ``val``, ``valid`` or ``validation`` beside them are neither trained nor tested on so far, and images outside the
     splits are left out. A folder ``test`` beside other folders than these is refused: it may be a split or a label.
 

@@ -1,4 +1,4 @@
-"""Split that are given as objects in Python: arrays, tensors, `zoo.Split`, or a whole `zoo.Dataset`."""
+"""Images that are given as objects in Python: arrays, tensors, `zoo.Split`, or a whole `zoo.Dataset`."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def memory(
     test_fraction: Fraction = 0.1,
     split_seed: Seed = 0,
 ) -> Dataset:
-    """Split that ``zoo.train(data=...)`` is given as objects. The run does not keep them: `zoo.resume`, `zoo.evaluate`
+    """Images that ``zoo.train(data=...)`` is given as objects. The run does not keep them: `zoo.resume`, `zoo.evaluate`
     and `zoo.fit_prior` need them again, as ``data``, and refuse others.
 
     Arrays and tensors are converted as `arrays` converts those in a file.
 
     Args:
         given: a `zoo.Dataset`; images; ``(images, labels)``; or ``(train, test)``, where each is images or
-            ``(images, labels)``. Split are a tensor, an array, or `zoo.Split`.
+            ``(images, labels)``. Images are a tensor, an array, or `zoo.Split`.
         layout: of the axes.
         test_fraction: the fraction of test images where none are given; as in `folder`.
         split_seed: which ones those are. It depends on this and on an image's index alone.

@@ -32,7 +32,7 @@ PARTS: tuple[Part, ...] = ("encoder", "decoder")
 MANIFEST = "export.json"
 
 TRACED = 3
-"""Split in the batch that is traced. A batch of one would be taken for a constant."""
+"""Images in the batch that is traced. A batch of one would be taken for a constant."""
 CHECKED = (1, 5)
 """Sizes of the batches that are compared."""
 TOLERANCE = 1e-4

@@ -126,7 +126,7 @@ def sample(
     "--image", type=click.IntRange(min=0), metavar="N", help="Around the code of test image N.  [default: the origin]"
 )
 @click.option("--dims", type=Numbers(), metavar="0,3,5", help="Sweep these.  [default: the ten with the highest rate]")
-@click.option("--steps", type=click.IntRange(2, 100), help="Split on each row.  [default: 11; of a manifold, 20]")
+@click.option("--steps", type=click.IntRange(2, 100), help="Images on each row.  [default: 11; of a manifold, 20]")
 @click.option(
     "--range",
     "reach",
@@ -196,7 +196,7 @@ def traverse(
 @click.argument("run", type=RUN_OR_BEST)
 @click.argument("a", type=click.IntRange(min=0))
 @click.argument("b", type=click.IntRange(min=0))
-@click.option("--steps", type=click.IntRange(2, 100), default=10, show_default=True, help="Split along the path.")
+@click.option("--steps", type=click.IntRange(2, 100), default=10, show_default=True, help="Images along the path.")
 @click.option(
     "--path",
     type=click.Choice(["linear", "spherical"]),
@@ -210,7 +210,7 @@ def traverse(
 def interpolate(
     run: str, a: int, b: int, steps: int, path: LatentPath, data_dir: Path | None, out: Path | None, as_json: bool
 ) -> None:
-    """Go from test image A to test image B through the latent space. Split are counted from 0.
+    """Go from test image A to test image B through the latent space. Images are counted from 0.
 
     \b
     zoo interpolate runs/mlp-vae 0 17

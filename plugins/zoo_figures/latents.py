@@ -12,7 +12,7 @@ from torch.distributions import Distribution, Independent, kl_divergence
 from zoo import VAE, Batch, UsageError, evaluating, seeded
 
 CHUNK = 500
-"""Split that are encoded at once."""
+"""Images that are encoded at once."""
 DRAWS = 64
 """Draws of each posterior, where a divergence has no closed form."""
 

@@ -1,4 +1,4 @@
-"""Split above their reconstructions."""
+"""Images above their reconstructions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def reconstructions(vae: VAE, x: Tensor, title: str = "Reconstructions", condition: Tensor | None = None) -> Figure:
-    """Split in rows of twelve, each row above the row of their reconstructions (see `VAE.reconstruct`).
+    """Images in rows of twelve, each row above the row of their reconstructions (see `VAE.reconstruct`).
 
     Args:
         vae: the model.

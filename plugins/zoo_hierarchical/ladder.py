@@ -55,7 +55,7 @@ class LadderEncoder(Encoder):
         self.register_buffer("top", torch.zeros(self.sizes[-1]), persistent=False)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
-        """Split (N, C, H, W) to q(z_1, ..., z_L | x), an event of all levels side by side, the lowest first."""
+        """Images (N, C, H, W) to q(z_1, ..., z_L | x), an event of all levels side by side, the lowest first."""
         features, seen = x.flatten(1), []
         for up, see in zip(self.up, self.seen, strict=True):
             features = up(features)

@@ -40,7 +40,7 @@ class TwoLevelEncoder(Encoder):
         self.upper = ToGaussian(latent_dim, upper, hidden)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
-        """Split (N, C, H, W) to q(z_1, z_2 | x)."""
+        """Images (N, C, H, W) to q(z_1, z_2 | x)."""
         lower = self.lower(x, condition)
         if tuple(lower.event_shape) != self.sizes[:1]:
             raise ComponentError(

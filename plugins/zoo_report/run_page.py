@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from zoo import VAE, Batch, Epoch
 
 SCATTERED, RANKED, RECONSTRUCTED, SAMPLED = 5000, 2000, 2 * figures.COLUMNS, 64
-"""Split that are shown in the latent space, that its dimensions are ranked by, that are reconstructed, and drawn."""
+"""Images that are shown in the latent space, that its dimensions are ranked by, that are reconstructed, and drawn."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class RunPage:
         ]
         sections = [
             Section("Training", self._training()),
-            Section("Split", self._images()),
+            Section("Images", self._images()),
             Section("Latent space", self._latent_space()),
             Section("Metrics", [] if evaluation is None else self._metrics(evaluation)),
             Section("Recipe", recipe_parts(recipe, (self.run.path / "recipe.yaml").read_text("utf-8"))),
@@ -177,7 +177,7 @@ class RunPage:
             makers["traversals"] = lambda: Picture.of(
                 figures.traversals(vae, images=_batch(subject, RANKED), title=""),
                 "Each dimension swept",
-                "Split decoded while one dimension goes from -3 to 3 and the others stay at 0, a row for each.",
+                "Images decoded while one dimension goes from -3 to 3 and the others stay at 0, a row for each.",
                 f"The dimensions of the highest rate first, over {len(_batch(subject, RANKED).x)} test images.",
             )
         pictures = self.attempts.all(makers)

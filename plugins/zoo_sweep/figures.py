@@ -197,7 +197,7 @@ def _spread_colors(count: int) -> list[str]:
 
 
 def _side_by_side(images: Tensor) -> np.ndarray[Any, Any]:
-    """Split (N, C, H, W) in one row, as (H, W, 3) for a figure."""
+    """Images (N, C, H, W) in one row, as (H, W, 3) for a figure."""
     return grid(images, COLUMNS, gap_of(images)).numpy()
 
 

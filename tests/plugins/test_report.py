@@ -174,7 +174,7 @@ def test_figures_are_those_that_the_commands_draw(run, reports):
         "64 images": figures.samples(vae, 64, ""),
         "The codes of 200": figures.latent_space(vae, test.x, test.condition, title="", panels=["codes"]),
         "A bar for each": figures.latent_space(vae, test.x, test.condition, title="", panels=["rates"]),
-        "Split decoded while": figures.traversals(vae, images=test, title=""),
+        "Images decoded while": figures.traversals(vae, images=test, title=""),
     }
     for start, figure in expected.items():
         (drawn,) = (image for alt, image in page.items() if alt.startswith(start))

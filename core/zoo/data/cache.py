@@ -43,7 +43,7 @@ MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0
 
 @dataclass(frozen=True, eq=False)
 class CachedSplit(Split):
-    """Split that are mapped from a file.
+    """Images that are mapped from a file.
 
     Attributes:
         file: the file.
@@ -55,7 +55,7 @@ class CachedSplit(Split):
 
 
 class NotCached(DataError):
-    """Split are not in the cache, and were not to be made."""
+    """Images are not in the cache, and were not to be made."""
 
 
 def cached_images(key: str, images: Iterable[Item], folder: Path | None = None) -> CachedSplit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.distributions import (
     Distribution,
@@ -66,6 +67,8 @@ def require_same_measure(
     Raises:
         ComponentError: they are densities with respect to different measures.
     """
+    if torch.compiler.is_compiling():  # the first batch of a training has been checked before it is compiled
+        return
     one, other = base_measure(q), base_measure(p)
     if one is not None and other is not None and one != other:
         raise ComponentError(

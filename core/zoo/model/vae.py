@@ -88,8 +88,7 @@ class Trace:
     @_once
     def p(self) -> Distribution:
         """The likelihood p(x | z) at the draws."""
-        p: Distribution = self._vae.decoder(self.z, self.condition)
-        return p
+        return self._vae.decode(self.z, self.condition)
 
     @_once
     def log_px(self) -> Tensor:

@@ -8,7 +8,7 @@ from zoo.data.loader import Loader
 
 
 def images(n: int = 10, labels: bool = True) -> zoo.Split:
-    """Split whose every pixel is their own index, scaled so that it can be read back."""
+    """Images whose every pixel is their own index, scaled so that it can be read back."""
     pixels = torch.arange(n, dtype=torch.uint8).view(-1, 1, 1, 1).expand(n, 2, 3, 4) * 20
     return zoo.Split(pixels.contiguous(), torch.arange(n) if labels else None)
 
