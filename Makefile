@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test docs soak bench clean
+.PHONY: demo test test-lowest docs soak bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/zoo train mlp-vae
@@ -15,6 +15,12 @@ test: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n 2
 
+# The tests again, with the oldest packages that pyproject.toml admits.
+test-lowest:
+	test -x build/lowest/bin/python || $(PYTHON) -m venv build/lowest
+	PIP_CONSTRAINT=constraints-lowest.txt build/lowest/bin/python -m pip install --quiet --editable '.[dev]'
+	build/lowest/bin/pytest -n 2
+
 # The documentation, in build/site.
 docs: $(VENV)/.installed-dev
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --editable '.[docs]'
@@ -24,12 +30,14 @@ docs: $(VENV)/.installed-dev
 soak: $(VENV)/.installed
 	$(BIN)/python tests/soak_kill.py
 
-# One epoch of the zoo against its peers, on the MNIST in $ZOO_DATA; writes build/bench.md, which benchmarks/RESULTS.md
-# quotes and comments on.
+# Time training and the log-likelihood against other implementations, on the MNIST in $ZOO_DATA; writes build/bench.md,
+# from which the tables in benchmarks/RESULTS.md are copied.
 bench: $(VENV)/.installed benchmarks/.venv
 	mkdir -p build
 	$(BIN)/python benchmarks/epoch.py --out build/bench.md
 	$(BIN)/python benchmarks/overheads.py --out build/bench.md
+	$(BIN)/zoo train mlp-vae binarize=dynamic --data mnist --out build/bench-runs
+	benchmarks/.venv/bin/python benchmarks/likelihood.py build/bench-runs/mlp-vae --out build/bench.md
 
 # pythae is no dependency of the zoo: it gets an environment of its own, which borrows torch from the other.
 benchmarks/.venv: benchmarks/requirements.txt $(VENV)/.installed

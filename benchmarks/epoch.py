@@ -44,9 +44,9 @@ class Peer:
 
 
 PEERS = {
-    "replay": Peer("replay", "replay: the step's matrix products alone"),
-    "replay+adam": Peer("replay_adam", "replay + fused Adam"),
-    "by-hand": Peer("by_hand", "the step by hand: no autograd, no module"),
+    "replay": Peer("replay", "the matrix products of a step only"),
+    "replay+adam": Peer("replay_adam", "matrix products and fused Adam"),
+    "by-hand": Peer("by_hand", "hand-written step: no autograd, no modules"),
     "tutorial": Peer("tutorial", "tutorial loop"),
     "pythae": Peer("pythae_vae", "pythae 0.1.2", PYTHAE_PYTHON, "make benchmarks/.venv"),
     ZOO: Peer("zoo_vae", "**zoo**"),
@@ -164,13 +164,13 @@ def report(names: list[str], workers: dict[str, Worker], skipped: dict[str, str]
     rounds = max((len(worker.seconds) for worker in workers.values()), default=0)
     columns = ["peer", "median s/epoch", "min", "max", "images/s", "peer / zoo", "zoo / peer", "peak MiB"]
     lines = [
-        "# One epoch of the tutorial VAE",
+        "## One epoch of training",
         "",
         f"- Date: {datetime.now(UTC):%Y-%m-%d}",
         f"- CPU: {cpu_model()}, {os.cpu_count()} cores; torch {info.get('torch')}, {info.get('threads')} threads",
-        f"- MNIST, {IMAGES} images, 784-400-40-400-784, batch 128, Adam; training and data feeding, no evaluation",
-        f"- {rounds} interleaved rounds after one epoch to warm up, each peer in its own process",
-        "- Ratios are medians over rounds; peak memory is that of the main process, without loader workers",
+        f"- MNIST, {IMAGES} images, 784-400-40-400-784, batch size 128, Adam; training and data loading, no evaluation",
+        f"- {rounds} interleaved rounds after one warm-up epoch, each implementation in its own process",
+        "- Ratios are medians over rounds; peak memory is that of the main process, without data-loader workers",
         "",
         "| " + " | ".join(columns) + " |",
         "|---|" + "---:|" * (len(columns) - 1),

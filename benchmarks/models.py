@@ -27,7 +27,7 @@ from torchvision.utils import make_grid
 
 import zoo
 from epoch import cpu_model
-from zoo.recipes.components import written_out
+from zoo.recipes.components import with_defaults
 
 IMAGES_IN_A_ROW = 12
 METRICS = ("elbo", "log-likelihood", "active-units")
@@ -96,7 +96,7 @@ def table(rows: list[dict[str, Any]], settings: argparse.Namespace) -> str:
     ]
     for row in sorted(rows, key=lambda row: -row.get("log-likelihood", -float("inf"))):
         recipe = zoo.recipe(row["model"], data=settings.data)
-        parts = [recipe.encoder.use, likelihood_in(written_out(recipe).decoder.parameters)]
+        parts = [recipe.encoder.use, likelihood_in(with_defaults(recipe).decoder.parameters)]
         numbers = [cell(row, "log-likelihood", 1), cell(row, "elbo", 1), cell(row, "active-units", 0)]
         numbers += [cell(row, "loss", 1), cell(row, "seconds", 1), cell(row, "parameters", 0)]
         lines.append(f"| `{row['model']}` | {' | '.join(numbers + parts)} | {row['paper'] or '-'} |")

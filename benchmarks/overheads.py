@@ -94,7 +94,7 @@ def main() -> None:
                 ("epoch", epoch),
                 ("bare", bare),
                 ("checkpoint", trainer.save),
-                ("dry run", lambda: preflight(recipe, trainer.vae, trainer.loss, batch)),
+                ("dry run", lambda: preflight(recipe.train, trainer.vae, trainer.loss, batch)),
                 ("test", lambda: mean_terms(trainer.vae, trainer.loss, trainer.test)),
             ):
                 times.setdefault(name, []).append(seconds(work))
@@ -106,24 +106,24 @@ def main() -> None:
     rows = [
         ("an epoch of training", statistics.median(times["epoch"]), 1.0),
         (
-            "of which finiteness of terms and gradient, gradient norm, record",
+            "of which checks for finite terms and gradients, gradient norm, record",
             care * statistics.median(times["epoch"]),
             care,
         ),
         ("a checkpoint", statistics.median(times["checkpoint"]), share("checkpoint")),
-        ("the dry run (once)", statistics.median(times["dry run"]), share("dry run")),
-        ("the test set (10000 images)", statistics.median(times["test"]), share("test")),
+        ("preflight (once)", statistics.median(times["dry run"]), share("dry run")),
+        ("evaluation on 10000 test images", statistics.median(times["test"]), share("test")),
     ]
     lines = [
         "## What the trainer's care costs",
         "",
         "`mlp-vae` on MNIST.",
         "",
-        "| what | seconds | of an epoch |",
+        "| part | seconds | share of an epoch |",
         "|---|---:|---:|",
     ]
     lines += [f"| {name} | {value:.3f} | {part:.1%} |" for name, value, part in rows]
-    lines += ["", "| from the shell | seconds |", "|---|---:|"]
+    lines += ["", "| command | seconds |", "|---|---:|"]
     for name, command in (
         ("`zoo list`", ["list"]),
         ("`zoo train mlp-vae --data digits`, one step", ["train", "mlp-vae", "--data", "digits", "train.steps=1"]),
@@ -135,7 +135,7 @@ def main() -> None:
             took = [seconds(run) for _ in range(5)]
         lines.append(f"| {name} | {statistics.median(took):.2f} |")
     alone, together = (median_epoch(launcher, threads, arguments.data_dir) for launcher, threads in LAUNCHERS.values())
-    lines += ["", "| processes | seconds in an epoch |", "|---|---:|"]
+    lines += ["", "| processes | seconds per epoch |", "|---|---:|"]
     lines += [f"| {name} | {value:.2f} |" for name, value in zip(LAUNCHERS, (alone, together), strict=True)]
     table = "\n".join(lines) + "\n"
     print(table, end="")

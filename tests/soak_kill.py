@@ -19,7 +19,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from zoo.storage.checkpoints import TEMPORARY, Checkpoints
+from zoo.storage.checkpoints import Checkpoints
+from zoo.storage.files import TEMPORARY
 
 NUMBER = struct.Struct("q")
 SCORED = 7  # every so many steps are the best so far

@@ -31,7 +31,7 @@ BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILIN
 PROGRAMS = {"zoo": [sys.executable, "-m", "zoo"], "pytest": [sys.executable, "-m", "pytest"]}
 # What a plugin of a distribution brings, each component imported from where the plugin says that it lives.
 BROUGHT = """
-import importlib, json, sys
+import importlib, json, pkgutil, sys
 import zoo
 from zoo.plugins.manager import plugins
 from zoo.recipes.library import library
@@ -40,6 +40,9 @@ models = list(library().names())
 (plugin,) = (plugin for plugin in plugins().found if plugin.distribution == sys.argv[1])
 components = [zoo.get(c.kind, c.name) for c in importlib.import_module(plugin.module).zoo_components()]
 modules = [sys.modules[component.__module__].__file__ for component in components]
+package = getattr(importlib.import_module(plugin.module), "__path__", ())
+inside = (module.name for module in pkgutil.iter_modules(package, plugin.module + "."))
+modules += [importlib.import_module(name).__file__ for name in inside]
 print(json.dumps({"errors": plugin.errors, "models": models, "modules": modules}))
 """
 
@@ -141,6 +144,8 @@ def test_a_page_can_be_followed(page, tmp_path):
     reader.follow(page)
     assert reader.done > 0
     for package in reader.packages:
+        name = tomllib.loads((package / "pyproject.toml").read_text())["project"]["name"]
+        run([*PROGRAMS["zoo"], "check", name], tmp_path, *map(sources, reader.packages))
         holds_what_it_should(package, [file for file in reader.named if file.is_relative_to(package)], tmp_path)
 
 

@@ -8,19 +8,31 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from test_distribution import pip_install
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
-LIBRARY, *_ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-PLUGIN = README.partition("\n## A first plugin")[2].partition("\n## ")[0]
+BEFORE, _, PLUGIN = README.partition("\n## A first plugin")
+PROGRAMS = re.findall(r"```python\n(.*?)```", BEFORE, re.DOTALL)
 # A file is named, and its content follows.
 FILES = dict(re.findall(r"`([\w/]+\.(?:toml|py))`.*?```(?:toml|python)\n(.*?)```", PLUGIN, re.DOTALL))
 
 
-def test_the_library_in_ten_lines(tmp_path):
-    done = subprocess.run([sys.executable, "-c", LIBRARY], cwd=tmp_path, capture_output=True, text=True)
+def lines(program: str) -> int:
+    """The number of lines of code."""
+    return sum(bool(line.strip()) for line in program.splitlines())
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=["short", "own-modules", "callback", "own-loop"])
+def test_a_program_runs(program, tmp_path):
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "runs" / "mlp-vae").is_dir()
+    assert (tmp_path / "runs" / "mlp-vae").is_dir() == ("zoo.train(" in program)
+
+
+def test_programs_are_short():
+    assert all(n <= most for n, most in zip(map(lines, PROGRAMS), [5, 15, 5, 6], strict=True))
 
 
 def test_the_first_plugin(zoo_command, tmp_path):

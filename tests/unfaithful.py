@@ -21,7 +21,7 @@ def gaussian(mean: Tensor, scale: Tensor | None = None) -> Independent:
 class Encoder(zoo.Encoder):
     """One that keeps every promise."""
 
-    def __init__(self, data_shape: tuple[int, int, int], latent_dim: int) -> None:
+    def __init__(self, data_shape: tuple[int, ...], latent_dim: int) -> None:
         super().__init__()
         self.linear = nn.Linear(int(np.prod(data_shape)), latent_dim)
 
@@ -34,14 +34,14 @@ class Decoder(zoo.Decoder):
 
     def __init__(
         self,
-        data_shape: tuple[int, int, int],
+        data_shape: tuple[int, ...],
         latent_dim: int,
         likelihood: Callable[..., zoo.Likelihood] = zoo.ComponentFactory("likelihood", "bernoulli"),
     ) -> None:
         super().__init__()
         self.linear = nn.Linear(latent_dim, int(np.prod(data_shape)))
         self.likelihood = likelihood(data_shape=data_shape)
-        self.shape = (1, *data_shape)
+        self.shape = (*data_shape, 1)
 
     def forward(self, z, condition=None):
         return self.likelihood(self.linear(z).unflatten(-1, self.shape))
@@ -56,17 +56,17 @@ class Loss(zoo.Loss):
 
 
 class Annotated(Encoder):
-    def __init__(self, data_shape: tuple[int, int, int], latent_dim: int, width=8) -> None:
+    def __init__(self, data_shape: tuple[int, ...], latent_dim: int, width=8) -> None:
         super().__init__(data_shape, latent_dim)
 
 
 class Yaml(Encoder):
-    def __init__(self, data_shape: tuple[int, int, int], latent_dim: int, hidden: Sequence[PositiveInt] = (0,)) -> None:
+    def __init__(self, data_shape: tuple[int, ...], latent_dim: int, hidden: Sequence[PositiveInt] = (0,)) -> None:
         super().__init__(data_shape, latent_dim)
 
 
 class UnknownParameters(Encoder):
-    def __init__(self, data_shape: tuple[int, int, int], latent_dim: int, **options: int) -> None:
+    def __init__(self, data_shape: tuple[int, ...], latent_dim: int, **options: int) -> None:
         super().__init__(data_shape, latent_dim)
 
 
@@ -75,7 +75,7 @@ class ArgumentsUntouched(Decoder):
 
     def __init__(
         self,
-        data_shape: tuple[int, int, int],
+        data_shape: tuple[int, ...],
         latent_dim: int,
         hidden: list[PositiveInt] = [3, 4],  # noqa: B006
     ) -> None:
@@ -92,7 +92,7 @@ class ShapesInColour(Decoder):
     """Trap 7: one channel of 8x8, whatever is asked for."""
 
     def forward(self, z, condition=None):
-        return self.likelihood(self.linear(z)[..., :64].unflatten(-1, (1, 1, 8, 8)))
+        return self.likelihood(self.linear(z)[..., :64].unflatten(-1, (1, 8, 8, 1)))
 
 
 class Terms(Loss):
@@ -142,7 +142,7 @@ class Unnormalised(Normal):
 
 class Density(zoo.Likelihood):
     def forward(self, parameters):
-        mean = parameters.squeeze(-4)
+        mean = parameters.squeeze(-1)
         return Independent(Unnormalised(mean, torch.ones_like(mean), validate_args=False), 3)
 
 
@@ -184,7 +184,7 @@ class Reproducible(Prior):
 class StateDict(Decoder):
     """Trap 11: what decides the result is not saved."""
 
-    def __init__(self, data_shape: tuple[int, int, int], latent_dim: int) -> None:
+    def __init__(self, data_shape: tuple[int, ...], latent_dim: int) -> None:
         super().__init__(data_shape, latent_dim)
         self.gain = torch.rand(()).item()
 
@@ -223,7 +223,7 @@ class Exports(Encoder):
 
 
 class Gradients(Encoder):
-    def __init__(self, data_shape: tuple[int, int, int], latent_dim: int) -> None:
+    def __init__(self, data_shape: tuple[int, ...], latent_dim: int) -> None:
         super().__init__(data_shape, latent_dim)
         self.unused = nn.Parameter(torch.zeros(3))
 

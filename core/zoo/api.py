@@ -1,221 +1,41 @@
-"""What ``import zoo`` offers: list, get, create, train, load."""
+"""Train, resume, load, evaluate: what ``import zoo`` does with runs."""
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
-from zoo.data.dataset import Dataset
+from zoo.catalog import objects, recipe, recipe_for
 from zoo.data.loader import Loader
-from zoo.errors import RunError, UsageError
+from zoo.errors import NoRun, RunError, UsageError
 from zoo.evaluation import priors
 from zoo.evaluation.evaluate import Evaluation, importance_sampled, measure
 from zoo.evaluation.metric import SPLITS, EvaluationContext
-from zoo.model.context import evaluating, flushed_denormals, seeded
-from zoo.model.loss import Loss
-from zoo.model.vae import VAE, in_support
-from zoo.plugins.registry import registry
-from zoo.recipes.components import build, build_prior, explicit, validate
-from zoo.recipes.datasets import Found, Loaded, block_for, load_data, survey
-from zoo.recipes.library import library
-from zoo.recipes.library import load as load_recipe
+from zoo.model.context import flushed_denormals, seeded
+from zoo.model.devices import resolve_device
+from zoo.model.vae import VAE
+from zoo.recipes.components import build_prior, explicit, unchecked
+from zoo.recipes.datasets import LoadedDataset, block_for
+from zoo.recipes.library import ResolvedRecipe
 from zoo.recipes.merge import merge, parse_overrides
 from zoo.recipes.schema import ComponentSpec, Recipe
-from zoo.recipes.source import Raw
-from zoo.recorder import RunRecorder, plugin_callbacks
 from zoo.run import Run
-from zoo.storage.checkpoints import Checkpoint
+from zoo.session import processes, session
 from zoo.training.callbacks import Callback
-from zoo.training.distributed import Group, local_device
-from zoo.training.preflight import preflight
-from zoo.training.progress import looked_at
-from zoo.training.progress import progress as progress_callback
-from zoo.training.signals import Interrupted, StopRequest
 from zoo.training.trainer import Trainer
 
 log = logging.getLogger("zoo")
 
-MNIST_SHAPE = (1, 28, 28)
-MNIST_TRAIN = 60_000
-
-
-def list_models(pattern: str = "*") -> list[str]:
-    """The names of the models that match a shell pattern, in natural order.
-
-    >>> list_models("conv*")
-    ['conv-vae', 'conv-vae-mse']
-    """
-    return library().names(pattern)
-
-
-def list_components(kind: str, pattern: str = "*") -> list[str]:
-    """The names of the components of one kind that match a shell pattern.
-
-    >>> list_components("likelihood", "*bernoulli")
-    ['bernoulli', 'continuous-bernoulli']
-
-    Raises:
-        UnknownName: there is no such kind.
-    """
-    return registry().names(kind).matching(pattern)
-
-
-def get(kind: str, name: str) -> Any:
-    """The class of a component (for a data set: its function).
-
-    >>> get("encoder", "mlp").__name__
-    'MLPEncoder'
-
-    Raises:
-        UnknownName, NameConflict: there is no such component, or two distributions claim the name.
-        ComponentError: it cannot be imported.
-    """
-    return registry().get(kind, name)
-
-
-def recipe(
-    model: str | Recipe, overrides: Sequence[str] = (), *, registries: Sequence[Path] = (), **changes: Any
-) -> Recipe:
-    """The recipe of a model, resolved, changed and checked.
-
-    Args:
-        model: a name, or a YAML file that holds just one model, or a recipe.
-        overrides: changes as on the command line, such as ``encoder.hidden=[512,256]``.
-        registries: recipe files of your own, which come before what is installed.
-        changes: changes as keyword arguments, such as ``encoder={"hidden": [512, 256]}``; they come last.
-
-    >>> recipe("mlp-vae", ["latent_dim=2"], loss="mse").loss.use
-    'mse'
-
-    Raises:
-        UnknownName, NameConflict: there is no such model, or two distributions claim the name.
-        RecipeError: what comes out is not valid; holds every problem.
-    """
-    return recipe_for(None, model, overrides, registries=registries, **changes)
-
-
-def recipe_for(
-    data: str | None,
-    /,
-    model: str | Recipe,
-    overrides: Sequence[str] = (),
-    *,
-    registries: Sequence[Path] = (),
-    **changes: Any,
-) -> Recipe:
-    """The recipe of a model for one data set and no other, with the parameters that the recipe gives it, if it does.
-
-    Args:
-        data: a name, or the path of a folder of images or of a file of arrays; None leaves the recipe its choices.
-        model, overrides, registries, changes: as in `recipe`; ``data.size=[64,64]`` changes one of the data.
-
-    Raises:
-        UsageError: there is no such data set, or the changes want another.
-    """
-    if isinstance(model, Recipe):
-        name, raw = model.name, model.to_raw()
-    else:
-        name, raw = load_recipe(model, registries)
-    if data is None:
-        return validate(name, merge(merge(raw, parse_overrides(tuple(overrides))), changes))
-    block = block_for(data)
-    raw = {**raw, "data": _as_wanted(block, raw.get("data"))}
-    checked = validate(name, merge(merge(raw, parse_overrides(tuple(overrides))), changes))
-    wanted = [given for given in checked.data if given.use == block.use]
-    if not wanted:
-        raise UsageError(f"Two data sets are wanted: {data}, and {', '.join(given.use for given in checked.data)}.")
-    return checked.model_copy(update={"data": wanted[:1]})
-
-
-def _as_wanted(block: ComponentSpec, choices: Any) -> Raw:
-    """The block, with the parameters that the recipe gives this data set, if it is among its choices."""
-    for choice in choices if isinstance(choices, list) else [choices]:
-        if isinstance(choice, dict) and choice.get("use") == block.use:
-            return {**choice, **block.parameters}
-    return {"use": block.use, **block.parameters}
-
-
-def load_dataset(data: str, *, data_dir: Path | str | None = None, **parameters: Any) -> Dataset:
-    """A data set, as a training gets it.
-
-    Args:
-        data: its name, or the path of a folder of images or of a file of arrays.
-        data_dir: as in `train`.
-        parameters: of the data set, such as ``size=[64, 64]`` of a folder.
-
-    >>> digits = load_dataset("digits")
-    >>> digits.train.x.shape
-    torch.Size([1438, 1, 8, 8])
-    >>> digits.summary()["range"]
-    [0.0, 1.0]
-
-    Raises:
-        UnknownName: there is no such data set.
-        DataUnavailable: its files are not here.
-        DataError: they are damaged, or not what they should be.
-        RecipeError: a parameter is wrong.
-    """
-    block = block_for(data)
-    block = ComponentSpec(use=block.use, **{**block.parameters, **parameters})
-    return load_data([block], None if data_dir is None else Path(data_dir)).dataset
-
-
-def survey_data(data_dir: Path | str | None = None) -> list[Found]:
-    """What is here of every registered data set: what ``zoo data`` lists. Nothing is fetched or decoded for it.
-
-    >>> {found.name: found.status for found in survey_data()}["digits"]
-    'available'
-    """
-    return survey(None if data_dir is None else Path(data_dir))
-
-
-def create_model(
-    model: str | Recipe, *, data_shape: tuple[int, int, int] = MNIST_SHAPE, classes: int = 10, **changes: Any
-) -> VAE:
-    """A new model for images of one shape, its weights drawn from torch's global generator.
-
-    Args:
-        model: as in `recipe`.
-        data_shape: (C, H, W).
-        classes: number of labels, for conditional models.
-        changes: to the recipe, as in `recipe`.
-
-    >>> vae = create_model("mlp-vae", latent_dim=2, data_shape=(1, 8, 8))
-    >>> vae.sample(4).shape
-    torch.Size([4, 1, 8, 8])
-    """
-    return build(recipe(model, **changes), data_shape, classes)[0]
-
-
-def create_loss(
-    model: str | Recipe,
-    *,
-    data_shape: tuple[int, int, int] = MNIST_SHAPE,
-    classes: int = 10,
-    train_size: int = MNIST_TRAIN,
-    **changes: Any,
-) -> Loss:
-    """The loss of a model's recipe; the arguments are those of `create_model`, and `train_size`, the number of training
-    images, for losses that estimate something about all of them from a batch.
-
-    >>> x = torch.rand(5, 1, 28, 28).round()
-    >>> terms = create_loss("mlp-vae")(create_model("mlp-vae"), zoo.Batch(x))
-    >>> sorted(terms)
-    ['distortion', 'loss', 'rate']
-    """
-    return build(recipe(model, **changes), data_shape, classes, train_size)[1]
-
 
 def train(
-    model: str | Recipe,
+    model: str | Recipe | ResolvedRecipe,
     overrides: Sequence[str] = (),
     *,
-    data: str | None = None,
+    data: object = None,
     data_dir: Path | str | None = None,
     epochs: int | None = None,
     seed: int | None = None,
@@ -232,14 +52,20 @@ def train(
 ) -> Run:
     """Train a model and leave a run folder with its recipe, environment, metrics, weights, checkpoints and figures.
 
+    One thread of a process trains at a time, since torch's random generators are the process's: others wait.
+
     Args:
         model, overrides, registries, changes: as in `recipe`.
         data: this data set and no other: its name, with the parameters that the recipe gives it, if it is among its
             choices; or the path of a folder of images or of a file of arrays. ``data.size=[64,64]`` among the overrides
-            changes a parameter.
+            changes a parameter. Or the data themselves: a `zoo.Dataset`; images as a tensor or an array, uint8 or
+            floats in [0, 1] of shape (N, H, W) or (N, C, H, W), a tenth of which is held out for testing
+            (``data.test_fraction=0.2`` changes that); ``(images, labels)``; or ``(train, test)``, where each is one of
+            these. They are not saved in the run, and must be given again to `resume` or `evaluate` it.
         data_dir: where the files of data sets lie; by default ``ZOO_DATA``, else the user's cache folder.
         epochs, seed: in place of the recipe's.
-        device: ``auto`` (CUDA where there is one), ``cpu`` or ``cuda``.
+        device: ``auto`` (the accelerator, where there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or whatever torch
+            knows.
         out: the folder of all runs, in which this one becomes ``<model>/<time>``.
         folder: just this folder for the run, in place of one below `out`.
         time_limit: seconds after which the training saves its state and stops.
@@ -254,21 +80,18 @@ def train(
         TrainingError: the training could not go on. Its last checkpoint is there.
         Interrupted: it was stopped by a signal or the time limit. Its state is saved; see `resume`.
     """
-    shorthands = {"epochs": epochs, "seed": seed}
-    changes = merge(changes, {"train": {key: value for key, value in shorthands.items() if value is not None}})
+    shorthands = {key: value for key, value in (("epochs", epochs), ("seed", seed)) if value is not None}
+    changes = merge(changes, {"train": shorthands} if shorthands else {})
     checked = recipe_for(data, model, overrides, registries=registries, **changes)
-    with _processes(device) as (group, target):
-        loaded = load_data(checked.data, None if data_dir is None else Path(data_dir))
-        training = _Training(checked, loaded, target, group, time_limit, compile)
-        run = group.on_rank_zero(
-            lambda: Run.create(Path(out), checked, loaded, target, None if folder is None else Path(folder))
-        )
-        return training.into(run, callbacks, progress, figures)
+    with session(device, data_dir, time_limit, compile, callbacks, progress, figures) as opened:
+        return opened.train(checked, Path(out), None if folder is None else Path(folder), objects(data))
 
 
 def resume(
     run: str | Path | Run,
     *,
+    epochs: int | None = None,
+    data: object = None,
     data_dir: Path | str | None = None,
     device: str = "auto",
     time_limit: float | None = None,
@@ -277,119 +100,95 @@ def resume(
     progress: bool | None = None,
     figures: bool = True,
 ) -> Run:
-    """Go on with a training that was stopped, from its newest valid checkpoint, to the very bits of one that was not.
+    """Resume a training from its newest valid checkpoint; the result is bit-identical to an uninterrupted one.
+
+    One process at a time may train a run. One that is finished is left as it is.
 
     Args:
-        run: the folder.
+        run: the folder, or one such as ``runs/mlp-vae`` whose newest unfinished run is meant. Runs in it that cannot be
+            read, or that another process trains, are reported and passed over.
+        epochs: train so many epochs in all, in place of the number in the recipe, which must be smaller. The change is
+            recorded in ``recipe.yaml`` and ``environment.json``. A finished run is trained longer.
+        data: what the run was trained on, where `train` was given the data themselves and not their name.
         data_dir, device, time_limit, compile, callbacks, progress, figures: as in `train`.
 
     Raises:
-        RunError: there is no such run, it holds no valid checkpoint, or the data are not the same any more.
+        RunLocked: another process trains the run.
+        RunError: there is no such run, it holds no valid checkpoint, it or its recipe was changed, or the data are not
+            the same any more.
+        UsageError: the number of epochs is smaller than that of the recipe.
     """
-    run = run if isinstance(run, Run) else Run.open(run)
-    with _processes(device) as (group, target):
-        loaded = run.loaded(None if data_dir is None else Path(data_dir))
-        checkpoint = group.on_rank_zero(run.checkpoints.newest)
-        if checkpoint is None:
-            raise RunError(f"{run.path} holds no valid checkpoint to go on from.")
-        training = _Training(run.recipe, loaded, target, group, time_limit, compile)
-        training.restore(checkpoint)
-        return training.into(run, callbacks, progress, figures)
+    with session(device, data_dir, time_limit, compile, callbacks, progress, figures) as opened:
+        return opened.resume(*opened.claim(run), epochs, data)
 
 
-def unfinished(model: str, out: Path | str = "runs") -> Run | None:
-    """The newest run of a model that was stopped before its end and can be resumed."""
-    for folder in sorted((Path(out) / model).glob("*/recipe.yaml"), reverse=True):
-        run = Run(folder.parent)
-        if not run.finished and next(iter(run.checkpoints), None) is not None:
-            return run
-    return None
+def resume_or_train(
+    model: str | Recipe | ResolvedRecipe,
+    *,
+    epochs: int | None = None,
+    out: Path | str = "runs",
+    data_dir: Path | str | None = None,
+    device: str = "auto",
+    time_limit: float | None = None,
+    compile: bool = False,
+    callbacks: Sequence[Callback] = (),
+    progress: bool | None = None,
+    figures: bool = True,
+) -> Run:
+    """Resume the newest unfinished run of a model, or train a new one if there is none: ``zoo train --resume auto``.
 
-
-class _Training:
-    """A training that is ready for its first step: everything is checked, nothing is written."""
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        loaded: Loaded,
-        device: torch.device,
-        group: Group,
-        time_limit: float | None,
-        compiled: bool,
-    ) -> None:
-        self.recipe = recipe
-        self.loaded = loaded
-        dataset = loaded.dataset
-        if group.is_rank_zero:
-            log.info(
-                "%s on %s: %d training and %d test images of %s, on %s, seed %d",
-                *(recipe.name, loaded.block.use, len(dataset.train), len(dataset.test)),
-                *("x".join(map(str, dataset.shape)), device, recipe.train.seed),
-            )
-        with flushed_denormals(), seeded(recipe.train.seed, device):
-            vae, loss = build(recipe, dataset.shape, dataset.classes, len(dataset.train))
-            self.trainer = Trainer(
-                *(vae, loss, dataset, recipe.train),
-                binarize=recipe.binarize,
-                device=device,
-                stop=StopRequest(time_limit),
-                group=group,
-                compile=compiled,
-            )
-            first = torch.arange(min(2, len(dataset.train)), device=device)
-            batch = self.trainer.train[first]
-            preflight(recipe, vae, loss, batch)
-            with evaluating(vae), torch.no_grad():  # so that no running mean moves
-                supported = in_support(vae.trace(batch).p, batch.x)
-            if group.is_rank_zero and not supported:
-                log.info(
-                    "Note: the pixels lie outside the support of the likelihood (real values under a Bernoulli?), "
-                    "so the loss is no bound on log p(x). binarize=dynamic draws pixels that lie in it."
-                )
-
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Take up the state of a checkpoint."""
-        state = checkpoint.state()
-        if state["processes"] != self.trainer.group.size:
-            log.warning(
-                "The run was trained by %d processes and goes on with %d: the result will not be equal bit by bit.",
-                *(state["processes"], self.trainer.group.size),
-            )
+    The arguments and errors are those of `resume` and of `train`.
+    """
+    checked = recipe(model, train={} if epochs is None else {"epochs": epochs})
+    with session(device, data_dir, time_limit, compile, callbacks, progress, figures) as opened:
         try:
-            self.trainer.load_state_dict(checkpoint.weights(), state)
-        except (RuntimeError, KeyError, TypeError, ValueError) as error:
-            raise RunError(f"{checkpoint.path} is not of the model that its recipe makes here: {error}") from error
-
-    def into(self, run: Run, callbacks: Sequence[Callback], progress: bool | None, figures: bool) -> Run:
-        """Train, and leave the result in the run folder."""
-        trainer = self.trainer
-        trainer.checkpoints = run.checkpoints
-        shown = looked_at() if progress is None else progress
-        trainer.callbacks = [
-            RunRecorder(run),
-            *([progress_callback()] if shown else []),
-            *(plugin_callbacks(run, figures) if trainer.group.is_rank_zero else []),
-            *callbacks,
-        ]
-        with flushed_denormals(), seeded(self.recipe.train.seed, trainer.device):
-            try:
-                trainer.fit()
-            except Interrupted as interrupted:
-                interrupted.run = run.path
-                raise
-        return run
+            claimed = opened.claim(Path(out) / checked.name)
+        except NoRun:
+            if opened.group.is_rank_zero:
+                log.info("There is no unfinished run of %s in %s: a new one starts.", checked.name, out)
+            return opened.train(checked, Path(out), None)
+        return opened.resume(*claimed, epochs)
 
 
-@contextlib.contextmanager
-def _processes(device: str) -> Iterator[tuple[Group, torch.device]]:
-    """The processes that train together, and the device of this one."""
-    target = local_device(resolve_device(device))
-    group = Group.join(target)
-    try:
-        yield group, target
-    finally:
-        group.leave()
+def save_run(trainer: Trainer, folder: Path | str, *, name: str = "model", data: object = None) -> Run:
+    """Save a training of `Trainer` as a run, which `load`, `evaluate` and the tools accept.
+
+    A model of the user's own classes cannot be rebuilt from the folder. The run that is returned holds the model and
+    the data; one that is opened later gets them by `Run.attach`.
+
+    Args:
+        trainer: a trainer whose `fit` has ended.
+        folder: the folder of the run, which must not hold a run.
+        name: of the model.
+        data: the name or path of the data set, if it has one; the data themselves are not saved.
+
+    Returns:
+        The run. Its weights are those of the best checkpoint, if the trainer saved any, else the last ones.
+
+    Raises:
+        UsageError: `fit` has not ended.
+        RunError: the folder cannot be written, or holds a run.
+    """
+    if not trainer.finished:
+        raise UsageError("The training is not finished: call trainer.fit() first.")
+    vae, parts = trainer.model, {"encoder": trainer.vae.encoder, "decoder": trainer.vae.decoder}
+    parts |= {"prior": trainer.vae.prior}
+    raw: dict[str, Any] = {kind: type(part).__name__ for kind, part in parts.items()}
+    block = block_for(trainer.dataset if data is None else data)
+    raw |= {
+        "loss": type(trainer.loss).__name__,
+        "latent_dim": math.prod(vae.latent_shape),
+        "data": [block.model_dump()],
+    }
+    raw |= {"binarize": trainer.binarize, "train": trainer.config.model_dump()}
+    loaded = LoadedDataset(block, trainer.dataset)
+    run = Run.create(Path(folder), unchecked(name, raw), loaded, trainer.device, Path(folder), code=True)
+    run.attach(copy.deepcopy(vae).cpu(), trainer.dataset)
+    best = None if trainer.checkpoints is None else trainer.checkpoints.best()
+    with run.held():
+        run.rewind(trainer.history)
+        run.finish(vae.state_dict() if best is None else best.weights())
+    return run
 
 
 def load(
@@ -417,6 +216,7 @@ def fit_prior(
     *,
     samples_per_image: int = 1,
     seed: int = 0,
+    data: object = None,
     data_dir: Path | str | None = None,
     device: str = "auto",
     **changes: Any,
@@ -432,6 +232,7 @@ def fit_prior(
         overrides, changes: its parameters, such as ``components=20``.
         samples_per_image: draws from q(z | x) for each training image.
         seed: of the draws and of the fit.
+        data: as in `resume`.
         data_dir, device: as in `train`.
 
     Returns:
@@ -441,6 +242,7 @@ def fit_prior(
 
     Raises:
         UsageError: a name or a value is wrong, the prior cannot be fitted, or the data are not those of the run.
+        RunLocked: another process trains the run.
         TrainingError: the fit gave no finite density, or it could not be written. What was there before is intact.
     """
     run = run if isinstance(run, Run) else Run.open(run)
@@ -449,19 +251,20 @@ def fit_prior(
     priors.require_fittable(block)
     if samples_per_image < 1:
         raise UsageError(f"samples_per_image must be at least 1, not {samples_per_image}.")
-    if not run.finished:
-        raise RunError(f"{run.path} is not finished: go on with `zoo train --resume {run.path}` first.")
     target = resolve_device(device)
-    vae = run.load(prior="original")
-    dataset = run.loaded(None if data_dir is None else Path(data_dir)).dataset
-    with flushed_denormals(), seeded(seed, target):
-        fitted = build_prior(block, run.recipe, vae.encoder, run.data_shape, run.classes)
-        vae.to(target), fitted.to(target)
-        train_split, test_split = (
-            Loader(split, 512, run.recipe.binarize, target) for split in (dataset.train, dataset.test)
-        )
-        facts = priors.fit(fitted, vae, train_split, test_split, samples_per_image, seed)
-    run.fitted_prior.save(explicit("prior", block), fitted, facts)
+    with run.held():
+        if not run.finished:
+            raise RunError(f"{run.path} is not finished: go on with `zoo train --resume {run.path}` first.")
+        vae = run.load(prior="original")
+        dataset = run.loaded(None if data_dir is None else Path(data_dir), data).dataset
+        with flushed_denormals(), seeded(seed, target):
+            fitted = build_prior(block, run.recipe, vae.encoder, run.data_shape, run.classes)
+            vae.to(target), fitted.to(target)
+            train_split, test_split = (
+                Loader(split, 512, run.recipe.binarize, target) for split in (dataset.train, dataset.test)
+            )
+            facts = priors.fit(fitted, vae, train_split, test_split, samples_per_image, seed)
+        run.fitted_prior.save(explicit("prior", block), fitted, facts)
     return {"run": str(run.path), "prior": explicit("prior", block).model_dump(), **facts}
 
 
@@ -475,6 +278,7 @@ def evaluate(
     limit: int | None = None,
     seed: int = 0,
     prior: Literal["fitted", "original"] = "fitted",
+    data: object = None,
     data_dir: Path | str | None = None,
     device: str = "auto",
     announce: Callable[[str], None] | None = None,
@@ -490,6 +294,7 @@ def evaluate(
         split, limit: ``test`` or ``train``, and how many of its images, from the first.
         seed: of every draw, binarisation included.
         prior: as in `Run.load`; where it is a fitted one, the protocol names it.
+        data: as in `resume`.
         data_dir, device: as in `train`.
         announce, progress: called with each metric's name, and with (done, of) while it works.
 
@@ -505,8 +310,8 @@ def evaluate(
         for name in importance_sampled():
             settings[name] = {**settings.get(name, {}), "samples": samples}
     asked = [ComponentSpec(use=name, **settings.get(name, {})) for name in dict.fromkeys((*metrics, *settings))]
-    with _processes(device) as (group, target):
-        loaded = run.loaded(None if data_dir is None else Path(data_dir))
+    with processes(device) as (group, target):
+        loaded = run.loaded(None if data_dir is None else Path(data_dir), data)
         another = prior == "fitted" and run.fitted_prior.exists
         subject = EvaluationContext(
             *(run.load(prior=prior), run.recipe, loaded.dataset, split, limit, seed, target),
@@ -516,20 +321,3 @@ def evaluate(
         )
         with flushed_denormals():
             return measure(subject, asked, by_default=not metrics, announce=announce)
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device that ``auto``, ``cpu`` or ``cuda`` stands for here.
-
-    Raises:
-        UsageError: there is no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"There is no device {name!r}. Write auto, cpu or cuda.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError("There is no CUDA device here (torch.cuda.is_available() is false). Write --device cpu.")
-    return device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -43,6 +44,14 @@ class RunError(UsageError):
     """A run folder cannot be made, read or found."""
 
 
+class RunLocked(RunError):
+    """A run is being trained or written by another process; the message names it."""
+
+
+class NoRun(RunError):
+    """There is no run, or no unfinished one, where one was looked for."""
+
+
 class ComponentError(ZooError):
     """A component broke its contract; the message names it."""
 
@@ -65,7 +74,7 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.message}" if self.place else self.message
+        return f"{shortened(self.place)}: {self.message}" if self.place else self.message
 
 
 class RecipeError(UsageError):
@@ -73,18 +82,35 @@ class RecipeError(UsageError):
 
     def __init__(self, title: str, problems: Iterable[Problem]) -> None:
         self.title = title
-        self.problems = tuple(problems)
+        self.problems = tuple(dict.fromkeys(problems))
         super().__init__("\n".join([title, *(f"  {problem}" for problem in self.problems)]))
 
 
-def reason(error: Exception) -> str:
+def error_summary(error: Exception) -> str:
     """Why something failed, in a line; of an error that the zoo does not raise on purpose, with its kind.
 
-    >>> reason(UsageError("There is no label.")), reason(KeyError("z"))
-    ('There is no label.', "KeyError: 'z'")
+    >>> error_summary(UsageError("There is no label.")), error_summary(KeyError("z")), error_summary(MemoryError())
+    ('There is no label.', "KeyError: 'z'", 'there is not enough memory for it')
     """
+    if is_out_of_memory(error):
+        return "there is not enough memory for it"
     kind = "" if isinstance(error, ZooError) else f"{type(error).__name__}: "
     return kind + str(error).split("\n")[0][:200]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on the CPU or on a card."""
+    return isinstance(error, MemoryError) or re.search("(?i)out of memory|allocate memory", str(error)) is not None
+
+
+def shortened(text: str, length: int = 200) -> str:
+    """Text of the user's for a message: a long one cut, and nothing in it that a terminal would obey.
+
+    >>> shortened("latent_dim"), shortened("x" * 300, 5), shortened("a\\x1b[31m")
+    ('latent_dim', 'xxxxx...', "'a\\\\x1b[31m'")
+    """
+    text = text if len(text) <= length else text[:length] + "..."
+    return text if text.isprintable() else ascii(text)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -95,5 +121,5 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     >>> did_you_mean("zzz", ["mlp", "conv"])
     ''
     """
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name[:100], list(known), n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""

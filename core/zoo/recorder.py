@@ -22,7 +22,8 @@ class RunRecorder(Callback):
 
     def on_train_begin(self, trainer: Training) -> None:
         """Drop the metrics of epochs after the checkpoint that is resumed from."""
-        self.run.rewind(trainer.history)
+        if not self.run.finished:
+            self.run.rewind(trainer.history)
 
     def on_epoch_end(self, trainer: Training, epoch: Epoch) -> None:
         """Append the epoch to the metrics."""
@@ -30,7 +31,7 @@ class RunRecorder(Callback):
 
     def on_train_end(self, trainer: Training, finished: bool) -> None:
         """Write the final weights."""
-        if finished:
+        if finished and not self.run.finished:
             self.run.finish()
 
 
@@ -41,7 +42,7 @@ def plugin_callbacks(run: Run, figures: bool) -> Iterator[Callback]:
         run: the run.
         figures: whether plugins may draw.
     """
-    for plugin, callback in registry().plugins.call("zoo_callbacks", run=run, figures=figures):
+    for plugin, callback in registry().plugins.collect("zoo_callbacks", run=run, figures=figures):
         if isinstance(callback, Callback):
             yield Isolated(callback, str(plugin))
         else:

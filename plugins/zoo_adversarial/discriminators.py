@@ -6,11 +6,10 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from zoo import VAE, Batch
+from zoo import VAE, Batch, at_least_float32, image_shape, match_dtype
 
 
 class CodeDiscriminator(nn.Module):
@@ -29,7 +28,7 @@ class CodeDiscriminator(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Codes (N, *latent_shape) to logits (N,)."""
-        return _full(self.layers(z))
+        return at_least_float32(self.layers(match_dtype(z, self)))
 
 
 class ImageDiscriminator(nn.Module):
@@ -43,10 +42,10 @@ class ImageDiscriminator(nn.Module):
         channels: channels of each layer; each halves the sides of the image.
     """
 
-    def __init__(self, data_shape: tuple[int, int, int], channels: Sequence[PositiveInt]) -> None:
+    def __init__(self, data_shape: tuple[int, ...], channels: Sequence[PositiveInt]) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        colours, height, width = data_shape
+        colours, height, width = image_shape(data_shape, "loss 'vae-gan'")
         for index, (c_in, c_out) in enumerate(pairwise([colours, *channels])):
             layers.append(nn.Conv2d(c_in, c_out, 3, stride=2, padding=1))
             if index:
@@ -57,12 +56,12 @@ class ImageDiscriminator(nn.Module):
         self.judge = nn.Linear([colours, *channels][-1] * height * width, 1)
 
     def features(self, x: Tensor) -> Tensor:
-        """Split (N, C, H, W) to Dis_l(x), (N, features)."""
-        return _full(self.layers(x))
+        """Map images (N, C, H, W) to Dis_l(x), (N, features)."""
+        return at_least_float32(self.layers(match_dtype(x, self)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Split (N, C, H, W) to logits (N,)."""
-        return _full(self.judge(self.layers(x)).squeeze(-1))
+        """Map images (N, C, H, W) to logits (N,)."""
+        return at_least_float32(self.judge(self.layers(match_dtype(x, self))).squeeze(-1))
 
 
 def prior_draws(vae: VAE, batch: Batch) -> Tensor:
@@ -70,8 +69,3 @@ def prior_draws(vae: VAE, batch: Batch) -> Tensor:
     prior = vae.prior(vae.encoder, batch.condition)
     draws: Tensor = prior.sample(() if prior.batch_shape else (len(batch.x),))
     return draws
-
-
-def _full(values: Tensor) -> Tensor:
-    """A loss is worked out in float32 at least, whatever precision the products ran in."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -9,7 +9,7 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from zoo import VAE, Batch, Loss, Phase
+from zoo import VAE, Batch, ComponentError, Loss, Phase
 from zoo_adversarial.discriminators import ImageDiscriminator, prior_draws
 
 
@@ -38,7 +38,7 @@ class VAEGAN(Loss):
 
     def __init__(
         self,
-        data_shape: tuple[int, int, int],
+        data_shape: tuple[int, ...],
         gamma: NonNegativeFloat = 1.0,
         channels: Sequence[PositiveInt] = (32, 64),
     ) -> None:
@@ -66,6 +66,8 @@ class VAEGAN(Loss):
 
     def encode(self, vae: VAE, batch: Batch) -> dict[str, Tensor]:
         """Rate and distance of features, for the encoder."""
+        if batch.mask is not None:
+            raise ComponentError("The loss 'vae-gan' compares complete images: it takes no data with missing entries.")
         trace = vae.trace(batch)
         features, rate = self._features(batch.x, trace.p.mean), trace.kl.mean()
         return {"loss": features + rate, "features": features, "rate": rate, "distortion": -trace.log_px.mean()}

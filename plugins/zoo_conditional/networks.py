@@ -14,18 +14,19 @@ from zoo_conditional.labels import checked, one_hot, required
 
 
 class ConditionalEncoder(Encoder, Conditional):
-    """q(z | x, y): an encoder that sees the label y as one more channel, a learnt map for each label.
+    """q(z | x, y): an encoder that sees the label y as one more channel (entry of the first axis),
+    a learnt map for each label.
 
     Args:
-        data_shape: (C, H, W).
+        data_shape: event shape of x.
         latent_dim: number of latent dimensions.
         classes: number of labels.
-        encoder: any; it is made for images (C + 1, H, W).
+        encoder: any; it is built for one more channel.
     """
 
     def __init__(
         self,
-        data_shape: tuple[int, int, int],
+        data_shape: tuple[int, ...],
         latent_dim: int,
         classes: int,
         encoder: Callable[..., Encoder] = ComponentFactory("encoder", "mlp"),
@@ -39,10 +40,10 @@ class ConditionalEncoder(Encoder, Conditional):
         self.encoder = encoder(data_shape=(channels + 1, *size), latent_dim=latent_dim, classes=classes)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
-        """Split (N, C, H, W) and labels (N,) to q(z | x, y)."""
+        """Map x (N, *data_shape) and labels (N,) to q(z | x, y)."""
         labels = checked(condition, self.classes)
-        told = self.maps(labels).unflatten(-1, (1, *x.shape[-2:])).to(x.dtype)
-        q: Distribution = self.encoder(torch.cat([x, told], dim=-3), labels)
+        maps = self.maps(labels).unflatten(-1, (1, *x.shape[2:])).to(x.dtype)
+        q: Distribution = self.encoder(torch.cat([x, maps], dim=1), labels)
         return q
 
 
@@ -50,7 +51,7 @@ class ConditionalDecoder(Decoder, Conditional):
     """p(x | z, y): a decoder that gets the label y beside the latent, as zeros and a one.
 
     Args:
-        data_shape: (C, H, W).
+        data_shape: event shape of x.
         latent_shape: event shape of the latent, a vector.
         classes: number of labels.
         decoder: any; it is made for latents with ``classes`` more coordinates.
@@ -58,7 +59,7 @@ class ConditionalDecoder(Decoder, Conditional):
 
     def __init__(
         self,
-        data_shape: tuple[int, int, int],
+        data_shape: tuple[int, ...],
         latent_shape: tuple[int, ...],
         classes: int,
         decoder: Callable[..., Decoder] = ComponentFactory("decoder", "mlp"),
@@ -76,6 +77,6 @@ class ConditionalDecoder(Decoder, Conditional):
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Distribution:
         """Latents (K..., N, latent_dim) and labels (N,), or one for all (1,), to p(x | z, y)."""
         labels = checked(condition, self.classes)
-        told = one_hot(labels, self.classes, z.dtype).expand(*z.shape[:-1], -1)
-        p: Distribution = self.decoder(torch.cat([z, told], dim=-1), labels)
+        label = one_hot(labels, self.classes, z.dtype).expand(*z.shape[:-1], -1)
+        p: Distribution = self.decoder(torch.cat([z, label], dim=-1), labels)
         return p

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
+from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily
 
-from zoo import Conditional, Encoder, Prior
+from zoo import AllowsEmptySamples, Conditional, Encoder, Gaussian, Prior
 from zoo_conditional.labels import checked, required
+
+
+class Mixture(AllowsEmptySamples, MixtureSameFamily):
+    """torch's mixture, of which no draws at all can be taken too."""
 
 
 class ConditionalNormal(Prior, Conditional):
@@ -29,9 +33,8 @@ class ConditionalNormal(Prior, Conditional):
     def forward(self, encoder: Encoder, condition: Tensor | None = None) -> Distribution:
         """The Gaussians of labels (N,), batch shape (N,); without any, the equal mixture of all, batch shape ()."""
         chosen = slice(None) if condition is None else checked(condition, self.classes)
-        scale = (self.log_variance[chosen] / 2).exp()
-        normal = Independent(Normal(self.mean[chosen], scale, validate_args=False), 1, validate_args=False)
+        normal = Independent(Gaussian(self.mean[chosen], self.log_variance[chosen] / 2), 1, validate_args=False)
         if condition is not None:
             return normal
         alike = Categorical(logits=torch.zeros_like(self.mean[:, 0]), validate_args=False)
-        return MixtureSameFamily(alike, normal, validate_args=False)
+        return Mixture(alike, normal, validate_args=False)

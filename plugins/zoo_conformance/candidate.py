@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,32 +13,48 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.data.dataset import Dataset, Split
-from zoo.data.loader import Loader
-from zoo.errors import ComponentError, Problem, RecipeError, UnknownName, ZooError, did_you_mean
-from zoo.model.context import seeded
-from zoo.model.loss import Loss
-from zoo.model.parts import Scheduled
-from zoo.model.vae import VAE, Batch
-from zoo.plugins.hookspecs import KINDS
-from zoo.plugins.manager import Plugin
-from zoo.plugins.registry import Claim, Registry, registry
-from zoo.recipes.components import ComponentFactory, build, check_block, construct, find, validate
-from zoo.recipes.datasets import data_root, load_data
-from zoo.recipes.library import library
-from zoo.recipes.merge import merge
-from zoo.recipes.schema import ComponentSpec, Recipe
-from zoo.recipes.signatures import INTERFACES, signature_of
-from zoo.recipes.source import builtin_registry, read_models
+import zoo
+from zoo import (
+    INJECTED,
+    KINDS,
+    VAE,
+    Batch,
+    ComponentError,
+    ComponentFactory,
+    ComponentSpec,
+    Dataset,
+    Loader,
+    Loss,
+    Plugin,
+    Recipe,
+    RecipeError,
+    Scheduled,
+    Split,
+    UnknownName,
+    ZooError,
+    components_of,
+    did_you_mean,
+    registry,
+    seeded,
+)
 from zoo_conformance.check import CHECKS, skip
 
-NEUTRAL = "mlp-vae"
+DISTRIBUTION = "vae-zoo"
+NEUTRAL = f"{DISTRIBUTION}:mlp-vae"
 """The plainest recipe: a component that no recipe uses is checked in its place here, or in the first that it fits."""
 
 SHAPE = (1, 8, 8)
 FEATURES = 16
-DIGITS = ComponentSpec(use="digits")
+DIGITS = ComponentSpec(use=f"{DISTRIBUTION}:digits")
 PARTS = ("encoder", "decoder", "prior", "loss")
+BASES: dict[str, type] = {
+    "encoder": zoo.Encoder,
+    "posterior": zoo.Posterior,
+    "decoder": zoo.Decoder,
+    "likelihood": zoo.Likelihood,
+    "prior": zoo.Prior,
+    "loss": Loss,
+}
 
 
 @dataclass(eq=False)
@@ -65,14 +82,14 @@ class Candidate:
 
     def _recipe(self) -> Recipe:
         if self.kind == "model":
-            return _validated(self.name)
-        if self.kind not in INTERFACES or self.kind == "metric":
-            return _validated(NEUTRAL)
+            return zoo.recipe(self.name)
+        if self.kind not in BASES:
+            return zoo.recipe(NEUTRAL)
         registry().get(self.kind, self.name)  # where it cannot be imported, that is said, and of no recipe
         me = (self.kind, self.name)
-        used = next((model for model in _models() if me in _components(registry(), model)), None)
+        used = next((model for model in _models() if me in _components_in(registry(), model)), None)
         if used is not None:
-            return _validated(used)
+            return zoo.recipe(used)
         try:
             neutral = self._in(NEUTRAL)
         except RecipeError as error:
@@ -89,61 +106,61 @@ class Candidate:
 
     def _in(self, model: str) -> Recipe:
         """The recipe of a model, with this component in its place."""
-        return validate(model, merge(library().resolve(model), self._in_its_place()))
+        return zoo.recipe(model, **self._in_its_place())
 
     def _in_its_place(self) -> dict[str, Any]:
         """The change that puts it into a recipe: a head goes into the encoder or decoder."""
         if self.kind in PARTS:
             return {self.kind: self.name}
         for kind in PARTS:
-            block = getattr(_validated(NEUTRAL), kind)
-            for parameter, inner in signature_of(kind, find(kind, block.use)).nested.items():
-                if inner == self.kind:
-                    return {kind: {parameter: self.name}}
+            block = getattr(zoo.recipe(NEUTRAL), kind)
+            for parameter in zoo.describe(kind, block.use).parameters:
+                if parameter.nested == self.kind:
+                    return {kind: {parameter.name: self.name}}
         raise AssertionError(f"{NEUTRAL} has no place for a {self.kind}")
 
     @cached_property
     def block(self) -> ComponentSpec:
         """It, with the parameters that its recipe gives it. A data set is taken from where it lies, never fetched."""
-        if self.kind == "dataset" and "download" in signature_of(self.kind, self.target).parameters.model_fields:
+        if self.kind == "dataset" and "download" in inspect.signature(self.target).parameters:
             return ComponentSpec.model_validate({"use": self.name, "download": False})
         if self.kind in ("dataset", "metric"):
             return ComponentSpec(use=self.name)
-        return dict(_used(self.recipe))[self.kind, self.name]
+        return _components(self.recipe)[self.kind, self.name]
 
     @property
     def target(self) -> Any:
         """Its class or function."""
         return registry().get(self.kind, self.name)
 
-    def told(self) -> ComponentSpec:
-        """The block, if it has all that it needs; else the check is left out."""
-        problems = check_block(self.kind, self.block, self.kind)[1]
-        _skip_if_incomplete(problems)
-        return self.block
+    def factory(self) -> ComponentFactory:
+        """What makes it, if it has all that it needs; else the check is left out."""
+        factory = ComponentFactory(self.kind, self.block.use, **self.block.parameters)
+        _skip_if_incomplete(factory.problems())
+        return factory
 
     def given(self) -> dict[str, Any]:
         """What the zoo passes to its constructor."""
         if self.kind in ("dataset", "metric"):
-            known: dict[str, Any] = {"root": data_root()}
+            known: dict[str, Any] = {"root": zoo.data_root(), "given": digits()}
         else:
             vae, _ = self.build()
             known = {
                 "data_shape": SHAPE,
                 "latent_dim": self.recipe.latent_dim,
-                "latent_shape": tuple(vae.encode(*self.batch(2)).event_shape),
+                "latent_shape": vae.latent_shape,
                 "classes": digits().classes,
                 "train_size": len(digits().train),
                 "features": FEATURES,
                 "model_encoder": vae.encoder,
             }
-        asked = signature_of(self.kind, self.target).injected
-        return {name: value for name, value in known.items() if name in asked}
+        accepted = inspect.signature(self.target).parameters
+        return {name: known[name] for name in INJECTED[self.kind] if name in accepted and name in known}
 
     def make(self, **given: Any) -> Any:
         """A new one on its own, from whatever of `given` it asks for."""
         with seeded(0):
-            return construct(self.kind, self.told(), given)
+            return self.factory()(**given)
 
     def build(
         self, seed: int = 0, data_shape: tuple[int, int, int] = SHAPE, latent_dim: int | None = None
@@ -153,7 +170,7 @@ class Candidate:
         if latent_dim is not None:
             recipe = recipe.model_copy(update={"latent_dim": latent_dim})
         with seeded(seed):
-            vae, loss = build(recipe, data_shape, digits().classes, len(digits().train))
+            vae, loss = zoo.build(recipe, data_shape, digits().classes, len(digits().train))
         for module in (*vae.modules(), *loss.modules()):
             if isinstance(module, Scheduled):
                 module.schedule(10**6, 10.0**4)
@@ -170,7 +187,7 @@ class Candidate:
             return [vae, loss]
         if self.kind in PARTS:
             return [loss if self.kind == "loss" else getattr(vae, self.kind)]
-        wanted = self.target if isinstance(self.target, type) else INTERFACES[self.kind]
+        wanted = self.target if isinstance(self.target, type) else BASES[self.kind]
         return [module for root in (vae, loss) for module in root.modules() if isinstance(module, wanted)]
 
     @cached_property
@@ -186,7 +203,7 @@ class Candidate:
         if self.kind in ("plugin", "dataset", "metric"):
             return {}
         try:
-            used = dict(_used(self.recipe))
+            used = _components(self.recipe)
         except ZooError:
             return {}
         found: dict[str, str] = {}
@@ -206,13 +223,17 @@ def candidates(name: str) -> list[Candidate]:
     """
     kind, slash, short = name.rpartition("/")
     if slash and kind != "model":
-        return [Candidate(kind, short, registry().names(kind).find(short).plugin)]
+        names = registry().names(kind)
+        claim = names.find(short)
+        return [Candidate(kind, names.shortest(claim), claim.plugin)]
     brought = [candidate for candidate in _all() if name in (candidate.plugin.name, candidate.plugin.distribution)]
     if brought:
         return brought
-    if short in library().names():
-        return [Candidate("model", short, library().models.find(short).plugin)]
-    known = {*library().names(), *(plugin.name for plugin in registry().plugins.found)}
+    models = zoo.library().models
+    if short.rpartition(":")[2] in models:
+        model = models.find(short)
+        return [Candidate("model", models.shortest(model), model.plugin)]
+    known = {*zoo.library().names(), *(plugin.name for plugin in registry().plugins.found)}
     raise UnknownName(
         f"There is no model and no plugin named {name!r}.{did_you_mean(name, known)} "
         "A component is written with its kind, such as encoder/mlp."
@@ -220,7 +241,7 @@ def candidates(name: str) -> list[Candidate]:
 
 
 def _all() -> Iterator[Candidate]:
-    models, plugins = library().models, registry().plugins.found
+    models, plugins = zoo.library().models, registry().plugins.found
     yield from (Candidate("plugin", plugin.name, plugin) for plugin in plugins if not plugin.disabled)
     for kind in KINDS:
         names = registry().names(kind)
@@ -230,19 +251,19 @@ def _all() -> Iterator[Candidate]:
 
 def _can_be_built(recipe: Recipe) -> bool:
     try:
-        build(recipe, SHAPE, digits().classes, len(digits().train))
+        zoo.build(recipe, SHAPE, digits().classes, len(digits().train))
     except ZooError:
         return False
     return True
 
 
-def _skip_if_incomplete(problems: Sequence[Problem]) -> None:
+def _skip_if_incomplete(problems: Sequence[zoo.Problem]) -> None:
     """Leave the check out where nothing is wrong but that no recipe says what a parameter should be."""
     if problems and all(problem.message.startswith("is required") for problem in problems):
         skip(f"needs {', '.join(problem.place for problem in problems)}, and no recipe says what it should be")
 
 
-def _expected(claim: Claim[Any]) -> Mapping[str, str]:
+def _expected(claim: Any) -> Mapping[str, str]:
     expected: Mapping[str, str] = claim.item.expected_failures
     for name in expected:
         if name not in CHECKS:
@@ -255,38 +276,25 @@ def _expected(claim: Claim[Any]) -> Mapping[str, str]:
 
 def _models() -> Iterator[str]:
     """Every recipe, the built-in ones first and in the order in which they were written."""
-    first = list(read_models(builtin_registry()))
+    models = zoo.library().models
+    builtin = zoo.parse_yaml(zoo.builtin_registry().read_text("utf-8"))["models"]
+    first = [models.shortest(models.find(f"{DISTRIBUTION}:{name}")) for name in builtin]
     yield from first
-    yield from (name for name in library().models.matching() if name not in first)
+    yield from (name for name in models.matching() if name not in first)
 
 
 @functools.lru_cache(maxsize=1024)
-def _components(source: Registry, model: str) -> Mapping[tuple[str, str], ComponentSpec]:
-    """What a recipe is made of; nothing, where it or a part of it cannot be had."""
+def _components_in(source: object, model: str) -> Mapping[tuple[str, str], ComponentSpec]:
+    """The components of a model; none if its recipe or a component is not available."""
     try:
-        return dict(_used(_validated(model)))
+        return _components(zoo.recipe(model))
     except ZooError:
         return {}
 
 
-def _validated(model: str) -> Recipe:
-    return validate(model, library().resolve(model))
-
-
-def _used(recipe: Recipe) -> Iterator[tuple[tuple[str, str], ComponentSpec]]:
-    for kind in PARTS:
-        yield from _within(kind, getattr(recipe, kind))
-
-
-def _within(kind: str, block: ComponentSpec) -> Iterator[tuple[tuple[str, str], ComponentSpec]]:
-    """A block and those nested in it, the inner ones first: so that in a mapping the outermost use counts."""
-    signature = signature_of(kind, find(kind, block.use))
-    arguments, _ = check_block(kind, block, kind)
-    for name, inner in signature.nested.items():
-        choice = arguments.get(name, signature.defaults.get(name))
-        if isinstance(choice, ComponentFactory):
-            yield from _within(inner, choice.block)
-    yield (kind, block.use), block
+def _components(recipe: Recipe) -> dict[tuple[str, str], ComponentSpec]:
+    """The components of a recipe; of several with one name, the outermost."""
+    return {(kind, spec.use): spec for _, kind, spec in reversed(components_of(recipe))}
 
 
 def digits() -> Dataset:
@@ -295,8 +303,8 @@ def digits() -> Dataset:
 
 
 @functools.lru_cache(maxsize=2)
-def _digits(source: Registry) -> Dataset:
-    return load_data([DIGITS]).dataset
+def _digits(source: object) -> Dataset:
+    return zoo.load_dataset(DIGITS.use)
 
 
 def few_digits(train: int, test: int) -> Dataset:

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from zoo.errors import ComponentError, DataUnavailable, NotApplicable, UsageError, ZooError, did_you_mean
-from zoo.model.context import seeded
+from zoo import ComponentError, DataUnavailable, NotApplicable, UsageError, ZooError, did_you_mean, seeded
 from zoo_conformance.candidate import Candidate, candidates
 from zoo_conformance.check import CHECKS, Check, Result, Skipped, skip
 from zoo_conformance.state import kept_generators

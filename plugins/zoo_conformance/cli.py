@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.catalogue import as_json
-from zoo.cli.output import print_json, print_table
+from zoo.cli import json_option, print_json, print_table
 
 if TYPE_CHECKING:
     from zoo_conformance.check import Result
@@ -32,7 +31,7 @@ def _list_checks(ctx: click.Context, parameter: click.Parameter, value: bool) ->
     "--only", multiple=True, metavar="CHECK", help="Make this check and no other; may be given several times."
 )
 @click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_checks, help="List the checks.")
-@as_json
+@json_option
 def check(name: str, only: tuple[str, ...], as_json: bool) -> None:
     """Check that NAME keeps to its contract: a component, a model, or all that a plugin brings.
 

@@ -10,10 +10,7 @@ import subprocess
 import sys
 from typing import Any
 
-from zoo.plugins.hookspecs import INJECTED, KINDS
-from zoo.recipes.components import check_block, explicit
-from zoo.recipes.schema import ComponentSpec
-from zoo.recipes.source import parse_value, write_models
+from zoo import INJECTED, KINDS, ComponentFactory, ComponentSpec, parse_yaml, write_yaml
 from zoo_conformance.candidate import Candidate
 from zoo_conformance.check import check, require
 
@@ -32,7 +29,7 @@ def _imported_with(module: str) -> frozenset[str]:
     program = f"import importlib, sys; importlib.import_module({module!r}); print(*sys.modules)"
     path = os.pathsep.join(entry for entry in sys.path if entry)
     done = subprocess.run(
-        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": path}, capture_output=True, encoding="utf-8"
     )
     require(done.returncode == 0, f"{module} cannot be imported: {done.stderr.strip().splitlines()[-1:]}")
     return frozenset(done.stdout.split())
@@ -49,12 +46,13 @@ def annotated(candidate: Candidate) -> None:
 @check(*KINDS)
 def yaml(candidate: Candidate) -> None:
     """With its defaults written out it survives a round trip through YAML: run folders keep it that way."""
-    written = explicit(candidate.kind, candidate.told())
-    text = write_models({"it": {candidate.kind: written.model_dump()}})
-    read = ComponentSpec.model_validate(parse_value(text)["models"]["it"][candidate.kind])
-    problems = check_block(candidate.kind, read, candidate.kind)[1]
+    written = candidate.factory().with_defaults().spec
+    text = write_yaml({candidate.kind: written.model_dump()})
+    spec = ComponentSpec.model_validate(parse_yaml(text)[candidate.kind])
+    read = ComponentFactory(candidate.kind, spec.use, **spec.parameters)
+    problems = read.problems()
     require(not problems, f"its own defaults are refused: {'; '.join(map(str, problems))}")
-    again = explicit(candidate.kind, read)
+    again = read.with_defaults().spec
     require(again == written, f"{written.model_dump()} comes back as {again.model_dump()}")
 
 
@@ -62,8 +60,7 @@ def yaml(candidate: Candidate) -> None:
 def unknown_parameters(candidate: Candidate) -> None:
     """A parameter that it does not have is refused, in a recipe and in a call: a misspelt one would go unnoticed."""
     target = candidate.target
-    block = ComponentSpec.model_validate({"use": candidate.name, "no_such_parameter": 1})
-    problems = check_block(candidate.kind, block, candidate.kind)[1]
+    problems = ComponentFactory(candidate.kind, candidate.name, no_such_parameter=1).problems()
     named = any(problem.place.endswith("no_such_parameter") for problem in problems)
     require(named, "a recipe may give it a parameter that it does not have")
     arguments = _arguments(candidate)
@@ -90,7 +87,7 @@ def arguments_untouched(candidate: Candidate) -> None:
 
 def _arguments(candidate: Candidate) -> dict[str, Any]:
     """All of its own parameters, with lists where a caller might have passed lists."""
-    arguments, _ = check_block(candidate.kind, explicit(candidate.kind, candidate.told()), candidate.kind)
+    arguments = candidate.factory().with_defaults().arguments()
     return {name: list(value) if isinstance(value, tuple) else value for name, value in arguments.items()}
 
 

@@ -10,10 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from zoo.errors import ZooError
-from zoo.model.context import evaluating, seeded
-from zoo.model.loss import Loss
-from zoo.model.vae import VAE, Batch, in_support
+from zoo import VAE, Batch, Loss, ZooError, evaluating, in_support, seeded
 from zoo_conformance.candidate import FEATURES, SHAPE, Candidate, images
 from zoo_conformance.check import CheckFailed
 
@@ -68,7 +65,7 @@ def probe(candidate: Candidate, x: Tensor | None = None, data_shape: tuple[int, 
     if candidate.kind == "likelihood":
         head = candidate.make(data_shape=data_shape).eval()
         with seeded(1):
-            maps = torch.randn(2, 3, len(x), head.parameters_per_pixel, *data_shape)
+            maps = torch.randn(2, 3, len(x), *data_shape, head.parameters_per_entry)
         return Probe(head, (maps[1, 2],), data_shape, x, (maps,))
     vae, _ = candidate.build(data_shape=data_shape)
     vae.eval()
@@ -115,7 +112,8 @@ def outputs(candidate: Candidate, vae: VAE, loss: Loss, batch: Batch) -> dict[st
         if kind in ("encoder", "posterior", "model"):
             found |= {"z": trace.z, **{f"q(z | x): {n}": v for n, v in readings(trace.q, trace.z).items()}}
         if kind in ("decoder", "likelihood", "model"):
-            found |= {f"p(x | z): {n}": v for n, v in readings(trace.p, batch.x).items()}
+            z = trace.z.to(batch.x.dtype) if kind != "model" else trace.z  # an encoder's fault is not the decoder's
+            found |= {f"p(x | z): {n}": v for n, v in readings(vae.decode(z, batch.condition), batch.x).items()}
         if kind in ("prior", "model"):
             found |= {f"p(z): {n}": v for n, v in readings(trace.prior, trace.z).items()}
     return found

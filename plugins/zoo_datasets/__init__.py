@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from zoo import Component, hookimpl
+from zoo import OBJECT, Component, hookimpl
 
 
 @hookimpl
@@ -29,5 +29,12 @@ def zoo_components() -> Iterable[Component]:
             "zoo_datasets.arrays:arrays",
             "images as arrays or tensors in a file of yours",
             (".npy", ".npz", ".pt", ".pth"),
+        ),
+        Component(
+            "dataset",
+            "memory",
+            "zoo_datasets.memory:memory",
+            "images that zoo.train is given as tensors, arrays or a zoo.Dataset",
+            (OBJECT,),
         ),
     )

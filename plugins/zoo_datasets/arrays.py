@@ -1,16 +1,19 @@
-"""Split as arrays in a file: checked and converted once into the cache, and mapped into memory from then on."""
+"""Images as arrays in a file: checked and converted once into the cache, and mapped into memory from then on."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import math
+import os
 import pickle
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +29,8 @@ CHANNELS = (1, 3)  # what an axis of channels is known by
 SAVE = 'Save it with torch.save({"images": images, "labels": labels}, PATH).'
 CHUNK = 2**24  # numbers looked at together
 NO_LABEL = -1
+DAMAGE = (OSError, ValueError, EOFError, RuntimeError, KeyError, OverflowError, TypeError, AttributeError, IndexError)
+"""What numpy and torch raise on damaged files."""
 SLACK = 1e-5  # what rounding may have added to a number in [0, 1]
 
 Layout = Literal["auto", "nhw", "nhwc", "nchw"]
@@ -47,7 +52,7 @@ def arrays(
     test_fraction: Fraction = 0.1,
     split_seed: Seed = 0,
 ) -> Dataset:
-    """Split in a file of NumPy (``.npy``, ``.npz``) or of PyTorch (``.pt``, ``.pth``). No pickle in one is ever run.
+    """Images in a file of NumPy (``.npy``, ``.npz``) or of PyTorch (``.pt``, ``.pth``). No pickle in one is ever run.
 
     Several arrays in one file have names; ``.pt`` files hold a tensor, a dictionary of tensors, or a pair of images and
     labels. By default the images are the one called ``images``, ``x``, ``data``, ``pixels``, ``train_images``,
@@ -99,8 +104,25 @@ def arrays(
     every, at = kept(trained, train_labels, split_seed)
     if len(every) < 2:
         raise DataError(f"{file} holds one image: there must be one to train on and one to test on.")
+    every = replace(every, index=torch.tensor(_shuffled(len(every), split_seed)))
     train, test = split(every, test_fraction)
     return Dataset(train, test, cache=(at,))
+
+
+def converted(name: str, pixels: Array, labels: Array | None, layout: Layout) -> Split:
+    """Images of an array in memory, by the rules of a file; `pixels` is not kept.
+
+    Raises:
+        DataError: they cannot be taken for images and labels; the message says why.
+    """
+    source = _Source(Path("data"), name, lambda: pixels, None if labels is None else ("labels", lambda: labels))
+    images = _as_nchw(source, pixels, layout)
+    checked = _checked_labels(source, len(images))
+    _check_range(source, images)
+    levels = np.empty(images.shape, np.uint8)
+    for level, image in zip(levels, images, strict=True):
+        level[...] = _bytes(image)
+    return Split(torch.from_numpy(levels), None if checked is None else torch.from_numpy(checked.astype(np.int64)))
 
 
 # --- what is in the file
@@ -114,7 +136,10 @@ def _open(file: Path) -> dict[str, Loader]:
     with _explained(file):
         if file.suffix.lower() in (".npy", ".npz"):
             return _numpy_file(file)
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+        archive = zipfile.is_zipfile(file)
+        if archive:
+            _require_real(file)
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=archive)
     tensors = _tensors(content)
     if not tensors:
         raise DataError(f"{file} holds no tensor. {SAVE}")
@@ -123,17 +148,64 @@ def _open(file: Path) -> dict[str, Loader]:
 
 def _numpy_file(file: Path) -> dict[str, Loader]:
     with file.open("rb") as opened:  # numpy leaves a damaged archive open
-        if opened.read(2) == b"PK":
+        magic = opened.read(6)
+        if magic.startswith(b"PK"):
             opened.seek(0)
             return {name: partial(_member, file, name) for name in np.load(opened, allow_pickle=False).files}
+        if magic == np.lib.format.MAGIC_PREFIX:
+            opened.seek(0)
+            size, rest = _declared(opened), file.stat().st_size - opened.tell()
+            if size is not None and size > rest:
+                raise ValueError(f"it should have {size} bytes and has {rest}")
     mapped = np.load(file, mmap_mode="r", allow_pickle=False)
     return {"images": lambda: mapped}
 
 
 def _member(file: Path, name: str) -> Array:
     with _explained(file), np.load(file, allow_pickle=False) as archive:
+        # numpy takes memory for as many bytes as a header declares before it reads the first of them.
+        info = archive.zip.getinfo(name if name in archive.zip.namelist() else f"{name}.npy")
+        with archive.zip.open(info) as member:
+            size, start = _declared(member), member.tell()
+        if size is not None and size != info.file_size - start:
+            raise ValueError(f"{name} should have {size} bytes and has {info.file_size - start}")
+        _require_room(file, name, info.file_size)
         array: Array = archive[name]
         return array
+
+
+def _declared(file: IO[bytes]) -> int | None:
+    """The bytes of an array by its own header, or None for Python objects. The file is left where they begin."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return None if dtype.hasobject else math.prod(shape) * dtype.itemsize
+
+
+def _require_room(file: Path, name: str, size: int) -> None:
+    """Of a compressed array, that it fits into memory.
+
+    Raises:
+        DataError: it does not.
+    """
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > memory:
+        raise DataError(
+            f"{file}: {name} takes {size / 1e9:.1f} GB of memory when it is decompressed, of {memory / 1e9:.1f} GB "
+            "here. Save it alone with np.save as a .npy file, which is read in parts."
+        )
+
+
+def _require_real(file: Path) -> None:
+    """Of an archive of PyTorch's, that it holds no more than the file has bytes: it is never compressed.
+
+    Raises:
+        ValueError: it claims to.
+    """
+    with zipfile.ZipFile(file) as archive:
+        claimed = sum(info.file_size for info in archive.infolist())
+    if claimed > file.stat().st_size:
+        raise ValueError(f"its entries claim {claimed} bytes, more than the file has")
 
 
 @contextlib.contextmanager
@@ -143,7 +215,9 @@ def _explained(file: Path) -> Iterator[None]:
         yield
     except pickle.UnpicklingError as error:
         raise DataError(f"{file} is damaged, or holds more than tensors, which is never run. {SAVE}") from error
-    except (OSError, ValueError, EOFError, RuntimeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except MemoryError as error:
+        raise DataError(f"{file} claims to hold an array that does not fit into memory.") from error
+    except (*DAMAGE, zipfile.BadZipFile, zlib.error) as error:
         if "allow_pickle" in str(error) or "Python objects" in str(error):
             raise DataError(
                 f"{file} holds Python objects, which are never unpickled. Save an array of numbers, such as "
@@ -165,6 +239,19 @@ def _tensors(content: Any) -> dict[str, torch.Tensor]:
 
 
 def _as_array(file: Path, tensor: torch.Tensor) -> Array:
+    """A tensor as an array.
+
+    Raises:
+        DataError: it has no numbers of its own, or shows those it has many times over: a file of a kilobyte can hold a
+            tensor of a terabyte.
+    """
+    if tensor.layout == torch.strided and tensor.device.type == "cpu":
+        size, real = tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes()
+        if size > real:
+            raise DataError(
+                f"{file}: a tensor of shape {tuple(tensor.shape)} would take {size} bytes and has {real}: it is an "
+                "expanded view. Save tensor.clone(memory_format=torch.contiguous_format)."
+            )
     if tensor.dtype == torch.bfloat16:
         tensor = tensor.float()
     try:
@@ -214,9 +301,13 @@ def _converted(source: _Source, layout: Layout, seed: int | None) -> Iterator[tu
     labels = _checked_labels(source, len(pixels))
     log.info("Reading %d images in %s, this once.", len(pixels), source.place)
     _check_range(source, pixels)
-    order = range(len(pixels)) if seed is None else sorted(range(len(pixels)), key=lambda i: place(seed, str(i)))
-    for i in order:
+    for i in range(len(pixels)) if seed is None else _shuffled(len(pixels), seed):
         yield _bytes(pixels[i]), NO_LABEL if labels is None else int(labels[i])
+
+
+def _shuffled(n: int, seed: int) -> list[int]:
+    """The images in the order of the split."""
+    return sorted(range(n), key=lambda i: place(seed, str(i)))
 
 
 def _as_nchw(source: _Source, pixels: Array, layout: Layout) -> Array:
@@ -224,7 +315,9 @@ def _as_nchw(source: _Source, pixels: Array, layout: Layout) -> Array:
     shape = pixels.shape
     if pixels.dtype != np.uint8 and pixels.dtype != np.bool_ and pixels.dtype.kind != "f":
         hint = (
-            " If they are levels from 0 to 255, save them with .astype(np.uint8)." if pixels.dtype.kind in "iu" else ""
+            " If they are levels from 0 to 255, convert them with .astype(np.uint8)."
+            if pixels.dtype.kind in "iu"
+            else ""
         )
         raise DataError(
             f"{source.place} is an array of {pixels.dtype}; images are uint8, bool, or floats in [0, 1].{hint}"
@@ -279,9 +372,10 @@ def _check_range(source: _Source, pixels: Array) -> None:
         if wrong.any():
             i, *where = (int(index[0]) for index in np.nonzero(wrong))
             value = float(chunk[(i, *where)])
-            greatest = float(np.nanmax(chunk))
-            hint = " Are they levels up to 255? Divide by 255, or save them as uint8." if 1 < greatest <= 255 else ""
-            hint = " Are they in [-1, 1]? Save (x + 1) / 2." if -1 <= float(np.nanmin(chunk)) < 0 else hint
+            finite = chunk[np.isfinite(chunk)]
+            least, greatest = float(finite.min(initial=0)), float(finite.max(initial=0))
+            hint = " Are they levels up to 255? Divide by 255, or make them uint8." if 1 < greatest <= 255 else ""
+            hint = " Are they in [-1, 1]? Save (x + 1) / 2." if -1 <= least < 0 else hint
             raise DataError(
                 f"{source.place}: image {start + i} has the value {value:g} at channel, row and column {where}; "
                 f"floats must lie in [0, 1].{hint}"

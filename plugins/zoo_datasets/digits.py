@@ -24,7 +24,8 @@ def digits(repeat: PositiveInt = 1) -> Dataset:
     pixels = (levels * (255 / 16)).round().to(torch.uint8)
     targets = torch.from_numpy(labels).to(torch.int64)
     test = torch.arange(len(pixels)) % 5 == 4
+    index = torch.arange(int((~test).sum())).repeat(repeat)
     return Dataset(
-        train=Split(pixels[~test].repeat(repeat, 1, 1, 1), targets[~test].repeat(repeat)),
+        train=Split(pixels[~test].repeat(repeat, 1, 1, 1), targets[~test].repeat(repeat), index=index),
         test=Split(pixels[test], targets[test]),
     )

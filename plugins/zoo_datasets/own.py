@@ -14,7 +14,7 @@ from zoo import Split
 
 def absolute(path: str) -> str:
     """The path from the root; ``~`` is your home. So a run that was trained on it goes on in any folder."""
-    return str(Path(path).expanduser().absolute())
+    return str(Path(os.path.expanduser(path)).absolute())  # noqa: PTH111 - `Path.expanduser` raises for unknown users
 
 
 Place = Annotated[str, AfterValidator(absolute)]

@@ -15,7 +15,7 @@ from zoo_datasets.files import check_md5, gather
 def svhn(root: Path, download: bool = True) -> Dataset:
     """House numbers cropped to single digits: 73257 colour images of 32x32 to train on and 26032 to test on.
 
-    Netzer et al., Reading Digits in Natural Split with Unsupervised Feature Learning, 2011. The files call the digit 0
+    Netzer et al., Reading Digits in Natural Images with Unsupervised Feature Learning, 2011. The files call the digit 0
     "10"; here it is 0.
 
     Args:

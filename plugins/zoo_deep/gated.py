@@ -33,18 +33,18 @@ class GatedDense(nn.Module):
 
 
 class GatedEncoder(Encoder):
-    """q(z | x) from gated layers on the flattened image.
+    """q(z | x) from gated layers on the flattened input.
 
     Args:
-        data_shape: (C, H, W).
+        data_shape: event shape of x.
         latent_dim: number of latent dimensions.
-        hidden: widths of the layers, the first next to the image.
+        hidden: widths of the layers, the first next to the input.
         posterior: the head.
     """
 
     def __init__(
         self,
-        data_shape: tuple[int, int, int],
+        data_shape: tuple[int, ...],
         latent_dim: int,
         hidden: Sequence[PositiveInt] = (300, 300),
         posterior: Callable[..., Posterior] = ComponentFactory("posterior", "gaussian"),
@@ -55,7 +55,7 @@ class GatedEncoder(Encoder):
         self.posterior = posterior(features=widths[-1], latent_dim=latent_dim)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
-        """Split (N, C, H, W) to q(z | x)."""
+        """Map x (N, *data_shape) to q(z | x)."""
         q: Distribution = self.posterior(self.trunk(x))
         return q
 
@@ -64,7 +64,7 @@ class GatedDecoder(Decoder):
     """p(x | z) from gated layers on the flattened latent.
 
     Args:
-        data_shape: (C, H, W).
+        data_shape: event shape of x.
         latent_shape: event shape of the latent.
         hidden: widths of the layers, the first next to the latent.
         likelihood: the head.
@@ -72,14 +72,15 @@ class GatedDecoder(Decoder):
 
     def __init__(
         self,
-        data_shape: tuple[int, int, int],
+        data_shape: tuple[int, ...],
         latent_shape: tuple[int, ...],
         hidden: Sequence[PositiveInt] = (300, 300),
         likelihood: Callable[..., Likelihood] = ComponentFactory("likelihood", "bernoulli"),
     ) -> None:
         super().__init__()
         self.likelihood = likelihood(data_shape=data_shape)
-        parameters_shape = (self.likelihood.parameters_per_pixel, *data_shape)
+        self.data_dims = len(data_shape)
+        parameters_shape = (self.likelihood.parameters_per_entry, *data_shape)
         widths = [math.prod(latent_shape), *hidden]
         self.trunk = nn.Sequential(
             nn.Flatten(-len(latent_shape)),
@@ -89,6 +90,6 @@ class GatedDecoder(Decoder):
         )
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Distribution:
-        """Latents (K..., N, *latent_shape) to p(x | z)."""
-        p: Distribution = self.likelihood(self.trunk(z))
+        """Map latents (K..., N, *latent_shape) to p(x | z)."""
+        p: Distribution = self.likelihood(self.trunk(z).movedim(-1 - self.data_dims, -1))
         return p

@@ -10,7 +10,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from zoo import ComponentFactory, Decoder, Encoder, Likelihood, Posterior, halved_sizes, merge_leading
+from zoo import ComponentFactory, Decoder, Encoder, Likelihood, Posterior, halved_sizes, image_shape, merge_leading
 
 
 class ResidualBlock(nn.Module):
@@ -49,24 +49,25 @@ class ResNetEncoder(Encoder):
 
     def __init__(
         self,
-        data_shape: tuple[int, int, int],
+        data_shape: tuple[int, ...],
         latent_dim: int,
         channels: Sequence[PositiveInt] = (32, 64, 128),
         blocks: NonNegativeInt = 2,
         posterior: Callable[..., Posterior] = ComponentFactory("posterior", "gaussian"),
     ) -> None:
         super().__init__()
+        channels_in, *_ = image_shape(data_shape, "encoder 'resnet'")
         layers: list[nn.Module] = []
-        for c_in, c_out in pairwise([data_shape[0], *channels]):
+        for c_in, c_out in pairwise([channels_in, *channels]):
             layers.append(nn.Conv2d(c_in, c_out, 3, stride=2, padding=1))
             layers += [*(ResidualBlock(c_out) for _ in range(blocks)), *_normalised(c_out)]
         self.trunk = nn.Sequential(*layers, nn.Flatten())
         *_, (height, width) = halved_sizes(data_shape, len(channels))
-        features = [data_shape[0], *channels][-1] * height * width
+        features = [channels_in, *channels][-1] * height * width
         self.posterior = posterior(features=features, latent_dim=latent_dim)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
-        """Split (N, C, H, W) to q(z | x)."""
+        """Map images (N, C, H, W) to q(z | x)."""
         q: Distribution = self.posterior(self.trunk(x))
         return q
 
@@ -84,15 +85,16 @@ class ResNetDecoder(Decoder):
 
     def __init__(
         self,
-        data_shape: tuple[int, int, int],
+        data_shape: tuple[int, ...],
         latent_shape: tuple[int, ...],
         channels: Sequence[PositiveInt] = (128, 64, 32),
         blocks: NonNegativeInt = 2,
         likelihood: Callable[..., Likelihood] = ComponentFactory("likelihood", "bernoulli"),
     ) -> None:
         super().__init__()
+        channels_out, *_ = image_shape(data_shape, "decoder 'resnet'")
         self.likelihood = likelihood(data_shape=data_shape)
-        parameters = (self.likelihood.parameters_per_pixel, data_shape[0])
+        parameters = (self.likelihood.parameters_per_entry, channels_out)
         self.latent_dims = len(latent_shape)
         sizes = halved_sizes(data_shape, len(channels))[::-1]
         outputs = [*channels, math.prod(parameters)]
@@ -105,8 +107,8 @@ class ResNetDecoder(Decoder):
         self.trunk = nn.Sequential(*layers, nn.Unflatten(1, parameters))
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Distribution:
-        """Latents (K..., N, *latent_shape) to p(x | z)."""
-        p: Distribution = self.likelihood(merge_leading(self.trunk, z, self.latent_dims))
+        """Map latents (K..., N, *latent_shape) to p(x | z)."""
+        p: Distribution = self.likelihood(merge_leading(self.trunk, z, self.latent_dims).movedim(-4, -1))
         return p
 
 

@@ -6,8 +6,6 @@ from collections.abc import Iterable
 
 from zoo import Component, hookimpl
 
-QUANTISED = {"exports": "the quantiser works out its shapes from the values and the size of a batch"}
-
 
 @hookimpl
 def zoo_components() -> Iterable[Component]:
@@ -27,14 +25,12 @@ def zoo_components() -> Iterable[Component]:
             "vector-quantized",
             "zoo_discrete.vector:VectorQuantized",
             "Nearest vectors of a codebook, or of several in turn; needs vector-quantize-pytorch",
-            expected_failures=QUANTISED,
         ),
         Component(
             "posterior",
             "finite-scalar",
             "zoo_discrete.scalar:FiniteScalar",
             "Each number rounded to one of a few levels; needs vector-quantize-pytorch",
-            expected_failures=QUANTISED,
         ),
         Component("prior", "uniform-categorical", "zoo_discrete.categorical:UniformCategorical", "Uniform categories"),
         Component("prior", "joint", "zoo_discrete.joint:JointPrior", "A prior for each part of a joint posterior"),

@@ -15,10 +15,11 @@ from torch.distributions import (
     kl_divergence,
     register_kl,
 )
+from torch.distributions.utils import clamp_probs
 from torch.nn.functional import one_hot
 from torch.types import _size
 
-from zoo import Encoder, Posterior, Prior, Scheduled
+from zoo import AllowsEmptySamples, Encoder, Posterior, Prior, Scheduled, at_least_float32
 
 
 class GumbelSoftmax(Posterior, Scheduled):
@@ -69,11 +70,10 @@ class GumbelSoftmax(Posterior, Scheduled):
         self.temperature.fill_(max(min(self.min_temperature, self.first_temperature), falling))
 
     def forward(self, features: Tensor) -> Distribution:
-        """Features (N, features) to a distribution with event shape (latent_dim, categories)."""
-        logits = self.linear(features).unflatten(-1, self.shape)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        """Map features (N, *grid, features) to a distribution with event shape (*grid, latent_dim, categories)."""
+        logits = at_least_float32(self.linear(features).unflatten(-1, self.shape))
         kind = Relaxed if self.training and not self.hard else Hard
-        return Independent(kind(self.temperature, logits), 1, validate_args=False)
+        return Independent(kind(at_least_float32(self.temperature), logits), features.ndim - 1, validate_args=False)
 
 
 class Relaxed(RelaxedOneHotCategorical):
@@ -87,8 +87,21 @@ class Relaxed(RelaxedOneHotCategorical):
     def __init__(self, temperature: Tensor, logits: Tensor) -> None:
         super().__init__(temperature, logits=logits, validate_args=False)
 
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log-density on the simplex. A coordinate that underflowed, as at low temperatures, counts as the least
+        normal number: the logarithm of 0 would make the density NaN.
+        """
+        value = value.clamp_min(torch.finfo(value.dtype).tiny)
+        log_density: Tensor = super().log_prob(value)  # type: ignore[no-untyped-call]
+        return log_density
 
-class Hard(OneHotCategorical):
+    def rsample(self, sample_shape: _size = ()) -> Tensor:
+        """Reparameterised draws. None is exactly 0, where the density is not defined: far apart logits underflow."""
+        draws: Tensor = super().rsample(torch.Size(sample_shape))
+        return draws.clamp_min(torch.finfo(draws.dtype).tiny)
+
+
+class Hard(AllowsEmptySamples, OneHotCategorical):
     """Exact one-hot draws, with the gradient of the relaxed ones that they are the maxima of.
 
     Args:
@@ -100,15 +113,18 @@ class Hard(OneHotCategorical):
 
     def __init__(self, temperature: Tensor, logits: Tensor) -> None:
         super().__init__(logits=logits, validate_args=False)
-        self.relaxed = Relaxed(temperature, logits)
+        self.temperature = temperature
 
     def rsample(self, sample_shape: _size = ()) -> Tensor:
         """One-hot vectors; the greatest of logits plus Gumbel noise is a draw of the category."""
-        soft = self.relaxed.rsample(torch.Size(sample_shape))
-        return one_hot(soft.argmax(-1), soft.shape[-1]).to(soft) + (soft - soft.detach())
+        uniform = torch.rand(self._extended_shape(sample_shape), dtype=self.logits.dtype, device=self.logits.device)
+        perturbed = self.logits - (-clamp_probs(uniform).log()).log()
+        # Its greatest is looked for before the division: a high temperature rounds all to the same number.
+        soft = (perturbed / self.temperature).softmax(-1)
+        return one_hot(perturbed.argmax(-1), soft.shape[-1]).to(soft) + (soft - soft.detach())
 
 
-class OneHot(OneHotCategorical):
+class OneHot(AllowsEmptySamples, OneHotCategorical):
     """Categories as one-hot vectors, and nothing in between: a relaxed draw has no mass here.
 
     Args:

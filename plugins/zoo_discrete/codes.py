@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, constraints, register_kl
 from torch.types import _size
 
-from zoo import Encoder, ExPostPrior, Prior, UsageError
-from zoo_discrete.quantizer import Quantized, Quantizer, quantizer_of
+from zoo import Encoder, ExPostPrior, Prior, UsageError, at_least_float32
+from zoo_discrete.quantizer import MEASURE, Quantized, Quantizer, quantizer_of
 
 CHECKS = 20
 """Looks at what is held out during one fit."""
@@ -28,6 +28,7 @@ class Codes(Distribution):
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    base_measure = MEASURE
 
     def __init__(self, quantizer: Quantizer) -> None:
         self.quantizer = quantizer
@@ -135,8 +136,8 @@ class AutoregressiveCodes(ExPostPrior):
         """Of each of the indices (N, positions), given those before it: (N, positions, K)."""
         before = self.embed(indices[:, :-1])
         told = torch.cat([torch.zeros_like(self.position[:1]).expand(len(indices), 1, -1), before], dim=1)
-        logits: Tensor = self.linear(self.recurrent(told + self.position)[0])
-        return logits.to(torch.promote_types(logits.dtype, torch.float32)) + self.bias
+        logits = at_least_float32(self.linear(self.recurrent(told + self.position)[0]))
+        return logits + self.bias
 
     def log_mass(self, indices: Tensor) -> Tensor:
         """log p of indices (N, positions), in nats, (N,)."""
@@ -186,7 +187,7 @@ class AutoregressiveCodes(ExPostPrior):
 
     @torch.no_grad()
     def _held_out_mass(self, indices: Tensor) -> float:
-        return torch.cat([self.log_mass(part).double() for part in torch.split(indices, 1024)]).mean().item()
+        return torch.cat([self.log_mass(part).cpu().double() for part in torch.split(indices, 1024)]).mean().item()
 
 
 class Autoregressive(Codes):

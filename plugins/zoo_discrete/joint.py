@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, constraints, kl_divergence, register_kl
 from torch.types import _size
 
-from zoo import ComponentError, ComponentFactory, Encoder, Posterior, Prior
+from zoo import ComponentError, ComponentFactory, Encoder, Posterior, Prior, base_measure
 
 
 class JointPosterior(Posterior):
@@ -86,16 +86,24 @@ class Concatenated(Distribution):
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
-    has_rsample = True
 
     def __init__(self, parts: Sequence[Distribution]) -> None:
         self.parts = tuple(parts)
+        self.has_rsample = all(part.has_rsample for part in parts)
         self.sizes = [part.event_shape.numel() for part in parts]
         super().__init__(parts[0].batch_shape, torch.Size([sum(self.sizes)]), validate_args=False)
 
     def _join(self, values: Sequence[Tensor]) -> Tensor:
         pieces = zip(values, self.parts, strict=True)
         return torch.cat([value.flatten(value.ndim - len(part.event_shape)) for value, part in pieces], dim=-1)
+
+    @property
+    def base_measure(self) -> str | None:
+        """The measures of the parts in order, or the one that all of them have."""
+        measures = [base_measure(part) for part in self.parts]
+        if None in measures or len(set(measures)) == 1:
+            return None if None in measures else measures[0]
+        return " and a ".join(str(measure) for measure in measures)
 
     @property
     def mean(self) -> Tensor:

@@ -10,13 +10,16 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 from torch.types import _size
 
-from zoo import ComponentError, Encoder, Posterior
+from zoo import ComponentError, Encoder, KeepsFloat32, Posterior, at_least_float32, match_dtype
+
+MEASURE = "probability mass on the codes of a quantizer"
 
 
-class Quantizer(Posterior):
+class Quantizer(KeepsFloat32, Posterior):
     """q(z | x): features become `latent_dim` points by a linear map, and each point becomes a code near it.
 
-    The encoder may be of any kind: its features are split into points whatever lies under them.
+    The encoder may be of any kind: its features are split into points whatever lies under them. The head stays in
+    float32 when a model is cast to bfloat16, which could not tell neighbouring codes apart.
 
     Args:
         features: width of the trunk.
@@ -35,8 +38,8 @@ class Quantizer(Posterior):
 
     def forward(self, features: Tensor) -> Distribution:
         """Features (N, features) to a `Quantized` distribution with event shape (latent_dim, dim)."""
-        points = self.linear(features).unflatten(-1, self.event_shape)
-        points = points.to(torch.promote_types(points.dtype, torch.float32))
+        points = self.linear(match_dtype(features, self)).unflatten(-1, self.event_shape)
+        points = at_least_float32(points)
         with torch.autocast(points.device.type, enabled=False):
             return Quantized(*self.quantize(points), self.codebook_size)
 
@@ -84,6 +87,7 @@ class Quantized(Distribution):
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    base_measure = MEASURE
     has_rsample = True
 
     def __init__(self, z: Tensor, indices: Tensor, commitment: Tensor, codebook_size: int) -> None:

@@ -10,9 +10,12 @@ from pydantic import Field
 from torch import Tensor
 from vector_quantize_pytorch import FSQ
 
+from zoo import ComponentError
 from zoo_discrete.quantizer import Quantizer
 
 Level = Annotated[int, Field(ge=3)]
+MOST_CODES = 2**24
+"""All of them are listed in a tensor."""
 
 
 class FiniteScalar(Quantizer):
@@ -25,6 +28,9 @@ class FiniteScalar(Quantizer):
         features: width of the trunk.
         latent_dim: number of codes for an image.
         levels: of each dimension of a code. (8, 6, 5) is the paper's choice for about 2^8 codes.
+
+    Raises:
+        ComponentError: there are more than 2^24 codes.
     """
 
     def __init__(
@@ -33,13 +39,16 @@ class FiniteScalar(Quantizer):
         latent_dim: int,
         levels: Annotated[Sequence[Level], Field(min_length=1)] = (8, 6, 5),
     ) -> None:
-        super().__init__(features, latent_dim, len(levels), math.prod(levels))
+        codes = math.prod(levels)
+        if codes > MOST_CODES:
+            raise ComponentError(f"levels: their product is the number of codes, {codes:,}; at most {MOST_CODES:,}.")
+        super().__init__(features, latent_dim, len(levels), codes)
         self.quantizer = FSQ(list(levels))
 
     def quantize(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Points (N, latent_dim, dim) to codes in [-1, 1], indices and a commitment of zero."""
         codes, indices = self.quantizer(points)
-        return codes, indices.long().unsqueeze(-1), points.new_zeros(len(points))
+        return codes, indices.long().unsqueeze(-1), points.new_zeros(points.shape[0])
 
     def look_up(self, indices: Tensor) -> Tensor:
         """The codes of indices."""

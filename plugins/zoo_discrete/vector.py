@@ -68,10 +68,18 @@ class VectorQuantized(Quantizer):
 
     def quantize(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Points (N, latent_dim, dim) to codes, indices and commitment."""
-        codes, commitment, indices = torch.zeros_like(points), points.new_zeros(len(points)), []
-        for layer in self.layers:
-            code, index, _ = layer((points - codes).detach())
-            layer.zero.requires_grad_(False)  # set by the library; a copy of the model on another device would fail
+        if not torch.compiler.is_exporting() and not len(points):  # nothing becomes a code or moves the codebooks
+            indices_shape = (0, *self.indices_shape)
+            return points, points.new_empty(indices_shape, dtype=torch.int64), points.new_zeros(0)
+        codes, commitment, indices = torch.zeros_like(points), points.new_zeros(points.shape[0]), []
+        for layer, codebook in zip(self.layers, self.codebooks, strict=True):
+            left = (points - codes).detach()
+            if torch.compiler.is_exporting():  # no graph can hold the library's looks at its buffers
+                index = torch.cdist(left, codebook).argmin(-1)
+                code = codebook[index]
+            else:
+                code, index, _ = layer(left)
+                layer.zero.requires_grad_(False)  # set by the library; a copy of the model on another device would fail
             codes = codes + code
             commitment = commitment + (points - codes).square().sum((-2, -1))
             indices.append(index)

@@ -9,8 +9,8 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from zoo import EvaluationContext, Measurement, Metric
-from zoo_disentanglement.factors import varying_factors
+from zoo import EvaluationContext, Measurement, Metric, NotApplicable
+from zoo_disentanglement.factors import varying_factors, varying_train_factors
 
 
 class Importances(Metric):
@@ -41,10 +41,12 @@ class Importances(Metric):
         """
         from sklearn.ensemble import RandomForestClassifier
 
-        factors = varying_factors(subject)
         n = min(self.images, len(subject.train.x))
-        train, codes = subject.train_codes[:n].flatten(1).numpy(), subject.codes.flatten(1).numpy()
-        train_factors = dict(zip(subject.factor_names, subject.train_factors[:n].unbind(1), strict=True))
+        train_factors = varying_train_factors(subject, n)
+        factors = {name: values for name, values in varying_factors(subject).items() if name in train_factors}
+        if not factors:
+            raise NotApplicable(f"no factor that varies in these images varies in the first {n} training images")
+        train, codes = subject.train_posterior_mean[:n].flatten(1).numpy(), subject.posterior_mean.flatten(1).numpy()
         columns, accuracies = [], []
         for name, values in subject.track(factors.items(), len(factors)):
             seed = int(torch.randint(2**31, ()))
@@ -56,7 +58,7 @@ class Importances(Metric):
         importances = torch.stack(columns, dim=1)
         protocol = {
             "factors": list(factors),
-            "codes": subject.codes_are,
+            "representation": subject.representation,
             "fitted to": f"{n} training images",
             "trees": self.trees,
         }

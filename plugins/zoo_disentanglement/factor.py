@@ -11,7 +11,7 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo import VAE, Batch, Loss, Phase
+from zoo import VAE, Batch, Loss, Phase, at_least_float32, match_dtype
 
 
 class FactorLoss(Loss):
@@ -44,8 +44,7 @@ class FactorLoss(Loss):
 
     def log_ratio(self, z: Tensor) -> Tensor:
         """log D(z) - log(1 - D(z)), which estimates log q(z) - log prod_d q(z_d): (N, *latent_shape) to (N,)."""
-        ratio: Tensor = self.discriminator(z)
-        return ratio.to(torch.promote_types(ratio.dtype, torch.float32))
+        return at_least_float32(self.discriminator(match_dtype(z, self)))
 
     def forward(self, vae: VAE, batch: Batch) -> dict[str, Tensor]:
         """Return ``loss``, ``distortion``, ``rate`` and ``total_correlation``, in nats per example."""

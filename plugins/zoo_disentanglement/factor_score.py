@@ -45,12 +45,12 @@ class FactorScore(Metric):
             NotApplicable: the factors are not known, or none varies.
         """
         factors = varying_factors(subject)
-        codes = subject.codes.double().flatten(1)
+        codes = subject.posterior_mean.double().flatten(1)
         deviations = codes.std(0, correction=0)
         active = deviations > self.threshold
         protocol = {
             "factors": list(factors),
-            "codes": subject.codes_are,
+            "representation": subject.representation,
             "votes": self.votes,
             "images per vote": self.images_per_vote,
             "latents": f"{int(active.sum())} of {len(active)}",

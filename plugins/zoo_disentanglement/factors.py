@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from zoo import EvaluationContext, NotApplicable
 
 
-def varying_factors(subject: EvaluationContext) -> dict[str, Tensor]:
+def varying_factors(subject: EvaluationContext, images: int | None = None) -> dict[str, Tensor]:
     """By name, the number of its value for each image, int64 (N,), of every factor that takes more than one.
+
+    Args:
+        images: of the first so many images alone.
 
     Raises:
         NotApplicable: there is no such factor.
     """
-    columns = zip(subject.factor_names, subject.factors.unbind(1), strict=True)
-    factors = {name: values for name, values in columns if bool((values != values[0]).any())}
+    factors = _varying(subject.factor_names, subject.factors[:images])
     if not factors:
         raise NotApplicable("no factor takes more than one value in these images")
     return factors
+
+
+def varying_train_factors(subject: EvaluationContext, images: int) -> dict[str, Tensor]:
+    """The same of the first so many training images; empty where none varies."""
+    return _varying(subject.factor_names, subject.train_factors[:images])
+
+
+def _varying(names: Sequence[str], factors: Tensor) -> dict[str, Tensor]:
+    columns = zip(names, factors.unbind(1), strict=True)
+    return {name: values for name, values in columns if bool((values != values[0]).any())}
 
 
 def gap(scores: Tensor) -> Tensor:

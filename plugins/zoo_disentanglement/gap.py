@@ -49,16 +49,16 @@ class MutualInformationGap(Metric):
             NotApplicable: the factors are not known, or none varies.
             ComponentError: with ``posterior``, its dimensions depend on each other.
         """
-        factors = varying_factors(subject)
         if self.estimator == "histogram":
-            codes = subject.codes.double().flatten(1)
+            factors = varying_factors(subject)
+            codes = subject.posterior_mean.double().flatten(1)
             information = torch.stack([histogram_information(codes, v, self.bins) for v in factors.values()], dim=1)
-            protocol: dict[str, object] = {"codes": subject.codes_are, "bins": self.bins}
+            protocol: dict[str, object] = {"representation": subject.representation, "bins": self.bins}
         else:
             n = min(self.images, len(subject))
-            factors = {name: values[:n] for name, values in factors.items()}
+            factors = varying_factors(subject, n)
             information = posterior_information(subject, list(factors.values()))
-            protocol = {"codes": "posterior draws", "pairs of images": n}
+            protocol = {"representation": "posterior draws", "pairs of images": n}
         entropies = torch.stack([entropy(values) for values in factors.values()])
         value = (gap(information) / entropies).mean().item()
         return [Measurement("mig", value, protocol={"factors": list(factors), **protocol})]
@@ -96,7 +96,7 @@ def posterior_information(subject: EvaluationContext, factors: Sequence[Tensor])
     total: Tensor | float = 0.0
     for index, q in zip(subject.track(chunks, len(chunks)), posteriors, strict=True):
         z = q.sample()
-        log_q = torch.cat([log_density_of_dimensions(z, other) for other in posteriors], dim=1).double().cpu()
+        log_q = torch.cat([log_density_of_dimensions(z, other) for other in posteriors], dim=1).cpu().double()
         log_aggregate = log_q.logsumexp(1) - math.log(n)
         rows = []
         for values in factors:

@@ -35,13 +35,13 @@ class SeparatedPredictability(Metric):
             NotApplicable: the factors are not known, or none varies.
         """
         factors = varying_factors(subject)
-        codes = subject.codes.double().flatten(1)
+        codes = subject.posterior_mean.double().flatten(1)
         scores = [
             balanced_accuracy(codes, values) if name in self.categorical else explained(codes, values)
             for name, values in factors.items()
         ]
         categorical = [name for name in factors if name in self.categorical]
-        protocol = {"factors": list(factors), "categorical": categorical, "codes": subject.codes_are}
+        protocol = {"factors": list(factors), "categorical": categorical, "representation": subject.representation}
         return [Measurement("sap", gap(torch.stack(scores, dim=1)).mean().item(), protocol=protocol)]
 
 
@@ -49,7 +49,9 @@ def explained(codes: Tensor, values: Tensor) -> Tensor:
     """R^2 of a line from each column of the codes (N, d) to the values (N,): (d,). That of a constant column is 0."""
     z, v = codes - codes.mean(0), (values - values.double().mean()).unsqueeze(1)
     variances = z.square().mean(0) * v.square().mean(0)
-    return torch.where(variances > 1e-12, (z * v).mean(0).square() / variances.clamp(min=1e-12), 0.0)
+    # The codes come from float32: a spread below its rounding is none, whatever the scale.
+    varies = (z.square().mean(0) > 1e-14 * codes.square().mean(0)) & (variances > 0)
+    return torch.where(varies, (z * v).mean(0).square() / torch.where(varies, variances, 1.0), 0.0)
 
 
 def balanced_accuracy(codes: Tensor, values: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from zoo import VAE, Batch, Loss
+from zoo import VAE, Batch, ComponentError, Loss
 from zoo_disentanglement.factorised import log_density_of_dimensions
 
 Estimator = Literal["weighted", "stratified"]
@@ -57,9 +57,14 @@ class BetaTC(Loss):
         ``total_correlation`` and ``dimension_kl``, in nats per example.
 
         Raises:
-            ComponentError: the dimensions of the posterior depend on each other.
+            ComponentError: the dimensions of the posterior depend on each other, or the prior depends on the label.
         """
         trace = vae.trace(batch)
+        if trace.prior.batch_shape:
+            raise ComponentError(
+                "The loss 'beta-tc' compares q(z), the mean over all images, with one prior for all of them, and this "
+                "model has a prior for each label: take prior=standard-normal, or loss=elbo."
+            )
         log_densities = log_density_of_dimensions(trace.z, trace.q)
         log_weights = mixture_weights(self.estimator, self.train_size, len(trace.z)).log().to(log_densities)
         log_qz = (log_weights + log_densities.sum(2)).logsumexp(1)

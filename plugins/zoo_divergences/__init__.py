@@ -17,19 +17,19 @@ def zoo_components() -> Iterable[Component]:
         Component(
             "likelihood",
             "squared-error",
-            "zoo_divergences.energies:SquaredErrorPixels",
+            "zoo_divergences.energies:SquaredErrorEnergy",
             "Squared error summed over pixels, an energy",
         ),
         Component(
             "likelihood",
             "ms-ssim",
             "zoo_divergences.ms_ssim:MultiScaleSSIM",
-            "Multi-scale structural similarity, an energy; needs torchmetrics",
+            "Multi-scale structural similarity, an energy",
         ),
         Component(
             "likelihood",
             "log-cosh",
-            "zoo_divergences.log_cosh:LogCoshPixels",
+            "zoo_divergences.log_cosh:LogCoshLikelihood",
             "Log hyperbolic cosine of the error, between squared and absolute",
         ),
         Component("loss", "reconstruction", "zoo_divergences.regularized:Reconstruction", "The distortion alone"),

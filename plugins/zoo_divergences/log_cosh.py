@@ -12,31 +12,33 @@ from torch.distributions import Distribution, Gamma, Independent, constraints
 from torch.nn.functional import softplus
 from torch.types import _size
 
-from zoo import Likelihood
+from zoo import Likelihood, at_least_float32
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class LogCoshPixels(Likelihood):
-    """-log p(x | z) = 1/a log cosh(a (x - mean) / scale) + const, for each pixel (OpenReview rkglvsC9Ym).
+class LogCoshLikelihood(Likelihood):
+    """-log p(x | z) = 1/a log cosh(a (x - mean) / scale) + const, for each entry (OpenReview rkglvsC9Ym).
 
     Quadratic in small errors, as a Gaussian of standard deviation scale / sqrt(a); linear in large ones, as a Laplace
     distribution. The constant makes it a density, so that a bound of it is one, and log p(x) can be estimated.
 
     Args:
+        data_shape: event shape of x.
         sharpness: a; the greater, the sooner the cost is linear.
-        scale: the error that is 1 where the cost is linear, in units of the pixel's range.
+        scale: the error that is 1 where the cost is linear, in units of x.
     """
 
-    def __init__(self, sharpness: Positive = 10.0, scale: Positive = 1.0) -> None:
+    def __init__(self, data_shape: tuple[int, ...], sharpness: Positive = 10.0, scale: Positive = 1.0) -> None:
         super().__init__()
+        self.event_dims = len(data_shape)
         self.sharpness = sharpness
         self.scale = scale
 
     def forward(self, parameters: Tensor) -> Distribution:
-        """Means (..., 1, C, H, W) to a distribution over (C, H, W)."""
-        mean = parameters.to(torch.promote_types(parameters.dtype, torch.float32)).squeeze(-4)
-        return Independent(LogCosh(mean, self.sharpness, self.scale), 3, validate_args=False)
+        """Map means (..., *data_shape, 1) to a distribution over data_shape."""
+        mean = at_least_float32(parameters).squeeze(-1)
+        return Independent(LogCosh(mean, self.sharpness, self.scale), self.event_dims, validate_args=False)
 
 
 class LogCosh(Distribution):
@@ -71,16 +73,24 @@ class LogCosh(Distribution):
         return torch.full_like(self._mean, self.scale**2 * trigamma / (2 * self.sharpness**2))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The log-density; log cosh u is |u| + log(1 + e^-2|u|) - log 2, which no error is too large for."""
+        """The log-density; log cosh u is |u| + log(1 + e^-2|u|) - log 2, which no error is too large for.
+
+        Where u is small that is a difference of equal numbers, and log cosh u is log(1 + sinh(u)^2) / 2.
+        """
         u = (self.sharpness * (value - self._mean) / self.scale).abs()
-        log_cosh = u + softplus(-2 * u) - math.log(2)
+        near = torch.log1p(u.clamp_max(1).sinh().square()) / 2
+        log_cosh = torch.where(u < 1, near, u + softplus(-2 * u) - math.log(2))
         half = 0.5 / self.sharpness
         log_beta = math.lgamma(half) + math.lgamma(0.5) - math.lgamma(half + 0.5)
         return -log_cosh / self.sharpness - log_beta + math.log(self.sharpness / self.scale)
 
     def rsample(self, sample_shape: _size = ()) -> Tensor:
-        """Reparameterised draws."""
-        shape = self._extended_shape(sample_shape)
-        gamma = Gamma(torch.full_like(self._mean, 0.5 / self.sharpness), 1.0, validate_args=False)
-        logarithms = gamma.rsample((2, *sample_shape)).log()
-        return self._mean + self.scale * (logarithms[0] - logarithms[1]).view(shape) / (2 * self.sharpness)
+        """Reparameterised draws.
+
+        Gamma(k) is a draw of Gamma(k + 1) times U^(1/k): where k = 1/2a is small it underflows, its logarithm does not.
+        """
+        k = 0.5 / self.sharpness
+        shape = (2, *self._extended_shape(sample_shape))
+        gamma = Gamma(torch.full_like(self._mean, k + 1).expand(shape), 1.0, validate_args=False).sample()
+        logarithms = gamma.log() - torch.empty_like(gamma).exponential_() / k
+        return self._mean + self.scale * (logarithms[0] - logarithms[1]) / (2 * self.sharpness)

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from zoo import VAE, Batch, Loss, Trace
+from zoo import VAE, Batch, ComponentError, Loss, Trace
 from zoo_divergences.aggregate import codes_and_prior_draws
 
 Kernel = Literal["imq", "rbf"]
@@ -65,8 +65,11 @@ class InfoVAE(WassersteinMMD):
     Args:
         alpha: how much of the mutual information is not paid for; at most 1. The defaults of this and of `weight` are
             the zoo's own.
-        weight: lambda.
+        weight: lambda; at least 1 - alpha.
         kernel, scales: see `mmd`. The paper has the Gaussian kernel.
+
+    Raises:
+        ComponentError: the discrepancy has a negative weight, which would drive q(z) away from p(z).
     """
 
     def __init__(
@@ -77,6 +80,12 @@ class InfoVAE(WassersteinMMD):
         scales: Annotated[Sequence[PositiveFloat], Field(min_length=1)] = (1.0,),
     ) -> None:
         super().__init__(weight, kernel, scales)
+        if alpha + weight < 1:
+            raise ComponentError(
+                f"loss 'info-vae': the weight of the discrepancy, alpha + weight - 1, must not be negative; it is "
+                f"{alpha + weight - 1:g} with alpha={alpha:g} and weight={weight:g}. Take a weight of at least "
+                f"{1 - alpha:g}."
+            )
         self.alpha = alpha
 
     def forward(self, vae: VAE, batch: Batch) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 from torch.types import _size
 
-from zoo import ComponentError, Posterior
+from zoo import ComponentError, Posterior, at_least_float32
 
 
 class Deterministic(Posterior):
@@ -25,9 +25,8 @@ class Deterministic(Posterior):
         self.linear = nn.Linear(features, latent_dim)
 
     def forward(self, features: Tensor) -> Distribution:
-        """Features (N, features) to a point mass with event shape (latent_dim,)."""
-        code = self.linear(features)
-        return PointMass(code.to(torch.promote_types(code.dtype, torch.float32)))
+        """Map features (N, *grid, features) to a point mass with event shape (*grid, latent_dim)."""
+        return PointMass(at_least_float32(self.linear(features)))
 
 
 class PointMass(Distribution):
@@ -38,7 +37,7 @@ class PointMass(Distribution):
     to a prior with a density is infinite, whatever the encoder does.)
 
     Args:
-        point: (N, latent_dim).
+        point: (N, *latent_shape).
 
     >>> q = PointMass(torch.tensor([[1.0, 2.0]]))
     >>> q.mean.tolist(), q.rsample((3,)).shape
@@ -47,11 +46,12 @@ class PointMass(Distribution):
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {"point": constraints.real_vector}
     support = constraints.real_vector
+    base_measure = None  # with no density, it is never compared with a prior
     has_rsample = True
 
     def __init__(self, point: Tensor) -> None:
         self.point = point
-        super().__init__(point.shape[:-1], point.shape[-1:], validate_args=False)
+        super().__init__(point.shape[:1], point.shape[1:], validate_args=False)
 
     @property
     def mean(self) -> Tensor:

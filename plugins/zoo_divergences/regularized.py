@@ -8,7 +8,7 @@ import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from zoo import VAE, Batch, Loss, Trace
+from zoo import VAE, Batch, Loss, Trace, at_least_float32
 
 
 class Reconstruction(Loss):
@@ -68,7 +68,7 @@ class WeightRegularized(Regularized):
 
     def penalty(self, vae: VAE, trace: Trace) -> Tensor:
         """|theta|^2."""
-        return torch.stack([parameter.square().sum() for parameter in vae.decoder.parameters()]).sum()
+        return torch.stack([at_least_float32(parameter).square().sum() for parameter in vae.decoder.parameters()]).sum()
 
 
 class GradientRegularized(Regularized):
@@ -92,4 +92,4 @@ class GradientRegularized(Regularized):
             z = trace.z if trace.z.requires_grad else trace.z.detach().requires_grad_()
             image = vae.decode(z, trace.condition).mean
             (slope,) = torch.autograd.grad(image, z, torch.randn_like(image).sign(), create_graph=trained)
-        return slope.flatten(1).square().sum(1).mean()
+        return at_least_float32(slope).flatten(1).square().sum(1).mean()

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.catalogue import as_json
-from zoo.cli.options import RUN
-from zoo.cli.output import print_json
-from zoo.errors import RunError
+from zoo import RunError, atomic_write
+from zoo.cli import RUN, data_dir_option, device_option, json_option, log_to_stderr, print_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,21 +22,25 @@ if TYPE_CHECKING:
 @click.option(
     "-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="The .npz to write.  [default: in the run]"
 )
-@click.option("--split", type=click.Choice(["train", "test"]), default="test", show_default=True, help="Of the data.")
 @click.option(
-    "--samples", type=click.IntRange(min=0), default=0, show_default=True, help="Draws of each posterior to write too."
+    "--split", type=click.Choice(["train", "test", "all"]), help="Of the data.  [default: all of DATA, else test]"
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(0, 1_000_000),
+    default=0,
+    show_default=True,
+    help="Draws of each posterior to write too.",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Of the draws and of a binarisation.  [default: the run's]")
-@click.option(
-    "--data-dir", type=click.Path(path_type=Path), help="Where data files lie.  [default: $ZOO_DATA, else the cache]"
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@as_json
+@data_dir_option
+@device_option
+@json_option
 def encode(
     run: str,
     data: str | None,
     out: Path | None,
-    split: str,
+    split: str | None,
     samples: int,
     seed: int | None,
     data_dir: Path | None,
@@ -48,15 +50,18 @@ def encode(
     """Write the codes of images, the parameters of q(z | x), as arrays that numpy loads.
 
     RUN is a run folder, or the folder of a model's runs, whose newest is meant. DATA is a data set of images of the
-    same shape; without it, the one that the model was trained on.
+    same shape, by name or path, of which every image is encoded; the path of each below a folder, or its index in a
+    file of arrays, is written beside its code. Without DATA, it is the test split that the model was trained beside.
 
     \b
     zoo encode runs/mlp-vae -o codes.npz
+    zoo encode runs/conv-vae photos -o codes.npz
     python -c "import numpy; print(numpy.load('codes.npz')['mean'].shape)"
     """
     import zoo
     from zoo_export import codes as posteriors
 
+    log_to_stderr(logging.WARNING)
     opened = zoo.Run.open(run)
     codes = posteriors.encode(
         opened, data, split=split, samples=samples, seed=seed, data_dir=data_dir, device=device  # type: ignore[arg-type]
@@ -75,18 +80,14 @@ def encode(
 
 
 def _write(codes: dict[str, NDArray[Any]], path: Path) -> None:
-    """Put arrays into an .npz, in place in one move."""
+    """Put arrays into an .npz."""
     import numpy as np
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, **codes)
-        temporary.replace(path)
+        with atomic_write(path) as file:
+            np.savez(file, **codes)  # type: ignore[arg-type]
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @click.command(short_help="Write encoder and decoder to run without the zoo.")
@@ -100,7 +101,7 @@ def _write(codes: dict[str, NDArray[Any]], path: Path) -> None:
 )
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="The folder to write.  [default: in the run]")
 @click.option("--part", "only", type=click.Choice(["encoder", "decoder"]), help="One of the two alone.")
-@as_json
+@json_option
 def export(run: str, format: str, out: Path | None, only: str | None, as_json: bool) -> None:
     """Write encoder and decoder as files that run without the zoo, for batches of any size.
 
@@ -119,7 +120,7 @@ def export(run: str, format: str, out: Path | None, only: str | None, as_json: b
     opened = zoo.Run.open(run)
     parts: dict[str, Any] = {} if only is None else {"parts": [only]}
     folder = exporting.export(opened, format, out, **parts)  # type: ignore[arg-type]
-    manifest = json.loads((folder / "export.json").read_text())
+    manifest = json.loads((folder / "export.json").read_text("utf-8"))
     if as_json:
         print_json({"run": str(opened.path), "folder": str(folder), **manifest})
         return

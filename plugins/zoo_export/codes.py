@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
 import zoo
-from zoo.api import recipe_for, resolve_device
-from zoo.data.loader import Loader
-from zoo.errors import DataError
-from zoo.model.context import derive_seed, evaluating, seeded
-from zoo.model.vae import VAE
-from zoo.recipes.datasets import load_data
+from zoo import (
+    VAE,
+    DataError,
+    Dataset,
+    Loader,
+    Split,
+    UsageError,
+    derive_seed,
+    evaluating,
+    load_data,
+    recipe_for,
+    resolve_device,
+    seeded,
+)
 
-# The stream of random numbers that draws are made from, apart from the one that binarises images.
-DRAWS = 2
+# The streams of random numbers: for draws, apart from the one that binarises images; for the training split, where both
+# splits are encoded.
+DRAWS, TRAIN = 2, 3
+BATCH = 500
 
 
 def parameters(distribution: Distribution) -> dict[str, Tensor]:
@@ -79,7 +91,7 @@ def codes(vae: VAE, images: Loader, *, samples: int = 0, seed: int = 0) -> dict[
     gathered: dict[str, list[Tensor]] = {}
     with evaluating(vae), seeded(seed, images.device):
         for position, batch in enumerate(images.in_order()):
-            q = vae.encode(*batch)
+            q = vae.encode(batch.x, batch.condition)
             arrays = parameters(q)
             if batch.condition is not None:
                 arrays["labels"] = batch.condition
@@ -93,42 +105,110 @@ def codes(vae: VAE, images: Loader, *, samples: int = 0, seed: int = 0) -> dict[
     return {name: value.numpy() for name, value in joined.items()}
 
 
+def codes_of(
+    vae: VAE,
+    dataset: Dataset,
+    split: str,
+    *,
+    binarize: str = "none",
+    device: torch.device | str = "cpu",
+    samples: int = 0,
+    seed: int = 0,
+) -> dict[str, NDArray[Any]]:
+    """The `codes` of one split, or of all images, with where each comes from.
+
+    Args:
+        split: ``train``, ``test`` or ``all``.
+        binarize, device: as in `Loader`.
+        samples, seed: as in `codes`.
+
+    Returns:
+        As `zoo.encode`.
+    """
+
+    def encoded(name: str, seed: int) -> dict[str, NDArray[Any]]:
+        images: Split = getattr(dataset, name)
+        arrays = codes(vae, Loader(images, BATCH, binarize, device), samples=samples, seed=seed)
+        if images.paths:
+            arrays["path"] = np.array(images.paths)
+        if images.index is not None:
+            arrays["index"] = images.index.numpy()
+        return arrays
+
+    if split != "all":
+        return encoded(split, seed)
+    parts = {"train": encoded("train", derive_seed(seed, TRAIN)), "test": encoded("test", seed)}
+    shared = [name for name in parts["train"] if name in parts["test"]]
+    joined = {
+        name: np.concatenate([part[name] for part in parts.values()], axis=1 if name == "samples" else 0)
+        for name in shared
+    }
+    joined["split"] = np.repeat(list(parts), [len(part["index"]) for part in parts.values()])
+    order = _order(dataset, joined)
+    return {name: array[:, order] if name == "samples" else array[order] for name, array in joined.items()}
+
+
+def _order(dataset: Dataset, arrays: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """Where the images lie among those of both splits: once each, in the order of their source."""
+    if "path" in arrays:
+        return np.argsort(arrays["path"], kind="stable")
+    if dataset.train.index is not None and dataset.test.index is not None:
+        return np.argsort(arrays["index"], kind="stable")
+    if dataset.train.index is not None:  # images that a training goes through several times in an epoch
+        _, first = np.unique(dataset.train.index.numpy(), return_index=True)
+        return np.concatenate([np.sort(first), np.arange(len(dataset.train), len(arrays["index"]))])
+    return np.arange(len(arrays["index"]))
+
+
 def encode(
     run: str | Path | zoo.Run,
-    data: str | None = None,
+    data: object = None,
     *,
-    split: Literal["train", "test"] = "test",
+    split: Literal["train", "test", "all"] | None = None,
     samples: int = 0,
     seed: int | None = None,
     data_dir: Path | str | None = None,
     device: str = "auto",
 ) -> dict[str, NDArray[Any]]:
-    """The posterior q(z | x) of every image of a split: what ``zoo encode`` writes.
+    """The posterior q(z | x) of every image: what ``zoo encode`` writes.
 
     Args:
-        run: as in `load`.
-        data: another data set than the run's own, by name or path, of images of the same shape. They are binarised as
-            the run's were.
-        split: of the data.
+        run: as in `zoo.load`.
+        data: another data set than the run's own, by name or path, of images of the same shape; photographs in a folder
+            are scaled and cropped to it. They are binarised as the run's were.
+        split: of the data. By default ``all`` where `data` are given, and ``test`` of the run's own.
         samples: K, draws of each posterior.
         seed: of the draws and of a dynamic binarisation; by default the run's.
-        data_dir, device: as in `train`.
+        data_dir, device: as in `zoo.train`.
 
     Returns:
-        ``index`` int64 (N,), the place in the split; ``labels`` int64 (N,) where there are any; ``mean``
-        (N, *latent_shape) where the posterior has one, and its other parameters by their names in torch, such as
-        ``scale``; ``samples`` (K, N, *latent_shape) if asked.
+        ``path`` str (N,), below the folder, where the images are files; ``index`` int64 (N,), the place in the file of
+        arrays, otherwise in the split; ``split`` str (N,), where both are encoded; ``labels`` int64 (N,) where there
+        are any; ``mean`` (N, *latent_shape) where the posterior has one, and its other parameters by their names in
+        torch, such as ``scale``; ``samples`` (K, N, *latent_shape) if asked. Of all images, each comes once, in the
+        order of the paths or of the file.
 
     Raises:
         RunError: there is no such run.
+        UsageError: there is no such split.
         DataError: the data cannot be had here, or their images have another shape.
     """
     run = run if isinstance(run, zoo.Run) else zoo.Run.open(run)
+    split = split or ("test" if data is None else "all")
+    if split not in ("train", "test", "all"):
+        raise UsageError(f"There is no split {split!r}: write train, test or all.")
     choices = run.recipe.data if data is None else recipe_for(data, run.recipe).data
-    dataset = load_data(choices, None if data_dir is None else Path(data_dir)).dataset
+    shape = None if data is None else run.data_shape
+    root = None if data_dir is None else Path(data_dir)
+    dataset = load_data(choices, root, shape, given=None if isinstance(data, str | os.PathLike) else data).dataset
     if dataset.shape != run.data_shape:
         shapes = ["x".join(map(str, shape)) for shape in (run.data_shape, dataset.shape)]
         raise DataError(f"{run.path} was trained on images of {shapes[0]}, these are {shapes[1]}.")
     target = resolve_device(device)
-    images = Loader(dataset.train if split == "train" else dataset.test, 500, run.recipe.binarize, target)
-    return codes(run.load().to(target), images, samples=samples, seed=run.recipe.train.seed if seed is None else seed)
+    return codes_of(
+        *(run.load().to(target), dataset, split),
+        binarize=run.recipe.binarize,
+        device=target,
+        samples=samples,
+        seed=run.recipe.train.seed if seed is None else seed,
+    )

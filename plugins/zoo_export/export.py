@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import importlib
 import io
-import json
 import logging
 import math
 import os
@@ -22,9 +21,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 import zoo
-from zoo.errors import ExportError, UsageError
-from zoo.model.context import evaluating, seeded
-from zoo.model.vae import VAE
+from zoo import VAE, ExportError, UsageError, atomic_write, evaluating, seeded, to_json
 from zoo_export.codes import parameter, parameters, unwrapped
 
 Format = Literal["onnx", "torch"]
@@ -35,7 +32,7 @@ PARTS: tuple[Part, ...] = ("encoder", "decoder")
 MANIFEST = "export.json"
 
 TRACED = 3
-"""Split in the batch that is traced. A batch of one would be taken for a constant."""
+"""Images in the batch that is traced. A batch of one would be taken for a constant."""
 CHECKED = (1, 5)
 """Sizes of the batches that are compared."""
 TOLERANCE = 1e-4
@@ -69,7 +66,7 @@ def export(
     vae = run.load()
     about = {
         "model": run.recipe.name,
-        "data": run.environment["data"]["name"],
+        "data": run.data_name,
         "binarize": run.recipe.binarize,
     }
     export_model(vae, run.data_shape, folder, format, parts=parts, classes=run.classes, about=about)
@@ -78,7 +75,7 @@ def export(
 
 def export_model(
     vae: VAE,
-    data_shape: tuple[int, int, int],
+    data_shape: tuple[int, ...],
     folder: Path,
     format: Format,
     *,
@@ -117,7 +114,8 @@ def export_model(
             "checked": {"batch_sizes": CHECKED, "tolerance": TOLERANCE},
             "parts": described,
         }
-        (stage / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        with atomic_write(stage / MANIFEST) as file:
+            file.write(to_json(manifest).encode())
 
 
 class Parametrised(nn.Module):
@@ -155,7 +153,7 @@ class _Plan:
     inputs: Mapping[int, Tensors]
 
 
-def _plan(vae: VAE, part: Part, data_shape: tuple[int, int, int], classes: int) -> _Plan:
+def _plan(vae: VAE, part: Part, data_shape: tuple[int, ...], classes: int) -> _Plan:
     module: nn.Module = vae.encoder if part == "encoder" else vae.decoder
     names: tuple[str, ...] = ("x" if part == "encoder" else "z", "condition")
     try:
@@ -176,7 +174,7 @@ def _plan(vae: VAE, part: Part, data_shape: tuple[int, int, int], classes: int) 
     return _Plan(part, Parametrised(module, outputs), names, inputs)
 
 
-def _inputs(vae: VAE, part: Part, data_shape: tuple[int, int, int], classes: int, n: int) -> Tensors:
+def _inputs(vae: VAE, part: Part, data_shape: tuple[int, ...], classes: int, n: int) -> Tensors:
     """Random images, or draws of their posteriors: on a sphere or inside a ball no other points will do. And labels."""
     with seeded(n):
         x, labels = torch.rand(n, *data_shape), torch.arange(n) % (classes or 1)
@@ -199,7 +197,10 @@ def _export(plan: _Plan, writer: _Writer, folder: Path) -> dict[str, Any]:
     try:
         with _quiet(), _unvalidated():
             program = torch.export.export(
-                plan.module, plan.inputs[TRACED], dynamic_shapes=_batched(plan, torch.export.Dim("batch"))
+                plan.module,
+                plan.inputs[TRACED],
+                dynamic_shapes=_batched(plan, torch.export.Dim("batch")),
+                strict=False,  # the default of newer versions of torch
             )
             extra = writer.write(program, plan, path)
     except OSError:
@@ -302,6 +303,8 @@ def _write_onnx(program: torch.export.ExportedProgram, plan: _Plan, path: Path) 
         verbose=False,
     )
     assert written is not None
+    for node in written.model.graph:
+        node.metadata_props.clear()  # stack traces: paths of this machine, and numbers that count the exports
     written.save(path, external_data=False)
     return {"opset": written.model.opset_imports[""]}
 
@@ -333,7 +336,12 @@ def _staged(folder: Path) -> Iterator[Path]:
     parent = next(path for path in folder.absolute().parents if path.exists())
     stage = parent / f".{folder.name}.{os.getpid()}"
     try:
+        str(stage.absolute()).encode()
         stage.mkdir()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{folder} is a path that is not UTF-8, which no exporter can write to. Choose another with --out."
+        ) from error
     except OSError as error:
         raise UsageError(
             f"{folder} cannot be written: {error.strerror or error}. Choose another with --out."

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 
-from zoo import Callback, Run, Training, UsageError
+from zoo import Callback, Run, Training, UsageError, error_summary
 from zoo_figures import figures
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+log = logging.getLogger("zoo")
 
 
 class DrawFigures(Callback):
@@ -27,13 +34,24 @@ class DrawFigures(Callback):
         test, vae = trainer.test, trainer.model
         images = test[torch.arange(min(2 * figures.COLUMNS, len(test.x)), device=test.device)]
         title = self.run.title
-        drawn = {
-            "curves": figures.curves(trainer.history, title),
-            "reconstructions": figures.reconstructions(vae, images.x, f"{title}: test images", images.condition),
-            "samples": figures.samples(vae, 64, f"{title}: samples from the prior"),
-        }
-        if vae.latent_shape == (2,):
-            with contextlib.suppress(UsageError):  # a prior over which no grid can be laid
-                drawn["manifold"] = figures.manifold(vae, title=f"{title}: the latent space, decoded")
-        for name, figure in drawn.items():
-            figures.save(figure, self.run.figures / f"{name}.png")
+        drawings: dict[str, Callable[[], Figure]] = {"curves": lambda: figures.curves(trainer.history, title)}
+        is_image = self.run.environment["data"].get("modality", "image") == "image"
+        if is_image:
+            drawings["reconstructions"] = lambda: figures.reconstructions(
+                vae, images.x, f"{title}: test images", images.condition
+            )
+            drawings["samples"] = lambda: figures.samples(
+                vae, 64, f"{title}: means of p(x | z) at samples from the prior"
+            )
+        if is_image and vae.latent_shape == (2,):
+            drawings["manifold"] = lambda: figures.manifold(vae, title=f"{title}: the latent space, decoded")
+        for name, draw in drawings.items():
+            path = self.run.figures / f"{name}.png"
+            try:
+                figures.save(draw(), path)
+            except UsageError:  # a prior over which no grid can be laid
+                continue
+            except Exception as error:
+                log.warning(
+                    "%s is finished, but %s could not be written: %s", self.run.path, path.name, error_summary(error)
+                )

@@ -9,23 +9,21 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from zoo.cli import completion
-from zoo.cli.catalogue import as_json
-from zoo.cli.options import RUN, which_prior
-from zoo.cli.output import print_json
-from zoo.errors import RunError, UsageError
-from zoo.recipes.merge import parse_overrides
+from zoo import RunError, UsageError, did_you_mean, parse_overrides
+from zoo.cli import complete_datasets, json_option, print_json, prior_option
+from zoo_sweep.folder import RUN_OR_BEST
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-    from zoo.model.vae import VAE, Batch
-    from zoo.run import Run
+    from zoo import VAE, Batch, Run
     from zoo_figures.interpolation import Path as LatentPath
 
 RANKED = 2000
 """Test images that latent dimensions are ranked by."""
+NAMED = 10
+"""Labels that a message names."""
 
 out = click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="The PNG to write.  [default: in the run]"
@@ -34,7 +32,9 @@ data_dir = click.option(
     "--data-dir", type=click.Path(path_type=Path), help="Where data files lie.  [default: $ZOO_DATA, else the cache]"
 )
 
-label = click.option("--label", type=int, metavar="Y", help="Of this label, where the model is conditional on labels.")
+label = click.option(
+    "--label", metavar="Y", help="Of this label, by name or number, where the model is conditional on labels."
+)
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]
@@ -51,11 +51,13 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
 
 
 @click.command()
-@click.argument("run", type=RUN)
-@click.option("-n", "count", type=click.IntRange(min=1), default=24, show_default=True, help="How many test images.")
+@click.argument("run", type=RUN_OR_BEST)
+@click.option(
+    "-n", "count", type=click.IntRange(1, 10_000), default=24, show_default=True, help="How many test images."
+)
 @data_dir
 @out
-@as_json
+@json_option
 def reconstruct(run: str, count: int, data_dir: Path | None, out: Path | None, as_json: bool) -> None:
     """Draw test images above their reconstructions.
 
@@ -68,25 +70,25 @@ def reconstruct(run: str, count: int, data_dir: Path | None, out: Path | None, a
     test = opened.test_batch(count, data_dir)
     title = f"{opened.title}: test images"
     figure = figures.reconstructions(opened.load(), test.x, title, test.condition)
-    _finish(opened, figure, "reconstruct.png", out, as_json)
+    _finish(opened, figure, "reconstructions.png", out, as_json)
 
 
 @click.command()
-@click.argument("run", type=RUN)
-@click.option("-n", "count", type=click.IntRange(min=1), default=64, show_default=True, help="How many images.")
+@click.argument("run", type=RUN_OR_BEST)
+@click.option("-n", "count", type=click.IntRange(1, 10_000), default=64, show_default=True, help="How many images.")
 @click.option(
     "--z", "points", multiple=True, metavar="Z0,Z1,...", help="Decode this point; may be given several times."
 )
 @label
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the draws.")
-@which_prior
+@prior_option
 @out
-@as_json
+@json_option
 def sample(
     run: str,
     count: int,
     points: tuple[str, ...],
-    label: int | None,
+    label: str | None,
     seed: int,
     prior: Literal["fitted", "original"],
     out: Path | None,
@@ -98,30 +100,33 @@ def sample(
     zoo sample runs/mlp-vae -n 100
     zoo sample runs/mlp-vae-2d --z 0,0 --z 0,1 --z 1,1 --z -1,-1
     zoo sample runs/a-conditional-model --label 3
+    zoo sample runs/mlp-vae/sweep-2026-01-31T12-00-00
+
+    RUN is a run folder, or the folder of a model's runs, whose newest is meant, or a sweep, whose best run is.
     """
     import zoo
     from zoo_figures import figures
 
     opened = zoo.Run.open(run)
     vae = opened.load(prior=prior)
-    condition, of_label = _labelled(vae, label)
+    condition, of_label = _labelled(vae, label, opened.label_names)
     if points:
         z, title = parse_points(points, vae.latent_shape), f"{opened.title}: decoded from chosen points{of_label}"
         _finish(opened, figures.decoded(vae, z, title, condition), "decoded.png", out, as_json)
     else:
         fitted = prior == "fitted" and opened.fitted_prior.exists
         drawn = f"{opened.fitted_prior.said()['prior']['use']}, fitted after training" if fitted else "the prior"
-        title = f"{opened.title}: samples from {drawn}{of_label}"
-        _finish(opened, figures.samples(vae, count, title, seed, condition), "sample.png", out, as_json)
+        title = f"{opened.title}: means of p(x | z) at samples from {drawn}{of_label}"
+        _finish(opened, figures.samples(vae, count, title, seed, condition), "samples.png", out, as_json)
 
 
 @click.command(short_help="Sweep each latent dimension while the others stay.")
-@click.argument("run", type=RUN)
+@click.argument("run", type=RUN_OR_BEST)
 @click.option(
     "--image", type=click.IntRange(min=0), metavar="N", help="Around the code of test image N.  [default: the origin]"
 )
 @click.option("--dims", type=Numbers(), metavar="0,3,5", help="Sweep these.  [default: the ten with the highest rate]")
-@click.option("--steps", type=click.IntRange(2, 100), help="Split on each row.  [default: 11; of a manifold, 20]")
+@click.option("--steps", type=click.IntRange(2, 100), help="Images on each row.  [default: 11; of a manifold, 20]")
 @click.option(
     "--range",
     "reach",
@@ -134,14 +139,14 @@ def sample(
 @label
 @data_dir
 @out
-@as_json
+@json_option
 def traverse(
     run: str,
     image: int | None,
     dims: list[int] | None,
     steps: int | None,
     reach: float,
-    label: int | None,
+    label: str | None,
     data_dir: Path | None,
     out: Path | None,
     as_json: bool,
@@ -162,7 +167,7 @@ def traverse(
 
     opened = zoo.Run.open(run)
     vae = opened.load(prior="original")  # a fitted prior has no rate for each dimension
-    condition, of_label = _labelled(vae, label)
+    condition, of_label = _labelled(vae, label, opened.label_names)
     if vae.latent_shape == (2,) and image is None and dims is None:
         title = f"{opened.title}: the latent space, decoded{of_label}"
         figure = figures.manifold(vae, steps or 20, condition=condition, title=title)
@@ -188,10 +193,10 @@ def traverse(
 
 
 @click.command(short_help="Go from test image A to B through the latent space.")
-@click.argument("run", type=RUN)
+@click.argument("run", type=RUN_OR_BEST)
 @click.argument("a", type=click.IntRange(min=0))
 @click.argument("b", type=click.IntRange(min=0))
-@click.option("--steps", type=click.IntRange(2, 100), default=10, show_default=True, help="Split along the path.")
+@click.option("--steps", type=click.IntRange(2, 100), default=10, show_default=True, help="Images along the path.")
 @click.option(
     "--path",
     type=click.Choice(["linear", "spherical"]),
@@ -201,11 +206,11 @@ def traverse(
 )
 @data_dir
 @out
-@as_json
+@json_option
 def interpolate(
     run: str, a: int, b: int, steps: int, path: LatentPath, data_dir: Path | None, out: Path | None, as_json: bool
 ) -> None:
-    """Go from test image A to test image B through the latent space. Split are counted from 0.
+    """Go from test image A to test image B through the latent space. Images are counted from 0.
 
     \b
     zoo interpolate runs/mlp-vae 0 17
@@ -229,7 +234,7 @@ def interpolate(
 
 
 @click.command(short_help="Draw where test images lie in the latent space.")
-@click.argument("run", type=RUN)
+@click.argument("run", type=RUN_OR_BEST)
 @click.option("-n", "count", type=click.IntRange(min=2), default=5000, show_default=True, help="How many test images.")
 @click.option(
     "--threshold",
@@ -240,7 +245,7 @@ def interpolate(
 )
 @data_dir
 @out
-@as_json
+@json_option
 def latent(run: str, count: int, threshold: float, data_dir: Path | None, out: Path | None, as_json: bool) -> None:
     """Draw where test images lie in the latent space, by label, and the rate of each latent dimension.
 
@@ -278,7 +283,7 @@ def parse_points(texts: Sequence[str], latent_shape: tuple[int, ...]) -> Tensor:
     return torch.tensor(points).reshape(-1, *latent_shape)
 
 
-def _labelled(vae: VAE, label: int | None) -> tuple[Tensor | None, str]:
+def _labelled(vae: VAE, label: str | None, names: Sequence[str] = ()) -> tuple[Tensor | None, str]:
     """The label as a condition (1,), and what a title says of it.
 
     Raises:
@@ -290,9 +295,16 @@ def _labelled(vae: VAE, label: int | None) -> tuple[Tensor | None, str]:
         return None, ""
     if not vae.classes:
         raise UsageError(f"--label {label}: this model is not conditional on labels.")
-    if not 0 <= label < vae.classes:
-        raise UsageError(f"--label {label}: there is no such label, the model knows those from 0 to {vae.classes - 1}.")
-    return torch.tensor([label]), f", label {label}"
+    if label in names:
+        return torch.tensor([list(names).index(label)]), f", label {label}"
+    if not label.isdecimal() or int(label) >= vae.classes:
+        known = f" or {', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''}" if names else ""
+        raise UsageError(
+            f"--label {label}: there is no such label, the model knows those from 0 to {vae.classes - 1}{known}."
+            + did_you_mean(label, names)
+        )
+    number = int(label)
+    return torch.tensor([number]), f", label {names[number] if number < len(names) else number}"
 
 
 def _pick(run: Run, indices: Sequence[int], data_dir: Path | None) -> Batch:
@@ -331,7 +343,7 @@ def _finish(run: Run, figure: Figure, name: str, out: Path | None, as_json: bool
 
 
 @click.command()
-@click.argument("data", metavar="NAME|PATH", shell_complete=completion.datasets)
+@click.argument("data", metavar="NAME|PATH", shell_complete=complete_datasets)
 @click.argument("parameters", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option(
     "--out",
@@ -341,7 +353,7 @@ def _finish(run: Run, figure: Figure, name: str, out: Path | None, as_json: bool
     help="The PNG to write.",
 )
 @data_dir
-@as_json
+@json_option
 def preview(data: str, parameters: tuple[str, ...], out: Path, data_dir: Path | None, as_json: bool) -> None:
     """Draw some training images of a data set, by label where there are labels.
 

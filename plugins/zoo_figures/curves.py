@@ -7,8 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from zoo.training.history import Epoch
-from zoo_figures.canvas import BLUE, RED, blank, count
+from zoo import Epoch
+from zoo_canvas import BLUE, RED, blank, count
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

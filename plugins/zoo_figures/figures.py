@@ -1,4 +1,4 @@
-"""Figures of a trained model, as matplotlib's: ``zoo.figures``.
+"""Figures of a trained model, as matplotlib figures.
 
 A function for each thing that one looks at. It takes a model, trained by the zoo or by a loop of your own, with the
 images or points that it is about, on the model's device, and returns a figure; `save` writes it as PNG. matplotlib is
@@ -18,12 +18,12 @@ command             function
 >>> import torch, zoo
 >>> vae = zoo.create_model("mlp-vae", latent_dim=3, data_shape=(1, 8, 8))  # or zoo.load("runs/mlp-vae")
 >>> test = zoo.Batch(torch.rand(20, 1, 8, 8))  # or zoo.Run.open("runs/mlp-vae").test_batch()
->>> figure = figures.traversals(vae, vae.codes(test.x[:1])[0], images=test)
+>>> figure = figures.traversals(vae, vae.posterior_mean(test.x[:1])[0], images=test)
 >>> figure.get_suptitle()
 'Latent traversals'
 """
 
-from zoo_figures.canvas import COLUMNS, save
+from zoo_canvas import COLUMNS, save
 from zoo_figures.curves import curves
 from zoo_figures.generation import decoded, samples
 from zoo_figures.interpolation import interpolation

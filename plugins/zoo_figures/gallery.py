@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from zoo.data.dataset import Dataset
+from zoo import Dataset, UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,6 +21,8 @@ def gallery(dataset: Dataset, title: str) -> Figure:
     """Training images in up to ten rows of twelve, which the first ten labels share, if there are any."""
     from matplotlib.figure import Figure
 
+    if dataset.modality != "image":
+        raise UsageError(f"Only images can be drawn, and the data are of the modality {dataset.modality!r}.")
     images = dataset.train
     rows, names = _rows(dataset)
     columns = max(map(len, rows))

@@ -1,4 +1,4 @@
-"""Split decoded from draws of the prior, or from chosen points."""
+"""Images decoded from draws of the prior, or from chosen points."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from zoo.model.context import evaluating, seeded
-from zoo.model.vae import VAE
-from zoo_figures.canvas import blank, show
+from zoo import VAE, evaluating, seeded
+from zoo_canvas import blank, show
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,7 +17,11 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def samples(
-    vae: VAE, n: int, title: str = "Samples from the prior", seed: int = 0, condition: Tensor | None = None
+    vae: VAE,
+    n: int,
+    title: str = "Means of p(x | z) at samples from the prior",
+    seed: int = 0,
+    condition: Tensor | None = None,
 ) -> Figure:
     """The mean images of draws from the prior, in a square grid (see `VAE.sample`).
 
@@ -31,8 +34,8 @@ def samples(
     """
     device = next(vae.parameters()).device
     with evaluating(vae), seeded(seed, device):
-        images = vae.sample(n, condition)
-    images = images.flatten(0, -4)
+        images = vae.sample(n, condition, mean=True)
+    images = images.flatten(0, -4) if images.ndim > 4 else images
     columns = math.ceil(math.sqrt(len(images)))
     side = 0.6 * columns
     figure = blank(max(side, 3.0), max(side * math.ceil(len(images) / columns) / columns, 1.0) + 0.45)

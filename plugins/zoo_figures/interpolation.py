@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from zoo.errors import UsageError
-from zoo.model.context import evaluating, seeded
-from zoo.model.vae import VAE, in_support
-from zoo_figures.canvas import blank, centres, gap_of, show
+from zoo import VAE, UsageError, evaluating, in_support, seeded
+from zoo_canvas import blank, centres, gap_of, show
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,7 +30,7 @@ def interpolation(
 ) -> Figure:
     """Two images, and between them the mean images along a path from the code of one to the code of the other.
 
-    The ends of the path are the reconstructions of the two (see `VAE.codes`).
+    The ends of the path are the reconstructions of the two (see `VAE.posterior_mean`).
 
     Args:
         vae: the model.
@@ -50,7 +48,7 @@ def interpolation(
     t = torch.linspace(0, 1, steps, device=x.device)
     labels = None if condition is None else condition[(t > 0.5).long()]
     with evaluating(vae), seeded(0, x.device):
-        ends = vae.codes(x, condition)
+        ends = vae.posterior_mean(x, condition)
         z = PATHS[path](ends[0], ends[1], t.view(-1, *[1] * (ends.ndim - 1)))
         if in_support(vae.prior(vae.encoder, condition), ends) and not in_support(vae.prior(vae.encoder, labels), z):
             raise UsageError(

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.errors import UsageError
-from zoo.model.vae import VAE, Batch
-from zoo_figures.canvas import BLUE, RED, blank
+from zoo import VAE, Batch, UsageError
+from zoo_canvas import BLUE, RED, blank
 from zoo_figures.latents import encoded, rates
 
 if TYPE_CHECKING:
@@ -42,8 +41,8 @@ def latent_space(
 ) -> Figure:
     """Where images lie in the latent space, by label, and the rate of each of its dimensions.
 
-    On the left the codes of the images (see `VAE.codes`): a latent of two dimensions as it is, of one as a histogram,
-    of more by their first two principal components. On the right the dimensions by their rate (see
+    On the left the posterior means of the images (see `VAE.posterior_mean`): a latent of two dimensions as it is, of
+    one as a histogram, of more by their first two principal components. On the right the dimensions by their rate (see
     `zoo_figures.latents.rates`), the highest first; left out where the rate does not divide among them.
 
     Args:
@@ -71,7 +70,7 @@ def latent_space(
     count = ("codes" in panels) + (found is not None)
     figure = blank(11.5 if count == 2 else 6.4, 5.4)
     if "codes" in panels:
-        codes = encoded(vae, images).flatten(1).double().cpu().numpy()
+        codes = encoded(vae, images).flatten(1).cpu().double().numpy()
         labels = None if condition is None else condition.cpu().numpy()
         _scatter(figure.add_subplot(1, count, 1), codes, labels)
     if found is not None:

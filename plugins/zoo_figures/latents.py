@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
-from zoo.errors import UsageError
-from zoo.model.context import evaluating, seeded
-from zoo.model.vae import VAE, Batch
+from zoo import VAE, Batch, UsageError, evaluating, seeded
 
 CHUNK = 500
-"""Split that are encoded at once."""
+"""Images that are encoded at once."""
 DRAWS = 64
 """Draws of each posterior, where a divergence has no closed form."""
 
@@ -33,9 +31,9 @@ class Information(NamedTuple):
 
 @torch.no_grad()
 def encoded(vae: VAE, images: Batch) -> Tensor:
-    """The codes of images, (N, *latent_shape): see `VAE.codes`. Those that are drawn are seeded."""
+    """The codes of images, (N, *latent_shape): see `VAE.posterior_mean`. Those that are drawn are seeded."""
     with evaluating(vae), seeded(0, images.x.device):
-        return torch.cat([vae.codes(*batch) for batch in _chunks(images)])
+        return torch.cat([vae.posterior_mean(batch.x, batch.condition) for batch in _chunks(images)])
 
 
 @torch.no_grad()
@@ -53,10 +51,10 @@ def rates(vae: VAE, images: Batch) -> Information:
     Raises:
         UsageError: the posterior or the prior is no such product.
     """
-    total, measure = torch.zeros((), dtype=torch.float64, device=images.x.device), "rate in nats"
+    total, measure = torch.zeros((), dtype=torch.float64), "rate in nats"
     with evaluating(vae), seeded(0, images.x.device):
         for batch in _chunks(images):
-            posterior, prior = vae.encode(*batch), vae.prior(vae.encoder, batch.condition)
+            posterior, prior = vae.encode(batch.x, batch.condition), vae.prior(vae.encoder, batch.condition)
             q, p = factors(posterior), factors(prior)
             if q is None or p is None or p.batch_shape not in (q.batch_shape, q.batch_shape[1:]):
                 raise UsageError(
@@ -69,7 +67,7 @@ def rates(vae: VAE, images: Batch) -> Information:
                 z = posterior.sample(torch.Size([DRAWS]))
                 kl = (q.log_prob(z) - p.log_prob(z)).mean(0)
                 measure = f"rate in nats, estimated from {DRAWS} draws for each image"
-            total = total + kl.double().sum(0)
+            total = total + kl.cpu().double().sum(0)
     return Information((total / len(images.x)).flatten().cpu(), measure)
 
 
@@ -78,7 +76,7 @@ def information(vae: VAE, images: Batch) -> Information:
     try:
         return rates(vae, images)
     except UsageError:
-        codes = encoded(vae, images).double().flatten(1)
+        codes = encoded(vae, images).cpu().double().flatten(1)
         return Information(codes.var(0, correction=0).cpu(), "variance of the codes")
 
 

@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Normal
 
-from zoo.errors import UsageError
-from zoo.model.context import evaluating
-from zoo.model.vae import VAE
-from zoo_figures.canvas import blank, centres, show
+from zoo import VAE, UsageError, evaluating
+from zoo_canvas import blank, centres, show
 from zoo_figures.latents import factors
 
 if TYPE_CHECKING:

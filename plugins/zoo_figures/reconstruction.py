@@ -1,4 +1,4 @@
-"""Split above their reconstructions."""
+"""Images above their reconstructions."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from zoo.model.context import evaluating, seeded
-from zoo.model.vae import VAE
-from zoo_figures.canvas import COLUMNS, blank, centres, gap_of, show
+from zoo import VAE, evaluating, seeded
+from zoo_canvas import COLUMNS, blank, centres, gap_of, show
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def reconstructions(vae: VAE, x: Tensor, title: str = "Reconstructions", condition: Tensor | None = None) -> Figure:
-    """Split in rows of twelve, each row above the row of their reconstructions (see `VAE.reconstruct`).
+    """Images in rows of twelve, each row above the row of their reconstructions (see `VAE.reconstruct`).
 
     Args:
         vae: the model.

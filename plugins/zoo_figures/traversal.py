@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from zoo.errors import UsageError
-from zoo.model.context import evaluating
-from zoo.model.vae import VAE, Batch, in_support
-from zoo_figures.canvas import RED, blank, centres, gap_of, show
+from zoo import VAE, Batch, UsageError, evaluating, in_support
+from zoo_canvas import RED, blank, centres, gap_of, show
 from zoo_figures.latents import Information, information
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, register_kl
 
-from zoo import Posterior
+from zoo import Posterior, at_least_float32
 
 
 class FullCovarianceGaussian(Posterior):
@@ -34,15 +34,16 @@ class FullCovarianceGaussian(Posterior):
             self.linear.bias[2 * latent_dim :].zero_()
 
     def forward(self, features: Tensor) -> Distribution:
-        """Features (N, features) to a Gaussian with event shape (latent_dim,)."""
-        parameters = self.linear(features)
-        # A density is worked out in float32 at least, whatever precision the products ran in.
-        parameters = parameters.to(torch.promote_types(parameters.dtype, torch.float32))
-        mean, log_variance, below = parameters.split([self.latent_dim, self.latent_dim, self.below.shape[1]], dim=-1)
+        """Map features (N, *grid, features) to a Gaussian with event shape (*grid, latent_dim)."""
+        parameters = at_least_float32(self.linear(features))
+        mean, log_variance, below = torch.split(
+            parameters, [self.latent_dim, self.latent_dim, self.below.shape[1]], dim=-1
+        )
         factor = torch.diag_embed(torch.ones_like(mean))
         factor[..., self.below[0], self.below[1]] = below / self.latent_dim
         scale = torch.exp(log_variance / 2).unsqueeze(-1) * factor
-        return CorrelatedNormal(mean, scale_tril=scale, validate_args=False)
+        q = CorrelatedNormal(mean, scale_tril=scale, validate_args=False)
+        return q if features.ndim == 2 else Independent(q, features.ndim - 2, validate_args=False)
 
 
 class CorrelatedNormal(MultivariateNormal):
@@ -55,7 +56,9 @@ def _kl_to_independent(q: CorrelatedNormal, p: Independent[Normal]) -> Tensor:
     normal = p.base_dist
     if not isinstance(normal, Normal) or p.event_shape != q.event_shape:
         raise NotImplementedError
-    second_moment = q.variance + (q.loc - normal.loc) ** 2
+    # Divided before it is squared: a square may be beyond float32 where the ratio is not.
+    variance = (q.scale_tril / normal.scale.unsqueeze(-1)).square().sum(-1)
+    second_moment = variance + ((q.loc - normal.loc) / normal.scale).square()
     log_scale = q.scale_tril.diagonal(dim1=-2, dim2=-1).log()
-    kl: Tensor = (second_moment / (2 * normal.scale**2) - 0.5 + normal.scale.log() - log_scale).sum(-1)
+    kl: Tensor = (second_moment / 2 - 0.5 + normal.scale.log() - log_scale).sum(-1)
     return kl

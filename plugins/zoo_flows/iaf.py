@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.distributions import AffineTransform, Distribution
 from zuko.flows import MAF
 
-from zoo import ComponentFactory, Posterior
+from zoo import ComponentFactory, KeepsFloat32, Posterior, at_least_float32, match_dtype
 from zoo_flows.flow import Flow
 
 FORGET_BIAS = 1.5
 FAR = 1e6
 
 
-class InverseAutoregressiveFlow(Posterior):
+class InverseAutoregressiveFlow(KeepsFloat32, Posterior):
     """q(z | x): a base posterior through gated autoregressive steps (arXiv 1606.04934, algorithm 1).
 
     Each step sees the dimensions before (and a context from the features): so a draw and its density take one pass of
@@ -51,6 +51,7 @@ class InverseAutoregressiveFlow(Posterior):
 
     def forward(self, features: Tensor) -> Distribution:
         """Features (N, features) to a flow with event shape (latent_dim,)."""
+        features = match_dtype(features, self)
         return Flow(self.base(features), [self.steps(self.context(features))])
 
 
@@ -62,8 +63,7 @@ class Gate(AffineTransform):
     """
 
     def __init__(self, m: Tensor, s: Tensor) -> None:
-        # A density is worked out in float32 at least, whatever precision the products ran in.
-        m, s = (value.to(torch.promote_types(value.dtype, torch.float32)) for value in (m, s))
+        m, s = at_least_float32(m), at_least_float32(s)
         sigma = torch.sigmoid(s + FORGET_BIAS).clamp_min(1 / FAR)
         super().__init__((1 - sigma) * m, sigma)
 

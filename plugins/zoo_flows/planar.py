@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Transform, constraints
 from torch.nn.functional import softplus
 
-from zoo import ComponentFactory, Posterior
+from zoo import ComponentFactory, Posterior, at_least_float32
 from zoo_flows.flow import Flow
 
 BISECTIONS = 64
@@ -49,12 +49,10 @@ class PlanarFlow(Posterior):
 
     def forward(self, features: Tensor) -> Distribution:
         """Features (N, features) to a flow with event shape (latent_dim,)."""
-        parameters = self.linear(features)
-        # A density is worked out in float32 at least, whatever precision the products ran in.
-        parameters = parameters.to(torch.promote_types(parameters.dtype, torch.float32))
+        parameters = at_least_float32(self.linear(features))
         transforms = []
         for layer in parameters.chunk(self.layers, dim=-1):
-            u, w, b = layer.split([self.latent_dim, self.latent_dim, 1], dim=-1)
+            u, w, b = torch.split(layer, [self.latent_dim, self.latent_dim, 1], dim=-1)
             # w.z is a sum over the dimensions: it is kept where tanh bends, however many there are.
             transforms.append(PlanarTransform(u, w / math.sqrt(self.latent_dim), b))
         return Flow(self.base(features), transforms)

@@ -11,20 +11,20 @@ from zoo import Component, hookimpl
 def zoo_components() -> Iterable[Component]:
     """Encoder and decoder, posterior, likelihoods, prior and losses."""
     return (
-        Component("encoder", "mlp", "zoo_gaussian.mlp:MLPEncoder", "Multilayer perceptron on the flattened image"),
-        Component("decoder", "mlp", "zoo_gaussian.mlp:MLPDecoder", "Multilayer perceptron to the flattened image"),
+        Component("encoder", "mlp", "zoo_gaussian.mlp:MLPEncoder", "Multilayer perceptron on the flattened input"),
+        Component("decoder", "mlp", "zoo_gaussian.mlp:MLPDecoder", "Multilayer perceptron to the flattened output"),
         Component("posterior", "gaussian", "zoo_gaussian.posterior:DiagonalGaussian", "Gaussian, diagonal covariance"),
         Component(
-            "likelihood", "bernoulli", "zoo_gaussian.likelihoods:BernoulliPixels", "Bernoulli, for binary pixels"
+            "likelihood", "bernoulli", "zoo_gaussian.likelihoods:BernoulliLikelihood", "Bernoulli, for binary data"
         ),
         Component(
             "likelihood",
             "continuous-bernoulli",
-            "zoo_gaussian.likelihoods:ContinuousBernoulliPixels",
-            "Continuous Bernoulli, for pixels in [0, 1]",
+            "zoo_gaussian.likelihoods:ContinuousBernoulliLikelihood",
+            "Continuous Bernoulli, for values in [0, 1]",
         ),
         Component(
-            "likelihood", "gaussian", "zoo_gaussian.likelihoods:GaussianPixels", "Gaussian, fixed or learned scale"
+            "likelihood", "gaussian", "zoo_gaussian.likelihoods:GaussianLikelihood", "Gaussian, fixed or learned scale"
         ),
         Component("prior", "standard-normal", "zoo_gaussian.prior:StandardNormal", "Standard normal"),
         Component("loss", "elbo", "zoo_gaussian.losses:ELBO", "Negative evidence lower bound, with beta and a warm-up"),

@@ -1,44 +1,54 @@
-"""Likelihoods of pixels in [0, 1]."""
+"""Likelihoods of independent entries: bits, numbers in [0, 1], real numbers."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Distribution, Independent, Normal, constraints
+from torch.distributions import Bernoulli, Distribution, Independent, constraints
 from torch.nn.functional import softplus
 from torch.types import _size
 
-from zoo import Likelihood
+from zoo import Gaussian, Likelihood, at_least_float32
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class BernoulliPixels(Likelihood):
-    """Independent bits (arXiv 1312.6114, eq. 11). A likelihood for binary pixels only.
+class BernoulliLikelihood(Likelihood):
+    """Independent bits (arXiv 1312.6114, eq. 11). For binary data only.
 
-    With real-valued pixels log p is the cross entropy that tutorials use, which is no density over [0, 1]: binarise
-    the data, or take the continuous Bernoulli.
+    With values between 0 and 1, log p is the cross entropy that tutorials use, which is not a density over [0, 1]:
+    binarise the data, or use the continuous Bernoulli.
+
+    Args:
+        data_shape: event shape of x.
     """
 
+    def __init__(self, data_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.event_dims = len(data_shape)
+
     def forward(self, parameters: Tensor) -> Distribution:
-        """Logits (..., 1, C, H, W) to a distribution over (C, H, W)."""
-        return BinaryImage(Bernoulli(logits=_full(parameters).squeeze(-4), validate_args=False), 3, validate_args=False)
+        """Map logits (..., *data_shape, 1) to a distribution over data_shape."""
+        logits = at_least_float32(parameters).squeeze(-1)
+        return IndependentBits(Bernoulli(logits=logits, validate_args=False), self.event_dims, validate_args=False)
 
 
-class BinaryImage(Independent[Bernoulli]):
-    """Independent bits as one event, whose log-density is worked out with the fewest passes over the pixels.
+class IndependentBits(Independent):  # type: ignore[type-arg]  # generic in newer versions of torch alone
+    """Independent bits as one event, whose log-density takes the fewest passes over the entries.
 
-    Likelihoods with thousands of samples spend most of what the matrix products leave on it.
+    Likelihoods with thousands of samples spend most of their time here, apart from the matrix products.
     """
 
     def log_prob(self, value: Tensor) -> Tensor:
         """sum_i x_i logit_i - log(1 + e^logit_i)."""
-        logits: Tensor = self.base_dist.logits.flatten(-3)
-        value = value.flatten(-3)
+        dims = self.reinterpreted_batch_ndims
+        logits: Tensor = self.base_dist.logits.flatten(-dims)
+        value = value.to(logits.dtype).flatten(-dims)
         if torch.is_grad_enabled():
             return (value * logits).sum(-1) - softplus(logits).sum(-1)
         # The same without softplus, whose kernel is slow on a CPU, and without a second large temporary.
@@ -47,60 +57,68 @@ class BinaryImage(Independent[Bernoulli]):
         return torch.einsum("...i,...i->...", value, logits) - clamped.exp_().add_(1).log_().sum(-1) - beyond
 
 
-class ContinuousBernoulliPixels(Likelihood):
-    """The Bernoulli made a density on [0, 1] by its normalising constant (arXiv 1907.06845, section 3)."""
-
-    def forward(self, parameters: Tensor) -> Distribution:
-        """Logits (..., 1, C, H, W) to a distribution over (C, H, W)."""
-        return _over_pixels(ContinuousBernoulli(_full(parameters).squeeze(-4)))
-
-
-class GaussianPixels(Likelihood):
-    """N(x; mean, scale^2) for each pixel.
+class ContinuousBernoulliLikelihood(Likelihood):
+    """The Bernoulli made a density on [0, 1] by its normalising constant (arXiv 1907.06845, section 3).
 
     Args:
-        data_shape: (C, H, W).
-        scale: a fixed standard deviation in units of the pixel's range; ``shared`` learns one for all pixels
-            (arXiv 2006.13202); ``pixelwise`` lets the decoder put out one for each pixel.
-        min_scale: added to a learned scale: without a floor, a pixel that never changes drives the likelihood to
-            infinity, and one that clamps would leave no gradient below it (the soft clip of arXiv 2006.13202).
+        data_shape: event shape of x.
     """
+
+    def __init__(self, data_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.event_dims = len(data_shape)
+
+    def forward(self, parameters: Tensor) -> Distribution:
+        """Map logits (..., *data_shape, 1) to a distribution over data_shape."""
+        entries = ContinuousBernoulli(at_least_float32(parameters).squeeze(-1))
+        return Independent(entries, self.event_dims, validate_args=False)
+
+
+class GaussianLikelihood(Likelihood):
+    """N(x; mean, scale^2) for each entry of x.
+
+    Args:
+        data_shape: event shape of x.
+        scale: a fixed standard deviation in units of x; ``shared`` learns one for all entries (arXiv 2006.13202);
+            ``pixelwise`` lets the decoder put out one for each entry.
+        min_scale: added to a learned scale: without a floor, an entry that never changes drives the likelihood to
+            infinity, and a clamp would leave no gradient below it (the soft clip of arXiv 2006.13202).
+    """
+
+    photographs: ClassVar[Mapping[str, object] | None] = {"scale": "shared"}
 
     def __init__(
         self,
-        data_shape: tuple[int, int, int],
+        data_shape: tuple[int, ...],
         scale: Positive | Literal["shared", "pixelwise"] = 1.0,
         min_scale: Positive = 1e-3,
     ) -> None:
         super().__init__()
+        self.event_dims = len(data_shape)
         self.min_scale = min_scale
-        self.parameters_per_pixel = 2 if scale == "pixelwise" else 1
+        self.parameters_per_entry = 2 if scale == "pixelwise" else 1
         if isinstance(scale, float | int):
             self.register_buffer("log_scale", torch.tensor(math.log(scale)))
         else:
             self.log_scale = nn.Parameter(torch.zeros(())) if scale == "shared" else None
 
     def forward(self, parameters: Tensor) -> Distribution:
-        """Means, and log-scales where they are pixelwise, (..., 1 or 2, C, H, W) to a distribution over (C, H, W)."""
-        parameters = _full(parameters)
-        mean = parameters.select(-4, 0)
+        """Map means, and log-scales where they are pixelwise, (..., *data_shape, 1 or 2) to a distribution over
+        data_shape."""
+        parameters = at_least_float32(parameters)
+        mean = parameters[..., 0]
         if self.log_scale is None:
-            scale = self.min_scale + parameters.select(-4, 1).exp()
+            log_scale = self._with_floor(parameters[..., 1])
         elif isinstance(self.log_scale, nn.Parameter):
-            scale = (self.min_scale + self.log_scale.exp()).expand_as(mean)
+            log_scale = self._with_floor(at_least_float32(self.log_scale))
         else:
-            scale = self.log_scale.exp().expand_as(mean)
-        return _over_pixels(Normal(mean, scale, validate_args=False))
+            log_scale = at_least_float32(self.log_scale)
+        return Independent(Gaussian(mean, log_scale), self.event_dims, validate_args=False)
 
-
-def _full(parameters: Tensor) -> Tensor:
-    """A density is worked out in float32 at least, whatever precision the products ran in."""
-    return parameters.to(torch.promote_types(parameters.dtype, torch.float32))
-
-
-def _over_pixels(pixels: Distribution) -> Distribution:
-    """One event over channels, rows and columns: log-densities are summed over them."""
-    return Independent(pixels, 3, validate_args=False)
+    def _with_floor(self, log_scale: Tensor) -> Tensor:
+        """log(min_scale + e^log_scale)."""
+        floor = math.log(self.min_scale)
+        return floor + softplus(log_scale - floor)
 
 
 class ContinuousBernoulli(Distribution):

@@ -31,17 +31,20 @@ class ELBO(Loss):
 
 
 class SquaredError(ELBO):
-    """Squared error between image and mean image, summed over pixels, plus beta KL.
+    """Squared error between x and the mean of p(x | z), summed over entries, plus beta KL.
 
     loss = E_q[|x - E[x | z]|^2] + beta KL(q(z | x) || p(z))
 
     Up to a constant this is the bound under N(x; mean, 1/2): so the squared error is in nats too, and a mean over the
-    pixels instead of a sum would be another beta for every image size.
+    entries instead of a sum would be another beta for every data shape.
     """
 
     def forward(self, vae: VAE, batch: Batch) -> dict[str, Tensor]:
         """Return ``loss``, ``distortion`` and ``rate``, in nats per example up to a constant."""
         trace = vae.trace(batch)
-        distortion = (batch.x - trace.p.mean).square().sum((-3, -2, -1)).mean()
+        error = (trace.x - trace.p.mean).square()
+        if trace.mask is not None:
+            error = error.where(trace.mask, 0.0)
+        distortion = error.sum(tuple(range(1, error.ndim))).mean()
         rate = trace.kl.mean()
         return {"loss": distortion + self.beta() * rate, "distortion": distortion, "rate": rate}

@@ -1,4 +1,4 @@
-"""Multilayer perceptrons on flattened images (arXiv 1312.6114, appendix C)."""
+"""Multilayer perceptrons on the flattened input (arXiv 1312.6114, appendix C)."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
 
 
 class MLPEncoder(Encoder):
-    """q(z | x) from hidden layers on the flattened image.
+    """q(z | x) from hidden layers on the flattened input.
 
     Args:
-        data_shape: (C, H, W).
+        data_shape: event shape of x.
         latent_dim: number of latent dimensions.
-        hidden: widths of the hidden layers, the first next to the image.
+        hidden: widths of the hidden layers, the first next to the input.
         activation: after each hidden layer.
         posterior: the head.
     """
 
     def __init__(
         self,
-        data_shape: tuple[int, int, int],
+        data_shape: tuple[int, ...],
         latent_dim: int,
         hidden: Sequence[PositiveInt] = (400,),
         activation: Activation = "relu",
@@ -51,7 +51,7 @@ class MLPEncoder(Encoder):
         self.posterior = posterior(features=widths[-1], latent_dim=latent_dim)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
-        """Split (N, C, H, W) to q(z | x)."""
+        """Map x (N, *data_shape) to q(z | x)."""
         q: Distribution = self.posterior(self.trunk(x))
         return q
 
@@ -60,7 +60,7 @@ class MLPDecoder(Decoder):
     """p(x | z) from hidden layers on the flattened latent.
 
     Args:
-        data_shape: (C, H, W).
+        data_shape: event shape of x.
         latent_shape: event shape of the latent.
         hidden: widths of the hidden layers, the first next to the latent.
         activation: after each hidden layer.
@@ -69,7 +69,7 @@ class MLPDecoder(Decoder):
 
     def __init__(
         self,
-        data_shape: tuple[int, int, int],
+        data_shape: tuple[int, ...],
         latent_shape: tuple[int, ...],
         hidden: Sequence[PositiveInt] = (400,),
         activation: Activation = "relu",
@@ -77,7 +77,8 @@ class MLPDecoder(Decoder):
     ) -> None:
         super().__init__()
         self.likelihood = likelihood(data_shape=data_shape)
-        parameters_shape = (self.likelihood.parameters_per_pixel, *data_shape)
+        self.data_dims = len(data_shape)
+        parameters_shape = (self.likelihood.parameters_per_entry, *data_shape)
         widths = [math.prod(latent_shape), *hidden]
         self.trunk = nn.Sequential(
             nn.Flatten(-len(latent_shape)),
@@ -87,8 +88,8 @@ class MLPDecoder(Decoder):
         )
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Distribution:
-        """Latents (K..., N, *latent_shape) to p(x | z)."""
-        p: Distribution = self.likelihood(self.trunk(z))
+        """Map latents (K..., N, *latent_shape) to p(x | z)."""
+        p: Distribution = self.likelihood(self.trunk(z).movedim(-1 - self.data_dims, -1))
         return p
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Distribution, Independent
 
-from zoo import Posterior
+from zoo import Gaussian, Posterior, at_least_float32
 
 
 class DiagonalGaussian(Posterior):
@@ -22,10 +21,7 @@ class DiagonalGaussian(Posterior):
         self.linear = nn.Linear(features, 2 * latent_dim)
 
     def forward(self, features: Tensor) -> Distribution:
-        """Features (N, features) to a Gaussian with event shape (latent_dim,)."""
-        parameters = self.linear(features)
-        # A density is worked out in float32 at least, whatever precision the products ran in.
-        parameters = parameters.to(torch.promote_types(parameters.dtype, torch.float32))
+        """Map features (N, *grid, features) to a Gaussian with event shape (*grid, latent_dim)."""
+        parameters = at_least_float32(self.linear(features))
         mean, log_variance = parameters.chunk(2, dim=-1)
-        scale = torch.exp(log_variance / 2)
-        return Independent(Normal(mean, scale, validate_args=False), 1, validate_args=False)
+        return Independent(Gaussian(mean, log_variance / 2), features.ndim - 1, validate_args=False)

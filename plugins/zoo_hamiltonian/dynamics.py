@@ -6,24 +6,24 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
-from zoo import VAE, Batch
+from zoo import VAE, Trace, observed_log_prob
 from zoo_hamiltonian.metric import Metric
 
 Force = Callable[[Tensor], Tensor]
 
 
-def force_of(vae: VAE, batch: Batch, prior: Distribution) -> Force:
+def force_of(vae: VAE, trace: Trace) -> Force:
     """The force at z: the gradient in z of log p(x, z), which is the negative potential energy."""
-    wanted = torch.is_grad_enabled()
+    differentiable = torch.is_grad_enabled()
 
     def force(z: Tensor) -> Tensor:
         # The gradient in z is wanted in evaluation too, where no other is.
         with torch.enable_grad():
             z = z if z.requires_grad else z.detach().requires_grad_()
-            log_joint = vae.decode(z, batch.condition).log_prob(batch.x) + prior.log_prob(z)
-            (gradient,) = torch.autograd.grad(log_joint.sum(), z, create_graph=wanted)
+            p = vae.decode(z, trace.condition)
+            log_joint = observed_log_prob(p, trace.x, trace.mask) + trace.prior.log_prob(z)
+            (gradient,) = torch.autograd.grad(log_joint.sum(), z, create_graph=differentiable)
         return gradient
 
     return force

@@ -6,7 +6,7 @@ import torch
 from pydantic import NonNegativeInt
 from torch import Tensor
 
-from zoo import VAE, Batch, Loss
+from zoo import VAE, Batch, Loss, observed_log_prob
 from zoo_hamiltonian.dynamics import force_of, leapfrog
 from zoo_hamiltonian.learnt import Fraction, Positive, Schedule, StepSize, Tempering
 
@@ -58,6 +58,7 @@ class HamiltonianELBO(Loss):
             "beta_0": self.tempering().prod().square(),
         }
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # what is compiled cannot be differentiated twice
     def parts(self, vae: VAE, batch: Batch) -> tuple[Tensor, Tensor]:
         """Distortion and rate of each image, (N,) both. Their negative sum is the log of an importance weight, whose
         mean is p(x).
@@ -65,8 +66,8 @@ class HamiltonianELBO(Loss):
         trace = vae.trace(batch)
         factors = self.tempering()
         noise = torch.randn_like(trace.z)
-        force = force_of(vae, batch, trace.prior)
+        force = force_of(vae, trace)
         z, momentum = leapfrog(force, trace.z, noise / factors.prod(), self.step_size(), factors)
-        distortion = -vae.decode(z, batch.condition).log_prob(batch.x)
+        distortion = -observed_log_prob(vae.decode(z, batch.condition), trace.x, trace.mask)
         kinetic = (momentum.square() - noise.square()).flatten(1).sum(1) / 2
         return distortion, trace.log_qz - trace.prior.log_prob(z) + kinetic

@@ -10,7 +10,7 @@ import torch
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
-from zoo import VAE, Batch, ComponentError
+from zoo import VAE, Batch, ComponentError, match_dtype, observed_log_prob
 from zoo_hamiltonian.dynamics import force_of, generalized_leapfrog
 from zoo_hamiltonian.hvae import HamiltonianELBO
 from zoo_hamiltonian.learnt import Fraction, Positive, Schedule
@@ -30,7 +30,7 @@ class RiemannianELBO(HamiltonianELBO):
     A test, and a training that goes on, use the same ones, since they are saved with the loss.
 
     Args:
-        data_shape: (C, H, W).
+        data_shape: event shape of x.
         latent_shape: event shape of the latent, (d,).
         steps, step_size, max_step_size, tempering, inverse_temperature: as of the Hamiltonian VAE.
         iterations: fixed-point iterations of each implicit equation; 3 in the authors' code.
@@ -48,7 +48,7 @@ class RiemannianELBO(HamiltonianELBO):
 
     def __init__(
         self,
-        data_shape: tuple[int, int, int],
+        data_shape: tuple[int, ...],
         latent_shape: tuple[int, ...],
         steps: NonNegativeInt = 3,
         step_size: Positive = 0.01,
@@ -75,19 +75,20 @@ class RiemannianELBO(HamiltonianELBO):
         self.register_buffer("centroids", torch.zeros(centroids, d))
         self.register_buffer("factors", torch.zeros(centroids, d, d))
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # what is compiled cannot be differentiated twice
     def parts(self, vae: VAE, batch: Batch) -> tuple[Tensor, Tensor]:
         """Distortion and rate of each image, (N,) both."""
         trace = vae.trace(batch)
         # A metric is factored, and bfloat16 is too coarse for that.
         with torch.autocast(batch.x.device.type, enabled=False):
-            metric = self.metric(batch.x, trace.q.mean)
+            metric = self.metric(trace.x, trace.q.mean)
             factors = self.tempering()
             drawn = metric.draw(trace.z, torch.randn_like(trace.z))
-            force = force_of(vae, batch, trace.prior)
+            force = force_of(vae, trace)
             z, momentum = generalized_leapfrog(
                 force, metric, trace.z, drawn / factors.prod(), self.step_size(), factors, self.iterations
             )
-            distortion = -vae.decode(z, batch.condition).log_prob(batch.x)
+            distortion = -observed_log_prob(vae.decode(z, batch.condition), trace.x, trace.mask)
             kinetic = metric.kinetic_energy(z, momentum) - metric.kinetic_energy(trace.z, drawn)
             return distortion, trace.log_qz - trace.prior.log_prob(z) + kinetic
 
@@ -97,10 +98,10 @@ class RiemannianELBO(HamiltonianELBO):
         """
         centroids, factors = self.centroids, self.factors
         if self.training:
-            raw = self.shapes(x)
+            raw = self.shapes(match_dtype(x, self.shapes))
             fresh = raw.tril(-1) + raw.diagonal(dim1=-2, dim2=-1).exp().diag_embed()
             centroids = torch.cat([mean, self.centroids])[: len(self.centroids)]
             factors = torch.cat([fresh, self.factors])[: len(self.factors)]
             self.centroids.copy_(centroids.detach())
             self.factors.copy_(factors.detach())
-        return Metric(centroids, factors, self.temperature, self.regularization)
+        return Metric(centroids.to(mean.dtype), factors.to(mean.dtype), self.temperature, self.regularization)

@@ -9,9 +9,9 @@ from itertools import pairwise
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Independent, Normal
 
-from zoo import ComponentError, Encoder, Prior
+from zoo import ComponentError, Encoder, Prior, at_least_float32
 from zoo_hierarchical.levels import Levels, Link, ToGaussian, dense, gaussian
 
 
@@ -24,7 +24,7 @@ class LadderEncoder(Encoder):
     an image would depend on those beside it.
 
     Args:
-        data_shape: (C, H, W).
+        data_shape: event shape of x.
         latent_dim: size of the lowest level, which the decoder sees.
         upper: sizes of the levels above it, the lowest first.
         hidden: widths of the deterministic layers, one for each level, the first next to the image.
@@ -35,7 +35,7 @@ class LadderEncoder(Encoder):
 
     def __init__(
         self,
-        data_shape: tuple[int, int, int],
+        data_shape: tuple[int, ...],
         latent_dim: int,
         upper: Sequence[PositiveInt] = (20,),
         hidden: Sequence[PositiveInt] = (400, 200),
@@ -55,7 +55,7 @@ class LadderEncoder(Encoder):
         self.register_buffer("top", torch.zeros(self.sizes[-1]), persistent=False)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
-        """Split (N, C, H, W) to q(z_1, ..., z_L | x), an event of all levels side by side, the lowest first."""
+        """Images (N, C, H, W) to q(z_1, ..., z_L | x), an event of all levels side by side, the lowest first."""
         features, seen = x.flatten(1), []
         for up, see in zip(self.up, self.seen, strict=True):
             features = up(features)
@@ -66,7 +66,8 @@ class LadderEncoder(Encoder):
 
     def prior(self) -> Distribution:
         """p(z_L) prod_i p(z_i | z_{i+1}), p(z_L) the standard normal, batch shape ()."""
-        return Levels(gaussian(self.top, torch.ones_like(self.top)), list(self.down)[::-1], self.sizes, downward=True)
+        top = at_least_float32(self.top)
+        return Levels(gaussian(top, torch.ones_like(top)), list(self.down)[::-1], self.sizes, downward=True)
 
 
 class LadderPrior(Prior):
@@ -86,15 +87,19 @@ class LadderPrior(Prior):
         return encoder.prior()
 
 
-def corrected(prior: Distribution, seen: Distribution) -> Distribution:
+def corrected(prior: Independent[Normal], seen: Independent[Normal]) -> Distribution:
     """The normalised product of two Gaussians (arXiv 1602.02282, section 2.2, its sigma read as variances).
 
     1 / variance = 1 / variance_p + 1 / variance_s,  mean = variance (mean_p / variance_p + mean_s / variance_s)
+
+    In logarithms, since float32 may hold a scale and not its square.
     """
-    precision_p, precision_s = 1 / prior.variance, 1 / seen.variance
-    variance = 1 / (precision_p + precision_s)
-    return gaussian(variance * (precision_p * prior.mean + precision_s * seen.mean), variance.sqrt())
+    p, s = prior.base_dist, seen.base_dist
+    log_p, log_s = 2 * p.scale.log(), 2 * s.scale.log()
+    share_of_s = torch.sigmoid(log_p - log_s)  # variance / variance_s
+    mean = p.loc + share_of_s * (s.loc - p.loc)
+    return gaussian(mean, (-torch.logaddexp(-log_p, -log_s) / 2).exp())
 
 
-def _corrected_link(down: nn.Module, seen: Distribution) -> Link:
+def _corrected_link(down: nn.Module, seen: Independent[Normal]) -> Link:
     return lambda above: corrected(down(above), seen)

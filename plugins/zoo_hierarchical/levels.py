@@ -9,10 +9,10 @@ from typing import ClassVar
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal, constraints
+from torch.distributions import Distribution, Independent, constraints
 from torch.types import _size
 
-from zoo import ComponentError, ComponentFactory, Decoder
+from zoo import ComponentError, ComponentFactory, Decoder, Gaussian, at_least_float32, base_measure, match_dtype
 
 Link = Callable[[Tensor], Distribution]
 
@@ -41,6 +41,11 @@ class Levels(Distribution):
         self.sizes = tuple(sizes)
         self.downward = downward
         super().__init__(first.batch_shape, torch.Size([sum(sizes)]), validate_args=False)
+
+    @property
+    def base_measure(self) -> str | None:
+        """That of the level that is drawn first: all others are Gaussian."""
+        return base_measure(self.first)
 
     @property
     def mean(self) -> Tensor:
@@ -98,17 +103,16 @@ class ToGaussian(nn.Module):
         super().__init__()
         self.network = nn.Sequential(*dense([width_in, *hidden]), nn.Linear([width_in, *hidden][-1], 2 * width_out))
 
-    def forward(self, z: Tensor) -> Distribution:
+    def forward(self, z: Tensor) -> Independent[Gaussian]:
         """(..., width_in) to an event (width_out,)."""
-        parameters = self.network(z)
-        parameters = parameters.to(torch.promote_types(parameters.dtype, torch.float32))
+        parameters = at_least_float32(self.network(match_dtype(z, self)))
         mean, log_variance = parameters.chunk(2, dim=-1)
-        return gaussian(mean, torch.exp(log_variance / 2))
+        return Independent(Gaussian(mean, log_variance / 2), 1, validate_args=False)
 
 
-def gaussian(mean: Tensor, scale: Tensor) -> Distribution:
+def gaussian(mean: Tensor, scale: Tensor) -> Independent[Gaussian]:
     """N(mean, diag(scale^2)), an event of one dimension."""
-    return Independent(Normal(mean, scale, validate_args=False), 1, validate_args=False)
+    return Independent(Gaussian(mean, scale.log()), 1, validate_args=False)
 
 
 def dense(widths: Sequence[int]) -> list[nn.Module]:
@@ -120,7 +124,7 @@ class LowestLevel(Decoder):
     """p(x | z_1): a decoder that sees the first ``latent_dim`` coordinates of the latent, which are the lowest level.
 
     Args:
-        data_shape: (C, H, W).
+        data_shape: event shape of x.
         latent_dim: size of the lowest level.
         latent_shape: event shape of all levels side by side.
         classes: number of labels, for a conditional decoder.
@@ -129,7 +133,7 @@ class LowestLevel(Decoder):
 
     def __init__(
         self,
-        data_shape: tuple[int, int, int],
+        data_shape: tuple[int, ...],
         latent_dim: int,
         latent_shape: tuple[int, ...],
         classes: int,

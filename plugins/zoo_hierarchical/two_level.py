@@ -17,7 +17,7 @@ class TwoLevelEncoder(Encoder):
     """q(z_1, z_2 | x) = q(z_1 | x) q(z_2 | z_1). The event is z_1 and z_2 side by side, (latent_dim + upper,).
 
     Args:
-        data_shape: (C, H, W).
+        data_shape: event shape of x.
         latent_dim: size of z_1.
         classes: number of labels, for a conditional encoder.
         upper: size of z_2.
@@ -27,7 +27,7 @@ class TwoLevelEncoder(Encoder):
 
     def __init__(
         self,
-        data_shape: tuple[int, int, int],
+        data_shape: tuple[int, ...],
         latent_dim: int,
         classes: int,
         upper: PositiveInt = 20,
@@ -40,7 +40,7 @@ class TwoLevelEncoder(Encoder):
         self.upper = ToGaussian(latent_dim, upper, hidden)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
-        """Split (N, C, H, W) to q(z_1, z_2 | x)."""
+        """Images (N, C, H, W) to q(z_1, z_2 | x)."""
         lower = self.lower(x, condition)
         if tuple(lower.event_shape) != self.sizes[:1]:
             raise ComponentError(

@@ -13,7 +13,7 @@ from torch.distributions import Beta, Distribution, constraints, register_kl
 from torch.nn.functional import normalize, softplus
 from torch.types import _size
 
-from zoo import Encoder, Posterior, Prior
+from zoo import Encoder, Posterior, Prior, at_least_float32
 from zoo_manifolds.bessel import log_ive
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -43,8 +43,7 @@ class VonMisesFisherPosterior(Posterior):
 
     def forward(self, features: Tensor) -> Distribution:
         """Features (N, features) to a distribution with event shape (latent_dim + 1,)."""
-        parameters = self.linear(features)
-        parameters = parameters.to(torch.promote_types(parameters.dtype, torch.float32))
+        parameters = at_least_float32(self.linear(features))
         direction, concentration = parameters[..., :-1], parameters[..., -1]
         return VonMisesFisher(normalize(direction, dim=-1), softplus(concentration) + self.floor)
 

@@ -61,7 +61,7 @@ class LogLikelihood(Metric):
         """
 
         def log_likelihood(image: Batch, seed: int) -> Tensor:
-            return subject.vae.log_likelihood(image.x, self.samples, image.condition, seed=seed)
+            return subject.vae.log_likelihood(image.x, self.samples, image.condition, mask=image.mask, seed=seed)
 
         protocol, note = {"samples": self.samples}, subject.no_likelihood
         with warnings.catch_warnings():
@@ -76,9 +76,10 @@ class LogLikelihood(Metric):
 def bits_per_dimension(
     subject: EvaluationContext, nats: Tensor, protocol: Mapping[str, object], name: str = "bits-per-dimension"
 ) -> Measurement:
-    """Nats per image as bits per dimension of the image."""
-    x = subject.images[torch.arange(1)].x
+    """Nats per example as bits per observed entry."""
+    mask = subject.images.mask
+    entries = math.prod(subject.dataset.shape) if mask is None else mask.flatten(1).sum(1).double().mean().item()
     note = subject.no_likelihood
-    if not note and not subject.discrete:
+    if not note and not subject.discrete and subject.dataset.train.x.dtype == torch.uint8:
         note = "of a density over [0, 1]; 8 more for pixels that count from 0 to 255"
-    return Measurement.mean(name, nats / (x[0].numel() * math.log(2)), "bits/dim", protocol, note)
+    return Measurement.mean(name, nats / (entries * math.log(2)), "bits/dim", protocol, note)

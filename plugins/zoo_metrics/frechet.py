@@ -53,14 +53,16 @@ class FrechetDistance(Metric):
         """
         if len(subject) < 2:
             raise NotApplicable("one image has no covariance")
+        if len(subject.dataset.shape) != 3 or subject.dataset.train.mask is not None:
+            raise NotApplicable("the features are of complete images (C, H, W)")
         name, digest, extract = load_extractor(self.path, subject.device)
         real, drawn = [], []
         for batch in subject.batches():
             prior = subject.vae.prior(subject.vae.encoder, batch.condition)
             z = prior.sample() if prior.batch_shape else prior.sample(torch.Size([len(batch.x)]))
             samples = subject.vae.decode(z, batch.condition).mean
-            real.append(extract(self._prepared(batch.x)).flatten(1).double().cpu())
-            drawn.append(extract(self._prepared(samples)).flatten(1).double().cpu())
+            real.append(extract(self._prepared(batch.x)).flatten(1).cpu().double())
+            drawn.append(extract(self._prepared(samples)).flatten(1).cpu().double())
         features = torch.cat(real)
         protocol = {"samples": len(subject), "features": features.shape[1], "extractor sha256": digest}
         name = "fid" if self.inception else f"frechet_{name}"

@@ -41,11 +41,11 @@ class LinearProbe(Metric):
         probe = make_pipeline(StandardScaler(), regression)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
-            probe.fit(subject.train_codes.flatten(1).numpy(), train_labels.numpy())
-        accuracy = float(probe.score(subject.codes.flatten(1).numpy(), labels.numpy()))
+            probe.fit(subject.train_posterior_mean.flatten(1).numpy(), train_labels.numpy())
+        accuracy = float(probe.score(subject.posterior_mean.flatten(1).numpy(), labels.numpy()))
         unfinished = any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
         notes = [f"the fit stopped after {self.iterations} iterations"] if unfinished else []
         notes += ["measured on the images that it was fitted to"] if subject.split == "train" else []
-        protocol = {"codes": subject.codes_are, "fitted to": f"{len(train_labels)} training images"}
+        protocol = {"representation": subject.representation, "fitted to": f"{len(train_labels)} training images"}
         error = (accuracy * (1 - accuracy) / len(labels)) ** 0.5
         return [Measurement("linear-probe", accuracy, "accuracy", protocol, error, "; ".join(notes))]

@@ -1,4 +1,4 @@
-"""How near images come back."""
+"""Reconstruction errors."""
 
 from __future__ import annotations
 
@@ -10,26 +10,32 @@ from zoo import EvaluationContext, Measurement, Metric
 
 
 class Reconstruction(Metric):
-    """Squared error between an image and the mean of p(x | z), at the mean of q(z | x) and at a draw from it."""
+    """Squared error between x and the mean of p(x | z), at the mean of q(z | x) and at a draw from it."""
 
     def __call__(self, subject: EvaluationContext) -> Sequence[Measurement]:
-        """Measure `squared-error-...`, summed over the pixels, and `mse-...`, their mean, `at-mean` and `at-draw`.
+        """Measure `squared-error-...`, summed over the observed entries, and `mse-...`, their mean, `at-mean` and
+        `at-draw`.
 
         A posterior without a mean is measured at the draw alone.
         """
         errors: dict[str, list[torch.Tensor]] = {"mean": [], "draw": []}
+        counts = []
         for batch in subject.batches():
+            observed = torch.ones_like(batch.x, dtype=torch.bool) if batch.mask is None else batch.mask
+            counts.append(observed.flatten(1).sum(1).cpu())
             q = subject.vae.encode(batch.x, batch.condition)
-            points = {"mean": q.mean} if subject.codes_are == "posterior means" else {}
+            points = {"mean": q.mean} if subject.representation == "posterior means" else {}
             for at, z in {**points, "draw": q.sample()}.items():
-                image = subject.vae.decode(z, batch.condition).mean
-                errors[at].append((batch.x - image).square().flatten(1).double())
+                reconstructed = subject.vae.decode(z, batch.condition).mean
+                error = (batch.x - reconstructed).square().where(observed, 0.0)
+                errors[at].append(error.flatten(1).cpu().double())
         measurements = []
         for at, parts in errors.items():
             if parts:
-                per_pixel = torch.cat(parts)
+                squared = torch.cat(parts).sum(1)
+                mean = squared / torch.cat(counts).clamp_min(1)
                 measurements += [
-                    Measurement.mean(f"squared-error-at-{at}", per_pixel.sum(1), "per image"),
-                    Measurement.mean(f"mse-at-{at}", per_pixel.mean(1), "per pixel"),
+                    Measurement.mean(f"squared-error-at-{at}", squared, "per image"),
+                    Measurement.mean(f"mse-at-{at}", mean, "per pixel"),
                 ]
         return measurements

@@ -16,6 +16,18 @@ CHECKS = 50
 """Looks at what is held out during one fit."""
 
 
+def location_and_scale(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each column of draws (N, size), in float64 on the CPU, so that what is fitted to
+    standardised draws follows any shift and scale of a column.
+
+    A column that is constant, up to the rounding of its type, has no scale: it gets that rounding, or 1e-6 at 0.
+    """
+    z = z.cpu().double()
+    rounding = torch.finfo(torch.float32).eps * z.abs().amax(0)
+    scale = z.std(0).maximum(rounding)
+    return z.mean(0), torch.where(scale > 0, scale, 1e-6)
+
+
 class FittedByGradient(ExPostPrior):
     """A prior over latents brought to mean 0 and variance 1, fitted with Adam and a rate that falls as a cosine.
 
@@ -56,9 +68,10 @@ class FittedByGradient(ExPostPrior):
         if len(z) < 2:
             raise UsageError(f"A {type(self).__name__} is fitted to two draws at least: one of them is held out.")
         z = z.flatten(1)
-        self.loc.copy_(z.mean(0))
-        self.scale.copy_(z.std(0).clamp_min(1e-6))
-        z = (z - self.loc) / self.scale
+        loc, scale = location_and_scale(z)
+        self.loc.copy_(loc)
+        self.scale.copy_(scale)
+        z = ((z.cpu() - loc) / scale).to(z)
         held_out, z = z.tensor_split([max(1, len(z) // 10)])
 
         optimizer = torch.optim.Adam(self.parameters(), lr=self.lr)

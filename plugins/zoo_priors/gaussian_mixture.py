@@ -19,6 +19,7 @@ from torch.distributions import (
 )
 
 from zoo import Encoder, ExPostPrior, UsageError
+from zoo_priors.fitting import location_and_scale
 from zoo_priors.mixture import Mixture
 
 log = logging.getLogger("zoo.priors")
@@ -26,6 +27,8 @@ log = logging.getLogger("zoo.priors")
 
 class GaussianMixture(ExPostPrior):
     """p(z) = sum_k w_k N(z; m_k, S_k), by expectation maximisation. A standard normal until it is fitted.
+
+    It is fitted to standardised latents, so that it follows whatever scale and shift each dimension has.
 
     Args:
         latent_shape: event shape of the latent.
@@ -74,13 +77,16 @@ class GaussianMixture(ExPostPrior):
             max_iter=self.iterations,
             random_state=int(torch.randint(2**31, ())),
         )
+        z = z.flatten(1)
+        loc, scale = location_and_scale(z)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            em.fit(z.flatten(1).double().cpu().numpy())
+            # scikit-learn adds 1e-6 to every variance, whatever the scale of the draws.
+            em.fit(((z.cpu().double() - loc) / scale).numpy())
         if not em.converged_:
             log.warning("The mixture had not converged after %d iterations: try iterations=1000.", self.iterations)
         covariances = torch.as_tensor(em.covariances_)
         scale_tril = torch.linalg.cholesky(covariances) if full else covariances.sqrt().diag_embed()
         self.logits.copy_(torch.as_tensor(em.weights_).log())
-        self.loc.copy_(torch.as_tensor(em.means_))
-        self.scale_tril.copy_(scale_tril)
+        self.loc.copy_(loc + scale * torch.as_tensor(em.means_))
+        self.scale_tril.copy_(scale.unsqueeze(-1) * scale_tril)

@@ -8,16 +8,16 @@ from collections.abc import Callable
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
+from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily
 from torch.types import _size
 
-from zoo import Encoder, Prior
+from zoo import AllowsEmptySamples, Encoder, Gaussian, Prior
 
 AT_ONCE = 2**24
 """Numbers that one intermediate result of a mixture may hold."""
 
 
-class Mixture(MixtureSameFamily):
+class Mixture(AllowsEmptySamples, MixtureSameFamily):
     """p(z) = sum_k w_k p_k(z), log p(z) by logsumexp, with batch shape ().
 
     torch's own holds every draw next to every component: 5000 importance samples of one image against 500 components
@@ -66,6 +66,5 @@ class GaussianComponents(Prior):
 
     def forward(self, encoder: Encoder, condition: Tensor | None = None) -> Distribution:
         """The distribution over z, batch shape ()."""
-        normal = Normal(self.loc, self.log_scale.exp(), validate_args=False)
-        components = Independent(normal, self.loc.ndim - 1, validate_args=False)
+        components = Independent(Gaussian(self.loc, self.log_scale), self.loc.ndim - 1, validate_args=False)
         return Mixture(Categorical(logits=self.logits, validate_args=False), components)

@@ -28,6 +28,7 @@ class Marginal(Distribution):
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    support = constraints.real_vector
 
     def __init__(self, vae: VAE, size: int, samples: int) -> None:
         self._vae, self._samples = vae, samples
@@ -86,7 +87,7 @@ class TwoStage(FittedByGradient):
         self.vae = VAE(
             encoder(**spaces),
             decoder(**spaces, latent_shape=u_shape),
-            ComponentFactory("prior", "standard-normal")(**spaces, latent_shape=u_shape),
+            ComponentFactory("prior", "vae-zoo:standard-normal")(**spaces, latent_shape=u_shape),
         )
         with torch.no_grad():
             support = self.vae.decode(torch.zeros(1, *u_shape)).support

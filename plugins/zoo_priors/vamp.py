@@ -7,7 +7,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution
 
-from zoo import Encoder, Prior
+from zoo import Encoder, Prior, match_dtype
 from zoo_priors.mixture import Mixture
 
 
@@ -18,11 +18,11 @@ class VampPrior(Prior):
     it is in. The posterior needs a log-density at any z. Not for encoders that need labels.
 
     Args:
-        data_shape: (C, H, W).
+        data_shape: event shape of x.
         pseudo_inputs: K.
     """
 
-    def __init__(self, data_shape: tuple[int, int, int], pseudo_inputs: PositiveInt = 500) -> None:
+    def __init__(self, data_shape: tuple[int, ...], pseudo_inputs: PositiveInt = 500) -> None:
         super().__init__()
         self.pseudo_inputs = nn.Parameter(torch.rand(pseudo_inputs, *data_shape))
         self.register_buffer("logits", torch.zeros(pseudo_inputs), persistent=False)
@@ -32,5 +32,5 @@ class VampPrior(Prior):
     def forward(self, encoder: Encoder, condition: Tensor | None = None) -> Distribution:
         """The distribution over z, batch shape ()."""
         # A clamp as in the paper's code: a pixel that has left [0, 1] keeps the value of the edge and learns no more.
-        q: Distribution = encoder(self.pseudo_inputs.clamp(0, 1))
+        q: Distribution = encoder(match_dtype(self.pseudo_inputs.clamp(0, 1), encoder))
         return Mixture(Categorical(logits=self.logits, validate_args=False), q)

@@ -7,11 +7,8 @@ from pathlib import Path
 
 import click
 
-from zoo.cli.catalogue import as_json
-from zoo.cli.evaluate import following
-from zoo.cli.options import RUN_OR_SWEEP
-from zoo.cli.output import print_json
-from zoo.cli.train import log_to_stderr, wait_politely
+from zoo.cli import data_dir_option, device_option, evaluation_progress, json_option, log_to_stderr, print_json
+from zoo_sweep.folder import RUN_OR_SWEEP
 
 
 @click.command(short_help="Write what there is to know of a run into one HTML page.")
@@ -25,13 +22,11 @@ from zoo.cli.train import log_to_stderr, wait_politely
 @click.option("--metrics/--no-metrics", default=True, help="Measure the model, or leave that out.")
 @click.option("--samples", type=click.IntRange(min=1), help="Importance samples: estimate the log-likelihood too.")
 @click.option(
-    "--limit", type=click.IntRange(min=1), help="Look at so many test images only, the first ones.  [default: 10000]"
+    "--limit", type=click.IntRange(min=1), help="Look at so many test images only, the first ones.  [default: all]"
 )
-@click.option(
-    "--data-dir", type=click.Path(path_type=Path), help="Where data files lie.  [default: $ZOO_DATA, else the cache]"
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@as_json
+@data_dir_option
+@device_option
+@json_option
 def report(
     source: str,
     out: Path | None,
@@ -54,11 +49,10 @@ def report(
 
     RUN is a run folder, or the folder of a model's runs, whose newest is meant.
     """
-    wait_politely()
     from zoo_report import report as reporting
 
     log_to_stderr(logging.WARNING)
-    with following(True) as follower:
+    with evaluation_progress(True) as progress:
         written = reporting.report(
             source,
             out,
@@ -67,8 +61,8 @@ def report(
             limit=limit,
             data_dir=data_dir,
             device=device,
-            announce=follower.begin,
-            progress=follower.move,
+            announce=progress.begin,
+            progress=progress.update,
         )
     for what, why in written.left_out.items():
         click.echo(f"Left out: {what}, since {why.rstrip('.')}.", err=True)

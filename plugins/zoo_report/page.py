@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from zoo_figures.canvas import DPI, png
+from zoo_canvas import DPI, png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -172,11 +172,13 @@ class Page:
         from jinja2 import Environment, PackageLoader, StrictUndefined
 
         environment = Environment(
-            loader=PackageLoader("zoo"),
+            loader=PackageLoader("zoo_report"),
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
         )
         sections = [section for section in self.sections if section.parts]
-        return environment.get_template("report.html").render(page=self, sections=sections)
+        html = environment.get_template("report.html").render(page=self, sections=sections)
+        # In a path, Python stands surrogates for bytes that it could not decode. A page is UTF-8 and has none.
+        return html.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo import api
-from zoo.errors import RunError, UsageError
-from zoo.locate import is_sweep
-from zoo.model.context import flushed_denormals
-from zoo.run import Run
+from zoo import Run, RunError, UsageError, atomic_write, flushed_denormals, resolve_device
 from zoo_report.page import Gallery, Page
-from zoo_report.run_page import LIMIT, Measuring, RunPage
+from zoo_report.run_page import Measuring, RunPage
 from zoo_report.sections import Attempts
 from zoo_report.sweep_page import SweepPage
+from zoo_sweep.folder import is_sweep
 from zoo_sweep.sweep import Sweep
 
 NAME = "report.html"
@@ -72,8 +67,7 @@ def report(
         out: the file; by default ``report.html`` in the folder. An earlier one is replaced.
         metrics: measure the model as `zoo.evaluate` does.
         samples: estimate the log-likelihood too, with so many importance samples for each image. Takes long.
-        limit: look at so many test images only, the first ones, and fit what is fitted to as many of the training
-            split; by default 10000.
+        limit: measure so many test images only, the first ones. The numbers are those of `zoo.evaluate`.
         data_dir, device, announce, progress: as in `zoo.evaluate`.
 
     Raises:
@@ -81,7 +75,7 @@ def report(
         UsageError: metrics are asked for of a sweep, the log-likelihood of a model that has none, or there is no such
             device.
     """
-    target = api.resolve_device(device)
+    target = resolve_device(device)
     opened = _open(source)
     root = None if data_dir is None else Path(data_dir)
     attempts = Attempts()
@@ -91,7 +85,7 @@ def report(
                 raise UsageError("The report of a sweep has no metrics: ask for them of one of its runs.")
             page = SweepPage(opened, root, attempts).page()
         else:
-            measuring = Measuring(metrics, samples, LIMIT if limit is None else limit, announce, progress)
+            measuring = Measuring(metrics, samples, limit, announce, progress)
             page = RunPage(opened, root, target, measuring, attempts).page()
     path = _write(page, opened.path / NAME if out is None else Path(out))
     pictures = [
@@ -107,14 +101,10 @@ def _open(source: str | Path | Run | Sweep) -> Run | Sweep:
 
 
 def _write(page: Page, path: Path) -> Path:
-    """Put the page into its file, in place in one move."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write the page into its file."""
     try:
-        temporary.write_text(page.to_html(), "utf-8")
-        temporary.replace(path)
+        with atomic_write(path) as file:
+            file.write(page.to_html().encode())
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
     return path

@@ -9,25 +9,18 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from zoo.data.dataset import Dataset, Split
-from zoo.evaluation.evaluate import Evaluation, importance_sampled, measure
-from zoo.evaluation.metric import EvaluationContext
-from zoo.locate import RECIPE
-from zoo.recipes.schema import ComponentSpec
-from zoo.run import Run
+import zoo
+from zoo import Evaluation, EvaluationContext, Run
 from zoo_figures import figures
 from zoo_report.page import Gallery, Headline, Page, Part, Picture, Section, Table, Text
 from zoo_report.sections import Attempts, day, duration, environment_facts, footer, recipe_parts
 from zoo_sweep.results import Outcome
 
 if TYPE_CHECKING:
-    from zoo.model.vae import VAE, Batch
-    from zoo.training.history import Epoch
+    from zoo import VAE, Batch, Epoch
 
-LIMIT = 10_000
-"""Split that metrics are measured on, and as many that they are fitted to, if nothing else is said."""
 SCATTERED, RANKED, RECONSTRUCTED, SAMPLED = 5000, 2000, 2 * figures.COLUMNS, 64
-"""Split that are shown in the latent space, that its dimensions are ranked by, that are reconstructed, and drawn."""
+"""Images that are shown in the latent space, that its dimensions are ranked by, that are reconstructed, and drawn."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +29,7 @@ class Measuring:
 
     wanted: bool = True
     samples: int | None = None
-    limit: int = LIMIT
+    limit: int | None = None
     announce: Callable[[str], None] | None = None
     progress: Callable[[int, int], None] | None = None
 
@@ -55,7 +48,7 @@ class RunPage:
     def __init__(
         self, run: Run, root: Path | None, device: torch.device, measuring: Measuring, attempts: Attempts
     ) -> None:
-        self.run = run
+        self.run, self.root, self.device = run, root, device
         self.outcome = Outcome.of(run)
         self.epochs = run.epochs()
         self.attempts = attempts
@@ -71,7 +64,7 @@ class RunPage:
         evaluation = self._evaluation()
         parameters = sum(parameter.numel() for parameter in self.vae.parameters())
         badges = [
-            self.data["name"],
+            self.run.data_name,
             f"{'x'.join(map(str, self.data['shape']))} images",
             f"latent {'x'.join(map(str, self.vae.latent_shape))}",
             f"{parameters:,} parameters",
@@ -80,30 +73,34 @@ class RunPage:
         ]
         sections = [
             Section("Training", self._training()),
-            Section("Split", self._images()),
+            Section("Images", self._images()),
             Section("Latent space", self._latent_space()),
             Section("Metrics", [] if evaluation is None else self._metrics(evaluation)),
-            Section("Recipe", recipe_parts(recipe, (self.run.path / RECIPE).read_text("utf-8"))),
+            Section("Recipe", recipe_parts(recipe, (self.run.path / "recipe.yaml").read_text("utf-8"))),
             Section("Environment", [environment_facts(self.run)]),
             self.attempts.section(),
         ]
         return Page(recipe.name, recipe.summary, badges, self._headlines(evaluation), sections, footer())
 
     def _subject(self, root: Path | None, device: torch.device) -> EvaluationContext:
-        dataset = self.run.loaded(root).dataset
-        limit = self.measuring.limit
-        fitted_to = Dataset(_first(dataset.train, limit), dataset.test)
+        dataset, measuring = self.run.loaded(root).dataset, self.measuring
         return EvaluationContext(
-            self.vae, self.run.recipe, fitted_to, "test", limit, 0, device, progress=self.measuring.progress
+            *(self.vae, self.run.recipe, dataset, "test", measuring.limit, 0, device), progress=measuring.progress
         )
 
     def _evaluation(self) -> Evaluation | None:
-        subject, measuring = self.subject, self.measuring
-        if subject is None or not measuring.wanted:
+        measuring = self.measuring
+        if self.subject is None or not measuring.wanted:
             return None
-        asked = [] if measuring.samples is None else importance_sampled()
-        blocks = [ComponentSpec.model_validate({"use": name, "samples": measuring.samples}) for name in asked]
-        evaluation = measure(subject, blocks, announce=measuring.announce)
+        evaluation = zoo.evaluate(
+            self.run,
+            samples=measuring.samples,
+            limit=measuring.limit,
+            data_dir=self.root,
+            device=str(self.device),
+            announce=measuring.announce,
+            progress=measuring.progress,
+        )
         self.attempts.left_out.update({f"metric {name}": why for name, why in evaluation.left_out.items()})
         return evaluation
 
@@ -139,7 +136,7 @@ class RunPage:
         return Picture.of(figures.curves(self.epochs, "", [term]), term.capitalize(), alt, chart=True, headed=False)
 
     def _images(self) -> list[Part]:
-        name, data = self.run.recipe.name, self.data["name"]
+        name, data = self.run.recipe.name, self.run.data_name
         makers = {}
         if (subject := self.subject) is not None:
             makers["reconstructions"] = lambda: _reconstructions(subject, f"of {data} as {name} gives them back")
@@ -180,7 +177,7 @@ class RunPage:
             makers["traversals"] = lambda: Picture.of(
                 figures.traversals(vae, images=_batch(subject, RANKED), title=""),
                 "Each dimension swept",
-                "Split decoded while one dimension goes from -3 to 3 and the others stay at 0, a row for each.",
+                "Images decoded while one dimension goes from -3 to 3 and the others stay at 0, a row for each.",
                 f"The dimensions of the highest rate first, over {len(_batch(subject, RANKED).x)} test images.",
             )
         pictures = self.attempts.all(makers)
@@ -219,10 +216,6 @@ def _rates(vae: VAE, images: Batch) -> Picture:
 def _batch(subject: EvaluationContext, n: int) -> Batch:
     """The first `n` test images, or all there are."""
     return subject.images[torch.arange(min(n, len(subject)))]
-
-
-def _first(images: Split, n: int) -> Split:
-    return Split(images.x[:n], None if images.labels is None else images.labels[:n])
 
 
 def _epoch_table(epochs: Sequence[Epoch], terms: Sequence[str], outcome: Outcome) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -10,12 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from zoo import api
-from zoo.errors import ZooError, reason
-from zoo.plugins.manager import DISTRIBUTION
-from zoo.recipes.components import written_out
-from zoo.recipes.schema import Recipe
-from zoo.run import Run
+import zoo
+from zoo import Recipe, Run, UnknownName, ZooError, error_summary, with_defaults
 from zoo_report.page import Code, Facts, Part, Section, Table, Text
 from zoo_sweep.axes import show
 from zoo_sweep.comparison import flatten
@@ -34,7 +31,7 @@ class Attempts:
         try:
             return make()
         except Exception as error:
-            self.left_out[what] = reason(error)
+            self.left_out[what] = error_summary(error)
             return None
 
     def all(self, makers: Mapping[str, Callable[[], T]]) -> list[T]:
@@ -71,13 +68,21 @@ def changes(recipe: Recipe) -> dict[str, tuple[Any, Any]] | None:
         None where there is no such recipe.
     """
     try:
-        registered = api.recipe(recipe.name)
+        registered = _registered(recipe.name)
         used = next((block for block in registered.data if block.use == recipe.data[0].use), registered.data[0])
-        here, there = (flatten(written_out(one)) for one in (recipe, registered.model_copy(update={"data": [used]})))
+        here, there = (flatten(with_defaults(one)) for one in (recipe, registered.model_copy(update={"data": [used]})))
     except ZooError:
         return None
     pairs = {key: (here.get(key), there.get(key)) for key in {**there, **here}}
     return {key: (own, theirs) for key, (own, theirs) in pairs.items() if own != theirs}
+
+
+def _registered(name: str) -> Recipe:
+    """The recipe in the registry. A run of ``acme:wide-vae`` is called ``acme.wide-vae``."""
+    for position in (position for position, character in enumerate(name) if character == "."):
+        with contextlib.suppress(UnknownName):
+            return zoo.recipe(f"{name[:position]}:{name[position + 1 :]}")
+    return zoo.recipe(name)
 
 
 def environment_facts(run: Run) -> Facts:
@@ -93,7 +98,7 @@ def environment_facts(run: Run) -> Facts:
         ("command", _command(environment["command"])),
         ("seed", str(environment["seed"])),
         ("device", f"{environment['device']}, {threads} on {environment['processors']} processors"),
-        ("data", f"{data['name']}: {images}, binarize {data['binarize']}"),
+        ("data", f"{run.data_name}: {images}, binarize {data['binarize']}"),
         ("digest of the data", f"sha256 {data['sha256']}"),
         *(("passed over", why) for why in data["passed_over"]),
         ("versions", f"Python {environment['python']}, {versions}"),
@@ -134,6 +139,4 @@ def day(moment: str) -> str:
 def footer() -> str:
     """By whom and when the page was written."""
     now = datetime.datetime.now().astimezone().isoformat(" ", "minutes")
-    return (
-        f"Written by vae-zoo {version(DISTRIBUTION)} on {now}. This page is one file, loads nothing and runs no script."
-    )
+    return f"Written by vae-zoo {version('vae-zoo')} on {now}. This page is one file, loads nothing and runs no script."

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zoo.errors import RunError
-from zoo.recipes.source import write_models
+from zoo import RunError, with_defaults, write_yaml
 from zoo_report.page import Gallery, Headline, Page, Part, Picture, Section, Table, Text
 from zoo_report.sections import Attempts, day, duration, environment_facts, footer, recipe_parts
 from zoo_sweep.axes import describe, show
@@ -46,7 +45,8 @@ class SweepPage:
             *([f"{len(self.sweep.plan.seeds)} seeds"] if self.sweep.plan.seeds else []),
             day(self.runs[0].environment["started"]),
         ]
-        raw = write_models({recipe.name: recipe.to_raw()})
+        recipe = with_defaults(recipe)
+        raw = write_yaml({"models": {recipe.name: recipe.to_raw()}})
         sections = [
             Section("Results", [self._table(), *self._pictures()]),
             Section("What differs", self._differences()),

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import click
 
-from zoo.cli.catalogue import as_json
-from zoo.cli.output import print_json
-from zoo.errors import UsageError
+from zoo import UsageError
+from zoo.cli import json_option, print_json
 from zoo_scaffold.scaffold import STARTS, new_plugin
 
 
@@ -24,7 +23,7 @@ from zoo_scaffold.scaffold import STARTS, new_plugin
     default=Path(),
     help="Where the folder NAME is made.  [default: here]",
 )
-@as_json
+@json_option
 @click.pass_context
 def new_plugin_(ctx: click.Context, name: str, kind: str, out: Path, as_json: bool) -> None:
     """Write a package of your own that installs, passes its tests and trains as it comes.

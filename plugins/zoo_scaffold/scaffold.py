@@ -12,11 +12,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from zoo.errors import UsageError, did_you_mean
-from zoo.plugins.hookspecs import KINDS
-from zoo.plugins.manager import DISTRIBUTION
-from zoo.plugins.registry import registry
-from zoo.recipes.library import library
+from zoo import KINDS, UsageError, did_you_mean, list_components, list_models
 
 SUFFIX = ".in"
 """Of every template, so that no tool takes one for a file of our own."""
@@ -106,7 +102,7 @@ def new_plugin(name: str, start: str = "model", parent: Path = Path()) -> Path:
         for path, text in written.items():
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text)
+            target.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(
             f"{folder} cannot be written: {error.strerror or error}. Choose another place with --out."
@@ -125,10 +121,9 @@ def _module(name: str) -> str:
     module = name.replace("-", "_")
     if keyword.iskeyword(module) or importlib.util.find_spec(module) is not None:
         raise UsageError(f"{name!r} cannot be a package: Python has a {module!r} already. Choose another name.")
-    taken = {"model": library().models.matching(name)}
-    taken |= {kind: registry().names(kind).matching(name) for kind in KINDS}
-    for kind, names in taken.items():
-        if names:
+    for kind in ("model", *KINDS):
+        names = list_models() if kind == "model" else list_components(kind)
+        if any(known.rpartition(":")[2] == name for known in names):
             raise UsageError(f"There is a {kind} named {name!r} already. Choose another name.")
     return module
 
@@ -154,7 +149,7 @@ def _rendered(start: Start) -> Iterator[tuple[str, str]]:
     }
     values = {
         "brings": start.brings,
-        "version": version(DISTRIBUTION),
+        "version": version("vae-zoo"),
         "attempt": "\n".join(start.attempt),
         "components": "\n".join(components),
         "recipe": "\n".join(f"    {PARTS[kind].recipe}" for kind in start.kinds),

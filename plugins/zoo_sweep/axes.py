@@ -10,9 +10,7 @@ from typing import Any
 
 import yaml
 
-from zoo.errors import UsageError
-from zoo.recipes.merge import merge, nested
-from zoo.recipes.source import Raw, parse_value
+from zoo import UsageError, parse_yaml
 
 Settings = Mapping[str, Any]
 """What one trial has that the others do not: dotted keys of the recipe, and their values."""
@@ -91,7 +89,7 @@ def read_axes(overrides: Sequence[str]) -> tuple[list[Axis], list[str]]:
 def _choices(key: str, text: str) -> Choices | None:
     """The values between commas, those inside brackets, braces and quotes aside: just what a YAML list is."""
     try:
-        values = parse_value(f"[{text}]")
+        values = parse_yaml(f"[{text}]")
     except yaml.YAMLError:
         return None  # whatever is wrong with it is said of it as a single value
     if not isinstance(values, list) or len(values) < 2:
@@ -102,7 +100,7 @@ def _choices(key: str, text: str) -> Choices | None:
     return Choices(key, tuple(values))
 
 
-_NUMBER = r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
+_NUMBER = r"[-+]?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?"
 
 
 def _range(key: str, text: str) -> Range | None:
@@ -111,7 +109,10 @@ def _range(key: str, text: str) -> Range | None:
     match = re.fullmatch(rf"({_NUMBER})\.\.({_NUMBER})(:log)?", text)
     if match is None:
         raise UsageError(f"{key}={text}: expected a range such as 2..64, 0.5..4.0 or 1e-4..1e-2:log")
-    low, high = parse_value(match[1]), parse_value(match[2])
+    try:
+        low, high = parse_yaml(match[1]), parse_yaml(match[2])
+    except yaml.YAMLError as error:
+        raise UsageError(f"{key}={text[:100]}: {' '.join(str(error).split())}") from error
     if low >= high:
         raise UsageError(f"{key}={text}: the lower end comes first.")
     if match[3] and low <= 0:
@@ -129,8 +130,16 @@ def write_axis(axis: Axis) -> Any:
 
 
 def as_axis(key: str, written: Any) -> Axis:
-    """The axis that `write_axis` wrote."""
-    return Choices(key, tuple(written)) if isinstance(written, list) else Range(key, **written)
+    """The axis that `write_axis` wrote.
+
+    Raises:
+        TypeError: it wrote no such thing.
+    """
+    if isinstance(written, list):
+        return Choices(key, tuple(written))
+    if not all(isinstance(written[end], int | float) for end in ("low", "high")):
+        raise TypeError(f"the ends of {key} are not numbers")
+    return Range(key, **written)
 
 
 def grid(axes: Sequence[Axis]) -> Iterator[Settings]:
@@ -141,18 +150,6 @@ def grid(axes: Sequence[Axis]) -> Iterator[Settings]:
     """
     for values in itertools.product(*(axis.ends for axis in axes)):
         yield {axis.key: value for axis, value in zip(axes, values, strict=True)}
-
-
-def change_of(settings: Settings) -> Raw:
-    """The settings as a change of a recipe.
-
-    >>> change_of({"latent_dim": 2, "train.seed": 1})
-    {'latent_dim': 2, 'train': {'seed': 1}}
-    """
-    change: Raw = {}
-    for key, value in settings.items():
-        change = merge(change, nested(key, value))
-    return change
 
 
 def describe(settings: Settings) -> str:

@@ -11,13 +11,21 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from zoo.cli import completion
-from zoo.cli.catalogue import as_json, registries
-from zoo.cli.options import RUN_OR_SWEEP
-from zoo.cli.output import print_json, print_table
-from zoo.cli.train import log_to_stderr, say_how_to_go_on, wait_politely
-from zoo.errors import RunError
-from zoo.recipes.library import load
+from zoo import RunError
+from zoo.cli import (
+    complete_datasets,
+    complete_models,
+    complete_overrides,
+    data_dir_option,
+    device_option,
+    json_option,
+    log_to_stderr,
+    print_json,
+    print_resume_command,
+    print_table,
+    registry_option,
+)
+from zoo_sweep.folder import RUN_OR_SWEEP
 
 if TYPE_CHECKING:
     from zoo_sweep.comparison import Comparison
@@ -29,11 +37,13 @@ NOTE_LENGTH = 60
 
 
 @click.command()
-@click.argument("model", required=False, shell_complete=completion.models)
-@click.argument("overrides", nargs=-1, metavar="KEY=V1,V2,... [KEY=VALUE]...", shell_complete=completion.overrides)
-@click.option("--seeds", type=click.IntRange(min=2), help="Train each setting with the seeds from 0 up to this number.")
+@click.argument("model", required=False, shell_complete=complete_models)
+@click.argument("overrides", nargs=-1, metavar="KEY=V1,V2,... [KEY=VALUE]...", shell_complete=complete_overrides)
 @click.option(
-    "--trials", type=click.IntRange(min=1), help="Search with Optuna, with so many trials, in place of a grid."
+    "--seeds", type=click.IntRange(2, 1000), help="Train each setting with the seeds from 0 up to this number."
+)
+@click.option(
+    "--trials", type=click.IntRange(1, 1_000_000), help="Search with Optuna, with so many trials, in place of a grid."
 )
 @click.option(
     "--storage",
@@ -43,18 +53,16 @@ NOTE_LENGTH = 60
     "ZOO_STORAGE]",
 )
 @click.option("--name", help="Of the sweep, and of its study.  [default: the time]")
-@click.option("--data", shell_complete=completion.datasets, help="Train on this data set and no other.")
-@click.option(
-    "--data-dir", type=click.Path(path_type=Path), help="Where data files lie.  [default: $ZOO_DATA, else the cache]"
-)
+@click.option("--data", shell_complete=complete_datasets, help="Train on this data set and no other.")
+@data_dir_option
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training set.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@device_option
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="The folder of all runs."
 )
 @click.option("--resume", metavar="SWEEP", type=click.Path(path_type=Path), help="Go on with this sweep.")
-@registries
-@as_json
+@registry_option
+@json_option
 @click.pass_context
 def sweep(
     ctx: click.Context,
@@ -86,15 +94,11 @@ def sweep(
     zoo sweep mlp-vae latent_dim=2..64 train.optimizer.lr=1e-4..1e-2:log --trials 30
     zoo sweep --resume runs/mlp-vae/sweep-2026-01-31T12-00-00
     """
-    wait_politely()
-    if model is not None:
-        load(model, registries)  # before torch is imported: a misspelt name is told at once
     import zoo
-    from zoo.api import resolve_device
     from zoo_sweep.sweep import Sweep
 
     log_to_stderr(logging.INFO)
-    resolve_device(device)
+    zoo.resolve_device(device)
     if resume is not None:
         if model or overrides or registries or any(value is not None for value in (seeds, trials, name, data, epochs)):
             raise click.UsageError("--resume goes on with what the sweep holds: leave out what would change it.")
@@ -120,10 +124,10 @@ def sweep(
     try:
         made.run(data_dir=data_dir, device=device, progress=True)
     except zoo.Interrupted as interrupted:
-        say_how_to_go_on(str(interrupted), "sweep", made.path, data_dir, device)
+        print_resume_command(str(interrupted), "sweep", made.path, data_dir, device)
         sys.exit(interrupted.exit_code)
     except KeyboardInterrupt:
-        say_how_to_go_on("Stopped at once.", "sweep", made.path, data_dir, device)
+        print_resume_command("Stopped at once.", "sweep", made.path, data_dir, device)
         sys.exit(130)
     results = made.results()
     _report(made, results, as_json)
@@ -174,7 +178,7 @@ def _print_numbers(header: Sequence[str], rows: Sequence[Sequence[str]], columns
     show_default=True,
     help="The PNG to write.",
 )
-@as_json
+@json_option
 def compare(runs: tuple[str, ...], out: Path, as_json: bool) -> None:
     """Set RUNS side by side: their numbers, and what differs between their recipes.
 
@@ -184,8 +188,7 @@ def compare(runs: tuple[str, ...], out: Path, as_json: bool) -> None:
     zoo compare runs/mlp-vae runs/conv-vae
     zoo compare runs/mlp-vae/sweep-2026-01-31T12-00-00
     """
-    wait_politely()
-    from zoo_figures.figures import save
+    from zoo_canvas import save
     from zoo_sweep import comparison
 
     log_to_stderr(logging.INFO)
@@ -212,7 +215,7 @@ def _print_comparison(compared: Comparison) -> None:
         terms = [f"{outcome.test[term]:.2f}" if term in outcome.test else "-" for term in TERMS]
         place = str(run.path) if outcome.state == "finished" else f"{run.path} ({outcome.state})"
         numbers = [f"{outcome.train['loss']:.2f}", *terms, str(outcome.epoch), f"{outcome.seconds:.1f}"]
-        rows.append([str(number), run.recipe.name, run.environment["data"]["name"], *numbers, place])
+        rows.append([str(number), run.recipe.name, run.data_name, *numbers, place])
     header = ["", "MODEL", "DATA", "TRAIN LOSS", *(f"TEST {term.upper()}" for term in TERMS), "EPOCH", "SECONDS", "RUN"]
     _print_numbers(header, rows, range(3, len(header) - 1))
     click.echo("\n(nats per example, in each run's best epoch)\n")

@@ -7,12 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import UsageError
-from zoo.locate import is_sweep
-from zoo.recipes.schema import Recipe
-from zoo.run import Run
+from zoo import Recipe, Run, UsageError, components_of
 from zoo_sweep import figures
 from zoo_sweep.axes import describe
+from zoo_sweep.folder import is_sweep
 from zoo_sweep.results import Outcome
 from zoo_sweep.sweep import Sweep
 
@@ -70,7 +68,7 @@ class Comparison:
                 {
                     "name": name,
                     "model": run.recipe.name,
-                    "data": run.environment["data"]["name"],
+                    "data": run.data_name,
                     **asdict(outcome),
                 }
                 for name, run, outcome in zip(self.names, self.runs, self.outcomes, strict=True)
@@ -87,10 +85,12 @@ def compare(*runs: str | Path | Run | Sweep) -> Comparison:
         runs: run folders, folders of a model's runs, whose newest is meant, and sweeps, all of whose finished runs are.
 
     Raises:
-        RunError: one of them is none, or did not come to the end of an epoch.
+        RunError: one of them is none, is damaged, or did not come to the end of an epoch.
         UsageError: they are fewer than two.
     """
     opened = [run for given in runs for run in _open(given)]
+    for run in opened:
+        run.verify()
     if len(opened) < 2:
         raise UsageError(
             f"There are {len(opened)} runs to compare: give at least two, or a sweep with as many finished."
@@ -144,16 +144,21 @@ def _flatten(value: Any, place: str, flat: dict[str, Any]) -> None:
 def _warnings(runs: Sequence[Run], flat: Sequence[Mapping[str, Any]]) -> list[str]:
     """What makes the numbers those of different questions."""
     warnings = []
-    data = [run.environment["data"] for run in runs]
-    if len({each["sha256"] for each in data}) > 1:
-        names = sorted({each["name"] for each in data})
+    if len({run.environment["data"]["sha256"] for run in runs}) > 1:
+        names = sorted({run.data_name for run in runs})
         warnings.append(f"They were trained on different data ({', '.join(names)}): their numbers cannot be compared.")
-    for key, what in (
-        ("binarize", "The pixels were binarised differently"),
-        ("loss", "The losses are of different kinds"),
-        ("decoder.likelihood", "The likelihoods differ"),
+    for what, values in (
+        ("The pixels were binarised differently", [recipe["binarize"] for recipe in flat]),
+        ("The losses are of different kinds", [recipe["loss"] for recipe in flat]),
+        ("The likelihoods differ", [_likelihood(run.recipe) for run in runs]),
     ):
-        kinds = list(dict.fromkeys(str(recipe.get(key, "none")) for recipe in flat))
+        kinds = list(dict.fromkeys(map(str, values)))
         if len(kinds) > 1:
             warnings.append(f"{what} ({', '.join(kinds)}): their numbers cannot be compared.")
     return warnings
+
+
+def _likelihood(recipe: Recipe) -> str:
+    """The likelihood of a recipe, however deep inside its decoder; of a decoder that has none to choose, its own."""
+    inside = [spec.use for key, kind, spec in components_of(recipe) if kind == "likelihood" and "decoder." in key]
+    return " and ".join(inside) or f"that of {recipe.decoder.use}"

@@ -11,11 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from zoo.model.context import seeded
-from zoo.model.vae import Batch
-from zoo.run import Run
-from zoo.training.history import Epoch
-from zoo_figures.canvas import count, gap_of, grid
+from zoo import Batch, Epoch, Run, seeded
+from zoo_canvas import count, gap_of, grid
 from zoo_sweep.results import Outcome, Results, Row, label
 
 if TYPE_CHECKING:
@@ -119,7 +116,7 @@ def reconstructions(rows: Sequence[Row], keys: Sequence[str], title: str, data_d
             strips.append(("input", batch.x))
             last = source
         with seeded(0):
-            strips.append((label(row, keys), run.load().reconstruct(*batch)))
+            strips.append((label(row, keys), run.load().reconstruct(batch.x, batch.condition)))
     figure = _figure(0.75 * COLUMNS + 1.6, 0.78 * len(strips) + 0.5)
     for position, (name, images) in enumerate(strips):
         axes = figure.add_subplot(len(strips), 1, position + 1)
@@ -200,7 +197,7 @@ def _spread_colors(count: int) -> list[str]:
 
 
 def _side_by_side(images: Tensor) -> np.ndarray[Any, Any]:
-    """Split (N, C, H, W) in one row, as (H, W, 3) for a figure."""
+    """Images (N, C, H, W) in one row, as (H, W, 3) for a figure."""
     return grid(images, COLUMNS, gap_of(images)).numpy()
 
 

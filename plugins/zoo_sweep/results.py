@@ -9,9 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from zoo.errors import RunError
-from zoo.run import Run
-from zoo.training.history import Epoch
+from zoo import Epoch, Run, RunError
 from zoo_sweep.axes import Settings, describe, show
 from zoo_sweep.trial import Trial
 
@@ -41,6 +39,16 @@ class Outcome:
     seconds: float | None = None
     train: Mapping[str, float] = field(default_factory=dict)
     test: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Outcome:
+        """The outcome that a study remembers, where a number that is not finite is a string such as ``"NaN"``."""
+        terms = {
+            split: {name: float(value) for name, value in values[split].items()}
+            for split in ("train", "test")
+            if split in values
+        }
+        return cls(**{**values, **terms})
 
     @classmethod
     def of(cls, run: Run) -> Outcome:
@@ -110,9 +118,12 @@ class Row:
     def spread(self, number: Callable[[Outcome], float | None]) -> tuple[float | None, float | None]:
         """Mean and standard deviation (n - 1 in the denominator) of a number over the finished trainings.
 
-        The first is None where none has the number, the second where fewer than two have.
+        The first is None where none has the number, the second where fewer than two have. Of numbers that are not
+        finite, the second is NaN.
         """
         values = [value for outcome in self.finished if (value := number(outcome)) is not None]
+        if not all(map(math.isfinite, values)):  # which the module statistics cannot take
+            return sum(values) / len(values), math.nan if len(values) > 1 else None
         return (
             statistics.fmean(values) if values else None,
             statistics.stdev(values) if len(values) > 1 else None,

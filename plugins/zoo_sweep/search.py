@@ -9,8 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from zoo.errors import RunError, UsageError
-from zoo.model.context import derive_seed
+from zoo import RunError, UsageError, derive_seed, to_json
 from zoo_sweep.axes import Axis, Choices, Range, Settings, grid
 
 OPENING_TRIES = 5
@@ -122,7 +121,7 @@ class Search:
 
     def tell(self, number: int, value: float | None, record: Mapping[str, Any]) -> None:
         """Tell the study; what it has been told already it is not told twice."""
-        self.study.set_user_attr(f"trial {number}", {**record, "machine": socket.gethostname()})
+        self.study.set_user_attr(f"trial {number}", json.loads(to_json({**record, "machine": socket.gethostname()})))
         state = self.optuna.trial.TrialState.FAIL if value is None else None
         self.study.tell(number - 1, value, state=state, skip_if_finished=True)
 

@@ -15,22 +15,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pydantic
 import yaml
 from filelock import FileLock, Timeout
 
-from zoo import api
-from zoo.errors import RunError, UsageError
-from zoo.locate import PLAN
-from zoo.recipes.components import validate
-from zoo.recipes.datasets import load_data
-from zoo.recipes.merge import merge
-from zoo.recipes.schema import Recipe
-from zoo.recipes.source import Raw, parse_value, write_yaml
-from zoo.training.callbacks import Callback
-from zoo.training.signals import Interrupted, StopRequest, interruption
-from zoo_figures.figures import save
+import zoo
+from zoo import Callback, Interrupted, Recipe, RunError, RunLocked, StopRequest, UsageError, error_summary
+from zoo_canvas import save
 from zoo_sweep import figures
-from zoo_sweep.axes import SEED, Axis, Choices, Range, Settings, as_axis, change_of, grid, read_axes, write_axis
+from zoo_sweep.axes import SEED, Axis, Choices, Range, Settings, as_axis, grid, read_axes, write_axis
+from zoo_sweep.folder import PLAN
 from zoo_sweep.results import Outcome, Results, Row, group
 from zoo_sweep.search import Grid, Search, Source, hide_password, import_optuna
 from zoo_sweep.trial import Trial, trials_in
@@ -40,7 +34,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("zoo")
 
-FORMAT = 1
+FORMAT = 2
+NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
 CHECKED = 1000
 """How many settings of a search are validated before it begins; a grid's all are."""
 
@@ -61,7 +56,7 @@ class Plan:
     """
 
     model: str
-    recipe: Raw
+    recipe: dict[str, Any]
     axes: tuple[Axis, ...]
     seeds: tuple[int, ...] | None
     trials: int | None
@@ -73,7 +68,7 @@ class Plan:
         """The file."""
         axes = {axis.key: write_axis(axis) for axis in self.axes}
         seeds = None if self.seeds is None else list(self.seeds)
-        return write_yaml({"format": FORMAT, **vars(self), "axes": axes, "seeds": seeds})
+        return zoo.write_yaml({"format": FORMAT, **vars(self), "axes": axes, "seeds": seeds})
 
     @classmethod
     def read(cls, file: Path) -> Plan:
@@ -83,13 +78,18 @@ class Plan:
             RunError: it cannot be read, or is of another version.
         """
         try:
-            written = parse_value(file.read_text("utf-8"))
+            written = zoo.parse_yaml(file.read_text("utf-8"))
             version = written.pop("format")
             if version != FORMAT:
                 raise RunError(f"{file} has the format {version}; this version of the zoo reads {FORMAT}.")
             written["axes"] = tuple(as_axis(key, axis) for key, axis in written["axes"].items())
             written["seeds"] = written["seeds"] and tuple(written["seeds"])
-            return cls(**written)
+            plan: Plan = pydantic.TypeAdapter(cls).validate_python(vars(cls(**written)))
+            return plan
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise RunError(f"{file} cannot be read: {place}: {first['msg']}") from error
         except FileNotFoundError:
             raise RunError(f"{file.parent} is no sweep: it holds no {PLAN}.") from None
         except (OSError, ValueError, AttributeError, KeyError, TypeError, yaml.YAMLError) as error:
@@ -150,29 +150,42 @@ class Sweep:
         **changes: Any,
     ) -> Sweep:
         """Check all of a sweep and make its folder; the arguments are those of `zoo.sweep`. Nothing is trained yet."""
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise UsageError("A sweep trains each model in one process. Start it without torchrun.")
+        processes = os.environ.get("WORLD_SIZE", "1")
+        if processes not in ("", "1"):
+            raise UsageError(
+                f"A sweep trains each model in one process, and the environment variable WORLD_SIZE is {processes!r}. "
+                "Start it without torchrun."
+            )
+        if data is not None and not isinstance(data, str | os.PathLike):
+            raise UsageError(
+                f"A sweep loads its data for each trial, and takes their name or path, not a {type(data).__name__}. "
+                "Save arrays in a file: numpy.savez('images.npz', images=x)."
+            )
         axes, fixed = read_axes(overrides)
         axes, values = _take_seeds(axes, seeds)
         _check_axes(axes, values, fixed, trials, storage)
-        if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-            raise UsageError(f"--name {name}: a name is made of letters, digits, '.', '_' and '-'.")
+        if name is not None and not NAME.fullmatch(name):
+            raise UsageError(
+                f"--name {name[:100]!r}: a name is made of letters, digits, '.', '_' and '-', 100 at most, a letter or "
+                "digit first and no '.' at the end."
+            )
 
-        changes = merge(changes, {"train": {} if epochs is None else {"epochs": epochs}})
-        base = api.recipe_for(data, model, fixed, registries=registries, **changes)
+        base = zoo.recipe_for(data, model, fixed, registries=registries, **changes)
+        if epochs is not None:
+            base = zoo.recipe(base, {"train.epochs": epochs})
         digest = None
         if all(axis.key != "data" for axis in axes):
-            loaded = load_data(base.data, None if data_dir is None else Path(data_dir))
-            base = api.recipe(base, data=[loaded.block.model_dump()])  # one that is passed over is said once
+            loaded = zoo.load_data(base.data, None if data_dir is None else Path(data_dir))
+            base = zoo.recipe(base, data=[loaded.block.model_dump()])  # one that is passed over is said once
             digest = loaded.dataset.sha256()
         elif data is not None:
             raise UsageError("--data and data=... are both given: leave out one of them.")
         for seed in values or ():
-            api.recipe(base, **change_of({SEED: seed}))
+            zoo.recipe(base, {SEED: seed})
         for settings in itertools.islice(grid(axes), None if trials is None else CHECKED):
-            recipe = api.recipe(base, **change_of(settings))
+            recipe = zoo.recipe(base, settings)
             if digest is None:
-                load_data(recipe.data, None if data_dir is None else Path(data_dir))
+                zoo.load_data(recipe.data, None if data_dir is None else Path(data_dir))
 
         name = name or datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
         plan = Plan(
@@ -195,16 +208,16 @@ class Sweep:
     def _write(self) -> None:
         """Make the folder; if it is there, and of the very same plan, it is gone on with."""
         parent = self.path.parent
-        if parent.is_symlink():
-            raise RunError(f"{parent} is a link to {parent.readlink()}; runs are not written through links.")
         try:
+            for place in (parent, self.path):
+                if place.is_symlink():
+                    raise RunError(f"{place} is a link to {place.readlink()}; runs are not written through links.")
             self.path.mkdir(parents=True, exist_ok=True)
             (self.path / ".locks").mkdir(exist_ok=True)
             with FileLock(self.path / ".locks" / "plan"):
                 if not (self.path / PLAN).exists():
-                    draft = self.path / f".{PLAN}"
-                    draft.write_text(self.plan.to_yaml(), "utf-8")
-                    draft.replace(self.path / PLAN)
+                    with zoo.atomic_write(self.path / PLAN) as file:
+                        file.write(self.plan.to_yaml().encode())
                 elif Plan.read(self.path / PLAN) == self.plan:
                     log.info("Going on with the sweep in %s.", self.path)
                 else:
@@ -212,16 +225,19 @@ class Sweep:
                         f"{self.path} holds another sweep. Choose another --name, "
                         f"or go on with that one: zoo sweep --resume {self.path}"
                     )
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: there is a NUL in the path
             raise RunError(
-                f"The output folder {self.path} cannot be written: {error.strerror or error}. "
+                f"The output folder {self.path} cannot be written: {getattr(error, 'strerror', None) or error}. "
                 "Choose another with --out."
             ) from error
 
     @cached_property
     def recipe(self) -> Recipe:
         """The recipe that the settings change."""
-        return validate(self.plan.model, self.plan.recipe)
+        try:
+            return zoo.recipe(Recipe.model_validate({**self.plan.recipe, "name": self.plan.model}))
+        except pydantic.ValidationError as error:
+            raise RunError(f"{self.path / PLAN} holds no valid recipe: {error}") from error
 
     @property
     def trials(self) -> Sequence[Trial]:
@@ -241,7 +257,7 @@ class Sweep:
         Raises:
             Interrupted: it was asked to stop. What is done stays, the trial under way goes on where it was.
         """
-        api.resolve_device(device)
+        zoo.resolve_device(device)
         self._check_data(data_dir)
         source = self._source()
         options = {"data_dir": data_dir, "device": device, "callbacks": callbacks, "progress": progress}
@@ -255,7 +271,10 @@ class Sweep:
         except Interrupted as interrupted:
             interrupted.run = self.path
             raise
-        self.draw(data_dir)
+        try:
+            self.draw(data_dir)
+        except Exception as error:
+            log.warning("%s is finished, but its figures could not be written: %s", self.path, error_summary(error))
         return self
 
     def _settle(
@@ -268,31 +287,35 @@ class Sweep:
                 log.info("Trial %d (%s) is in the hands of another process.", number, trials[0])
                 return
             for position, trial in enumerate(trials):
-                if stop.reason:
-                    raise interruption(stop.reason)
+                stop.raise_if_requested()
                 if trial.state == "unfinished":
                     count = (number - 1) * len(trials) + position + 1
                     log.info("trial %d of %d: %s", count, source.total * len(trials), trial)
-                trial.train(self.recipe, **options)
+                try:
+                    trial.train(self.recipe, **options)
+                except RunLocked as error:
+                    log.warning("%s It is passed over.", error)
+                    return
             row = Row(number, settings, [Outcome.of_trial(trial) for trial in trials])
             value, _ = row.spread(lambda outcome: outcome.test.get(self.recipe.train.monitor))
             record = {"runs": [asdict(outcome) for outcome in row.outcomes]}
             source.tell(number, value if row.state == "finished" else None, record)
-        if stop.reason:
-            raise interruption(stop.reason)
+        stop.raise_if_requested()
 
     def _trials(self, number: int, settings: Settings) -> list[Trial]:
         return [Trial(self.path, number, settings, seed) for seed in self.plan.seeds or (None,)]
 
     @contextlib.contextmanager
     def _claim(self, number: int) -> Iterator[bool]:
-        """Whether a trial is this process's inside the block. A process that is killed lets go of it."""
+        """Lock a trial inside the block; yield False if another process holds it. A killed process releases it."""
         lock = FileLock(self.path / ".locks" / f"{number:03d}")
         try:
             lock.acquire(timeout=0)
         except Timeout:
             yield False
             return
+        except (OSError, NotImplementedError) as error:
+            raise RunError(f"Trial {number} of {self.path} cannot be locked: {error}") from error
         try:
             yield True
         finally:
@@ -309,7 +332,7 @@ class Sweep:
         """They are the same as when the sweep was begun."""
         if self.plan.digest is None or self._data_checked:
             return
-        loaded = load_data(self.recipe.data, None if data_dir is None else Path(data_dir))
+        loaded = zoo.load_data(self.recipe.data, None if data_dir is None else Path(data_dir))
         if loaded.dataset.sha256() != self.plan.digest:
             raise RunError(f"The data are not those that {self.path} was begun with: their digests differ.")
         self._data_checked = True
@@ -321,10 +344,10 @@ class Sweep:
         if isinstance(source, Search):
             for told in source.told():
                 if told.number not in rows or (told.state != "unfinished" and rows[told.number].state == "unfinished"):
-                    outcomes = [Outcome(**outcome) for outcome in told.record.get("runs", [])]
+                    outcomes = [Outcome.from_json(outcome) for outcome in told.record.get("runs", [])]
                     row = Row(told.number, told.settings, outcomes, told.record.get("machine", "elsewhere"))
                     rows[told.number] = row
-        data = None if self.plan.digest is None else self.recipe.data[0].use
+        data = None if self.plan.digest is None else _data_name(self.recipe)
         ordered = [rows[number] for number in sorted(rows)]
         return Results(str(self.path), self.plan.model, data, self.recipe.train.monitor, ordered)
 
@@ -404,7 +427,7 @@ def sweep(
         UsageError: a name, a value, the data or the output folder is wrong, or nothing is swept. Nothing was trained.
         Interrupted: it was stopped by a signal; its attribute ``run`` is the folder.
     """
-    api.resolve_device(device)
+    zoo.resolve_device(device)
     made = Sweep.create(
         model,
         overrides,
@@ -420,6 +443,12 @@ def sweep(
         **changes,
     )
     return made.run(data_dir=data_dir, device=device, callbacks=callbacks, progress=progress)
+
+
+def _data_name(recipe: Recipe) -> str:
+    """The name of the file or folder of the data, else of the data set."""
+    path = recipe.data[0].parameters.get("path")
+    return Path(str(path)).name if path else recipe.data[0].use
 
 
 def _take_seeds(axes: Sequence[Axis], count: int | None) -> tuple[list[Axis], tuple[int, ...] | None]:

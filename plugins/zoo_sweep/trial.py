@@ -12,19 +12,14 @@ from typing import Any
 
 import yaml
 
-from zoo import api
-from zoo.errors import RunError, ZooError
-from zoo.locate import RECIPE
-from zoo.recipes.merge import merge
-from zoo.recipes.schema import Recipe
-from zoo.recipes.source import parse_value, write_yaml
-from zoo.run import Run
-from zoo.training.signals import Interrupted
-from zoo_sweep.axes import SEED, Settings, change_of, describe
+import zoo
+from zoo import Interrupted, Recipe, Run, RunError, RunLocked, TrainingError, ZooError, parse_yaml
+from zoo_sweep.axes import SEED, Settings, describe
+from zoo_sweep.folder import TRIAL, TRIALS
 
 log = logging.getLogger("zoo")
 
-TRIAL, FAILURE = "trial.yaml", "failure.json"
+FAILURE = "failure.json"
 
 
 class Trial:
@@ -41,7 +36,7 @@ class Trial:
         self.number = number
         self.settings = settings
         self.seed = seed
-        self.path = folder / (f"trial-{number:03d}" + ("" if seed is None else f"-seed-{seed}"))
+        self.path = folder / TRIALS / (f"trial-{number:03d}" + ("" if seed is None else f"-seed-{seed}"))
 
     def __repr__(self) -> str:
         return f"Trial({str(self.path)!r})"
@@ -57,8 +52,11 @@ class Trial:
             RunError: it does not say which it is.
         """
         try:
-            written = parse_value((path / TRIAL).read_text("utf-8"))
-            return cls(path.parent, written["trial"], written["settings"], written["seed"])
+            written = parse_yaml((path / TRIAL).read_text("utf-8"))
+            trial = cls(path.parent.parent, written["trial"], dict(written["settings"]), written["seed"])
+            if trial.path != path:
+                raise ValueError(f"it is that of {trial.path.name!r}")
+            return trial
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
             raise RunError(f"{path / TRIAL} cannot be read: {' '.join(str(error).split())}") from error
 
@@ -74,7 +72,7 @@ class Trial:
             return str(json.loads((self.path / FAILURE).read_text("utf-8"))["reason"])
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             return f"{self.path / FAILURE} cannot be read: {error}"
 
     @property
@@ -92,36 +90,37 @@ class Trial:
             options: those that `zoo.train` and `zoo.resume` share.
 
         Raises:
-            Interrupted: it was asked to stop. Every other failure is recorded.
+            Interrupted: it was asked to stop.
+            RunLocked: another process trains it. Every other failure is recorded.
         """
         if self.state != "unfinished":
             return
         try:
             if self._resumable():
                 log.info("Going on with %s.", self.path)
-                api.resume(self.run, **options)
+                zoo.resume(self.run, **options)
             else:
                 self._prepare()
-                api.train(self._recipe(base), folder=self.path, **options)
-        except Interrupted:
+                zoo.train(self._recipe(base), folder=self.path, **options)
+        except (Interrupted, RunLocked):
             raise
         except Exception as error:
             self._fail(error)
 
     def _recipe(self, base: Recipe) -> Recipe:
-        seed = {} if self.seed is None else {SEED: self.seed}
-        return api.recipe(base, **merge(change_of(self.settings), change_of(seed)))
+        return zoo.recipe(base, self.settings if self.seed is None else {**self.settings, SEED: self.seed})
 
     def _resumable(self) -> bool:
-        return (self.path / RECIPE).exists() and self.run.checkpoints.newest() is not None
+        return (self.path / "recipe.yaml").exists() and self.run.checkpoints.newest() is not None
 
     def _prepare(self) -> None:
         """A folder without anything but the settings: what was killed before it saved anything starts anew."""
         if self.path.exists():
             shutil.rmtree(self.path)
-        self.path.mkdir()
+        self.path.mkdir(parents=True)
         written = {"trial": self.number, "settings": dict(self.settings), "seed": self.seed}
-        (self.path / TRIAL).write_text(write_yaml(written), "utf-8")
+        with zoo.atomic_write(self.path / TRIAL) as file:
+            file.write(zoo.write_yaml(written).encode())
 
     def _fail(self, error: Exception) -> None:
         known = isinstance(error, ZooError)
@@ -132,10 +131,19 @@ class Trial:
             "error": type(error).__name__,
             "traceback": None if known else traceback.format_exception(error),
         }
-        (self.path / FAILURE).write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+        try:
+            with zoo.atomic_write(self.path / FAILURE) as file:
+                file.write(zoo.to_json(record).encode())
+        except OSError as failure:
+            raise TrainingError(f"{self.path} could not be written: {failure}. The trial failed: {reason}") from error
 
 
 def trials_in(folder: Path) -> Sequence[Trial]:
-    """The trials that a sweep's folder holds, by number and seed."""
-    found = [Trial.open(file.parent) for file in folder.glob(f"trial-*/{TRIAL}")]
-    return sorted(found, key=lambda trial: (trial.number, trial.seed or 0))
+    """The trials that a sweep's folder holds, by number and seed. One that cannot be read is reported and skipped."""
+    trials = []
+    for file in (folder / TRIALS).glob(f"*/{TRIAL}"):
+        try:
+            trials.append(Trial.open(file.parent))
+        except RunError as error:
+            log.warning("%s It is passed over.", error)
+    return sorted(trials, key=lambda trial: (trial.number, trial.seed or 0))

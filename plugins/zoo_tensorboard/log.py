@@ -23,7 +23,7 @@ class TensorBoardLog(Callback):
         """Open the log."""
         purge = trainer.step + 1 if trainer.step else None
         self.writer: Any = SummaryWriter(str(self.run.path / "tensorboard"), purge_step=purge)
-        self.writer.add_text("recipe", f"```yaml\n{(self.run.path / 'recipe.yaml').read_text()}```", 0)
+        self.writer.add_text("recipe", f"```yaml\n{(self.run.path / 'recipe.yaml').read_text('utf-8')}```", 0)
 
     def on_epoch_end(self, trainer: Training, epoch: Epoch) -> None:
         """Log the terms of every step, and those of the test split."""
@@ -34,6 +34,7 @@ class TensorBoardLog(Callback):
         for split, terms in (("train", epoch.train), ("test", epoch.test)):
             for name, value in terms.items():
                 self.writer.add_scalar(f"{split}/{name}", value, epoch.step)
+        self.writer.flush()
 
     def on_train_end(self, trainer: Training, finished: bool) -> None:
         """Log the figures, and the hyper-parameters with the last test terms, of a finished run; close the log."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def test_floats_are_rounded_to_the_nearest_level(dtype, ending, tmp_path):
 
 def test_bfloat16_and_bits(tmp_path):
     dataset = arrays(
-        save(tmp_path / "a.pt", torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1).expand(3, 1, 5, 5).bfloat16())
+        save(tmp_path / "a.pt", torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1).repeat(1, 1, 5, 5).bfloat16())
     )
     assert everything(dataset)[:, 0, 0, 0].tolist() == [0, 128, 255]
     bits = draw(6, 8, 9) > 127
@@ -324,6 +325,84 @@ def test_one_image(tmp_path):
         arrays(save(tmp_path / "a.npy", draw(1, 8, 9)))
     dataset = arrays(save(tmp_path / "b.npz", {"x_train": draw(1, 8, 9), "x_test": draw(1, 8, 9)}))
     assert (len(dataset.train), len(dataset.test)) == (1, 1)
+
+
+# --- files that claim more than they hold
+
+
+def header(shape: tuple[int, ...], descr: str = "|u1") -> bytes:
+    out = io.BytesIO()
+    np.lib.format.write_array_header_1_0(out, {"descr": descr, "fortran_order": False, "shape": shape})
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("content", ["tensor", "bfloat16", "labels", "grey as colour"])
+def test_an_expanded_tensor_is_refused_before_it_is_decoded(content, tmp_path, cache):
+    """Issue 10, item 21: 1.5 KB that started to decode a terabyte."""
+    terabyte = torch.zeros(1, dtype=torch.uint8).expand(10**6, 1000, 1000)
+    small = torch.zeros(6, 5, 5, dtype=torch.uint8)
+    contents = {
+        "tensor": terabyte,
+        "bfloat16": torch.zeros(1, dtype=torch.bfloat16).expand(10**6, 1000, 1000),
+        "labels": {"images": small, "labels": torch.zeros(1, dtype=torch.int64).expand(10**12)},
+        "grey as colour": small[:, None].expand(6, 3, 5, 5),
+    }
+    path = save(tmp_path / "a.pt", contents[content])
+    assert Path(path).stat().st_size < 3000
+    with pytest.raises(zoo.DataError, match="it is an expanded view. Save tensor.clone"):
+        arrays(path)
+    assert not cache.exists() or list(cache.iterdir()) == []
+
+
+def test_views_that_show_nothing_twice_are_read(tmp_path):
+    array = draw(6, 3, 8, 9)
+    views = {"permuted": torch.from_numpy(array).permute(0, 2, 3, 1), "sliced": torch.from_numpy(array)[::2]}
+    assert len(arrays(save(tmp_path / "a.pt", views["permuted"])).train) == 5
+    assert np.array_equal(everything(arrays(save(tmp_path / "b.pt", views["sliced"]))), expected(array[::2]))
+
+
+@pytest.mark.parametrize("shape", [(10**6, 1000, 1000), (2**62, 2**62, 3), (10**18, 5, 5)])
+@pytest.mark.parametrize("ending", [".npy", ".npz"])
+def test_an_absurd_header_is_damage(shape, ending, tmp_path):
+    content = header(shape) + bytes(1000)
+    path = tmp_path / f"a{ending}"
+    if ending == ".npy":
+        path.write_bytes(content)
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("images.npy", content)
+    with pytest.raises(zoo.DataError, match=f"{path} is damaged"):
+        arrays(str(path))
+
+
+def test_a_compressed_array_that_does_not_fit_into_memory_is_refused_unread(tmp_path, monkeypatch):
+    """A bomb is told by what it says that it holds. 100 MB here, on a machine that has 50."""
+    path = tmp_path / "bomb.npz"
+    np.savez_compressed(path, images=np.zeros((100, 1000, 1000), np.uint8))
+    assert path.stat().st_size < 200_000
+    monkeypatch.setattr(os, "sysconf", lambda name: {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 50_000_000}[name])
+    with pytest.raises(zoo.DataError, match="images takes 0.1 GB of memory when it is decompressed, of 0.1 GB here"):
+        arrays(str(path))
+
+
+def test_a_compressed_archive_called_pt_is_refused_unread(tmp_path):
+    path = Path(save(tmp_path / "a.pt", torch.zeros(6, 1000, 1000, dtype=torch.uint8)))
+    with zipfile.ZipFile(path) as archive:
+        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    assert path.stat().st_size < 20_000
+    with pytest.raises(zoo.DataError, match=f"{path} is damaged, or no .pt file: its entries claim 60"):
+        arrays(str(path))
+
+
+def test_the_place_of_each_image_in_the_file_is_kept(tmp_path):
+    array = draw(20, 4, 5)
+    dataset = arrays(save(tmp_path / "a.npy", array))
+    for split in (dataset.train, dataset.test):
+        assert np.array_equal(split.x[:, 0].numpy(), array[split.index.numpy()])
+    assert sorted([*dataset.train.index.tolist(), *dataset.test.index.tolist()]) == list(range(20))
 
 
 # --- the split, and the cache

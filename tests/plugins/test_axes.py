@@ -4,7 +4,7 @@ import pytest
 
 import zoo
 from zoo.recipes.merge import merge
-from zoo_sweep.axes import Choices, Range, as_axis, change_of, grid, read_axes, show, write_axis
+from zoo_sweep.axes import Choices, Range, as_axis, grid, read_axes, show, write_axis
 
 
 @pytest.mark.parametrize(
@@ -58,11 +58,11 @@ def test_a_grid_holds_every_combination_once_and_the_last_key_turns_fastest():
 
 
 def test_a_change_keeps_what_it_does_not_name():
-    change = change_of({"encoder.hidden": [8], "train.seed": 3, "train.optimizer.lr": 0.5})
-    base = {"encoder": {"use": "mlp", "hidden": [400]}, "train": {"epochs": 2, "optimizer": {"use": "adam"}}}
+    change = zoo.parse_overrides({"encoder.hidden": [8], "train.seed": 3, "train.optimizer.lr": 0.5})
+    base = {"encoder": {"use": "mlp", "hidden": [400]}, "train": {"epochs": 2, "optimizer": {"use": "Adam"}}}
     assert merge(base, change) == {
         "encoder": {"use": "mlp", "hidden": [8]},
-        "train": {"epochs": 2, "optimizer": {"use": "adam", "lr": 0.5}, "seed": 3},
+        "train": {"epochs": 2, "optimizer": {"use": "Adam", "lr": 0.5}, "seed": 3},
     }
 
 

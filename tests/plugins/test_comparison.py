@@ -3,15 +3,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import zoo
 import zoo.api
 from resuming import TINY, run_main, stopped
+from zoo_figures import figures
 from zoo_sweep.comparison import compare, flatten
 from zoo_sweep.sweep import Sweep, sweep
 
 FIXED = (*TINY, "train.epochs=1")
+NO_DATA = tuple(change for change in FIXED if not change.startswith("data="))
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +28,7 @@ def runs(tmp_path_factory) -> dict[str, Path]:
         "binarised": ["binarize=threshold"],
         "continuous": ["decoder.likelihood=continuous-bernoulli"],
         "repeated": ["data={use: digits, repeat: 2}"],
-        "clipped": ["train.max_grad_norm=1.0", "train.scheduler={use: step, step_size: 1}"],
+        "clipped": ["train.max_grad_norm=1.0", "train.scheduler={use: StepLR, step_size: 1}"],
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
@@ -48,7 +51,7 @@ def runs(tmp_path_factory) -> dict[str, Path]:
             "clipped",
             {
                 "train.max_grad_norm": [None, 1.0],
-                "train.scheduler": [None, "step"],
+                "train.scheduler": [None, "StepLR"],
                 "train.scheduler.step_size": [None, 1],
             },
             None,
@@ -63,6 +66,45 @@ def test_what_differs_is_listed_and_nothing_else(runs, other, differences, warni
     else:
         (said,) = compared.warnings
         assert said == f"{warning}: their numbers cannot be compared."
+
+
+def test_a_likelihood_inside_another_decoder_is_compared(runs, tmp_path, monkeypatch):
+    """Issue 10, item 29: it was called "none"."""
+    monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
+    conditional = ["encoder={use: conditional}", "prior=conditional-normal"]
+    same, other = (
+        zoo.train(
+            "mlp-vae",
+            [*FIXED[:2], FIXED[-1], *conditional, f"decoder={{use: conditional, decoder: {decoder}}}"],
+            out=tmp_path,
+        )
+        for decoder in ("mlp", "{use: mlp, likelihood: gaussian}")
+    )
+    assert compare(runs["base"], same).warnings == []
+    assert compare(runs["base"], other).warnings == [
+        "The likelihoods differ (bernoulli, gaussian): their numbers cannot be compared."
+    ]
+
+
+def test_data_are_called_by_their_path(tmp_path, monkeypatch):
+    """Issue 10, item 29: they were all called "arrays"."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    compared = []
+    for name in ("cats.npy", "dogs.npy"):
+        np.save(tmp_path / name, np.random.default_rng(len(compared)).random((9, 8, 8)))
+        titles: list[str] = []
+        monkeypatch.setattr(figures, "curves", lambda history, title, titles=titles: titles.append(title))
+        monkeypatch.setattr(figures, "reconstructions", lambda *_: None)
+        monkeypatch.setattr(figures, "samples", lambda *_: None)
+        monkeypatch.setattr(figures, "save", lambda *_: None)
+        compared.append(zoo.train("mlp-vae", NO_DATA, data=str(tmp_path / name), out=tmp_path / "runs"))
+        assert titles == [f"mlp-vae on {name}"]
+        assert compared[-1].result()["data"] == name
+    comparison = compare(*compared)
+    assert [run["data"] for run in comparison.to_json()["runs"]] == ["cats.npy", "dogs.npy"]
+    assert comparison.warnings == [
+        "They were trained on different data (cats.npy, dogs.npy): their numbers cannot be compared."
+    ]
 
 
 def test_the_same_recipe_twice_differs_in_nothing(runs):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.distributions import Independent, MixtureSameFamily, Normal
 
@@ -73,7 +75,7 @@ def test_the_label_changes_what_is_encoded_and_decoded_and_nothing_but_its_own_i
     told, other = torch.tensor([0, 1]), torch.tensor([0, 2])
     for one, two in (
         (vae.encode(x, told), vae.encode(x, other)),
-        (vae.decode(z := vae.codes(x, told), told), vae.decode(z, other)),
+        (vae.decode(z := vae.posterior_mean(x, told), told), vae.decode(z, other)),
     ):
         torch.testing.assert_close(one.mean[0], two.mean[0], rtol=0, atol=0)
         assert not torch.allclose(one.mean[1], two.mean[1])
@@ -171,6 +173,31 @@ def test_the_command_line_samples_a_label(tmp_path, capsys):
     assert "--label 10: there is no such label, the model knows those from 0 to 9." in capsys.readouterr().err
     with pytest.raises(zoo.UsageError, match="was given none: pass them as `condition`, or --label"):
         figures.traversals(run.load())
+
+
+def test_a_label_may_be_named(tmp_path, monkeypatch, capsys):
+    """Issue 10, item 29: ``--label cat`` was refused, although the names of the labels were known."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    for i, name in enumerate(("cat", "dog", "7") * 2):
+        (tmp_path / "photos" / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), i, np.uint8)).save(tmp_path / "photos" / name / f"{i}.png")
+    overrides = ["encoder.encoder.hidden=[8]", "decoder.decoder.hidden=[8]", "latent_dim=2", "train.steps=1"]
+    run = zoo.train("cvae", overrides, data=str(tmp_path / "photos"), out=tmp_path)
+    assert run.label_names == ("7", "cat", "dog")
+
+    def drawn(label: str) -> bytes:
+        assert run_main("sample", str(run.path), "--label", label, "--out", str(tmp_path / "x.png")) == 0
+        return (tmp_path / "x.png").read_bytes()
+
+    assert drawn("cat") == drawn("1"), "the title too: it has the name"
+    assert drawn("7") == drawn("0") != drawn("dog"), "a name comes before a number"
+    capsys.readouterr()
+    assert run_main("traverse", str(run.path), "--label", "cta") == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert (
+        "--label cta: there is no such label, the model knows those from 0 to 2 or 7, cat, dog. Did you mean 'cat'?"
+        in said
+    )
 
 
 def test_a_label_is_refused_where_the_model_is_not_conditional():

@@ -243,7 +243,7 @@ def test_files_without_an_image(tmp_path):
     folder = write_family(tmp_path, "KMNIST")
     write_idx(folder / TEST_IMAGES, np.zeros((0, 28, 28)))
     write_idx(folder / TEST_LABELS, np.zeros(0))
-    with pytest.raises(zoo.DataError, match="There is no image"):
+    with pytest.raises(zoo.DataError, match="There is no example"):
         load("kmnist", tmp_path)
 
 

@@ -269,6 +269,16 @@ def test_the_gradient_passes_a_quantiser_as_if_it_were_the_identity(model):
     assert torch.equal(gradient, weights)
 
 
+@pytest.mark.parametrize("model", ["vq-vae", "rvq-vae"])
+def test_no_points_do_not_move_a_codebook(model):
+    vae = tiny(model).train()
+    before = {name: value.clone() for name, value in vae.state_dict().items()}
+    q = vae.encode(torch.zeros(0, *SHAPE))
+    assert q.indices.shape == (0, *vae.encoder.posterior.indices_shape)
+    for name, value in vae.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
 def test_the_codebook_moves_as_in_the_paper():
     """arXiv 1711.00937, appendix A.1, one step by hand: from counts of 1 and sums equal to the vectors."""
     head = VectorQuantized(features=4, latent_dim=2, dim=3, codebook_size=4, decay=0.9, revive_below=0.0)
@@ -519,7 +529,7 @@ def test_a_prior_that_is_trained_along_gives_the_encoder_no_gradient():
 @pytest.mark.parametrize("more", [["train.ema_decay=0.9"], ["train.precision=bfloat16", "train.microbatches=2"]])
 def test_a_codebook_resumes_to_the_same_bits(more, tmp_path, monkeypatch):
     """Scenarios 13 and 14: its moving averages, and what revives a dead code, with settings that copy or cut."""
-    monkeypatch.setattr("zoo.api._Training._draw", lambda *_: None)
+    monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
     overrides = ["data=[{use: digits}]", "train.epochs=2", "train.batch_size=256", "encoder.hidden=[16]", *more]
     run = stopped("rvq-vae", overrides, 8, tmp_path)
     perturb_generators()
@@ -538,7 +548,7 @@ def test_the_parts_of_a_joint_posterior_are_found_by_whoever_looks_for_schedules
 @pytest.mark.parametrize("model", ["rvq-vae", "fsq-vae"])
 def test_a_prior_fitted_to_a_run_has_the_sizes_of_its_quantiser(model, tmp_path, monkeypatch):
     """And is made anew from the run folder, before its state is read."""
-    monkeypatch.setattr("zoo.api._Training._draw", lambda *_: None)
+    monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
     overrides = ["data=[{use: digits}]", "train.epochs=1", "train.batch_size=256", "encoder.hidden=[16]"]
     run = zoo.train(model, overrides, out=tmp_path)
     said = zoo.fit_prior(run, "autoregressive-codes", steps=2, hidden=4)
@@ -549,3 +559,9 @@ def test_a_prior_fitted_to_a_run_has_the_sizes_of_its_quantiser(model, tmp_path,
     assert vae.prior.bias.shape == (math.prod(head.indices_shape), head.codebook_size)
     assert vae.sample(2).shape == (2, 1, 8, 8)
     assert isinstance(zoo.load(run, prior="original").prior, UniformCodes)
+
+
+@pytest.mark.parametrize("levels", [[10**9], [2**12, 2**13], [3] * 40])
+def test_more_codes_than_can_be_listed_are_refused(levels):
+    with pytest.raises(zoo.ComponentError, match="their product is the number of codes"):
+        zoo.create_model("fsq-vae", encoder={"posterior": {"levels": levels}})

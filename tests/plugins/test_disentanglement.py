@@ -77,6 +77,15 @@ def test_the_rate_is_pressed_to_the_capacity_from_either_side(capacity):
 # --- total correlation from a batch
 
 
+def test_a_prior_for_each_label_is_refused():
+    """Its KL from the aggregate of all labels is no divergence, and was negative."""
+    recipe = zoo.recipe("cvae", ["loss=beta-tc", "latent_dim=2"])
+    vae = zoo.create_model(recipe, data_shape=(1, 4, 4), classes=2)
+    loss = zoo.create_loss(recipe, data_shape=(1, 4, 4), classes=2)
+    with pytest.raises(zoo.ComponentError, match="a prior for each label"):
+        loss(vae, zoo.Batch(torch.rand(3, 1, 4, 4), torch.tensor([0, 1, 1])))
+
+
 def test_the_stratified_weights_lie_on_the_diagonal():
     """Trap 4, by hand: N = 10, B = 3, so M = 2; 1/N, (N - M) / (N M) and 1/M."""
     expected = torch.tensor([[0.1, 0.4, 0.5], [0.5, 0.1, 0.4], [0.4, 0.5, 0.1]])
@@ -161,10 +170,10 @@ def test_dependent_dimensions_have_no_total_correlation_here():
 
 
 def test_a_loss_that_asks_for_it_gets_the_number_of_training_images(tmp_path, monkeypatch):
-    def just_built(recipe, vae, loss, dataset, *_, **__):
+    def just_built(vae, loss, *_, **__):
         raise zoo.UsageError(f"{loss.train_size} images")
 
-    monkeypatch.setattr("zoo.api.Trainer", just_built)
+    monkeypatch.setattr("zoo.session.Trainer", just_built)
     with pytest.raises(zoo.UsageError, match="^1438 images"):
         zoo.train("beta-tc-vae", ["data=[{use: digits}]"], out=tmp_path)
     assert zoo.create_loss("beta-tc-vae", train_size=17).train_size == 17
@@ -309,9 +318,9 @@ def test_what_are_no_factors(factors):
 
 def test_every_factor_has_a_name_and_is_in_the_digest():
     images = graded().train
-    with pytest.raises(zoo.DataError, match="training images have 2 factors, and factor_names has 1"):
+    with pytest.raises(zoo.DataError, match="train split has 2 factors, and factor_names has 1"):
         zoo.Dataset(images, images, factor_names=("left",))
-    with pytest.raises(zoo.DataError, match="test images have 0 factors"):
+    with pytest.raises(zoo.DataError, match="test split has 0 factors"):
         zoo.Dataset(images, zoo.Split(images.x), factor_names=("left", "right"))
     changed = images.factors.clone()
     changed[5, 1] += 1
@@ -360,7 +369,7 @@ def test_a_latent_for_each_factor_scores_one(metric, settings, name):
     of = subject(apart)
     found = measured(metric, of, **settings)[name]
     assert found.value == pytest.approx(1.0, abs=1e-6)
-    assert found.protocol["codes"] == "posterior means"
+    assert found.protocol["representation"] == "posterior means"
     assert found.protocol["factors"] == ["left", "right"]
     assert {"split": "test", "images": 128}.items() <= of.protocol.items()
 
@@ -391,10 +400,49 @@ def test_factors_must_be_known_and_vary(metric):
     assert protocol["factors"] == ["left", "right"], "a factor that never changes is left out"
 
 
+@pytest.mark.parametrize(
+    ("metric", "settings"),
+    [
+        ("mig", {"estimator": "posterior", "images": 16}),
+        ("mig", {"estimator": "histogram"}),
+        ("sap", {}),
+        ("dci", {"trees": 5, "images": 16}),
+        ("factor-vae-score", {"votes": 50}),
+    ],
+)
+def test_a_factor_that_is_constant_in_the_first_images_is_left_out_there(metric, settings):
+    """The first 16 images agree in `left`, the others do not: MIG was 0 / 0, and completeness counted a forest of no
+    splits.
+    """
+    data = graded()
+    order = (data.test.factors[:, 0] != 0).long().sort(stable=True).indices
+    images = zoo.Split(data.test.x[order], factors=data.test.factors[order])
+    assert images.factors[:16, 0].unique().tolist() == [0]
+    of = subject(apart, 0.01, data=zoo.Dataset(images, images, factor_names=data.factor_names))
+    for found in measured(metric, of, **settings).values():
+        assert found.value == pytest.approx(1.0, abs=1e-6)
+        assert found.protocol["factors"] == (["right"] if "images" in settings else ["left", "right"])
+
+
+def test_a_forest_needs_a_factor_that_varies():
+    data = graded()
+    constant = zoo.Split(data.train.x[:8], factors=torch.zeros_like(data.train.factors[:8]))
+    of = subject(apart, data=zoo.Dataset(constant, data.test, factor_names=data.factor_names))
+    with pytest.raises(zoo.NotApplicable, match="first 8 training images"):
+        measured("dci", of)
+
+
 @pytest.mark.parametrize("metric", ["mig", "sap", "dci", "factor-vae-score"])
 def test_a_collapsed_posterior_scores_zero(metric):
     found = measured(metric, subject(torch.zeros_like))
     assert next(iter(found.values())).value == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-10, 1e-3, 1e6])
+@pytest.mark.parametrize("metric", ["mig", "sap"])
+def test_a_score_does_not_depend_on_the_scale_of_the_codes(metric, scale):
+    found = measured(metric, subject(lambda x: scale * apart(x)))[metric]
+    assert found.value == pytest.approx(1.0, abs=1e-6)
 
 
 def test_only_the_limit_is_measured():
@@ -426,7 +474,7 @@ def test_the_mutual_information_of_the_posterior_agrees_with_quadrature():
     exact = torch.trapezoid(p[0].exp() * (p[0] - mixture), z).item() / math.log(2)
     assert 0.2 < exact < 0.8
     assert found.value == pytest.approx(exact, abs=0.06)
-    assert found.protocol["codes"] == "posterior draws"
+    assert found.protocol["representation"] == "posterior draws"
     assert measured("mig", subject(apart, 0.01), estimator="posterior")["mig"].value == pytest.approx(1.0, abs=1e-6)
     assert measured("mig", subject(together, 0.01), estimator="posterior")["mig"].value == pytest.approx(0.0, abs=0.01)
 

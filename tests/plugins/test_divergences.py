@@ -13,8 +13,8 @@ from toys import GivenPosterior, LinearGaussian
 from zoo.model.context import evaluating
 from zoo.training.preflight import preflight
 from zoo.training.progress import describe
-from zoo_divergences.energies import SquaredErrorPixels
-from zoo_divergences.log_cosh import LogCosh, LogCoshPixels
+from zoo_divergences.energies import SquaredErrorEnergy
+from zoo_divergences.log_cosh import LogCosh, LogCoshLikelihood
 from zoo_divergences.mmd import mmd
 from zoo_divergences.ms_ssim import EXPONENTS, MultiScaleSSIM
 from zoo_divergences.posterior import PointMass
@@ -450,7 +450,7 @@ def test_a_step_in_mixed_precision_is_taken_in_float32(model):
     torch.manual_seed(0)
     vae, loss = (make(recipe, data_shape=(1, 12, 12)) for make in (zoo.create_model, zoo.create_loss))
     batch = zoo.Batch(torch.rand(6, 1, 12, 12))
-    preflight(recipe, vae, loss, batch)
+    preflight(recipe.train, vae, loss, batch)
     exact = terms_of(loss, vae, batch)
     with torch.autocast("cpu", torch.bfloat16):
         mixed = terms_of(loss, vae, batch)
@@ -484,13 +484,26 @@ def test_settings_are_checked(model, setting):
         zoo.recipe(model, [override])
 
 
+@pytest.mark.parametrize(
+    ("alpha", "weight"), [(0.5, 0.25), (0.0, 0.0), (-3.0, 3.5), (1.0, 0.0), (0.0, 1.0), (-3.0, 4.0)]
+)
+def test_the_discrepancy_of_info_vae_has_no_negative_weight(alpha, weight):
+    """alpha + weight - 1 (arXiv 1706.02262, eq. 6). At 0 it is the ELBO with a weight on its rate."""
+    make = zoo.ComponentFactory("loss", "info-vae", alpha=alpha, weight=weight)
+    if alpha + weight < 1:
+        with pytest.raises(zoo.ComponentError, match=f"it is {alpha + weight - 1:g} with alpha={alpha:g}"):
+            make()
+    else:
+        assert make().alpha == alpha
+
+
 # --- costs between images
 
 
 def test_the_squared_error_is_summed_over_pixels():
     """Trap 9: a mean over pixels would be another weight for every image size."""
     for shape in ((1, 2, 2), (3, 7, 5)):
-        p = SquaredErrorPixels()(torch.zeros(2, 4, 1, *shape))
+        p = SquaredErrorEnergy(shape)(torch.zeros(2, 4, *shape, 1))
         assert torch.equal(p.mean, torch.full((2, 4, *shape), 0.5))
         cost = -p.log_prob(torch.full((4, *shape), 0.9))
         torch.testing.assert_close(cost, torch.full((2, 4), 0.16 * math.prod(shape)))
@@ -499,7 +512,7 @@ def test_the_squared_error_is_summed_over_pixels():
 @pytest.mark.parametrize("use", ["squared-error", "ms-ssim"])
 def test_an_energy_has_no_likelihood_and_no_draws(use):
     vae = zoo.create_model("mlp-vae", data_shape=(1, 8, 8), decoder={"likelihood": use})
-    with pytest.raises(zoo.ComponentError, match="no normalised density"):
+    with pytest.raises(zoo.ComponentError, match="not a normalised density"):
         vae.log_likelihood(torch.rand(2, 1, 8, 8), samples=2)
     with pytest.raises(NotImplementedError):
         vae.decode(torch.randn(2, 40)).sample()
@@ -537,13 +550,23 @@ def ssim_by_hand(x: Tensor, y: Tensor, window: int) -> tuple[Tensor, Tensor]:
 
 
 def test_the_similarity_agrees_with_its_definition():
-    """One scale on 8x8 pixels; two on 12x12, the second halved by means of four pixels."""
+    """One scale on 8x8 pixels; two on 12x12, the second halved by means of four pixels. Windows of 21 pixels and more,
+    which a library widened to 23, since it chose them by their standard deviation.
+    """
     torch.manual_seed(0)
-    for side, window, scales in ((8, 7, 1), (12, 5, 2)):
+    for side, window, scales in (
+        (8, 7, 1),
+        (12, 5, 2),
+        (20, 19, 1),
+        (22, 21, 1),
+        (23, 23, 1),
+        (42, 21, 2),
+        (32, 31, 1),
+    ):
         head = MultiScaleSSIM((1, side, side), window=window, weight=0.5)
         assert head.scales == scales
-        x, logits = torch.rand(1, side, side).double(), torch.randn(1, 1, side, side).double()
-        y = torch.sigmoid(logits[0])
+        x, logits = torch.rand(1, side, side).double(), torch.randn(1, side, side, 1).double()
+        y = torch.sigmoid(logits[..., 0])
         factors = [ssim_by_hand(x[0], y[0], window)]
         if scales == 2:
             half_x, half_y = (nn.functional.avg_pool2d(image, 2)[0] for image in (x, y))
@@ -556,7 +579,7 @@ def test_the_similarity_agrees_with_its_definition():
 
 def test_an_image_costs_nothing_beside_itself_and_more_beside_others():
     torch.manual_seed(0)
-    logits = torch.randn(4, 1, 3, 16, 16)
+    logits = torch.randn(4, 3, 16, 16, 1)
     p = MultiScaleSSIM((3, 16, 16))(logits)
     torch.testing.assert_close(p.log_prob(p.mean), torch.zeros(4), atol=1e-3, rtol=0)
     noise = torch.randn_like(p.mean)
@@ -566,7 +589,7 @@ def test_an_image_costs_nothing_beside_itself_and_more_beside_others():
 
 def test_any_sample_dimensions_of_an_energy_agree_with_one_at_a_time():
     torch.manual_seed(0)
-    head, logits, x = MultiScaleSSIM((2, 8, 9)), torch.randn(2, 3, 4, 1, 2, 8, 9), torch.rand(4, 2, 8, 9)
+    head, logits, x = MultiScaleSSIM((2, 8, 9)), torch.randn(2, 3, 4, 2, 8, 9, 1), torch.rand(4, 2, 8, 9)
     found = head(logits).log_prob(x)
     assert found.shape == (2, 3, 4)
     for i, j, k in itertools.product(range(2), range(3), range(4)):
@@ -581,7 +604,7 @@ def test_the_window_and_the_scales_that_an_image_holds(side, window, scales):
     head = MultiScaleSSIM((1, side, 2 * side))
     assert (head.window, head.scales) == (window, scales)
     assert sum(head.exponents) == pytest.approx(1)
-    logits = torch.randn(1, 1, side, 2 * side, requires_grad=True)
+    logits = torch.randn(1, side, 2 * side, 1, requires_grad=True)
     cost = head(logits).log_prob(torch.rand(1, side, 2 * side))
     cost.backward()
     assert torch.isfinite(cost)
@@ -658,7 +681,7 @@ def test_it_is_a_likelihood():
     vae = zoo.create_model("log-cosh-vae", data_shape=(1, 4, 4), latent_dim=2)
     x = torch.rand(3, 1, 4, 4)
     assert vae.log_likelihood(x, samples=5).shape == (3,)
-    parameters = torch.randn(2, 3, 1, 1, 4, 4)
-    p = LogCoshPixels(sharpness=2.0)(parameters)
-    single = LogCosh(parameters.squeeze(2), 2.0, 1.0).log_prob(x)
+    parameters = torch.randn(2, 3, 1, 4, 4, 1)
+    p = LogCoshLikelihood((1, 4, 4), sharpness=2.0)(parameters)
+    single = LogCosh(parameters.squeeze(-1), 2.0, 1.0).log_prob(x)
     torch.testing.assert_close(p.log_prob(x), single.sum((-3, -2, -1)))

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.distributions import (
     Bernoulli,
     Categorical,
@@ -138,6 +139,72 @@ def test_other_images_and_the_other_split(digits_run, digits, install):
         encode(digits_run, "wide")
     with pytest.raises(zoo.ZooError, match="Did you mean 'digits'?"):
         encode(digits_run, "digit")
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+
+
+@torch.no_grad()
+def test_a_folder_that_is_named_is_encoded_whole_with_its_paths(digits_run, digits, zoo_command, tmp_path, own_cache):
+    """Issue 10, item 26: only the tenth that a split takes for testing was encoded, and without a name."""
+    pixels = digits.test.x[:30, 0].numpy()
+    names = sorted(f"{'ab'[i % 2]}/{i}.png" for i in range(30))
+    for name in names:
+        (tmp_path / "photos" / name[0]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[int(name[2:-4])]).save(tmp_path / "photos" / name)
+    zoo_command("encode", digits_run, tmp_path / "photos", "-o", "codes.npz")
+    with np.load(tmp_path / "work" / "codes.npz", allow_pickle=False) as file:
+        written = dict(file)
+    assert written["path"].tolist() == names
+    assert written["labels"].tolist() == [0] * 15 + [1] * 15
+    assert sorted(written["split"].tolist()) == ["test"] * 3 + ["train"] * 27
+    for name, mean in zip(names, written["mean"], strict=True):
+        expected = zoo.load(digits_run).encode(torch.from_numpy(pixels[int(name[2:-4])])[None, None] / 255).mean[0]
+        np.testing.assert_allclose(mean, expected, rtol=1e-4, atol=1e-5)
+    part = encode(digits_run, str(tmp_path / "photos"), split="test", samples=2)
+    assert part["path"].tolist() == [written["path"][i] for i in part_of(written, part)]
+    whole = encode(digits_run, str(tmp_path / "photos"), samples=2)
+    np.testing.assert_array_equal(whole["samples"][:, part_of(whole, part)], part["samples"])
+
+
+def part_of(whole, part):
+    return [whole["path"].tolist().index(path) for path in part["path"]]
+
+
+def test_splits_of_its_own_are_encoded_whole_too(digits_run, digits, tmp_path, own_cache):
+    for i, split in enumerate(("train", "test", "train", "test")):
+        (tmp_path / "photos" / split).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(digits.test.x[i, 0].numpy()).save(tmp_path / "photos" / split / f"{i}.png")
+    found = encode(digits_run, str(tmp_path / "photos"))
+    assert found["path"].tolist() == ["test/1.png", "test/3.png", "train/0.png", "train/2.png"]
+    assert found["split"].tolist() == ["test", "test", "train", "train"]
+
+
+def test_photographs_of_another_size_are_encoded_at_the_size_of_the_model(digits_run, tmp_path, own_cache):
+    """Colour, of several sizes: grey and 8x8 is what the model takes."""
+    for i in range(4):
+        pixels = np.random.default_rng(i).integers(0, 256, (20 + i, 30, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    assert encode(digits_run, str(tmp_path))["mean"].shape == (4, 2)
+
+
+@torch.no_grad()
+def test_a_file_that_is_named_is_encoded_whole_in_its_order(digits_run, digits, tmp_path, own_cache):
+    np.savez(tmp_path / "x.npz", x=digits.test.x[:50].numpy(), y=np.arange(50))
+    found = encode(digits_run, str(tmp_path / "x.npz"))
+    assert found["index"].tolist() == found["labels"].tolist() == list(range(50))
+    expected = zoo.load(digits_run).encode(digits.test.x[:50] / 255).mean
+    np.testing.assert_allclose(found["mean"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_registered_data_set_that_is_named_is_encoded_whole(digits_run, digits):
+    """Each image once, though an epoch goes through the digits 40 times."""
+    found = encode(digits_run, "digits")
+    assert found["labels"].tolist() == [*digits.train.labels.tolist(), *digits.test.labels.tolist()]
+    assert found["index"].tolist() == [*range(1438), *range(359)]
+    assert found["split"].tolist() == ["train"] * 1438 + ["test"] * 359
 
 
 def test_what_cannot_be_written_or_read_is_said(digits_run, zoo_command):

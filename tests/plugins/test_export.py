@@ -13,7 +13,7 @@ from torch.distributions import Distribution, Independent, Normal, TanhTransform
 
 import zoo
 from toys import GivenPosterior, linear_gaussian_vae
-from zoo_export.export import export
+from zoo_export.export import export, export_model
 
 SHAPE = (1, 8, 8)
 
@@ -59,7 +59,7 @@ def test_the_files_agree_with_the_model(format, model, likelihood, outputs, tmp_
     torch.manual_seed(0)
     vae = zoo.create_model(zoo.recipe(model, [f"decoder.likelihood={likelihood}", "latent_dim=3"]), data_shape=SHAPE)
     vae.eval()
-    export(vae, SHAPE, tmp_path / "there", format)
+    export_model(vae, SHAPE, tmp_path / "there", format)
     _, encoder = load(tmp_path / "there", "encoder")
     _, decoder = load(tmp_path / "there", "decoder")
     for n in (1, 2, 5, 17):
@@ -69,6 +69,20 @@ def test_the_files_agree_with_the_model(format, model, likelihood, outputs, tmp_
         z = q.sample()
         p = vae.decode(z)
         assert_close(decoder(z=z), {name: getattr(p.base_dist, name) for name in outputs})
+
+
+@pytest.mark.parametrize("model", ["vq-vae", "rvq-vae", "fsq-vae"])
+@torch.no_grad()
+def test_codes_are_exported(model, tmp_path):
+    """Issue 10, item 29: the export of a model with a codebook failed on a graph that depends on values."""
+    pytest.importorskip("vector_quantize_pytorch")
+    torch.manual_seed(0)
+    vae = zoo.create_model(model, data_shape=SHAPE, encoder={"hidden": [8]}, decoder={"hidden": [8]}).eval()
+    export_model(vae, SHAPE, tmp_path / "there", "torch")
+    _, encoder = load(tmp_path / "there", "encoder")
+    for n in (1, 2, 17):
+        x = torch.rand(n, *SHAPE)
+        assert_close(encoder(x=x), {"mean": vae.encode(x).mean})
 
 
 def test_a_conditional_model_takes_labels(tmp_path):
@@ -86,7 +100,7 @@ def test_a_conditional_model_takes_labels(tmp_path):
     vae = zoo.create_model("mlp-vae-2d", data_shape=SHAPE)
     vae.encoder = Conditional()
     for format in ("onnx", "torch"):
-        export(vae, SHAPE, tmp_path / format, format, classes=10)
+        export_model(vae, SHAPE, tmp_path / format, format, classes=10)
         names, encoder = load(tmp_path / format, "encoder")
         assert names == ["x", "condition"]
         assert load(tmp_path / format, "decoder")[0] == ["z"]
@@ -105,7 +119,7 @@ def vae():
 
 def refused(vae, folder, message, **options):
     with pytest.raises(zoo.ExportError, match=message) as caught:
-        export(vae, (1, 1, 4), folder / "new" / "there", "torch", **options)
+        export_model(vae, (1, 1, 4), folder / "new" / "there", "torch", **options)
     assert len(str(caught.value).splitlines()) == 1
     assert list(folder.iterdir()) == [], "nothing is left behind"
 
@@ -130,7 +144,7 @@ def test_a_posterior_without_a_mean_is_refused_and_the_decoder_is_not(vae, tmp_p
 
     vae.encoder = GivenPosterior(squashed)
     refused(vae, tmp_path, "the TransformedDistribution that it returns has no mean in closed form")
-    export(vae, (1, 1, 4), tmp_path / "there", "torch", parts=["decoder"])
+    export_model(vae, (1, 1, 4), tmp_path / "there", "torch", parts=["decoder"])
     assert {file.name for file in (tmp_path / "there").iterdir()} == {"decoder.pt2", "export.json"}
     z = torch.randn(3, 2)
     with torch.no_grad():
@@ -162,7 +176,7 @@ def test_a_part_that_fails_is_named(vae, tmp_path):
 def test_what_a_distribution_checks_is_no_obstacle_and_its_checks_are_put_back(vae, tmp_path, monkeypatch):
     monkeypatch.setattr(Distribution, "_validate_args", True)  # zuko switches it off as it is imported
     vae.encoder = GivenPosterior(lambda x: Independent(Normal(*x.flatten(1).exp().split(2, 1)), 1))
-    export(vae, (1, 1, 4), tmp_path / "there", "torch")
+    export_model(vae, (1, 1, 4), tmp_path / "there", "torch")
     assert Distribution._validate_args
 
 
@@ -170,17 +184,17 @@ def test_a_folder_is_replaced_if_it_is_an_export_and_no_other(vae, tmp_path):
     vae.encoder = GivenPosterior(lambda x: gaussian(x.flatten(1)[:, :2]))
     target = tmp_path / "there"
     target.mkdir()
-    export(vae, (1, 1, 4), target, "torch")
-    export(vae, (1, 1, 4), target, "torch", parts=["decoder"])
+    export_model(vae, (1, 1, 4), target, "torch")
+    export_model(vae, (1, 1, 4), target, "torch", parts=["decoder"])
     assert {file.name for file in target.iterdir()} == {"decoder.pt2", "export.json"}
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.tex").write_text("all of it")
     for folder in (mine, mine / "thesis.tex"):
         with pytest.raises(zoo.UsageError, match="exists and is no earlier export"):
-            export(vae, (1, 1, 4), folder, "torch")
+            export_model(vae, (1, 1, 4), folder, "torch")
     with pytest.raises(zoo.UsageError, match=r"cannot be written.*Choose another with --out"):
-        export(vae, (1, 1, 4), mine / "thesis.tex" / "there", "torch")
+        export_model(vae, (1, 1, 4), mine / "thesis.tex" / "there", "torch")
     assert (mine / "thesis.tex").read_text() == "all of it"
     assert {file.name for file in tmp_path.iterdir()} == {"there", "mine"}
 
@@ -188,9 +202,9 @@ def test_a_folder_is_replaced_if_it_is_an_export_and_no_other(vae, tmp_path):
 def test_a_package_that_is_not_there_is_named(vae, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(zoo.UsageError, match=r"package onnxruntime: pip install 'vae-zoo\[export\]'"):
-        export(vae, (1, 1, 4), tmp_path / "there", "onnx")
+        export_model(vae, (1, 1, 4), tmp_path / "there", "onnx")
     with pytest.raises(zoo.UsageError, match=r"There is no format 'onyx'. There are: onnx, torch."):
-        export(vae, (1, 1, 4), tmp_path / "there", "onyx")
+        export_model(vae, (1, 1, 4), tmp_path / "there", "onyx")
 
 
 def test_the_command_says_what_it_wrote_and_nothing_else(digits_run, zoo_command, tmp_path):

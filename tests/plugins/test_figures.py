@@ -36,7 +36,7 @@ def untrained(latent_dim: int, shape: tuple[int, int, int] = SHAPE, prior: Distr
         for parameter in vae.parameters():
             parameter.mul_(3)
     if prior is not None:
-        vae.prior = GivenPrior(prior)
+        return zoo.VAE(vae.encoder, vae.decoder, GivenPrior(prior)).eval()
     return vae
 
 
@@ -171,7 +171,7 @@ def test_an_interpolation_goes_from_one_reconstruction_to_the_other(vae, path):
     assert_shows(np.asarray(right.images[0].get_array()), x[1])
     assert (texts(left.get_xticklabels()), texts(right.get_xticklabels())) == (["one"], ["two"])
     with torch.no_grad():
-        a, b = vae.codes(x)
+        a, b = vae.posterior_mean(x)
         ends = vae.reconstruct(x)
     assert_shows(tile(middle, 0, 0), ends[0])
     assert_shows(tile(middle, 0, 4), ends[1])
@@ -277,7 +277,7 @@ def test_the_latent_space_of_two_dimensions_is_drawn_as_it_is():
     labels = torch.arange(40) % 3 * 2  # 0, 2 and 4
     scatter, bars = figures.latent_space(vae, x, labels, threshold=0.5).axes
     with torch.no_grad():
-        codes = vae.codes(x)
+        codes = vae.posterior_mean(x)
     (points,) = scatter.collections
     np.testing.assert_allclose(points.get_offsets(), codes, rtol=1e-6)
     legend = dict(zip(texts(scatter.get_legend().get_texts()), scatter.get_legend().get_patches(), strict=True))
@@ -297,7 +297,7 @@ def test_more_dimensions_are_drawn_by_their_principal_components(vae):
     x = images(50)
     scatter, bars = figures.latent_space(vae, x).axes
     with torch.no_grad():
-        codes = vae.codes(x).double().numpy()
+        codes = vae.posterior_mean(x).double().numpy()
     centred = codes - codes.mean(0)
     _, values, directions = np.linalg.svd(centred, full_matrices=False)
     expected, drawn = centred @ directions[:2].T, np.asarray(scatter.collections[0].get_offsets())
@@ -376,7 +376,7 @@ def test_each_command_writes_what_its_function_draws(digits_run, tmp_path, capsy
     run = zoo.Run.open(digits_run)
     vae, test, name = run.load(), run.test_batch(), "mlp-vae-2d on digits"
     with torch.no_grad():
-        z = vae.codes(test.x[5:6])[0]
+        z = vae.posterior_mean(test.x[5:6])[0]
     two, of = test.x[[1, 4]], figures
     expected = {
         "traverse.png": (
@@ -396,11 +396,15 @@ def test_each_command_writes_what_its_function_draws(digits_run, tmp_path, capsy
             ["-n", 100],
             of.latent_space(vae, test.x[:100], test.condition[:100], title=f"{name}: the latent space of test images"),
         ),
-        "reconstruct.png": (["-n", 13], of.reconstructions(vae, test.x[:13], f"{name}: test images")),
-        "sample.png": (["-n", 5, "--seed", 2], of.samples(vae, 5, f"{name}: samples from the prior", seed=2)),
+        "reconstructions.png": (["-n", 13], of.reconstructions(vae, test.x[:13], f"{name}: test images")),
+        "samples.png": (
+            ["-n", 5, "--seed", 2],
+            of.samples(vae, 5, f"{name}: means of p(x | z) at samples from the prior", seed=2),
+        ),
     }
     for file, (arguments, figure) in expected.items():
-        verb = "traverse" if file == "manifold.png" else file.removesuffix(".png")
+        verbs = {"manifold.png": "traverse", "reconstructions.png": "reconstruct", "samples.png": "sample"}
+        verb = verbs.get(file, file.removesuffix(".png"))
         assert command(verb, digits_run, *arguments, "--json") == 0
         assert json.loads(capsys.readouterr().out) == {"run": str(run.path), "figure": str(run.figures / file)}
         drawn = of.save(figure, tmp_path / file).read_bytes()
@@ -483,7 +487,7 @@ def test_the_curve_of_one_term_is_that_of_the_whole_figure():
 def test_the_grid_is_that_of_torchvision(count, channels, columns, gap):
     from torchvision.utils import make_grid
 
-    from zoo_figures.canvas import grid
+    from zoo_canvas import grid
 
     x = 1.5 * torch.rand(count, channels, 5, 4, generator=torch.Generator().manual_seed(0)) - 0.2
     theirs = make_grid(x.clamp(0, 1), nrow=columns, padding=gap, pad_value=0.7).permute(1, 2, 0)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import shutil
@@ -339,6 +340,29 @@ def test_many_sizes_are_not_all_named_and_large_ones_become_small(pics, caplog):
     assert "taken as grey, since all are" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        # Issue 10, item 21: two icons among photographs made them all 16x16.
+        ([(100 + i, 150 + i) for i in range(30)] + [(16, 16)] * 2, (64, 64)),
+        ([(8, 8)] * 3 + [(20, 30)] * 3, (14, 14)),  # half is no majority
+        ([(8, 12)] * 4 + [(20, 30)] * 3, (8, 12)),
+        ([(80, 90)] * 4 + [(20, 30)] * 3, (64, 64)),
+        ([(20, 30), (21, 30), (22, 30)], (21, 21)),
+    ],
+)
+def test_only_a_majority_decides_on_a_size(sizes, expected, pics):
+    for i, (height, width) in enumerate(sizes):
+        save(draw(i, height, width), pics / f"{i}.png")
+    assert folder(str(pics)).shape[1:] == expected
+
+
+def test_the_shape_that_a_model_takes_comes_before_what_the_images_have(pics):
+    save_some(pics, 3)
+    assert folder(str(pics), data_shape=(3, 8, 9)).shape == (3, 8, 9)
+    assert folder(str(pics), data_shape=(1, 8, 9), size=(2, 2), mode="rgb").shape == (3, 2, 2)
+
+
 def test_images_of_one_size_keep_it_however_large(pics, caplog):
     save(draw(0, 300, 20), pics / "a.png")
     save(draw(1, 300, 20), pics / "b.png")
@@ -389,8 +413,8 @@ def test_files_that_cannot_be_decoded_are_left_out_and_that_is_said_each_time(pi
         assert everything(dataset) == sorted(array.tobytes() for array in arrays)
         (warning,) = caplog.messages
         assert warning == (
-            f"9 of 29 image files in {pics} cannot be used and are left out. a-cut.png: is cut off; b-empty.jpg: is "
-            "empty; c-text.gif: is no image in BMP, GIF, JPEG, PNG, TIFF or WEBP; and 6 more."
+            f"9 of 29 image files in {pics} cannot be used and are left out. a-cut.png: is truncated; b-empty.jpg: is "
+            "empty; c-text.gif: is no image in BMP, GIF, JPEG, PNG, PPM, TIFF or WEBP; and 6 more."
         )
         reasons = dict(left.split(": ", 1) for left in dataset.left_out)
         assert sorted(reasons) == broken
@@ -400,6 +424,114 @@ def test_files_that_cannot_be_decoded_are_left_out_and_that_is_said_each_time(pi
         assert reasons["f-float.tif"] == "cannot be decoded (pixels of 32 bits have no known range)"
         assert reasons["h-pipe.png"] == "is no regular file"
         assert reasons["i-flipped.png"].startswith("cannot be decoded (")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "PPM"])
+def test_a_truncated_file_is_called_truncated(kind, pics):
+    """Issue 10, item 29: many were called no image. Whatever is left of it, down to two bytes."""
+    save_some(pics, 2)
+    whole = io.BytesIO()
+    Image.fromarray(draw(0, 40, 40, 3)).save(whole, kind)
+    content = whole.getvalue()
+    lengths = [2, 3, 4, 8, 12, 20, 30, 50, 100, 200, 400, len(content) // 2, int(0.9 * len(content))]
+    for n in lengths:
+        (pics / f"cut-{n}.png").write_bytes(content[:n])
+    left_out = folder(str(pics), size=(4, 6), mode="grey").left_out
+    assert left_out == tuple(sorted(f"cut-{n}.png: is truncated" for n in lengths))
+
+
+def tiff(array: np.ndarray, channels: int = 1) -> bytes:
+    """An uncompressed TIFF of one page, of any type of numbers."""
+    height, width = array.shape[:2]
+    bits, kind = 8 * array.itemsize, {"u": 1, "i": 2, "f": 3}[array.dtype.kind]
+    lists = struct.pack(f"<{channels}H", *[bits] * channels) + struct.pack(f"<{channels}H", *[kind] * channels)
+    at = 8 + array.nbytes
+    inline = channels == 1
+    tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, channels, bits if inline else at), (259, 3, 1, 1),
+            (262, 3, 1, 2 if channels == 3 else 1), (273, 4, 1, 8), (277, 3, 1, channels), (278, 4, 1, height),
+            (279, 4, 1, array.nbytes), (339, 3, channels, kind if inline else at + 2 * channels)]  # fmt: skip
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
+    return b"II*\0" + struct.pack("<I", at + len(lists)) + array.astype(array.dtype.newbyteorder("<")).tobytes() + (
+        lists + directory
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("dtype", "channels", "reason"),
+    [
+        ("f2", 1, "a TIFF of 1 channel of 16-bit floating-point numbers, which Pillow does not read"),
+        ("f4", 1, "pixels of 32 bits have no known range"),
+        ("f4", 3, "a TIFF of 3 channels of 32-bit floating-point numbers, which Pillow does not read"),
+        ("f8", 1, "a TIFF of 1 channel of 64-bit floating-point numbers, which Pillow does not read"),
+        ("u4", 1, "pixels of 32 bits have no known range"),
+        ("u1", 5, "a TIFF of 5 channels of 8-bit unsigned integers, which Pillow does not read"),
+    ],
+)
+def test_a_tiff_of_other_numbers_is_refused_with_the_true_reason(dtype, channels, reason, pics):
+    """Issue 10, item 21: they were called no image."""
+    save_some(pics, 2)
+    shape = (4, 6) if channels == 1 else (4, 6, channels)
+    (pics / "a.tif").write_bytes(tiff(np.zeros(shape, dtype), channels))
+    assert folder(str(pics)).left_out == (f"a.tif: cannot be decoded ({reason})",)
+
+
+def test_of_a_tiff_with_several_pages_the_first_counts_and_that_is_said(pics, caplog):
+    pages = [Image.fromarray(draw(i)) for i in range(3)]
+    pages[0].save(pics / "a.tif", save_all=True, append_images=pages[1:])
+    with caplog.at_level(logging.INFO, "zoo"):
+        assert np.array_equal(one(pics / "a.tif"), draw(0)[None])
+    assert "2 of them have several frames or pages, of which the first counts." in caplog.messages
+
+
+@pytest.mark.parametrize("ending", ["pgm", "ppm", "pnm", "PGM"])
+def test_netpbm(ending, pics):
+    array = draw(0, channels=3 if ending == "ppm" else None)
+    Image.fromarray(array).save(pics / f"a.{ending}", format="PPM")
+    assert np.array_equal(one(pics / f"a.{ending}"), array.transpose(2, 0, 1) if array.ndim == 3 else array[None])
+
+
+def test_image_files_of_other_formats_are_counted_and_named(pics, caplog):
+    """Issue 10, item 21: they were passed over as if they were no images."""
+    save_some(pics, 2)
+    for name in ("a.heic", "b.HEIF", "c.avif", "d.cr2", "notes.txt"):
+        (pics / name).write_bytes(b"...")
+    assert [left.partition(":")[0] for left in folder(str(pics)).left_out] == ["a.heic", "b.HEIF", "c.avif", "d.cr2"]
+    assert "4 of 6 image files" in caplog.text
+    assert "a.heic: .heic files are not read, convert it to PNG or JPEG" in caplog.text
+
+
+def test_a_folder_of_nothing_but_other_formats(pics):
+    (pics / "a.heic").write_bytes(b"...")
+    with pytest.raises(zoo.DataError, match="There is no image in .* 1 image files are of other formats"):
+        folder(str(pics))
+
+
+def test_warnings_of_pillow_do_not_reach_the_user(pics, recwarn):
+    """Issue 10, item 21. The image is odd in two ways that Pillow warns of: a palette with transparency in bytes, and
+    more pixels than `MAX_IMAGE_PIXELS`."""
+    image, _ = palette_image(draw(2, 1, 7, 3)[0])
+    for i in range(2):
+        image.save(pics / f"{i}.png", transparency=bytes(7))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+        assert folder(str(pics), mode="grey").shape == (1, 4, 6)
+    assert list(recwarn) == []
+
+
+def test_a_decompression_bomb_is_refused_unread(pics):
+    """200 million pixels in 200 kB."""
+    save_some(pics, 2)
+    header = struct.pack(">IIBBBBB", 20000, 10000, 8, 0, 0, 0, 0)
+    body = chunk(b"IDAT", zlib.compress(bytes(20001 * 1000))) + chunk(b"IEND", b"")
+    (pics / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body)
+    assert folder(str(pics)).left_out == ("bomb.png: has more than the 179 million pixels that are decoded",)
+
+
+def test_a_file_of_terabytes_is_not_read_into_memory(pics):
+    save_some(pics, 2)
+    with (pics / "large.png").open("wb") as file:
+        file.truncate(2**40)
+    assert folder(str(pics)).left_out == ("large.png: has 1099.5 GB, more than the 2 GB that are read",)
 
 
 def test_a_mended_file_is_seen(pics, caplog):
@@ -415,7 +547,9 @@ def test_a_mended_file_is_seen(pics, caplog):
 
 def test_no_image_that_can_be_decoded(pics, cache):
     break_some(pics)
-    with pytest.raises(zoo.DataError, match=f"None of the 7 image files in {pics} can be decoded. a-cut.*off, for one"):
+    with pytest.raises(
+        zoo.DataError, match=f"None of the 7 image files in {pics} can be decoded. a-cut.*truncated, for one"
+    ):
         folder(str(pics), size=(4, 6))
     assert list(cache.iterdir()) == []
     with pytest.raises(zoo.DataError, match="None of the 7 image files"):
@@ -523,7 +657,8 @@ def test_an_image_in_no_subfolder_has_no_label_and_then_none_has(pics):
     assert len(everything(dataset)) == 4
 
 
-def test_hidden_files_and_links_to_folders_are_passed_over(pics, tmp_path):
+def test_hidden_files_are_passed_over_and_links_are_counted(pics, tmp_path):
+    """Issue 10, item 21: links to folders were passed over in silence, and a link to a file outside was followed."""
     save_some(pics, 3)
     save(draw(7), pics / ".hidden.png")
     save(draw(8), pics / ".thumbnails" / "a.png")
@@ -531,9 +666,111 @@ def test_hidden_files_and_links_to_folders_are_passed_over(pics, tmp_path):
     (pics / "link").symlink_to(tmp_path / "elsewhere")
     (pics / "round").symlink_to(pics)
     (pics / "linked.png").symlink_to(tmp_path / "elsewhere" / "a.png")
+    (pics / "twin.png").symlink_to("000.png")
+    (pics / "annexed.png").symlink_to(".thumbnails/a.png")
+    (pics / "annexed-twin.png").symlink_to(".thumbnails/a.png")
     dataset = folder(str(pics))
     assert dataset.train.labels is None
-    assert everything(dataset) == sorted(draw(i).tobytes() for i in (0, 1, 2, 9))
+    assert everything(dataset) == sorted(draw(i).tobytes() for i in (0, 1, 2, 8))
+    assert dataset.left_out == (
+        "annexed.png: is a link to an image that is read already",
+        "link: is a link to a folder, which is not followed",
+        "linked.png: is a link that points outside the folder, which is not followed",
+        "round: is a link to a folder, which is not followed",
+        "twin.png: is a link to an image that is read already",
+    )
+
+
+# --- splits that are there
+
+
+def save_tree(root: Path, *names: str) -> dict[bytes, str]:
+    """An image of its own at each path; where each lies."""
+    tree = {}
+    for i, name in enumerate(names):
+        save(draw(i), root / name)
+        tree[draw(i).tobytes()] = name
+    return tree
+
+
+def lying(dataset: zoo.Dataset, tree: dict[bytes, str]) -> tuple[set[str], set[str]]:
+    """The paths of the training and of the test images, checked against `Split.paths`."""
+    for split in (dataset.train, dataset.test):
+        assert [tree[image.numpy().tobytes()] for image in split.x] == list(split.paths)
+    return set(dataset.train.paths), set(dataset.test.paths)
+
+
+@pytest.mark.parametrize(("train", "test", "val"), [("train", "test", "val"), ("Training", "TESTING", "Validation")])
+def test_train_and_test_are_splits_and_no_labels(train, test, val, pics, caplog):
+    """Issue 10, item 21: they were three labels, split anew, so that test images were trained on."""
+    names = [f"{split}/{label}/{i}.png" for split in (train, test, val, "extra") for label in "ab" for i in range(3)]
+    tree = save_tree(pics, *names)
+    dataset = folder(str(pics), test_fraction=0.9)
+    assert lying(dataset, tree) == tuple({name for name in names if name.startswith(part)} for part in (train, test))
+    assert dataset.label_names == ("a", "b")
+    for split in (dataset.train, dataset.test):
+        assert [dataset.label_names[label] for label in split.labels] == [path.split("/")[1] for path in split.paths]
+    assert f"6 images of a validation split in {pics} are neither trained nor tested on" in caplog.text
+    assert len(dataset.left_out) == 6
+    assert dataset.left_out[0] == "extra/a/0.png: lies in no split"
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "tested"),
+    [
+        # An archive that unpacks to one folder; a folder for each label, with its own splits; flat splits.
+        (["c10/train/cat/1.png", "c10/train/dog/2.png", "c10/test/dog/3.png"], ("cat", "dog"), {"c10/test/dog/3.png"}),
+        (["cat/train/1.png", "dog/train/2.png", "dog/test/3.png", "cat/test/4.png"], ("cat", "dog"),
+         {"dog/test/3.png", "cat/test/4.png"}),
+        (["train/1.png", "train/2.png", "test/3.png"], (), {"test/3.png"}),
+        # A train is a vehicle, too.
+        (["bus/train/1.png", "train/train/2.png", "train/test/3.png", "bus/test/4.png"], ("bus", "train"),
+         {"train/test/3.png", "bus/test/4.png"}),
+        (["train/train/1.png", "train/bus/2.png", "test/train/3.png"], ("bus", "train"), {"test/train/3.png"}),
+    ],
+)  # fmt: skip
+def test_where_splits_lie_and_what_the_labels_are(names, labels, tested, pics):
+    tree = save_tree(pics, *names)
+    dataset = folder(str(pics))
+    assert lying(dataset, tree) == (set(names) - tested, tested)
+    assert dataset.label_names == labels
+
+
+def test_without_a_test_split_a_part_of_the_training_split_is_held_out(pics):
+    tree = save_tree(pics, *(f"{split}/{i}.png" for split in ("train", "valid") for i in range(10)))
+    train, test = lying(folder(str(pics), test_fraction=0.3), tree)
+    assert (len(train), len(test)) == (7, 3)
+    assert {name.partition("/")[0] for name in train | test} == {"train"}
+
+
+def test_a_label_may_be_called_train(pics):
+    save_tree(pics, "train/1.png", "bus/2.png", "car/3.png")
+    assert folder(str(pics)).label_names == ("bus", "car", "train")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ["cat/1.png", "dog/2.png", "Test/3.png"],
+            "holds a folder Test beside others: if it is a split, put the others",
+        ),
+        (["1.png", "2.png", "val/3.png"], "holds a folder val beside others"),
+        (["test/1.png", "test/2.png"], "holds no training split beside test. Name that folder itself"),
+    ],
+)
+def test_a_test_split_without_a_training_split_is_refused(names, message, pics):
+    save_tree(pics, *names)
+    with pytest.raises(zoo.DataError, match=message):
+        folder(str(pics))
+
+
+def test_a_split_without_an_image_that_can_be_decoded(pics):
+    save_tree(pics, "train/1.png", "train/2.png")
+    (pics / "test").mkdir()
+    (pics / "test" / "3.png").write_text("no image")
+    with pytest.raises(zoo.DataError, match="No test image in .* can be decoded"):
+        folder(str(pics))
 
 
 # --- the split

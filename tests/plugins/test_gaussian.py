@@ -92,13 +92,13 @@ def test_the_prior_is_standard_normal_and_holds_no_weights():
 
 
 def bernoulli(parameters: Tensor, x: Tensor) -> Tensor:
-    p = torch.sigmoid(parameters[..., 0, :, :, :])
+    p = torch.sigmoid(parameters[..., 0])
     return x * p.log() + (1 - x) * (1 - p).log()
 
 
 def continuous_bernoulli(parameters: Tensor, x: Tensor) -> Tensor:
     """With the normalising constant of arXiv 1907.06845, section 3: C = 2 atanh(1 - 2p) / (1 - 2p)."""
-    p = torch.sigmoid(parameters[..., 0, :, :, :])
+    p = torch.sigmoid(parameters[..., 0])
     return bernoulli(parameters, x) + (2 * torch.atanh(1 - 2 * p) / (1 - 2 * p)).log()
 
 
@@ -110,14 +110,14 @@ def normal(mean: Tensor, scale: Tensor | float, x: Tensor) -> Tensor:
 LIKELIHOODS = {
     "bernoulli": ("bernoulli", {}, bernoulli),
     "continuous-bernoulli": ("continuous-bernoulli", {}, continuous_bernoulli),
-    "gaussian": ("gaussian", {}, lambda p, x: normal(p.squeeze(-4), 1.0, x)),
-    "gaussian-fixed": ("gaussian", {"scale": 0.25}, lambda p, x: normal(p.squeeze(-4), 0.25, x)),
-    "gaussian-whole": ("gaussian", {"scale": 2}, lambda p, x: normal(p.squeeze(-4), 2.0, x)),
-    "gaussian-shared": ("gaussian", {"scale": "shared"}, lambda p, x: normal(p.squeeze(-4), 1e-3 + math.exp(-1.5), x)),
+    "gaussian": ("gaussian", {}, lambda p, x: normal(p.squeeze(-1), 1.0, x)),
+    "gaussian-fixed": ("gaussian", {"scale": 0.25}, lambda p, x: normal(p.squeeze(-1), 0.25, x)),
+    "gaussian-whole": ("gaussian", {"scale": 2}, lambda p, x: normal(p.squeeze(-1), 2.0, x)),
+    "gaussian-shared": ("gaussian", {"scale": "shared"}, lambda p, x: normal(p.squeeze(-1), 1e-3 + math.exp(-1.5), x)),
     "gaussian-pixelwise": (
         "gaussian",
         {"scale": "pixelwise"},
-        lambda p, x: normal(p[..., 0, :, :, :], 1e-3 + p[..., 1, :, :, :].exp(), x),
+        lambda p, x: normal(p[..., 0], 1e-3 + p[..., 1].exp(), x),
     ),
 }
 
@@ -130,7 +130,7 @@ def test_log_densities_sum_over_the_image_and_keep_the_leading_dimensions(case, 
     if parameters.get("scale") == "shared":
         nn.init.constant_(head.log_scale, -1.5)
     torch.manual_seed(0)
-    maps = torch.randn(*leading, head.parameters_per_pixel, *SHAPE, dtype=torch.float64)
+    maps = torch.randn(*leading, *SHAPE, head.parameters_per_entry, dtype=torch.float64)
     x = torch.rand(5, *SHAPE, dtype=torch.float64)
     p = head(maps)
     assert (p.batch_shape, p.event_shape) == (leading, SHAPE)
@@ -146,7 +146,7 @@ def test_log_densities_sum_over_the_image_and_keep_the_leading_dimensions(case, 
 @pytest.mark.parametrize("logit", [-200.0, -20.0, 20.0, 200.0])
 def test_a_bernoulli_does_not_saturate(logit):
     """Trap 13: from probabilities, a wrong pixel would cost at most 100 nats and have no gradient."""
-    head = zoo.get("likelihood", "bernoulli")()
+    head = likelihood("bernoulli")
     maps = torch.full((1, 1, 1, 1, 1), logit, requires_grad=True)
     wrong = torch.full((1, 1, 1, 1), float(logit < 0))
     log_p = head(maps).log_prob(wrong)
@@ -165,7 +165,7 @@ LOGITS = [0.0, 1e-6, -1e-3, 4e-3, 0.05, -0.099, 0.101, 1.0, -5.0, 17.0, -40.0, 2
 @pytest.mark.parametrize("logit", LOGITS)
 def test_the_continuous_bernoulli_integrates_to_one(logit, dtype):
     """torch's own does not beyond logits of 16 in float32: 0.40 at 40."""
-    head = zoo.get("likelihood", "continuous-bernoulli")()
+    head = likelihood("continuous-bernoulli")
     x = torch.linspace(0, 1, 100_001, dtype=dtype)
     density = head(torch.full((1, 1, 1, 1, 1), logit, dtype=dtype)).log_prob(x.view(-1, 1, 1, 1)).exp()
     assert torch.trapezoid(density.double(), x.double()).item() == pytest.approx(1, abs=1e-5)
@@ -177,7 +177,7 @@ def test_mean_and_gradient_of_the_continuous_bernoulli(logit):
     grid = torch.linspace(0, 1, 100_001, dtype=torch.float64)
     weight = (logit * (grid - float(logit > 0))).exp()
     mean = (torch.trapezoid(weight * grid, grid) / torch.trapezoid(weight, grid)).item()
-    head = zoo.get("likelihood", "continuous-bernoulli")()
+    head = likelihood("continuous-bernoulli")
     maps = torch.full((1, 1, 1, 1, 1), logit, requires_grad=True)
     p = head(maps)
     assert p.mean.item() == pytest.approx(mean, abs=2e-6)
@@ -192,7 +192,7 @@ def test_mean_and_gradient_of_the_continuous_bernoulli(logit):
 @pytest.mark.parametrize("logit", [0.0, 0.05, 3.0, -40.0])
 def test_draws_of_the_continuous_bernoulli_have_its_moments(logit):
     torch.manual_seed(0)
-    p = zoo.get("likelihood", "continuous-bernoulli")()(torch.full((1, 1, 1, 1, 1), logit))
+    p = likelihood("continuous-bernoulli")(torch.full((1, 1, 1, 1, 1), logit))
     x = p.sample((100_000,))
     assert p.support.check(x).all()
     assert x.mean().item() == pytest.approx(p.mean.item(), abs=5 * 0.29 / math.sqrt(100_000))
@@ -202,7 +202,7 @@ def test_draws_of_the_continuous_bernoulli_have_its_moments(logit):
 def test_the_gaussian_of_one_pixel_integrates_to_one(scale):
     head = likelihood("gaussian", scale=scale).double()
     x = torch.linspace(-10, 10, 200_001, dtype=torch.float64)
-    maps = torch.full((1, head.parameters_per_pixel, 1, 1, 1), 0.3, dtype=torch.float64)
+    maps = torch.full((1, 1, 1, 1, head.parameters_per_entry), 0.3, dtype=torch.float64)
     density = head(maps).log_prob(x.view(-1, 1, 1, 1)).exp()
     assert torch.trapezoid(density, x).item() == pytest.approx(1, abs=1e-6)
 
@@ -213,12 +213,12 @@ def test_which_scales_are_learnt_and_saved():
     assert dict(shared.named_parameters()).keys() == {"log_scale"}
     assert "log_scale" in shared.state_dict()
     assert list(pixelwise.parameters()) == []
-    assert (fixed.parameters_per_pixel, shared.parameters_per_pixel, pixelwise.parameters_per_pixel) == (1, 1, 2)
+    assert (fixed.parameters_per_entry, shared.parameters_per_entry, pixelwise.parameters_per_entry) == (1, 1, 2)
 
     nn.init.constant_(shared.log_scale, -0.7)
     another = likelihood("gaussian", scale="shared")
     another.load_state_dict(shared.state_dict())
-    assert another(torch.zeros(1, 1, *SHAPE)).stddev.unique().item() == pytest.approx(1e-3 + math.exp(-0.7))
+    assert another(torch.zeros(1, *SHAPE, 1)).stddev.unique().item() == pytest.approx(1e-3 + math.exp(-0.7))
 
 
 def test_the_gradient_of_a_shared_scale():
@@ -226,7 +226,7 @@ def test_the_gradient_of_a_shared_scale():
     head = likelihood("gaussian", scale="shared").double()
     x = torch.rand(5, *SHAPE, dtype=torch.float64)
     nn.init.constant_(head.log_scale, -0.4)
-    head(torch.zeros(5, 1, *SHAPE, dtype=torch.float64)).log_prob(x).sum().backward()
+    head(torch.zeros(5, *SHAPE, 1, dtype=torch.float64)).log_prob(x).sum().backward()
     scale = 1e-3 + math.exp(-0.4)
     expected = (x**2 / scale**2 - 1).sum() * math.exp(-0.4) / scale
     torch.testing.assert_close(head.log_scale.grad, expected, rtol=1e-6, atol=0)
@@ -236,16 +236,16 @@ def test_the_gradient_of_a_shared_scale():
 def test_a_learnt_scale_has_a_floor_and_a_fixed_one_has_none(floor):
     shared, pixelwise = (likelihood("gaussian", scale=scale, min_scale=floor) for scale in ("shared", "pixelwise"))
     nn.init.constant_(shared.log_scale, -40)
-    assert shared(torch.zeros(1, 1, *SHAPE)).stddev.unique().item() == pytest.approx(floor)
-    assert pixelwise(torch.full((1, 2, *SHAPE), -40.0)).stddev.unique().item() == pytest.approx(floor)
-    assert pixelwise(torch.full((1, 2, *SHAPE), 0.5)).stddev.unique().item() == pytest.approx(floor + math.exp(0.5))
-    below = torch.full((1, 2, *SHAPE), 0.0)
-    below[:, 1] = math.log(floor) - 3
+    assert shared(torch.zeros(1, *SHAPE, 1)).stddev.unique().item() == pytest.approx(floor)
+    assert pixelwise(torch.full((1, *SHAPE, 2), -40.0)).stddev.unique().item() == pytest.approx(floor)
+    assert pixelwise(torch.full((1, *SHAPE, 2), 0.5)).stddev.unique().item() == pytest.approx(floor + math.exp(0.5))
+    below = torch.full((1, *SHAPE, 2), 0.0)
+    below[..., 1] = math.log(floor) - 3
     below.requires_grad_()
     pixelwise(below).log_prob(torch.ones(SHAPE)).sum().backward()
-    assert (below.grad[:, 1] > 0).all()  # an error of 1 calls for a wider scale, from below the floor too
+    assert (below.grad[..., 1] > 0).all()  # an error of 1 calls for a wider scale, from below the floor too
     fixed = likelihood("gaussian", scale=1e-4, min_scale=floor)
-    assert fixed(torch.zeros(1, 1, *SHAPE)).stddev.unique().item() == pytest.approx(1e-4)
+    assert fixed(torch.zeros(1, *SHAPE, 1)).stddev.unique().item() == pytest.approx(1e-4)
 
 
 @pytest.mark.parametrize("scale", ["-1", "0", "wide", "'0.5'", "true", "[1]", "null", ".nan", ".inf"])

@@ -52,8 +52,8 @@ class Bits(zoo.Decoder):
 
     def __init__(self, p: float, shape: tuple[int, int, int] = (1, 1, 4)) -> None:
         super().__init__()
-        self.head = zoo.get("likelihood", "bernoulli")()
-        self.logits = nn.Parameter(torch.full((1, *shape), math.log(p / (1 - p))))
+        self.head = zoo.get("likelihood", "bernoulli")(data_shape=shape)
+        self.logits = nn.Parameter(torch.full((*shape, 1), math.log(p / (1 - p))))
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Distribution:
         return self.head(self.logits.expand(*z.shape[:-1], *self.logits.shape))
@@ -172,7 +172,7 @@ def test_an_energy_is_refused_as_a_likelihood_and_marked_in_the_bound():
             return p
 
     vae.decoder = Energy()
-    with pytest.raises(zoo.ComponentError, match="no normalised density"):
+    with pytest.raises(zoo.ComponentError, match="not a normalised density"):
         measured("log-likelihood", subject(vae), samples=5)
     assert "not normalised" in measured("elbo", subject(vae))["elbo"].note
 
@@ -205,11 +205,11 @@ def test_a_posterior_without_a_mean_is_measured_at_draws_alone():
     q = vae.encoder.q
     vae.encoder = GivenPosterior(lambda x: Meanless(q(x).base_dist, 1))
     of = subject(vae)
-    assert of.codes_are == "posterior draws"
+    assert of.representation == "posterior draws"
     assert set(measured("reconstruction", of)) == {"squared-error-at-draw", "mse-at-draw"}
     with pytest.raises(zoo.NotApplicable, match="active-units cannot be measured: the posterior has no mean"):
         measured("active-units", of)
-    torch.testing.assert_close(of.encoded(of.images), of.codes, atol=0, rtol=0)
+    torch.testing.assert_close(of.encoded(of.images), of.posterior_mean, atol=0, rtol=0)
 
 
 # --- latents
@@ -257,6 +257,71 @@ def test_the_information_between_its_bounds():
     all_of_it = measured("information", subject(vae_of(lambda x: 1e3 * x, 1e-3, 4)), images=30)
     assert all_of_it["mutual-information"].value == pytest.approx(math.log(30), rel=1e-6)
     assert all_of_it["mutual-information"].protocol == {"pairs of images": 30, "at most": round(math.log(30), 2)}
+
+
+class NormalByLabel(zoo.Prior):
+    """p(z | y) = N(shift y, scale^2), far apart; the first latent of one that has several is shifted."""
+
+    def __init__(self, shift: float, scale: float = 1.0) -> None:
+        super().__init__()
+        self.shift, self.scale = shift, scale
+
+    def forward(self, encoder: zoo.Encoder, condition: Tensor | None = None) -> Distribution:
+        labels = torch.zeros(1) if condition is None else condition.float()
+        loc = torch.nn.functional.pad(self.shift * labels.unsqueeze(-1), (0, 1))
+        return Independent(Normal(loc, torch.full_like(loc, self.scale)), 1)
+
+
+class ByLabel(zoo.Encoder):
+    """q(z | x, y) = N(mean(x) + shift y, scale^2)."""
+
+    def __init__(self, mean, shift: float, scale: float) -> None:
+        super().__init__()
+        self.mean, self.prior = mean, NormalByLabel(shift, scale)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
+        p = self.prior(self, condition).base_dist
+        return Independent(Normal(p.loc + self.mean(x.flatten(1)), p.scale), 1)
+
+
+@pytest.mark.parametrize("shift", [0.0, 3.0, 100.0])
+def test_the_information_under_a_prior_for_each_label(shift):
+    """The aggregate of a label is compared with the prior of that label: neither part can be negative.
+
+    30 images of 3 labels: with q(z | x, y) = p(z | y) both parts are 0; with codes far apart, the information is
+    that of one image among the 10 of its label.
+    """
+    decoder = LinearGaussian(torch.ones(4, 2), 1.0)
+    nothing = zoo.VAE(ByLabel(lambda x: 0 * x[:, :2], shift, 1.0), decoder, NormalByLabel(shift))
+    found = measured("information", subject(nothing), images=30)
+    for name in ("mutual-information", "aggregate-kl", "rate-at-draws"):
+        assert found[name].value == pytest.approx(0, abs=1e-5)
+    everything = zoo.VAE(ByLabel(lambda x: 1e3 * x[:, :2], shift, 1e-2), decoder, NormalByLabel(shift, 1e3))
+    found = measured("information", subject(everything), images=30)
+    assert found["mutual-information"].value == pytest.approx(math.log(10), rel=1e-6)
+    assert found["mutual-information"].protocol == {"pairs of images": 30, "given": "the label", "at most": 2.3}
+    total = found["mutual-information"].value + found["aggregate-kl"].value
+    assert total == pytest.approx(found["rate-at-draws"].value, rel=1e-9)
+
+
+def test_the_information_of_a_conditional_model():
+    """Of `cvae`, whose priors and posteriors are moved apart as training does."""
+    data = dataset(shape=(1, 8, 8))
+    recipe = zoo.recipe("cvae", ["latent_dim=2"])
+    torch.manual_seed(0)
+    vae = zoo.create_model(recipe, data_shape=(1, 8, 8), classes=3)
+    with torch.no_grad():
+        vae.prior.mean.copy_(10 * torch.randn(3, 2))
+    q = vae.encoder.forward
+    vae.encoder.forward = lambda x, condition=None: _moved(q(x, condition), vae.prior.mean[condition])
+    found = measured("information", zoo.EvaluationContext(vae, recipe, data))
+    assert found["aggregate-kl"].value > -3 * found["rate-at-draws"].error
+    total = found["mutual-information"].value + found["aggregate-kl"].value
+    assert total == pytest.approx(found["rate-at-draws"].value, rel=1e-6)
+
+
+def _moved(q: Distribution, by: Tensor) -> Distribution:
+    return Independent(Normal(q.mean + by, q.base_dist.scale), 1)
 
 
 def test_a_probe_reads_labels_that_are_in_the_code_and_guesses_those_that_are_not():
@@ -394,7 +459,7 @@ def test_a_third_party_brings_a_metric(install):
                 self.threshold = threshold
 
             def __call__(self, subject):
-                share = (subject.codes.abs() < self.threshold).double().mean().item()
+                share = (subject.posterior_mean.abs() < self.threshold).double().mean().item()
                 return [zoo.Measurement("sparsity", share, protocol={"threshold": self.threshold})]
 
         class Broken(zoo.Metric):

@@ -21,14 +21,16 @@ import pytest
 
 import zoo
 import zoo.api
-from resuming import TINY, run_main, stopped
-from zoo.recipes.source import parse_value
+from resuming import TINY, reseal, run_main, stopped
+from zoo.recipes.components import with_defaults
+from zoo.recipes.source import parse_yaml
+from zoo_canvas import png
 from zoo_figures import figures
-from zoo_figures.canvas import png
 from zoo_report.page import Code, Facts, Gallery, Headline, Page, Picture, Section, Table, Text
 from zoo_report.report import Report, report
 from zoo_report.sections import changes
 from zoo_sweep.sweep import Sweep
+from zoo_sweep.sweep import sweep as run_sweep
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -121,7 +123,7 @@ def sweep(tmp_path_factory) -> Sweep:
         patch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
         patch.setattr(Sweep, "draw", lambda *_: [])
         overrides = [*TINY[2:], "data=digits", "train.epochs=1", "latent_dim=2,3", "train.optimizer.lr=1e-3,1e20"]
-        return sweep("mlp-vae", overrides, out=tmp_path_factory.mktemp("sweeps"))
+        return run_sweep("mlp-vae", overrides, out=tmp_path_factory.mktemp("sweeps"))
 
 
 @pytest.fixture(scope="module")
@@ -147,13 +149,16 @@ def test_numbers_are_those_of_the_best_epoch_and_of_the_evaluation(run, reports)
     assert shown["training time"][0] == f"{sum(epoch.seconds for epoch in epochs):.1f} s"
     assert table(page.by_id("training"))[1 + epochs.index(best)][:2] == [str(best.epoch), f"{best.train['loss']:.2f}"]
 
-    evaluation = zoo.evaluate(run, ["elbo", "active-units", "reconstruction"], limit=200)
+    evaluation = zoo.evaluate(run, limit=200)
     rows = {row[0].partition(" [")[0]: row for row in table(page.by_id("metrics"))[1:]}
-    for name in ("elbo", "rate", "active-units", "mse-at-mean"):
-        one = evaluation[name]
-        assert rows[name][1:] == [one.shown, one.unit, one.how]
+    measured = [one for measurements in evaluation.measurements.values() for one in measurements]
+    assert (
+        {"elbo", "rate", "active-units", "mse-at-mean", "linear-probe"} <= rows.keys() == {one.name for one in measured}
+    )
+    for one in measured:
+        assert rows[one.name][1:] == [one.shown, one.unit, one.how], "issue 10, item 29: the linear probe differed"
     assert page.by_id("metrics").all("caption")[0].text == evaluation.how == "200 test images, binarize none, seed 0"
-    assert "fitted to 200 training images" in rows["linear-probe"][3]
+    assert "fitted to 1438 training images" in rows["linear-probe"][3], "a limit is on what is measured"
     note = "no likelihood: the pixels lie outside the support of p(x | z)"
     assert f"[1] {note}" in page.by_id("metrics").text
     assert shown["bits per dimension"] == [f"{evaluation['bits-per-dimension'].shown.split()[0]}", note]
@@ -167,9 +172,9 @@ def test_figures_are_those_that_the_commands_draw(run, reports):
         "The loss against": figures.curves(run.epochs(), "", ["loss"]),
         "24 test images": figures.reconstructions(vae, test.x[:24], ""),
         "64 images": figures.samples(vae, 64, ""),
-        "The codes of 200": figures.latent_space(vae, *test, title="", panels=["codes"]),
-        "A bar for each": figures.latent_space(vae, *test, title="", panels=["rates"]),
-        "Split decoded while": figures.traversals(vae, images=test, title=""),
+        "The codes of 200": figures.latent_space(vae, test.x, test.condition, title="", panels=["codes"]),
+        "A bar for each": figures.latent_space(vae, test.x, test.condition, title="", panels=["rates"]),
+        "Images decoded while": figures.traversals(vae, images=test, title=""),
     }
     for start, figure in expected.items():
         (drawn,) = (image for alt, image in page.items() if alt.startswith(start))
@@ -179,7 +184,7 @@ def test_figures_are_those_that_the_commands_draw(run, reports):
 
 def test_the_recipe_is_there_with_what_was_changed(run, reports):
     section = read(reports["run"].path).by_id("recipe")
-    assert parse_value(section.all("code")[0].text) == parse_value((run.path / "recipe.yaml").read_text())
+    assert parse_yaml(section.all("code")[0].text) == parse_yaml((run.path / "recipe.yaml").read_text())
     assert table(section) == [
         ["key", "here", "in the registry"],
         ["latent_dim", "3", "40"],
@@ -217,6 +222,7 @@ def test_what_cannot_be_had_is_left_out_and_said(run, tmp_path):
     facts = json.loads((other / "environment.json").read_text())
     facts["data"]["sha256"] = "0" * 64
     (other / "environment.json").write_text(json.dumps(facts))
+    reseal(other)
     written = report(other)
     assert list(written.figures) == ["Loss", "Distortion", "Rate", "Samples from the prior"]
     (reason,) = written.left_out.values()
@@ -242,9 +248,9 @@ def test_a_model_without_rate_or_probability(tmp_path, monkeypatch):
 
 
 def test_a_sweep_has_its_table_figures_and_differences(sweep, reports):
-    report = reports["sweep"]
-    page = read(report.path)
-    assert list(report.figures) == ["Loss against the epochs", "Reconstructions"]
+    swept = reports["sweep"]
+    page = read(swept.path)
+    assert list(swept.figures) == ["Loss against the epochs", "Reconstructions"]
     drawn = images(page)
     for name, draw in sweep.drawings().items():
         assert png(draw()) in drawn.values(), name
@@ -259,6 +265,9 @@ def test_a_sweep_has_its_table_figures_and_differences(sweep, reports):
     assert marked.all("th")[0].text == str(results.best.number)
     assert headlines(page)["trainings"] == ["2 finished", "2 failed"]
     assert headlines(page)["least test loss"][0] == f"{results.score(results.best):.2f} nats"
+    recipe = parse_yaml(page.by_id("recipe").all("code")[0].text)["models"]["mlp-vae"]
+    assert recipe["decoder"]["likelihood"] == "bernoulli", "issue 10, item 29: parts of the recipe were missing"
+    assert zoo.recipe("mlp-vae", **recipe) == with_defaults(sweep.recipe)
     assert table(page.by_id("what-differs")) == [["key", "values"], ["latent_dim", "2, 3"]]
     assert [row[-1] for row in table(page.by_id("runs"))[1:]] == [str(trial.path) for trial in sweep.trials]
     with pytest.raises(zoo.UsageError, match="report of a sweep has no metrics"):

@@ -1,4 +1,4 @@
-"""What there is: ``zoo list``, ``zoo show`` and ``zoo plugins``, which import no torch, and ``zoo schema``."""
+"""``zoo list``, ``zoo show``, ``zoo plugins`` and ``zoo schema``. Only components and the schema need torch."""
 
 from __future__ import annotations
 
@@ -6,34 +6,25 @@ from pathlib import Path
 
 import click
 
-from zoo.cli import completion
+from zoo.cli.completion import complete_overrides, complete_shown
+from zoo.cli.options import json_option, registry_option
 from zoo.cli.output import print_json, print_table
 from zoo.errors import RecipeError
 from zoo.plugins.hookspecs import KINDS
 from zoo.plugins.manager import DISTRIBUTION
 from zoo.plugins.registry import registry
-from zoo.recipes.description import Description, describe
-from zoo.recipes.library import library, load
+from zoo.recipes.library import library, load, plain
 from zoo.recipes.merge import merge, parse_overrides
 from zoo.recipes.source import write_models
-
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-registries = click.option(
-    "--registry",
-    "registries",
-    multiple=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A recipe file of your own; may be given several times.",
-)
 
 
 @click.command("list", short_help="List models, or components of one kind.")
 @click.argument("pattern", default="*")
 @click.option("--kind", default="model", type=click.Choice(["model", *KINDS]), help="What to list.", show_default=True)
-@registries
-@as_json
+@registry_option
+@json_option
 def list_(pattern: str, kind: str, registries: tuple[Path, ...], as_json: bool) -> None:
-    """List models, or components of one kind, that match PATTERN ("*conv*")."""
+    """List models, or components of one kind, whose name holds PATTERN (conv) or matches it ("conv*")."""
     if kind == "model":
         recipes = library(*registries)
         rows = [(name, recipes.source(name), recipes.summary(name)) for name in recipes.names(pattern)]
@@ -50,11 +41,11 @@ def list_(pattern: str, kind: str, registries: tuple[Path, ...], as_json: bool) 
 
 
 @click.command(short_help="Show the recipe of MODEL, or what a component takes.")
-@click.argument("model", metavar="MODEL|KIND/NAME", shell_complete=completion.shown)
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=completion.overrides)
+@click.argument("model", metavar="MODEL|KIND/NAME", shell_complete=complete_shown)
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=complete_overrides)
 @click.option("--resolved", is_flag=True, help="With everything that it inherits; `zoo train FILE.yaml` accepts it.")
-@registries
-@as_json
+@registry_option
+@json_option
 def show(model: str, overrides: tuple[str, ...], resolved: bool, registries: tuple[Path, ...], as_json: bool) -> None:
     """Show the recipe of MODEL, or what a component is and takes.
 
@@ -64,33 +55,36 @@ def show(model: str, overrides: tuple[str, ...], resolved: bool, registries: tup
     """
     kind, slash, component = model.partition("/")
     if slash and not model.endswith((".yaml", ".yml")):
-        _show_component(describe(kind, component), as_json)
+        _show_component(kind, component, as_json)
         return
     if resolved or overrides or model.endswith((".yaml", ".yml")):
-        from zoo.recipes.schema import Recipe, check
+        from zoo.recipes.checking import check_recipe
 
         name, raw = load(model, registries)
-        recipe, problems = check(Recipe, {**merge(raw, parse_overrides(overrides)), "name": name})
+        recipe, problems = check_recipe(name, merge(raw, parse_overrides(overrides)))
         if problems:
             raise RecipeError(f"The recipe {name!r} is not valid:", problems)
         shown = recipe.to_raw()
     else:
-        name, shown = model, library(*registries).written(model)
+        name, shown = plain(model), library(*registries).written(model)
     if as_json:
         print_json({"name": name, **shown})
     else:
         click.echo(write_models({name: shown}), nl=False)
 
 
-def _show_component(described: Description, as_json: bool) -> None:
+def _show_component(kind: str, name: str, as_json: bool) -> None:
+    from zoo.recipes.signatures import describe  # imports torch
+
+    description = describe(kind, name)
     if as_json:
-        print_json(described.to_json())
+        print_json(description.to_json())
         return
-    click.secho(f"{described.kind} {described.name}", bold=True, nl=False)
-    click.echo(f"   {described.source}, {described.target}\n\n{described.documentation}\n")
+    click.secho(f"{kind} {name}", bold=True, nl=False)
+    click.echo(f"   {description.source}, {description.target}\n\n{description.documentation}\n")
     rows = [
-        (p.name, p.type, "set by the zoo" if p.given else "required" if p.default is None else p.default)
-        for p in described.parameters
+        (p.name, p.type, "set by the zoo" if p.injected else "required" if p.default is None else p.default)
+        for p in description.parameters
     ]
     if rows:
         print_table(("PARAMETER", "TYPE", "DEFAULT"), rows)
@@ -110,12 +104,13 @@ def schema(builtin: bool) -> None:
 
 
 @click.command("plugins", short_help="Show the plugins, and what is wrong with the broken ones.")
-@as_json
+@json_option
 def plugins_(as_json: bool) -> None:
     """Show the plugins, what they bring, and what is wrong with the broken ones."""
-    click.get_current_context().meta["zoo.broken_named"] = True
+    click.get_current_context().meta["zoo.plugins_named"] = True
     components, recipes = registry(), library()
     rows = []
+    notes = {}
     for plugin in components.plugins.found:
         brings = [
             f"{kind} {claim.name}" for kind in KINDS for claim in components.names(kind) if claim.plugin is plugin
@@ -123,6 +118,7 @@ def plugins_(as_json: bool) -> None:
         brings += [f"model {claim.name}" for claim in recipes.models if claim.plugin is plugin]
         brings += [f"hook {hook}" for hook in plugin.hooks if hook not in ("zoo_components", "zoo_recipes")]
         rows.append((plugin, brings))
+        notes[plugin] = plugin.notes()
     if as_json:
         print_json(
             [
@@ -133,6 +129,7 @@ def plugins_(as_json: bool) -> None:
                     "status": plugin.status,
                     "brings": brings,
                     "errors": plugin.errors,
+                    "notes": notes[plugin],
                 }
                 for plugin, brings in rows
             ]
@@ -143,7 +140,7 @@ def plugins_(as_json: bool) -> None:
         [(p.name, p.distribution, p.version, p.status, ", ".join(brings)) for p, brings in rows],
     )
     for plugin, _ in rows:
-        for error in plugin.errors:
-            click.echo(f"\n{plugin.name} of {plugin}: {error}")
+        for text in (*plugin.errors, *notes[plugin]):
+            click.echo(f"\n{plugin.name} of {plugin}: {text}")
     for conflict in (*components.conflicts(), *recipes.models.conflicts()):
         click.echo(f"\n{conflict}")

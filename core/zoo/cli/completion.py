@@ -1,10 +1,10 @@
-"""What the shell offers at the tab key: names of models, components, keys and runs. Nothing here imports torch."""
+"""Shell completion: names of models, components, keys and runs. Only the parameters of a component need torch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem, get_completion_class
@@ -12,10 +12,13 @@ from click.shell_completion import CompletionItem, get_completion_class
 from zoo.errors import ZooError
 from zoo.plugins.hookspecs import KINDS
 from zoo.plugins.registry import registry
-from zoo.recipes.description import Parameter, describe
 from zoo.recipes.library import library, load
 from zoo.recipes.merge import merge, parse_overrides
 from zoo.recipes.source import Raw
+from zoo.storage.locate import natural
+
+if TYPE_CHECKING:
+    from zoo.recipes.signatures import Parameter
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -36,40 +39,40 @@ def completion(shell: str) -> None:
     click.echo(shell_class(root, {}, "zoo", "_ZOO_COMPLETE").source())
 
 
-def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The names of models."""
     known = library()
     return [CompletionItem(name, help=known.summary(name)) for name in known.names() if name.startswith(incomplete)]
 
 
-def shown(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_shown(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The names of models, and of components once a kind is written."""
     kind, slash, _ = incomplete.partition("/")
     if not slash:
-        return models(ctx, param, incomplete)
+        return complete_models(ctx, param, incomplete)
     names = registry().names(kind).matching() if kind in KINDS else []
     return [CompletionItem(f"{kind}/{name}") for name in names if f"{kind}/{name}".startswith(incomplete)]
 
 
-def datasets(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_datasets(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The names of data sets; files and folders where none begins so."""
     names = _matching(registry().names("dataset").matching(), incomplete)
     return names or [CompletionItem(incomplete, type="file")]
 
 
-def priors(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_priors(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The names of priors."""
     return _matching(registry().names("prior").matching(), incomplete)
 
 
-def runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The folders of runs: of a model's, whose newest is meant, and each."""
-    recipes = sorted(Path("runs").glob("*/*/recipe.yaml"))
+    recipes = sorted(Path("runs").glob("*/*/recipe.yaml"), key=lambda recipe: natural(recipe.as_posix()))
     folders = dict.fromkeys([*(r.parent.parent.as_posix() for r in recipes), *(r.parent.as_posix() for r in recipes)])
     return _matching(folders, incomplete)
 
 
-def overrides(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_overrides(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """``KEY=`` for every key of the model's recipe, and the names that a key may be set to."""
     try:
         model = ctx.params.get("model")
@@ -78,19 +81,20 @@ def overrides(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
         key, equals, _ = incomplete.partition("=")
         if equals:
             return _matching([f"{key}={value}" for value in _values(key, recipe)], incomplete)
-        return _matching([f"{key}=" for key in _keys(recipe)], incomplete)
+        return _matching([f"{key}=" for key in _keys(recipe, incomplete)], incomplete)
     except ZooError:
         return []
 
 
-def _keys(recipe: Raw) -> Iterator[str]:
+def _keys(recipe: Raw, incomplete: str) -> Iterator[str]:
     from zoo.recipes.schema import Checkpointing, Recipe, TrainConfig
 
     yield from (name for name in Recipe.model_fields if name not in ("name", "summary", "train"))
     yield from (f"train.{name}" for name in TrainConfig.model_fields if name != "checkpoint")
     yield from (f"train.checkpoint.{name}" for name in Checkpointing.model_fields)
-    for kind in ("encoder", "decoder", "prior", "loss"):
-        yield from (f"{kind}.{parameter.name}" for parameter in _parameters(kind, recipe.get(kind)))
+    part = incomplete.partition(".")[0]
+    if part != incomplete:
+        yield from (f"{part}.{parameter.name}" for parameter in _parameters(part, recipe.get(part)))
 
 
 def _values(key: str, recipe: Raw) -> Iterable[str]:
@@ -104,11 +108,13 @@ def _values(key: str, recipe: Raw) -> Iterable[str]:
 
 
 def _parameters(kind: str, block: Any) -> list[Parameter]:
-    """What a recipe may set of the component that it uses."""
+    """The parameters that a recipe may set of the component that it uses."""
     use = block.get("use") if isinstance(block, dict) else block
     if kind not in KINDS or not isinstance(use, str):
         return []
-    return [parameter for parameter in describe(kind, use).parameters if not parameter.given]
+    from zoo.recipes.signatures import describe  # imports torch
+
+    return [parameter for parameter in describe(kind, use).parameters if not parameter.injected]
 
 
 def _matching(words: Iterable[str], incomplete: str) -> list[CompletionItem]:

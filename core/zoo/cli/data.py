@@ -8,23 +8,21 @@ from typing import Any
 
 import click
 
-from zoo.cli import completion
-from zoo.cli.catalogue import as_json
-from zoo.cli.output import print_json, print_table
+from zoo.cli.completion import complete_datasets
+from zoo.cli.options import data_dir_option, json_option
+from zoo.cli.output import log_to_stderr, print_json, print_table
 
 SHOWN = 10
 
 
 @click.command(short_help="Show what is in a data set, or which ones are here.")
-@click.argument("data", required=False, metavar="[NAME|PATH]", shell_complete=completion.datasets)
+@click.argument("data", required=False, metavar="[NAME|PATH]", shell_complete=complete_datasets)
 @click.argument("parameters", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option(
-    "--data-dir", type=click.Path(path_type=Path), help="Where data files lie.  [default: $ZOO_DATA, else the cache]"
-)
+@data_dir_option
 @click.option(
     "--clean", type=click.FloatRange(min=0), metavar="DAYS", help="Delete decoded images unused for so many days."
 )
-@as_json
+@json_option
 def data(
     data: str | None,
     parameters: tuple[str, ...],
@@ -40,8 +38,6 @@ def data(
     zoo data photos size=[32,32] mode=grey    the same of a folder of yours, or a .npy, .npz or .pt file
     zoo data --clean 30                       delete decoded images that were not used for 30 days
     """
-    from zoo.cli.train import log_to_stderr
-
     log_to_stderr(logging.INFO)
     if clean is not None:
         if data is not None:
@@ -81,12 +77,16 @@ def _show(data: str, parameters: tuple[str, ...], data_dir: Path | None, as_json
 
 
 def _lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    channels, height, width = summary["shape"]
-    kind = {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")
+    shape = " x ".join(map(str, summary["shape"]))
+    if summary["modality"] == "image":
+        channels, height, width = summary["shape"]
+        shape = f"{height} x {width} pixels, " + {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")
+    what, values = ("images", "pixels") if summary["modality"] == "image" else ("examples", "values")
+    validation = f", {summary['validation']} to validate on" if "validation" in summary else ""
     return [
-        ("images", f"{summary['train']} to train on, {summary['test']} to test on"),
-        ("shape", f"{height} x {width} pixels, {kind}"),
-        ("pixels", f"{summary['range'][0]:.3g} to {summary['range'][1]:.3g}; of the training images by channel: "
+        (what, f"{summary['train']} to train on, {summary['test']} to test on{validation}"),
+        ("shape", shape),
+        (values, f"{summary['range'][0]:.3g} to {summary['range'][1]:.3g}; of the training {what} by channel: "
          f"mean {_numbers(summary['mean'])}, standard deviation {_numbers(summary['std'])}"),
         ("labels", _labels(summary["labels"])),
         ("left out", f"{len(summary['left_out'])} files" if summary["left_out"] else "nothing"),

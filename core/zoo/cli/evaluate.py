@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from zoo.cli.catalogue import as_json
-from zoo.cli.options import RUN, which_prior
-from zoo.cli.output import print_json, print_table
-from zoo.cli.train import log_to_stderr, wait_politely
+from zoo.cli.options import RUN, data_dir_option, device_option, json_option, prior_option
+from zoo.cli.output import log_to_stderr, print_json, print_table
+from zoo.cli.progress import evaluation_progress
 from zoo.errors import UsageError
 from zoo.recipes.merge import parse_overrides
 
 if TYPE_CHECKING:
     from zoo.evaluation.evaluate import Evaluation
-
-SAY_EVERY = 10.0  # seconds, where stderr is no terminal
-REDRAW_EVERY = 0.1
 
 
 @click.command()
@@ -35,12 +26,10 @@ REDRAW_EVERY = 0.1
 @click.option("--split", type=click.Choice(["test", "train"]), default="test", show_default=True, help="Which images.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only so many images, the first ones.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of every draw.")
-@which_prior
-@click.option(
-    "--data-dir", type=click.Path(path_type=Path), help="Where data files lie.  [default: $ZOO_DATA, else the cache]"
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@as_json
+@prior_option
+@data_dir_option
+@device_option
+@json_option
 def evaluate(
     run: str,
     settings: tuple[str, ...],
@@ -66,28 +55,28 @@ def evaluate(
     `zoo list --kind metric` names them all. RUN is a run folder, or the folder of a model's runs, whose newest is
     meant.
     """
-    wait_politely()
     import zoo
+    from zoo.training import distributed
 
-    leads = os.environ.get("RANK", "0") == "0"
-    log_to_stderr(logging.WARNING if leads else logging.ERROR)
+    rank_zero = distributed.is_rank_zero()
+    log_to_stderr(logging.WARNING if rank_zero else logging.ERROR)
     given = parse_overrides(settings)
     for name, block in given.items():
         if not isinstance(block, dict):
             raise UsageError(f"{name}={block}: expected METRIC.SETTING=VALUE, such as active-units.threshold=0.05")
     opened = zoo.Run.open(run)
-    with following(leads) as follower:
+    with evaluation_progress(rank_zero) as progress:
         evaluation = zoo.evaluate(
             *(opened, metrics, given),
             **{"samples": samples, "split": split, "limit": limit, "seed": seed, "prior": prior},  # type: ignore[arg-type]
             data_dir=data_dir,
             device=device,
-            announce=follower.begin,
-            progress=follower.move,
+            announce=progress.begin,
+            progress=progress.update,
         )
-    if not leads:
+    if not rank_zero:
         return
-    named = {"run": str(opened.path), "model": opened.recipe.name, "data": opened.environment["data"]["name"]}
+    named = {"run": str(opened.path), "model": opened.recipe.name, "data": opened.data_name}
     if as_json:
         print_json({**named, **evaluation.to_json()})
     else:
@@ -107,63 +96,3 @@ def print_evaluation(evaluation: Evaluation) -> None:
         click.echo(f"{mark.strip()} {note}")
     for name, reason in evaluation.left_out.items():
         click.echo(f"Left out: {name}, since {reason.rstrip('.')}.", err=True)
-
-
-class Silent:
-    """Says nothing of how far an evaluation is."""
-
-    def begin(self, metric: str) -> None:
-        """Another metric begins."""
-
-    def move(self, done: int, of: int) -> None:
-        """The one under way is so far."""
-
-
-class Lines(Silent):
-    """Says now and then how far it is."""
-
-    def begin(self, metric: str) -> None:
-        """Note its name."""
-        self.metric, self.said = metric, time.monotonic()
-
-    def move(self, done: int, of: int) -> None:
-        """Say it, if it is long since the last time."""
-        if time.monotonic() - self.said > SAY_EVERY:
-            self.said = time.monotonic()
-            click.echo(f"{self.metric}: {done} of {of}", err=True)
-
-
-class Bar(Silent):
-    """A bar for the metric under way."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
-        self.task = self.bar.add_task("", total=None)
-        self.drawn = 0.0
-
-    def begin(self, metric: str) -> None:
-        """Start again."""
-        self.bar.reset(self.task, description=metric, total=None)
-
-    def move(self, done: int, of: int) -> None:
-        """Move it, a few times a second."""
-        if time.monotonic() - self.drawn > REDRAW_EVERY:
-            self.drawn = time.monotonic()
-            self.bar.update(self.task, completed=done, total=of)
-
-
-@contextmanager
-def following(leads: bool) -> Iterator[Silent]:
-    """What suits the place that stderr goes to."""
-    if not leads:
-        yield Silent()
-    elif sys.stderr.isatty():
-        bar = Bar()
-        with bar.bar:
-            yield bar
-    else:
-        yield Lines()

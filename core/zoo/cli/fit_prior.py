@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import click
 
-from zoo.cli import completion
-from zoo.cli.catalogue import as_json
-from zoo.cli.options import RUN
-from zoo.cli.output import print_json, print_table
-from zoo.cli.train import log_to_stderr, wait_politely
+from zoo.cli.completion import complete_priors
+from zoo.cli.options import RUN, data_dir_option, device_option, json_option
+from zoo.cli.output import log_to_stderr, print_json, print_table
 
 
 @click.command("fit-prior", short_help="Fit PRIOR to the codes of the training images.")
 @click.argument("run", type=RUN)
-@click.argument("prior", shell_complete=completion.priors)
+@click.argument("prior", shell_complete=complete_priors)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option(
     "--samples-per-image",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1_000_000),
     default=1,
     show_default=True,
     help="Draws from q(z | x) for each training image.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the draws and of the fit.")
-@click.option(
-    "--data-dir", type=click.Path(path_type=Path), help="Where data files lie.  [default: $ZOO_DATA, else the cache]"
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@as_json
+@data_dir_option
+@device_option
+@json_option
 def fit_prior(run: str, prior: str, overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Fit PRIOR to what the encoder makes of the training images; `zoo sample` draws from it from then on.
 
@@ -42,7 +37,6 @@ def fit_prior(run: str, prior: str, overrides: tuple[str, ...], as_json: bool, *
     zoo fit-prior runs/mlp-vae gaussian-mixture components=20
     zoo fit-prior runs/mlp-vae flow --samples-per-image 5
     """
-    wait_politely()
     import zoo
 
     log_to_stderr(logging.INFO)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -12,9 +14,10 @@ from typing import Any, NoReturn
 import click
 from click.shell_completion import CompletionItem
 
-from zoo.errors import ComponentError, ZooError
+from zoo.cli.streams import lasting_streams
+from zoo.errors import ComponentError, ZooError, is_out_of_memory
 from zoo.plugins.hookspecs import Command
-from zoo.plugins.manager import DISTRIBUTION, Plugin, plugins
+from zoo.plugins.manager import DISTRIBUTION, Plugin, plugins, stdout_to_stderr
 from zoo.plugins.registry import Names, import_target
 
 COMMANDS = (
@@ -40,9 +43,9 @@ class LazyGroup(click.Group):
         for command in COMMANDS:
             names.add(command.name, Plugin("core", DISTRIBUTION, version(DISTRIBUTION)), command)
         own = {command.name for command in COMMANDS}
-        for plugin, command in plugins().call("zoo_commands"):
-            if not isinstance(command, Command):
-                plugin.errors.append(f"zoo_commands returned {command!r}, not a zoo.Command")
+        for plugin, command in plugins().collect("zoo_commands"):
+            if (problem := _problem_of(command)) is not None:
+                plugin.errors.append(f"zoo_commands returned {problem}")
             elif not plugin.builtin and command.name in own:
                 plugin.errors.append(f"zoo_commands: there is a command {command.name!r} already")
             else:
@@ -87,11 +90,30 @@ class LazyGroup(click.Group):
         """As click does; then name the plugins of which something failed meanwhile, unless the command did."""
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:  # perhaps while plugins were imported: they are not to be imported again
+            ctx.meta["zoo.plugins_named"] = True
+            raise
         finally:
-            broken = plugins().broken()
-            if broken and not ctx.meta.get("zoo.broken_named"):
-                names = ", ".join(f"{plugin.name} of {plugin}" for plugin in broken)
-                click.echo(f"Broken plugins: {names}. See `zoo plugins`.", err=True)
+            if not ctx.meta.get("zoo.plugins_named"):
+                slow = [plugin for plugin in plugins().found if plugin.slow]
+                for what, which in (("Broken", plugins().broken()), ("Slow", slow)):
+                    names = ", ".join(f"{plugin.name} of {plugin}" for plugin in which)
+                    if names:
+                        click.echo(f"{what} plugins: {names}. See `zoo plugins`.", err=True)
+
+
+def _problem_of(command: object) -> str | None:
+    """What is wrong with a command as a plugin returned it, if anything."""
+    if not isinstance(command, Command):
+        return f"{command!r}, not a zoo.Command"
+    fields = (command.name, command.summary, command.target)
+    if not all(isinstance(value, str) and value.isprintable() for value in fields):
+        return f"{command!r}: its name, summary and target must be lines of text"
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", command.name):
+        return f"a command named {command.name!r}: a name has letters, digits, '-' and '_'"
+    if not re.fullmatch(r"[\w.]+:\w+", command.target):
+        return f"a command with the target {command.target!r}: expected 'module:attribute'"
+    return None
 
 
 def _debug_option() -> click.Option:
@@ -134,10 +156,19 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run ``zoo`` and end the process: 0 done, 1 the run failed, 2 usage or configuration, 130 Ctrl-C."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    # Torch reads these when it is imported. An operation that MPS lacks runs on the CPU instead. Threads spin for a
+    # millisecond at most while they wait: on a busy machine, longer spinning makes small networks several times slower.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+    with lasting_streams():
+        _main(sys.argv[1:] if arguments is None else list(arguments))
+
+
+def _main(arguments: list[str]) -> NoReturn:
     debug = "--debug" in arguments
     try:
-        code = cli.main(list(arguments), prog_name="zoo", standalone_mode=False)
+        code = cli.main(arguments, prog_name="zoo", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as error:
         error.show()
@@ -145,10 +176,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except (KeyboardInterrupt, click.Abort):
         click.echo("Stopped.", err=True)
         sys.exit(130)
-    except BrokenPipeError:
-        # Whoever read the output has gone, as in `zoo list | head`.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except ZooError as error:
         if debug:
             raise
@@ -158,6 +185,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except Exception as error:
         if debug:
             raise
+        if is_out_of_memory(error):
+            click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
+            click.echo("There is not enough memory for this. Ask for less at once.", err=True)
+            sys.exit(1)
         click.secho("Unexpected error: ", fg="red", bold=True, nl=False, err=True)
         click.echo(f"{type(error).__name__}: {error}\nRun it again with --debug for the traceback.", err=True)
         sys.exit(1)
+    finally:
+        atexit.register(stdout_to_stderr.__enter__)  # what is printed at the exit of the process is no result

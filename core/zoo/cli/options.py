@@ -1,49 +1,55 @@
-"""What several commands take: a run, which is looked for before torch is imported, and which prior of it."""
+"""Parameters and options that several commands share."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
-from zoo.cli import completion
-from zoo.locate import is_sweep, run_folder
+from zoo.cli.completion import complete_runs
+from zoo.cli.output import keep_stdout_for_json
+from zoo.storage.locate import run_folder
 
 
 class RunFolder(click.ParamType):  # type: ignore[type-arg]
-    """A run folder, the folder of a model's runs, or, where they are allowed, a sweep. It stays as it was written.
-
-    Args:
-        or_sweep: whether a sweep may be named too.
-    """
+    """A run folder, or the folder of a model's runs. It is checked before torch is imported; the value is unchanged."""
 
     name = "run"
 
-    def __init__(self, or_sweep: bool = False) -> None:
-        self.or_sweep = or_sweep
-
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Refuse what is neither.
+        """Check that there is a run.
 
         Raises:
-            RunError: there is no run.
+            RunError: there is none.
         """
-        if not (self.or_sweep and is_sweep(value)):
-            run_folder(value)
+        run_folder(value)
         return value
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """What the shell offers."""
-        return completion.runs(ctx, param, incomplete)
+        """Complete run folders."""
+        return complete_runs(ctx, param, incomplete)
 
 
-RUN, RUN_OR_SWEEP = RunFolder(), RunFolder(or_sweep=True)
+RUN = RunFolder()
 
-which_prior = click.option(
+json_option = click.option("--json", "as_json", is_flag=True, callback=keep_stdout_for_json, help="Print JSON.")
+registry_option = click.option(
+    "--registry",
+    "registries",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A recipe file of your own; may be given several times.",
+)
+data_dir_option = click.option(
+    "--data-dir", type=click.Path(path_type=Path), help="Where data files lie.  [default: $ZOO_DATA, else the cache]"
+)
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps, ...")
+prior_option = click.option(
     "--prior",
     type=click.Choice(["fitted", "original"]),
     default="fitted",
     show_default=True,
-    help="fitted: by `zoo fit-prior`, where that was done; original: of the training.",
+    help="The prior fitted by `zoo fit-prior`, if any, or the one the model was trained with.",
 )

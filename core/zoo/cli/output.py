@@ -1,23 +1,65 @@
-"""How results look on stdout."""
+"""Results on stdout, messages on stderr."""
 
 from __future__ import annotations
 
-import json
+import contextlib
+import logging
+import os
+import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
 
 import click
+
+from zoo.cli.streams import Stream
+from zoo.plugins.manager import stdout_to_stderr
+from zoo.storage.files import to_json
 
 MIN_WRAPPED = 20
 """Columns below which wrapping would make the last column harder to read, not easier."""
 
 
+_results: TextIO | None = None
+"""The stream of the results while stdout is redirected to stderr; None if they go to stdout."""
+
+
+def keep_stdout_for_json(ctx: click.Context, parameter: click.Parameter, as_json: bool) -> bool:
+    """Redirect stdout to stderr for all but `print_json`; the callback of ``--json``."""
+    if as_json and not ctx.resilient_parsing:
+        ctx.with_resource(_stdout_for_results())
+    return as_json
+
+
+@contextlib.contextmanager
+def _stdout_for_results() -> Iterator[None]:
+    global _results
+    before = _results
+    with contextlib.ExitStack() as opened:
+        _results = _another(sys.stdout, opened)
+        try:
+            with stdout_to_stderr:
+                yield
+        finally:
+            _results = before
+
+
+def _another(stream: TextIO, opened: contextlib.ExitStack) -> TextIO:
+    """A stream to where `stream` leads now, whatever becomes of its descriptor; `opened` closes it."""
+    try:
+        descriptor = os.dup(stream.fileno())
+    except (OSError, ValueError, AttributeError):  # not a file: nothing below Python writes to it
+        return stream
+    file = opened.enter_context(os.fdopen(descriptor, "w", encoding=stream.encoding, errors=stream.errors))
+    return opened.enter_context(Stream(file, dispensable=False))  # type: ignore[return-value]
+
+
 def print_json(value: Any) -> None:
-    """One JSON document on stdout."""
-    click.echo(json.dumps(value, indent=2))
+    """Print one JSON document; see `to_json`."""
+    click.echo(to_json(value), file=_results)
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -32,3 +74,25 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         text = f"\n{' ' * indent}".join(lines)
         line = (start + text).rstrip()
         click.echo(click.style(line, bold=True) if position == 0 else line)
+
+
+def print_resume_command(reason: str, command: str, folder: Path, data_dir: Path | None, device: str) -> None:
+    """Print to stderr why a command stopped and the command line that resumes it."""
+    again = ["zoo", command, "--resume", str(folder)]
+    again += [] if data_dir is None else ["--data-dir", str(data_dir)]
+    again += [] if device == "auto" else ["--device", device]
+    click.echo(f"{reason} The state is saved. To go on:\n\n  {shlex.join(again)}", err=True)
+
+
+def log_to_stderr(level: int) -> None:
+    """Print what the library logs at `level` or above to stderr, as plain lines."""
+    log = logging.getLogger("zoo")
+    if not any(isinstance(handler, _ToStderr) for handler in log.handlers):
+        log.addHandler(_ToStderr())
+    log.setLevel(level)
+
+
+class _ToStderr(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "Warning: " if record.levelno >= logging.WARNING else ""
+        click.echo(prefix + record.getMessage(), err=True)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import os
 import re
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli import completion
-from zoo.cli.catalogue import as_json, registries
-from zoo.cli.output import print_json
+from zoo.cli.completion import complete_datasets, complete_models, complete_overrides
+from zoo.cli.options import data_dir_option, device_option, json_option, registry_option
+from zoo.cli.output import log_to_stderr, print_json, print_resume_command
+from zoo.errors import ZooError
 from zoo.recipes.library import load
+from zoo.recipes.source import read_models
+from zoo.storage.locate import RECIPE
 
 if TYPE_CHECKING:
     from zoo.run import Run
@@ -35,31 +37,32 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 
 
 @click.command(short_help="Train MODEL, and leave a run folder.")
-@click.argument("model", required=False, shell_complete=completion.models)
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=completion.overrides)
+@click.argument("model", required=False, shell_complete=complete_models)
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=complete_overrides)
 @click.option(
     "--data",
     metavar="NAME|PATH",
-    shell_complete=completion.datasets,
+    shell_complete=complete_datasets,
     help="Train on this data set, folder of images or file of arrays.",
 )
-@click.option(
-    "--data-dir", type=click.Path(path_type=Path), help="Where data files lie.  [default: $ZOO_DATA, else the cache]"
-)
+@data_dir_option
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training set.")
 @click.option("--seed", type=click.IntRange(min=0), help="Of the weights, the order of the data and every draw.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@device_option
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="The folder of all runs."
 )
 @click.option(
-    "--resume", metavar="RUN|auto", help="Go on with this run; auto: with the newest unfinished one of MODEL."
+    "--resume",
+    metavar="RUN|auto",
+    help="Go on with this run, or the newest unfinished one in a folder; auto: of MODEL, or train a new one. "
+    "With --epochs, train it longer.",
 )
 @click.option("--time-limit", type=Duration(), help="Save and stop after so long, such as 90s, 30m or 2h.")
 @click.option("--compile", "compiled", is_flag=True, help="Let torch.compile work on the loss; needs a C++ compiler.")
 @click.option("--figures/--no-figures", default=True, help="Draw figures of the trained model, or leave them out.")
-@registries
-@as_json
+@registry_option
+@json_option
 def train(
     model: str | None,
     overrides: tuple[str, ...],
@@ -86,75 +89,72 @@ def train(
     zoo train mlp-vae --data digits --epochs 50
     zoo train conv-vae --data photos data.size=[64,64]
     zoo train --resume runs/mlp-vae/2026-01-31T12-00-00
+    zoo train --resume runs/mlp-vae/2026-01-31T12-00-00 --epochs 100
     torchrun --nproc-per-node 2 -m zoo train conv-vae
     """
-    wait_politely()
-    if model is not None:
-        load(model, registries)  # before torch is imported: a misspelt name is told at once
+    resolved = None if model is None else load(model, registries)  # reports a misspelt name before torch is imported
+    if resume is not None:
+        _check_resume(
+            resume,
+            resolved and resolved.name,
+            {"KEY=VALUE": overrides, "--registry": registries, "--data": data, "--seed": seed},
+        )
     import zoo
+    from zoo.api import resume_or_train
+    from zoo.training import distributed
 
-    leads = os.environ.get("RANK", "0") == "0"
-    log_to_stderr(logging.INFO if leads else logging.ERROR)
+    rank_zero = distributed.is_rank_zero()
+    log_to_stderr(logging.INFO if rank_zero else logging.ERROR)
     common: dict[str, Any] = {
         "data_dir": data_dir,
         "device": device,
         "time_limit": time_limit,
         "compile": compiled,
-        "progress": leads,
+        "progress": rank_zero,
         "figures": figures,
     }
-    run = None
-    if resume is not None:
-        if overrides or registries or data is not None or epochs is not None or seed is not None:
-            raise click.UsageError("--resume goes on with the recipe of the run: leave out what would change it.")
-        run = _to_resume(resume, model, out)
     try:
-        if run is not None:
-            run = zoo.resume(run, **common)
-        elif model is None:
+        if resume == "auto" and resolved is not None:
+            run = resume_or_train(resolved, epochs=epochs, out=out, **common)
+        elif resume is not None:
+            run = zoo.resume(resume, epochs=epochs, **common)
+        elif resolved is None:
             raise click.UsageError("Missing argument 'MODEL'.")
         else:
-            run = zoo.train(
-                model, overrides, data=data, epochs=epochs, seed=seed, out=out, registries=registries, **common
-            )
+            run = zoo.train(resolved, overrides, data=data, epochs=epochs, seed=seed, out=out, **common)
     except zoo.Interrupted as interrupted:
-        if leads:
-            say_how_to_go_on(str(interrupted), "train", interrupted.run, data_dir, device)
+        if rank_zero:
+            print_resume_command(str(interrupted), "train", interrupted.run, data_dir, device)
         sys.exit(interrupted.exit_code)
-    if leads:
+    if rank_zero:
         _report(run, as_json)
 
 
-def say_how_to_go_on(reason: str, command: str, folder: Path, data_dir: Path | None, device: str) -> None:
-    """Print the very command that resumes."""
-    again = ["zoo", command, "--resume", str(folder)]
-    again += [] if data_dir is None else ["--data-dir", str(data_dir)]
-    again += [] if device == "auto" else ["--device", device]
-    click.echo(f"{reason} The state is saved. To go on:\n\n  {shlex.join(again)}", err=True)
+def _check_resume(resume: str, name: str | None, changes: dict[str, Any]) -> None:
+    """Refuse what would change the recipe of the run.
 
-
-def wait_politely() -> None:
-    """Let torch's threads spin for a millisecond at most while they wait for each other. Call it before torch loads.
-
-    By default they spin for much longer. On a machine that is busy with something else, a thread that spins keeps the
-    one it waits for from running, and training on a small network is several times slower.
+    Raises:
+        click.UsageError: something would.
     """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    given = [option for option, value in changes.items() if value not in (None, ())]
+    if given:
+        raise click.UsageError(
+            f"--resume goes on with the recipe of the run: leave out {', '.join(given)}. Only --epochs may be given, "
+            "to train longer."
+        )
+    if resume == "auto":
+        if name is None:
+            raise click.UsageError("--resume auto needs a MODEL to look for.")
+    elif name is not None and (of := _model_of(Path(resume))) not in (name, None):
+        raise click.UsageError(f"{resume} is a run of {of}, not of {name}: leave out MODEL.")
 
 
-def _to_resume(wanted: str, model: str | None, out: Path) -> Run | None:
-    import zoo
-    from zoo.api import unfinished
-
-    if wanted != "auto":
-        return zoo.Run.open(wanted)
-    if model is None:
-        raise click.UsageError("--resume auto needs a MODEL to look for.")
-    found = unfinished(model, out)
-    if found is None:
-        click.echo(f"There is no unfinished run of {model} in {out}: a new one starts.", err=True)
-    return found
+def _model_of(run: Path) -> str | None:
+    """The model of a run, or of the runs in a folder; None where nothing says so."""
+    for recipe in (run / RECIPE, *run.glob(f"*/{RECIPE}")):
+        with contextlib.suppress(ZooError):
+            return next(iter(read_models(recipe)))
+    return None
 
 
 def _report(run: Run, as_json: bool) -> None:
@@ -166,19 +166,4 @@ def _report(run: Run, as_json: bool) -> None:
         terms = "   ".join(f"{name} {value:.2f}" for name, value in result[split].items())
         click.echo(f"{split:<8} {terms}   (nats per example)")
     click.echo(f"run      {run.path}")
-    if drawn := sorted(file.name for file in run.figures.iterdir()):
-        click.echo(f"figures  {', '.join(drawn)}")
-
-
-def log_to_stderr(level: int) -> None:
-    """Let what the library logs reach the user, as plain lines on stderr."""
-    log = logging.getLogger("zoo")
-    if not any(isinstance(handler, _ToStderr) for handler in log.handlers):
-        log.addHandler(_ToStderr())
-    log.setLevel(level)
-
-
-class _ToStderr(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        prefix = "Warning: " if record.levelno >= logging.WARNING else ""
-        click.echo(prefix + record.getMessage(), err=True)
+    click.echo(f"figures  {', '.join(sorted(file.name for file in run.figures.glob('*.png'))) or 'none'}")

@@ -1,1 +1,1 @@
-"""Split in memory, where they come from, and how they reach the model."""
+"""Data in memory, where they come from, and how they reach the model."""

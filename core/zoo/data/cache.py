@@ -27,6 +27,7 @@ from torch import Tensor
 
 from zoo.data.dataset import Split
 from zoo.errors import DataError
+from zoo.storage.files import sync_folder
 
 log = logging.getLogger("zoo")
 
@@ -42,7 +43,7 @@ MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0
 
 @dataclass(frozen=True, eq=False)
 class CachedSplit(Split):
-    """Split that are mapped from a file.
+    """Images that are mapped from a file.
 
     Attributes:
         file: the file.
@@ -54,7 +55,7 @@ class CachedSplit(Split):
 
 
 class NotCached(DataError):
-    """Split are not in the cache, and were not to be made."""
+    """Images are not in the cache, and were not to be made."""
 
 
 def cached_images(key: str, images: Iterable[Item], folder: Path | None = None) -> CachedSplit:
@@ -163,7 +164,7 @@ def _build(file: Path, images: Iterable[Item]) -> CachedSplit:
             partial.unlink(missing_ok=True)
             raise
         with _explained(file.parent):
-            _sync_folder(file.parent)
+            sync_folder(file.parent)
             made = _open(file)
     if made is None:
         raise DataError(f"{file} was written and has vanished, or is damaged already.")
@@ -216,7 +217,7 @@ class _Header(NamedTuple):
                 str(metadata["sha256"]),
                 int(metadata["modified"]),
             )
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
             raise ValueError("its header cannot be read") from error
         if len(found.shape) != 4 or header != found.encode():
             raise ValueError("its header is not the one that was written")
@@ -305,15 +306,6 @@ def _write_all(out: io.FileIO, data: memoryview) -> None:
     rest = data.cast("B")
     while rest:
         rest = rest[out.write(rest) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    """A new name is as safe as its folder."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -1,16 +1,24 @@
-"""Split as one uint8 tensor, checked once at the door."""
+"""A data set: its splits, checked once at the door."""
 
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from zoo.errors import DataError
+
+MANY_LABELS = 1000
+"""Labels that a data set may have without having as many examples."""
+CHUNK = 2**22  # entries read at once, so that mapped data are not all read into memory
+
+Modality = Literal["image", "table", "sequence", "vector"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,30 +26,44 @@ class Split:
     """One split of a data set.
 
     Attributes:
-        x: uint8 (N, C, H, W).
+        x: (N, *data_shape): uint8, where i means i / 255, or float32.
         labels: int64 (N,), or None.
-        digest: stands for the pixels in `Dataset.sha256`, so that they need not be read for it. It must be another one
-            for other pixels.
-        factors: what the images were made from, where that is known: int64 (N, F), for each factor the number of its
-            value.
+        digest: identifies x in `Dataset.sha256`, so that x need not be read for it. It must change whenever x changes.
+        factors: the generating factors, where they are known: int64 (N, F), for each factor the index of its value.
+        paths: of files, the path of each example below the folder.
+        index: where the order is not that of the source, the place of each example in it: int64 (N,).
+        mask: bool, like `x`, true where an entry is observed; None where all are. What `x` holds elsewhere has no
+            effect.
 
     Raises:
-        DataError: another dtype or shape, or no image at all.
+        DataError: another dtype or shape, no example at all, or an observed entry that is not finite.
     """
 
     x: Tensor
     labels: Tensor | None = None
     digest: str | None = None
     factors: Tensor | None = None
+    paths: tuple[str, ...] = ()
+    index: Tensor | None = None
+    mask: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.x.dtype != torch.uint8 or self.x.ndim != 4:
+        if self.x.dtype not in (torch.uint8, torch.float32) or self.x.ndim < 2:
             raise DataError(
-                f"Split must be a uint8 tensor of shape (N, C, H, W), "
+                f"The data must be a uint8 or float32 tensor of shape (N, *data_shape), "
                 f"not {self.x.dtype} of shape {tuple(self.x.shape)}."
             )
         if 0 in self.x.shape:
-            raise DataError(f"There is no image in a tensor of shape {tuple(self.x.shape)}.")
+            raise DataError(f"There is no example in a tensor of shape {tuple(self.x.shape)}.")
+        if self.mask is not None and (self.mask.dtype != torch.bool or self.mask.shape != self.x.shape):
+            raise DataError(
+                f"The mask must be a bool tensor of the shape of x, {tuple(self.x.shape)}, "
+                f"not {self.mask.dtype} of shape {tuple(self.mask.shape)}."
+            )
+        if self.x.dtype == torch.float32 and not all(torch.isfinite(x[mask]).all() for x, mask in self.chunks()):
+            raise DataError(
+                "The data have entries that are not finite. Mark the missing ones: Split(x, mask=~torch.isnan(x))."
+            )
         if self.labels is not None and (self.labels.dtype != torch.int64 or self.labels.shape != (len(self),)):
             raise DataError(
                 f"Labels must be an int64 tensor of shape ({len(self)},), "
@@ -54,97 +76,148 @@ class Split:
                 f"Factors must be an int64 tensor of shape ({len(self)}, F), "
                 f"not {self.factors.dtype} of shape {tuple(self.factors.shape)}."
             )
+        if self.paths and len(self.paths) != len(self):
+            raise DataError(f"There are {len(self.paths)} paths of {len(self)} examples.")
+        if self.index is not None and (self.index.dtype != torch.int64 or self.index.shape != (len(self),)):
+            raise DataError(
+                f"The index must be an int64 tensor of shape ({len(self)},), "
+                f"not {self.index.dtype} of shape {tuple(self.index.shape)}."
+            )
 
     def __len__(self) -> int:
         return len(self.x)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
-        channels, height, width = self.x.shape[1:]
-        return channels, height, width
+    def shape(self) -> tuple[int, ...]:
+        """The event shape of x; (C, H, W) for images."""
+        return tuple(self.x.shape[1:])
 
     def part(self, start: int, stop: int) -> Split:
-        """The images from `start` up to `stop`; where the pixels are mapped from a file, they stay mapped."""
+        """The examples from `start` up to `stop`; where x is mapped from a file, it stays mapped."""
         return Split(
             self.x[start:stop],
             None if self.labels is None else self.labels[start:stop],
             None if self.digest is None else f"{self.digest}[{start}:{stop}]",
             None if self.factors is None else self.factors[start:stop],
+            self.paths[start:stop],
+            None if self.index is None else self.index[start:stop],
+            None if self.mask is None else self.mask[start:stop],
         )
+
+    def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """x and the mask, a few examples at a time."""
+        n = max(1, CHUNK // self.x[0].numel())
+        for start in range(0, len(self), n):
+            x = self.x[start : start + n]
+            yield x, torch.ones_like(x, dtype=torch.bool) if self.mask is None else self.mask[start : start + n]
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Split to train on and images to test on. What a component of kind ``dataset`` returns.
+    """The splits of a data set. What a component of kind ``dataset`` returns.
 
     Attributes:
-        train, test: the splits.
+        train, test: the splits to train and to test on.
+        validation: the split for whatever selects, if there is one.
         label_names: what the labels 0, 1, ... are called, if they are called anything.
-        left_out: the files that hold no image that can be used, each with the reason: ``cat/7.jpg: is empty``.
+        left_out: the files that hold no usable example, each with the reason: ``cat/7.jpg: is empty``.
         cache: the files that the decoded images are mapped from, if they are.
         factor_names: what the columns of their `Split.factors` are, such as ``("shape", "scale")``.
+        modality: how viewers draw it: ``image``, ``table``, ``sequence`` or ``vector``. By default ``image`` for shapes
+            (C, H, W) with uint8 data or at most four channels, else ``vector``.
 
     Raises:
-        DataError: the two splits differ in the shape of their images, or there is not one name for each factor.
+        DataError: the splits differ in their shape, there is not one name for each factor, or the labels are numbered
+            with gaps.
+
+    >>> rows = torch.randn(100, 7)
+    >>> data = Dataset(Split(rows[:80]), Split(rows[80:]))
+    >>> data.shape, data.modality
+    ((7,), 'vector')
     """
 
     train: Split
     test: Split
+    validation: Split | None = None
     label_names: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     cache: tuple[Path, ...] = ()
     factor_names: tuple[str, ...] = ()
+    modality: Modality | None = None
 
     def __post_init__(self) -> None:
-        if self.train.shape != self.test.shape:
-            raise DataError(f"Training images are {self.train.shape}, test images {self.test.shape}: they must agree.")
-        for name, split in (("training", self.train), ("test", self.test)):
+        if self.modality is None:
+            object.__setattr__(self, "modality", _modality(self.train))
+        elif self.modality not in get_args(Modality):
+            raise DataError(f"modality is one of {', '.join(get_args(Modality))}, not {self.modality!r}.")
+        count = sum(map(len, self.splits.values()))
+        if self.classes > max(MANY_LABELS, count):
+            raise DataError(
+                f"The labels go up to {self.classes - 1}, and there are {count} examples. "
+                "Number the labels from 0 on: labels = numpy.unique(labels, return_inverse=True)[1]."
+            )
+        for name, split in self.splits.items():
+            if split.shape != self.train.shape or split.x.dtype != self.train.x.dtype:
+                raise DataError(
+                    f"Training data are {self.train.x.dtype} of shape {self.train.shape}, {name} data {split.x.dtype} "
+                    f"of shape {split.shape}: they must agree."
+                )
+        # Names of folders may hold bytes that are not UTF-8, which Python has as surrogates and nobody can draw.
+        names = tuple(name.encode("utf-8", "backslashreplace").decode() for name in self.label_names)
+        object.__setattr__(self, "label_names", names)
+        for name, split in self.splits.items():
             factors = 0 if split.factors is None else split.factors.shape[1]
             if factors != len(self.factor_names):
                 raise DataError(
-                    f"The {name} images have {factors} factors, and factor_names has {len(self.factor_names)} names."
+                    f"The {name} split has {factors} factors, and factor_names has {len(self.factor_names)} names."
                 )
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image."""
+    def splits(self) -> dict[str, Split]:
+        """The splits by name: ``train``, ``test``, and ``validation`` where there is one."""
+        splits = {"train": self.train, "test": self.test}
+        return splits if self.validation is None else {**splits, "validation": self.validation}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The event shape of x; (C, H, W) for images."""
         return self.train.shape
 
     @property
     def classes(self) -> int:
         """The number of labels, from 0 up to the greatest; 0 where there are none."""
-        labels = [split.labels for split in (self.train, self.test)]
+        labels = [split.labels for split in self.splits.values()]
         return 0 if any(of is None for of in labels) else 1 + max(int(of.max()) for of in labels if of is not None)
 
     def sha256(self) -> str:
-        """A digest of every pixel, label and factor, to tell whether two runs saw the same data."""
+        """A digest of every entry, label, factor and mask, to tell whether two runs saw the same data."""
         digest = hashlib.sha256()
-        for split in (self.train, self.test):
-            for tensor, known in ((split.x, split.digest), (split.labels, None), (split.factors, None)):
+        for split in self.splits.values():
+            tensors = ((split.x, split.digest), (split.labels, None), (split.factors, None), (split.mask, None))
+            for tensor, known in tensors:
                 if tensor is not None:
-                    digest.update(str(tuple(tensor.shape)).encode())
+                    dtype = str(tensor.dtype) if tensor.dtype in (torch.float32, torch.bool) else ""
+                    digest.update(f"{dtype}{tuple(tensor.shape)}".encode())
                     digest.update(tensor.contiguous().numpy().data if known is None else known.encode())
         return digest.hexdigest()
 
     def summary(self) -> dict[str, Any]:
-        """What ``zoo data`` says of it. Reads every pixel once; they count as in [0, 1], as a model meets them.
+        """What ``zoo data`` prints. Reads every entry once; uint8 entries count as in [0, 1], as a model sees them.
 
-        ``mean`` and ``std`` are of each channel of the training images, the latter with N in the denominator;
-        ``labels`` has for each the number of its training and test images.
+        ``range``, ``mean`` and ``std`` are over observed entries; the latter two are of each channel (each index of the
+        first axis of an example) of the training split, ``std`` with the count in the denominator. ``labels`` has the
+        number of examples of each label in each split.
         """
-        levels = torch.arange(256, dtype=torch.float64) / 255
-        counts = _histogram(self.train.x).double()
-        weights = counts / counts.sum(1, keepdim=True)
-        mean = weights @ levels
-        present = (counts.sum(0) + _histogram(self.test.x).sum(0)).nonzero().flatten()
+        statistics = [_statistics(split) for split in self.splits.values()]
+        low, high, mean, std = (torch.stack(values) for values in zip(*statistics, strict=True))
         return {
-            "train": len(self.train),
-            "test": len(self.test),
+            **{name: len(split) for name, split in self.splits.items()},
             "shape": list(self.shape),
-            "range": [levels[present[0]].item(), levels[present[-1]].item()],
-            "mean": mean.tolist(),
-            "std": (weights * (levels - mean[:, None]) ** 2).sum(1).sqrt().tolist(),
+            "modality": self.modality,
+            "range": [low.min().item(), high.max().item()],
+            "mean": mean[0].tolist(),
+            "std": std[0].tolist(),
+            **({} if self.train.mask is None else {"observed": self.train.mask.double().mean().item()}),
             "labels": self._label_counts(),
             "left_out": list(self.left_out),
             "cache": [str(file) for file in self.cache],
@@ -154,20 +227,37 @@ class Dataset:
     def _label_counts(self) -> list[dict[str, Any]]:
         if not self.classes:
             return []
-        train, test = (
-            torch.bincount(split.labels, minlength=self.classes).tolist()
-            for split in (self.train, self.test)
+        counts = {
+            name: torch.bincount(split.labels, minlength=self.classes).tolist()
+            for name, split in self.splits.items()
             if split.labels is not None
-        )
+        }
         names = [*self.label_names, *map(str, range(len(self.label_names), self.classes))]
-        return [{"label": name, "train": n, "test": m} for name, n, m in zip(names, train, test, strict=False) if n + m]
+        rows = [{name: each[label] for name, each in counts.items()} for label in range(self.classes)]
+        return [{"label": name, **row} for name, row in zip(names, rows, strict=False) if any(row.values())]
 
 
-def _histogram(pixels: Tensor) -> Tensor:
-    """How often each channel has each of the 256 levels, int64 (C, 256); a few images at a time, so that mapped pixels
-    are not all read into memory."""
-    counts = torch.zeros(pixels.shape[1], 256, dtype=torch.int64)
-    for images in torch.split(pixels, max(1, 2**24 // pixels[0].numel())):
-        for channel, row in enumerate(counts):
-            row += torch.bincount(images[:, channel].flatten(), minlength=256)
-    return counts
+def _modality(split: Split) -> Modality:
+    images = len(split.shape) == 3 and (split.x.dtype == torch.uint8 or split.shape[0] <= 4)
+    return "image" if images else "vector"
+
+
+def _statistics(split: Split) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Minimum and maximum, scalars, and mean and standard deviation of each channel, over observed entries, float64."""
+    low, high = torch.tensor(math.inf, dtype=torch.float64), torch.tensor(-math.inf, dtype=torch.float64)
+    count = total = torch.zeros(split.shape[0], dtype=torch.float64)
+    for x, mask in _by_channel(split):
+        low = torch.minimum(low, x.masked_fill(~mask, math.inf).min())
+        high = torch.maximum(high, x.masked_fill(~mask, -math.inf).max())
+        count, total = count + mask.sum(1), total + x.masked_fill(~mask, 0).sum(1)
+    mean, squares = total / count, torch.zeros_like(total)
+    for x, mask in _by_channel(split):
+        squares += (x - mean[:, None]).masked_fill(~mask, 0).square().sum(1)
+    return low, high, mean, (squares / count).sqrt()
+
+
+def _by_channel(split: Split) -> Iterator[tuple[Tensor, Tensor]]:
+    """x in float64 and the mask, (channels, entries), a few examples at a time."""
+    for x, mask in split.chunks():
+        values = x.double() / 255 if x.dtype == torch.uint8 else x.double()
+        yield values.transpose(0, 1).flatten(1), mask.transpose(0, 1).flatten(1)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from zoo.errors import ComponentError, NotApplicable, ZooError, reason
+from zoo.errors import ComponentError, NotApplicable, ZooError, error_summary
 from zoo.evaluation.metric import EvaluationContext, Measurement, Metric
 from zoo.model.context import derive_seed, evaluating, seeded
 from zoo.plugins.registry import registry
@@ -99,7 +99,7 @@ def measure(
         try:
             measurements[name] = _measured(name, _metric(ComponentSpec(use=name)), subject)
         except Exception as error:
-            left_out[name] = reason(error)
+            left_out[name] = error_summary(error)
     for name, metric in metrics:
         announce(name)
         try:
@@ -132,7 +132,7 @@ def _declaring(attribute: str, unknown: bool) -> list[str]:
     def declares(name: str) -> bool:
         try:
             return bool(getattr(registry().get("metric", name), attribute, False))
-        except ZooError:
+        except Exception:  # also what the class itself raises
             return unknown
 
     return [name for name in registry().names("metric").matching() if declares(name)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
@@ -15,8 +15,9 @@ from torch.distributions import Distribution
 
 from zoo.data.dataset import Dataset, Split
 from zoo.data.loader import Loader
-from zoo.errors import NotApplicable
+from zoo.errors import NotApplicable, UsageError
 from zoo.model.context import derive_seed, evaluating, reseed, seeded
+from zoo.model.devices import float64
 from zoo.model.vae import VAE, Batch, in_support
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ T = TypeVar("T")
 # The streams of random numbers of an evaluation, beside those of the training.
 BITS, DRAWS, CODES = 11, 12, 13
 BATCH = 500
-SPLITS = ("test", "train")
+SPLITS = ("test", "train", "validation")
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Measurement:
         cls, name: str, values: Tensor, unit: str = "", protocol: Mapping[str, object] | None = None, note: str = ""
     ) -> Measurement:
         """The mean of one value for each image (N,), in float64, with its standard error."""
-        values = values.double()
+        values = float64(values)
         error = (values.std() / len(values) ** 0.5).item() if len(values) > 1 else None
         return cls(name, values.mean().item(), unit, protocol or {}, error, note)
 
@@ -92,7 +93,7 @@ class Metric(ABC):
                 self.threshold = threshold
 
             def __call__(self, subject):
-                share = (subject.codes.abs() < self.threshold).double().mean().item()
+                share = (subject.posterior_mean.abs() < self.threshold).double().mean().item()
                 return [zoo.Measurement("sparsity", share, protocol={"threshold": self.threshold})]
 
     Attributes:
@@ -123,7 +124,7 @@ class EvaluationContext:
         vae: the trained model.
         recipe: what it was trained by; its `binarize` says what becomes of the pixels.
         dataset: training and test images.
-        split: which of them are measured, ``test`` or ``train``.
+        split: which of them are measured: ``test``, ``train`` or ``validation``.
         limit: take only so many images of the split, the first ones.
         seed: of every draw.
         device: where the model works.
@@ -146,6 +147,8 @@ class EvaluationContext:
         progress: Callable[[int, int], None] | None = None,
         prior: str | None = None,
     ) -> None:
+        if split not in dataset.splits:
+            raise UsageError(f"The data have no split {split!r}. There are: {', '.join(dataset.splits)}.")
         self.device = torch.device(device)
         self.vae = vae.to(self.device).eval()
         self.recipe = recipe
@@ -172,17 +175,17 @@ class EvaluationContext:
         return self.images if self.split == "train" and self._limit is None else self._fixed("train", None)
 
     @cached_property
-    def codes(self) -> Tensor:
-        """The means of q(z | x), a draw where it has none: (N, *latent_shape), on the CPU; see `codes_are`."""
+    def posterior_mean(self) -> Tensor:
+        """The means of q(z | x), a draw where it has none: (N, *latent_shape), on the CPU; see `representation`."""
         return self.encoded(self.images)
 
     @cached_property
-    def train_codes(self) -> Tensor:
+    def train_posterior_mean(self) -> Tensor:
         """The same for the whole training split."""
-        return self.codes if self.train is self.images else self.encoded(self.train)
+        return self.posterior_mean if self.train is self.images else self.encoded(self.train)
 
     @cached_property
-    def codes_are(self) -> str:
+    def representation(self) -> str:
         """``posterior means`` or ``posterior draws``."""
         batch = self.images[torch.arange(1)]
         try:
@@ -230,7 +233,7 @@ class EvaluationContext:
         p = self._likelihood
         if not getattr(p, "normalized", True):
             return "no likelihood: p(x | z) is not normalised"
-        if not all(in_support(p, batch.x) for batch in self.images.in_order()):
+        if not all(in_support(p, batch.x, batch.mask) for batch in self.images.in_order()):
             return "no likelihood: the pixels lie outside the support of p(x | z)"
         return ""
 
@@ -261,13 +264,13 @@ class EvaluationContext:
             yield item
 
     def encoded(self, images: Loader) -> Tensor:
-        """The codes of other images; see `codes`."""
-        codes = []
+        """The posterior means of other data; see `posterior_mean`."""
+        means = []
         with torch.no_grad(), evaluating(self.vae), seeded(derive_seed(self.seed, CODES), self.device):
             for batch in self.track(images.in_order(), len(images)):
                 q = self.vae.encode(batch.x, batch.condition)
-                codes.append((q.mean if self.codes_are == "posterior means" else q.sample()).cpu())
-        return torch.cat(codes)
+                means.append((q.mean if self.representation == "posterior means" else q.sample()).cpu())
+        return torch.cat(means)
 
     def each(self, measure: Callable[[Batch, int], Tensor]) -> Tensor:
         """A number for each image, float64 (N,), from one image after the other, shared out among the processes.
@@ -277,11 +280,12 @@ class EvaluationContext:
                 a tensor of one element.
         """
         rank, size = (0, 1) if self._group is None else (self._group.rank, self._group.size)
-        values = torch.zeros(len(self), dtype=torch.float64, device=self.device)
+        values = torch.zeros(len(self), dtype=torch.float64)
         mine = range(rank, len(self), size)
         for index in self.track(mine, len(mine)):
             values[index] = measure(self.images[torch.tensor([index])], derive_seed(self.seed, DRAWS, index)).squeeze()
         if self._group is not None:
+            values = values.to(self.device)
             self._group.all_reduce_sum([values])
         return values.cpu()
 
@@ -291,18 +295,19 @@ class EvaluationContext:
             return self.vae.trace(self.images[torch.arange(1)]).p
 
     def _factors(self, split: str) -> Tensor:
-        images: Split = getattr(self.dataset, split)
+        images = self.dataset.splits[split]
         if images.factors is None:
             raise NotApplicable("it is not known from which factors the images were made")
         return images.factors
 
     def _fixed(self, split: str, limit: int | None) -> Loader:
-        images: Split = getattr(self.dataset, split)
-        pixels, labels = images.x[:limit], None if images.labels is None else images.labels[:limit]
+        measured = self.dataset.splits[split]
+        measured = measured if limit is None else measured.part(0, limit)
         binarize = self.recipe.binarize
         if binarize == "dynamic":
-            pixels, binarize = _binarized(pixels, derive_seed(self.seed, BITS, SPLITS.index(split))), "threshold"
-        return Loader(Split(pixels, labels), BATCH, binarize, self.device)
+            bits = _binarized(measured, derive_seed(self.seed, BITS, SPLITS.index(split)))
+            measured, binarize = replace(measured, x=bits, digest=None), "threshold"
+        return Loader(measured, BATCH, binarize, self.device)
 
 
 def _labels(batches: Loader) -> Tensor:
@@ -311,11 +316,12 @@ def _labels(batches: Loader) -> Tensor:
     return batches.labels.cpu()
 
 
-def _binarized(pixels: Tensor, seed: int) -> Tensor:
-    """A bit for each pixel, as 0 or 255, drawn on the CPU so that it is the same on every device."""
-    drawn = torch.empty_like(pixels, device="cpu")
+def _binarized(split: Split, seed: int) -> Tensor:
+    """A bit for each entry, as 0 or 255 in uint8, drawn on the CPU so that it is the same on every device."""
+    drawn = torch.empty(split.x.shape, dtype=torch.uint8)
+    loader = Loader(split, 1, binarize="none")
     with seeded(seed):
-        for index, image in enumerate(pixels):
+        for index, batch in enumerate(loader.in_order()):
             reseed(derive_seed(seed, index), drawn.device)
-            drawn[index] = torch.bernoulli(image.cpu() * (1 / 255)) * 255
+            drawn[index] = torch.bernoulli(batch.x[0]) * 255
     return drawn

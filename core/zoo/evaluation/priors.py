@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,21 +14,14 @@ from torch import Tensor
 from zoo.data.loader import Loader
 from zoo.errors import RunError, TrainingError, UsageError, ZooError
 from zoo.model.context import evaluating
+from zoo.model.devices import float64
 from zoo.model.parts import Encoder, ExPostPrior, Prior
 from zoo.model.vae import VAE
 from zoo.plugins.registry import registry
 from zoo.recipes.components import build_prior
 from zoo.recipes.schema import ComponentSpec, Recipe
-from zoo.storage.checkpoints import (
-    MANIFEST,
-    load_weights,
-    put,
-    read_manifest,
-    save_weights,
-    sealed,
-    sha256,
-    verify_files,
-)
+from zoo.storage.checkpoints import load_weights, serialized
+from zoo.storage.files import MANIFEST, read_manifest, sealed, sha256, verify_files, write_bytes
 
 ROWS = 1024
 
@@ -107,7 +101,7 @@ def posterior_draws(vae: VAE, batches: Loader, samples_per_image: int, seed: int
         trace = vae.trace(batches[index], samples_per_image)
         draws.append(trace.z.transpose(0, 1).flatten(0, 1))
         try:
-            log_pz.append(trace.log_pz.double().flatten())
+            log_pz.append(float64(trace.log_pz).flatten())
         except NotImplementedError:
             continue
     return torch.cat(draws), torch.cat(log_pz).mean().item() if log_pz else None
@@ -117,7 +111,7 @@ def posterior_draws(vae: VAE, batches: Loader, samples_per_image: int, seed: int
 def mean_log_prob(prior: Prior, z: Tensor, encoder: Encoder) -> float:
     """The mean of log p(z) at draws (N, *latent_shape), in nats."""
     distribution = prior(encoder)
-    return torch.cat([distribution.log_prob(part).double() for part in torch.split(z, ROWS)]).mean().item()
+    return torch.cat([float64(distribution.log_prob(part)) for part in torch.split(z, ROWS)]).mean().item()
 
 
 class FittedPrior:
@@ -166,14 +160,14 @@ class FittedPrior:
         Raises:
             TrainingError: the disk is full. The one before is intact.
         """
-        draft = self.folder / "draft.safetensors"
+        content = serialized(prior.state_dict())
+        state = self.folder / f"state-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
         try:
             self.folder.mkdir(exist_ok=True)
-            save_weights(prior.state_dict(), draft)
-            state = draft.replace(self.folder / f"state-{sha256(draft)[:16]}.safetensors")
+            write_bytes(content, state)
             model = sha256(self._model)
-            said = sealed(self.folder, [state.name], prior=block.model_dump(), fitted=fitted, model=model)
-            put(said, self.folder / MANIFEST)
+            manifest = sealed(self.folder, [state.name], prior=block.model_dump(), fitted=fitted, model=model)
+            write_bytes(manifest, self.folder / MANIFEST)
         except OSError as error:
             raise TrainingError(f"{self.folder} could not be written: {error}. What was there is intact.") from error
         for old in self._states():
@@ -183,7 +177,7 @@ class FittedPrior:
     def _states(self) -> Iterable[Path]:
         return self.folder.glob("*.safetensors")
 
-    def load(self, recipe: Recipe, encoder: Encoder, data_shape: tuple[int, int, int], classes: int = 0) -> Prior:
+    def load(self, recipe: Recipe, encoder: Encoder, data_shape: tuple[int, ...], classes: int = 0) -> Prior:
         """The prior, made anew from its block and its state.
 
         Raises:

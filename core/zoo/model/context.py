@@ -3,9 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import threading
 from collections.abc import Iterator
 
 import torch
+
+from zoo.errors import UsageError
+from zoo.model.devices import HOSTS
+
+log = logging.getLogger("zoo")
+
+_one_thread = threading.RLock()
+
+
+@contextlib.contextmanager
+def exclusive() -> Iterator[None]:
+    """Hold torch's global state inside the block: one thread of the process at a time, the others wait.
+
+    Torch's random generators and its switch for deterministic algorithms belong to the process, not to the thread. Two
+    threads that draw from a generator at once would each get other numbers than alone. Blocks nest.
+    """
+    if _one_thread.acquire(blocking=False):
+        _one_thread.release()
+    else:
+        log.info("Waiting for another thread of this process, which is using torch's random generators.")
+    with _one_thread:
+        yield
 
 
 @contextlib.contextmanager
@@ -36,17 +60,28 @@ def derive_seed(*numbers: int) -> int:
 
 def reseed(seed: int, device: torch.device) -> None:
     """Seed torch's generator of the device that draws are made on."""
-    if device.type == "cuda":
-        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
-    else:
+    if device.type in HOSTS:
         torch.default_generator.manual_seed(seed)
+        return
+    module = torch.get_device_module(device)
+    if generators := getattr(module, "default_generators", ()):
+        generators[device.index or 0].manual_seed(seed)
+    else:
+        module.manual_seed(seed)
 
 
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Torch's generators of the CPU and of `device` seeded inside the block, and put back after it."""
+    """Torch's generators of the CPU and of `device` seeded inside the block, and put back after it; see `exclusive`.
+
+    Raises:
+        UsageError: no generator takes the seed.
+    """
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"A seed is a whole number from 0 to 2^63 - 1, not {seed}.")
     device = torch.device(device)
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    forked = {} if device.type in HOSTS else {"device_type": device.type}
+    with exclusive(), torch.random.fork_rng([device] if forked else [], **forked):
         torch.manual_seed(seed)
         yield
 
@@ -68,15 +103,18 @@ def flushed_denormals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def deterministic(wanted: bool = True) -> Iterator[None]:
-    """Only algorithms that give the same bits each time, inside the block. One that has no such form raises."""
-    if not wanted:
-        yield
-        return
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0])
-        torch.backends.cudnn.benchmark = before[1]
+    """Only algorithms that give the same bits each time, inside the block; see `exclusive`. One that has no such form
+    raises.
+    """
+    with exclusive():
+        if not wanted:
+            yield
+            return
+        before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before[0])
+            torch.backends.cudnn.benchmark = before[1]

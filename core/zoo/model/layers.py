@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
+from torch.distributions import Normal, register_kl
+from torch.types import _size
 
+from zoo.errors import ComponentError
 from zoo.model.parts import Scheduled
 
 
@@ -39,6 +44,48 @@ class WarmUp(nn.Module, Scheduled):
         return self.value
 
 
+class Gaussian(Normal):
+    """N(mean, exp(log_scale)^2), with a density and a KL that are computed from the log-scale.
+
+    `torch.distributions.Normal` squares the scale, so in float32 its density is NaN below a scale of 1e-23 and its KL
+    infinite. These hold as long as the scale itself is a normal number, log-scales from -87 to 87, gradients included.
+
+    Args:
+        mean, log_scale: broadcast against each other.
+
+    >>> from torch.distributions import kl_divergence
+    >>> kl_divergence(Gaussian(torch.zeros(()), torch.tensor(-55.0)), Normal(0.0, 1.0))
+    tensor(54.5000)
+    """
+
+    def __init__(self, mean: Tensor, log_scale: Tensor) -> None:
+        super().__init__(mean, log_scale.exp(), validate_args=False)
+        self.log_scale = log_scale.expand(self.batch_shape)
+
+    def expand(self, batch_shape: _size, _instance: object = None) -> Gaussian:
+        """The same distribution, its parameters expanded to `batch_shape`."""
+        return Gaussian(self.loc.expand(batch_shape), self.log_scale.expand(batch_shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log-density, in nats."""
+        deviation: Tensor = (value - self.loc) * (-self.log_scale).exp()
+        return -deviation.square() / 2 - self.log_scale - math.log(2 * math.pi) / 2
+
+
+@register_kl(Gaussian, Gaussian)  # type: ignore[no-untyped-call, untyped-decorator]
+@register_kl(Gaussian, Normal)  # type: ignore[no-untyped-call, untyped-decorator]
+@register_kl(Normal, Gaussian)  # type: ignore[no-untyped-call, untyped-decorator]
+def _gaussian_kl(q: Normal, p: Normal) -> Tensor:
+    """KL(q || p) = (s_q^2 / s_p^2 - 1) / 2 - log(s_q / s_p) + (m_q - m_p)^2 / 2 s_p^2."""
+    log_ratio = _log_scale(q) - _log_scale(p)
+    shift = (q.loc - p.loc) * (-_log_scale(p)).exp()
+    return torch.expm1(2 * log_ratio) / 2 - log_ratio + shift.square() / 2
+
+
+def _log_scale(distribution: Normal) -> Tensor:
+    return distribution.log_scale if isinstance(distribution, Gaussian) else distribution.scale.log()
+
+
 def merge_leading(network: nn.Module, z: Tensor, event_dims: int) -> Tensor:
     """Apply a network that takes one leading dimension, as convolutions do, to (K..., N, *event).
 
@@ -50,13 +97,32 @@ def merge_leading(network: nn.Module, z: Tensor, event_dims: int) -> Tensor:
     return y.reshape(*leading, *y.shape[1:])
 
 
-def halved_sizes(data_shape: tuple[int, int, int], times: int) -> list[tuple[int, int]]:
+def image_shape(data_shape: tuple[int, ...], component: str) -> tuple[int, int, int]:
+    """Return the shape (C, H, W) of images, for a component that takes nothing else.
+
+    Args:
+        data_shape: event shape of x.
+        component: what the message calls the component, such as ``"encoder 'conv'"``.
+
+    Raises:
+        ComponentError: the data are not images.
+
+    >>> image_shape((3, 8, 8), "encoder 'conv'")
+    (3, 8, 8)
+    """
+    if len(data_shape) != 3:
+        raise ComponentError(f"{component} needs images of shape (C, H, W); data_shape is {tuple(data_shape)}.")
+    channels, height, width = data_shape
+    return channels, height, width
+
+
+def halved_sizes(data_shape: tuple[int, ...], times: int) -> list[tuple[int, int]]:
     """Height and width of images (C, H, W), and after each halving, in which n pixels become ceil(n / 2).
 
     >>> halved_sizes((1, 28, 21), 3)
     [(28, 21), (14, 11), (7, 6), (4, 3)]
     """
-    _, height, width = data_shape
+    height, width = data_shape[-2:]
     sizes = [(height, width)]
     for _ in range(times):
         height, width = -(-height // 2), -(-width // 2)

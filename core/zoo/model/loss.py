@@ -6,9 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from zoo.model.parts import Scheduled
+from zoo.model.precision import KeepsFloat32
 from zoo.model.vae import VAE, Batch
 
 Terms = dict[str, Tensor]
@@ -31,8 +33,11 @@ class Phase:
     every: int = 1
 
 
-class Loss(nn.Module, Scheduled, ABC):
+class Loss(KeepsFloat32, Scheduled, ABC):
     """What is minimised. A module, so that what it learns or counts is saved and moved with the rest.
+
+    A call in `torch.inference_mode` runs `forward` under `torch.no_grad` instead, where a loss can still take gradients
+    in the latent: the terms are the same.
 
     A constructor may ask for ``data_shape``, ``latent_dim``, ``latent_shape``, ``classes`` and ``train_size``, the
     number of training images (0 where it is not known).
@@ -44,6 +49,17 @@ class Loss(nn.Module, Scheduled, ABC):
 
         Every term is a scalar, averaged over the batch, in nats per example.
         """
+
+    def __call__(self, vae: VAE, batch: Batch) -> Terms:
+        """The terms of a batch; see `forward`."""
+        terms: Terms
+        if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
+            terms = super().__call__(vae, batch)
+            return terms
+        with torch.inference_mode(False), torch.no_grad():
+            # A tensor made in inference mode stays unfit for gradients; its copy is not.
+            terms = super().__call__(vae, batch.map(Tensor.clone))
+            return terms
 
     def phases(self, vae: VAE) -> Sequence[Phase]:
         """The phases of one training step, in order. By default a single one over all parameters."""

@@ -1,17 +1,25 @@
 """The parts of a variational autoencoder: three conditional distributions, and the two heads that parametrise them.
 
 Each part is an `nn.Module` whose ``forward`` returns a `torch.distributions.Distribution`. Shapes, everywhere:
-``x`` is (N, C, H, W) with values in [0, 1]; ``z`` is (K..., N, *latent_shape), where K... are any number of sample
-dimensions; a log-density sums over its event and keeps (K..., N), in nats. In mixed precision a head gets bfloat16 and
-takes it to float32 first: densities are never worked out in less.
+``x`` is (N, *data_shape), with a data_shape of any length ((C, H, W) for images in [0, 1]); ``z`` is
+(K..., N, *latent_shape), where K... are any number of sample dimensions; a log-density sums over its event and keeps
+(K..., N), in nats.
+
+Networks run in the precision of their parameters, and under autocast in bfloat16; densities are evaluated in float32 at
+least. So a head casts its input with `at_least_float32` first, draws are in float32 at least, and a network that takes
+draws casts them with `match_dtype`. `VAE.encode` and `VAE.decode` do so for encoders and decoders.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.distributions import Distribution
+
+from zoo.model.precision import KeepsFloat32
 
 
 class Scheduled:
@@ -38,21 +46,25 @@ class Conditional:
 class Encoder(nn.Module, ABC):
     """The approximate posterior q(z | x).
 
-    A constructor may ask for ``data_shape`` (C, H, W), ``latent_dim`` and ``classes``: recipes inject them by name.
+    A constructor may ask for ``data_shape``, ``latent_dim`` and ``classes``: recipes inject them by name.
     ``classes`` is the number of labels in the data, 0 where they have none; ``condition`` holds the labels, int64 (N,).
     """
 
     @abstractmethod
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
-        """Map images (N, C, H, W) to a distribution with batch shape (N,) and event shape ``latent_shape``."""
+        """Map x (N, *data_shape) to a distribution with batch shape (N,) and event shape ``latent_shape``."""
 
 
 class Posterior(nn.Module, ABC):
-    """The head of an encoder: features to q(z | x). Its constructor gets ``features`` and ``latent_dim``."""
+    """The head of an encoder: features to q(z | x). Its constructor gets ``features`` and ``latent_dim``.
+
+    Features are channels-last and a head acts on the last axis, so that it serves a flat latent (no grid) and a spatial
+    one alike.
+    """
 
     @abstractmethod
     def forward(self, features: Tensor) -> Distribution:
-        """Map features (N, features) to a distribution with batch shape (N,)."""
+        """Map features (N, *grid, features) to a distribution with batch shape (N,), over (*grid, latent_dim)."""
 
 
 class Decoder(nn.Module, ABC):
@@ -64,26 +76,32 @@ class Decoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Distribution:
-        """Map latents (K..., N, *latent_shape) to a distribution with batch shape (K..., N) over (C, H, W)."""
+        """Map latents (K..., N, *latent_shape) to a distribution with batch shape (K..., N) over data_shape."""
 
 
 class Likelihood(nn.Module, ABC):
-    """The head of a decoder: the parameters of each pixel to p(x | z).
+    """The head of a decoder: the parameters of each entry of x to p(x | z). Its constructor gets ``data_shape``.
 
-    A trunk puts out `parameters_per_pixel` maps for each channel, without an activation at the end: a likelihood works
-    from logits and logarithms. One that is no normalised density (an energy) returns a distribution with an attribute
-    ``normalized = False``, and no log-likelihood is then estimated from it.
+    A trunk puts out `parameters_per_entry` numbers for each entry, on the last axis and without a final activation: a
+    likelihood works from logits and logarithms. One that is not a normalised density (an energy) returns a distribution
+    with an attribute ``normalized = False``, and no log-likelihood is then estimated from it.
+
+    Attributes:
+        parameters_per_entry: numbers for each entry of x.
+        photographs: with which parameters it suits grey or colour photographs, real pixels anywhere in [0, 1]; None if
+            it does not. A training whose pixels its likelihood does not suit recommends those that do.
     """
 
-    parameters_per_pixel: int = 1
+    parameters_per_entry: int = 1
+    photographs: ClassVar[Mapping[str, object] | None] = None
 
     @abstractmethod
     def forward(self, parameters: Tensor) -> Distribution:
-        """Map (..., parameters_per_pixel, C, H, W) to a distribution over (C, H, W) with batch shape (...)."""
+        """Map (..., *data_shape, parameters_per_entry) to a distribution over data_shape with batch shape (...)."""
 
 
-class Prior(nn.Module, ABC):
-    """The prior p(z).
+class Prior(KeepsFloat32, ABC):
+    """The prior p(z). Its parameters stay in float32 when a model is cast to bfloat16.
 
     A constructor may ask for ``latent_dim``, ``latent_shape``, ``data_shape`` and ``classes``; and for
     ``model_encoder``, the encoder that it goes with, to take sizes from (of a codebook, say) and not to keep it.

@@ -25,12 +25,16 @@ INJECTED: dict[str, tuple[str, ...]] = {
     "likelihood": ("data_shape",),
     "prior": ("data_shape", "latent_dim", "latent_shape", "classes", "model_encoder"),
     "loss": ("data_shape", "latent_dim", "latent_shape", "classes", "train_size"),
-    "dataset": ("root",),
+    "dataset": ("root", "data_shape", "given"),
     "metric": (),
     "optimizer": ("params",),
     "scheduler": ("optimizer", "last_epoch"),
 }
 """What the zoo passes to a constructor that asks for it by name, and what a recipe therefore cannot set."""
+
+
+OBJECT = "object"
+"""What a data set reads that takes objects in Python; see `Component`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +43,12 @@ class Component:
 
     Args:
         kind: one of `zoo.KINDS`.
-        name: the name that recipes use, such as ``mlp``.
+        name: the name that recipes use, such as ``mlp``: letters, digits, ``.``, ``_`` and ``-``.
         target: ``"module:attribute"`` of the class (for a data set: of the function).
         summary: one line for ``zoo list``.
         reads: of a data set, the files that it reads, by their endings (``".npy"``), and ``"/"`` for folders.
-            ``--data PATH`` then finds it, and gives it the path as its parameter ``path``.
+            ``--data PATH`` then finds it, and gives it the path as its parameter ``path``. One that reads ``"object"``
+            gets what ``zoo.train(data=...)`` is given in place of a name or a path, as its argument ``given``.
         expected_failures: checks of ``zoo check`` that it is known to fail, each with the reason.
     """
 

@@ -1,24 +1,33 @@
-"""From a recipe to modules."""
+"""Components: their arguments, checked once, and the modules made from them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.distributions import Distribution
 
-from zoo.errors import ComponentError, Problem, RecipeError, ZooError
-from zoo.model.context import evaluating
+from zoo.errors import ComponentError, Problem, RecipeError, ZooError, error_summary
+from zoo.model.context import evaluating, exclusive
 from zoo.model.loss import Loss
+from zoo.model.measures import require_same_measure
+from zoo.model.memory import bounded
 from zoo.model.parts import Encoder, Prior
 from zoo.model.vae import VAE
 from zoo.plugins.hookspecs import INJECTED, KINDS
+from zoo.plugins.manager import plugin_code
 from zoo.plugins.registry import registry
+from zoo.recipes.checking import as_plain, check, check_recipe, keys_of
+from zoo.recipes.home import block_at_home
 from zoo.recipes.merge import merge
-from zoo.recipes.optimizers import find_optim
-from zoo.recipes.schema import ComponentSpec, Recipe, check
-from zoo.recipes.signatures import INTERFACES, signature_of
+from zoo.recipes.schema import ComponentSpec, Recipe
+from zoo.recipes.signatures import INTERFACES, Signature, find, read_signature
 from zoo.recipes.source import Raw
+
+PARTS = ("encoder", "decoder", "prior", "loss")
 
 
 class ComponentFactory:
@@ -36,145 +45,258 @@ class ComponentFactory:
 
     def __init__(self, kind: str, use: str, /, **parameters: Any) -> None:
         self.kind = kind
-        self.block = ComponentSpec(use=use, **parameters)
+        self.spec = ComponentSpec(use=use, **parameters)
 
-    def __call__(self, **given: Any) -> Any:
-        """Make the component, from whatever of `given` its constructor asks for."""
-        return construct(self.kind, self.block, given)
+    @classmethod
+    def of(cls, kind: str, spec: ComponentSpec) -> ComponentFactory:
+        """The factory of a spec, with the arguments that it carries."""
+        factory = cls(kind, spec.use)
+        factory.spec = spec
+        return factory
+
+    def __call__(self, **context: Any) -> Any:
+        """Make the component; `context` holds values for its injected parameters, and others are ignored."""
+        return construct(self.kind, self.spec, context)
+
+    def problems(self) -> list[Problem]:
+        """List what is wrong with the parameters, without making anything."""
+        return check_spec(self.kind, self.spec, self.kind)[1]
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the checked parameters as they are passed to the constructor."""
+        return checked(self.kind, self.spec).arguments
+
+    def with_defaults(self) -> ComponentFactory:
+        """Return the same component with every default written out, those of nested components included."""
+        return ComponentFactory.of(self.kind, explicit(self.kind, self.spec))
 
     def __repr__(self) -> str:
-        return f"ComponentFactory({self.kind!r}, {self.block.use!r}, **{self.block.parameters!r})"
+        parameters = "".join(f", {name}={value!r}" for name, value in self.spec.parameters.items())
+        return f"ComponentFactory({self.kind!r}, {self.spec.use!r}{parameters})"
 
 
-def find(kind: str, name: str) -> Callable[..., Any]:
-    """What makes a component: optimisers and schedules are torch's, all else is in the registry."""
-    target: Callable[..., Any] = registry().get(kind, name) if kind in KINDS else find_optim(kind, name)
-    return target
+def construct(kind: str, spec: ComponentSpec, context: Mapping[str, Any]) -> Any:
+    """Make a component from the arguments that its spec carries; they are checked first if they were not before.
 
-
-def construct(kind: str, block: ComponentSpec, given: Mapping[str, Any]) -> Any:
-    """Make a component from its block, with whatever of `given` its constructor asks for.
+    Args:
+        context: values for injected parameters; those that the constructor does not have are ignored.
 
     Raises:
-        UnknownName, NameConflict: there is no such component, or two claim the name.
-        RecipeError: parameters that are unknown or of the wrong type, all of them at once.
-        ComponentError: the constructor refused, or what it made is not of its kind.
+        UnknownName, NameConflict: there is no such component, or two distributions claim the name.
+        RecipeError: with every parameter that is unknown or of the wrong type.
+        ComponentError: the constructor failed, or returned something that is not of its kind.
     """
-    target = find(kind, block.use)
-    arguments, problems = check_block(kind, block, kind)
-    if problems:
-        raise RecipeError(f"{kind} {block.use!r} cannot be made:", problems)
-    asked = signature_of(kind, target).injected
+    target, signature, spec = find(kind, spec.use), read_signature(kind, spec.use), checked(kind, spec)
+    injected = {name: value for name, value in context.items() if name in signature.injected}
     try:
-        made = target(**{name: value for name, value in given.items() if name in asked}, **arguments)
+        with plugin_code():
+            made = target(**injected, **copy.deepcopy(spec.arguments))
     except ZooError:
         raise
     except Exception as error:
-        raise ComponentError(f"{kind} {block.use!r} cannot be made: {type(error).__name__}: {error}") from error
+        raise ComponentError(f"{kind} {spec.use!r} cannot be made: {error_summary(error)}") from error
     if not isinstance(made, INTERFACES.get(kind, object)):
-        raise ComponentError(f"{kind} {block.use!r} is a {type(made).__name__}, not a zoo.{INTERFACES[kind].__name__}")
+        raise ComponentError(f"{kind} {spec.use!r} is a {type(made).__name__}, not a zoo.{INTERFACES[kind].__name__}")
     return made
 
 
-def check_block(kind: str, block: ComponentSpec, place: str) -> tuple[dict[str, Any], list[Problem]]:
-    """The arguments that a block stands for, without making anything, and the problems in it."""
+def checked(kind: str, spec: ComponentSpec) -> ComponentSpec:
+    """The spec with its arguments, which are checked unless it carries them already.
+
+    Raises:
+        UnknownName, NameConflict, RecipeError, ComponentError: see `construct`.
+    """
+    if not spec.is_checked:
+        read_signature(kind, spec.use)
+        spec, problems = check_spec(kind, spec, kind)
+        if problems:
+            raise RecipeError(f"{kind} {spec.use!r} cannot be made:", problems)
+    return spec
+
+
+def check_spec(
+    kind: str, spec: ComponentSpec, place: str, keys: Sequence[str] = ()
+) -> tuple[ComponentSpec, list[Problem]]:
+    """Check a component and those nested in it, without making anything.
+
+    Args:
+        place: its key in the recipe.
+        keys: all keys of the recipe, for suggestions.
+
+    Returns:
+        The spec with the arguments that are valid, and the problems.
+    """
     try:
-        signature = signature_of(kind, find(kind, block.use))
+        signature = read_signature(kind, spec.use)
     except ZooError as error:
-        return {}, [Problem(place, str(error))]
-    problems, arguments, own = [], {}, {}
-    for name, value in block.parameters.items():
-        if name in INJECTED[kind]:
-            problems.append(Problem(f"{place}.{name}", "is set by the zoo and cannot be set here"))
-        elif name in signature.nested:
-            inner = signature.nested[name]
-            nested, found = _check_nested(inner, value, signature.defaults.get(name), f"{place}.{name}")
-            problems += found
-            if nested is not None:
-                arguments[name] = ComponentFactory(inner, nested.use, **nested.parameters)
-        else:
-            own[name] = value
-    problems += [
-        Problem(f"{place}.{name}", f"is required: the name of a {inner}")
-        for name, inner in signature.nested.items()
-        if name not in signature.defaults and name not in block.parameters
+        return spec, [Problem(place, str(error))]
+    written = spec.parameters
+    problems = [
+        Problem(f"{place}.{name}", "is set by the zoo and cannot be set here")
+        for name in written
+        if name in INJECTED[kind]
     ]
-    model, found = check(signature.parameters, own, place, others=list(signature.nested))
-    arguments.update({name: getattr(model, name) for name in own} if model is not None else {})
-    return arguments, problems + found
-
-
-def _check_nested(kind: str, value: Any, default: Any, place: str) -> tuple[ComponentSpec | None, list[Problem]]:
-    if isinstance(value, dict) and "use" not in value and isinstance(default, ComponentFactory):
-        # Its other parameters stay those of the default, as in any merge of blocks.
-        value = merge({"use": default.block.use, **default.block.parameters}, value)
-    try:
-        block = ComponentSpec.model_validate(value)
-    except ValueError:
-        return None, [Problem(place, f"expected the name of a {kind}, or a mapping with `use`, got {value!r}")]
-    return block, check_block(kind, block, place)[1]
-
-
-def explicit(kind: str, block: ComponentSpec) -> ComponentSpec:
-    """The block with every default of its constructor written out, those of nested components included."""
-    signature = signature_of(kind, find(kind, block.use))
-    arguments, _ = check_block(kind, block, kind)
-    model = signature.parameters.model_validate({k: v for k, v in arguments.items() if k not in signature.nested})
-    parameters = model.model_dump(mode="json")
+    arguments: dict[str, Any] = {}
     for name, inner in signature.nested.items():
-        choice = arguments.get(name, signature.defaults.get(name))
-        if isinstance(choice, ComponentFactory):
-            parameters[name] = explicit(inner, choice.block).model_dump()
-    return ComponentSpec(use=block.use, **parameters)
+        try:
+            nested = _nested_spec(kind, spec, signature, name)
+        except ValueError as error:
+            problems.append(Problem(f"{place}.{name}", str(error)))
+            continue
+        if nested is not None:
+            nested, more = check_spec(inner, nested, f"{place}.{name}", keys)
+            arguments[name] = ComponentFactory.of(inner, nested)
+            problems += more
+    own = {name: value for name, value in written.items() if name not in (*INJECTED[kind], *signature.nested)}
+    values, more = check(signature.parameters, own, place, list(signature.nested), keys)
+    arguments |= {name: getattr(values, name) for name in own} if values is not None else {}
+    return spec.with_arguments(arguments), problems + more
 
 
-def written_out(recipe: Recipe) -> Recipe:
+def _nested_spec(kind: str, spec: ComponentSpec, signature: Signature, name: str) -> ComponentSpec | None:
+    """The component that is a parameter of another: what the spec says, over the constructor's default.
+
+    Raises:
+        ValueError: it is required, or is not a component.
+    """
+    inner, default = signature.nested[name], signature.defaults.get(name)
+    base = default.spec if isinstance(default, ComponentFactory) else None
+    if base is not None and kind in KINDS:  # a constructor means the components of its own distribution
+        home = registry().names(kind).find(spec.use).plugin.distribution
+        base = ComponentSpec.model_validate(block_at_home(inner, base.model_dump(), None, home))
+    if name not in spec.parameters:
+        if name not in signature.defaults:
+            raise ValueError(f"is required: the name of a {inner}")
+        return base
+    value = spec.parameters[name]
+    if isinstance(value, dict) and "use" not in value and base is not None:
+        value = merge({"use": base.use, **base.parameters}, value)
+    try:
+        return ComponentSpec.model_validate(value)
+    except ValueError:
+        raise ValueError(f"expected the name of a {inner}, or a mapping with `use`, got {value!r}") from None
+
+
+def explicit(kind: str, spec: ComponentSpec) -> ComponentSpec:
+    """The spec with every default of its constructor written out, those of nested components included."""
+    spec, signature = checked(kind, spec), read_signature(kind, spec.use)
+    arguments = spec.arguments
+    own = {name: value for name, value in arguments.items() if name not in signature.nested}
+    values = signature.parameters.model_construct(**own)
+    written = values.model_dump(mode="json")
+    arguments = {**arguments, **{name: getattr(values, name) for name in written}}
+    for name, argument in arguments.items():
+        if isinstance(argument, ComponentFactory):
+            inner = explicit(argument.kind, argument.spec)
+            written[name] = inner.model_dump()
+            arguments[name] = ComponentFactory.of(argument.kind, inner)
+    return ComponentSpec(use=spec.use, **written).with_arguments(arguments)
+
+
+def with_defaults(recipe: Recipe) -> Recipe:
     """The recipe with every default of its components written out."""
-    parts = {kind: explicit(kind, getattr(recipe, kind)) for kind in ("encoder", "decoder", "prior", "loss")}
-    data = [explicit("dataset", block) for block in recipe.data]
+    parts = {kind: explicit(kind, getattr(recipe, kind)) for kind in PARTS}
+    data = [explicit("dataset", spec) for spec in recipe.data]
     return recipe.model_copy(update={**parts, "data": data})
 
 
-def validate(name: str, raw: Raw) -> Recipe:
-    """A recipe as a checked object, from what a library resolved.
+def components_of(recipe: Recipe) -> list[tuple[str, str, ComponentSpec]]:
+    """List the components of a model, defaults included: key, kind and spec, each before the components inside it.
+
+    >>> import zoo
+    >>> components_of(zoo.recipe("mlp-vae"))[3]
+    ('decoder.likelihood', 'likelihood', ComponentSpec(use='bernoulli'))
+    """
+    return [component for part in PARTS for component in _components(part, part, getattr(recipe, part))]
+
+
+def _components(place: str, kind: str, spec: ComponentSpec) -> Iterator[tuple[str, str, ComponentSpec]]:
+    yield place, kind, spec
+    for name, argument in checked(kind, spec).arguments.items():
+        if isinstance(argument, ComponentFactory):
+            yield from _components(f"{place}.{name}", argument.kind, argument.spec)
+
+
+def unchecked(name: str, raw: Raw) -> Recipe:
+    """A recipe whose components are not looked up, such as that of a model that was built in code.
 
     Raises:
-        RecipeError: with every problem, those inside the components' blocks included.
+        RecipeError: it is not a recipe.
     """
-    recipe, problems = check(Recipe, {**raw, "name": name})
-    for kind in ("encoder", "decoder", "prior", "loss"):
-        problems += _check_inside(kind, raw.get(kind), kind)
-    data = raw.get("data")
-    for value in data if isinstance(data, list) else [data]:
-        problems += _check_inside("dataset", value, "data")
-    training = raw.get("train")
-    if isinstance(training, dict):
-        for kind in ("optimizer", "scheduler"):
-            problems += _check_inside(kind, training.get(kind), f"train.{kind}")
+    recipe, problems = check_recipe(name, raw)
     if problems:
         raise RecipeError(f"The recipe {name!r} is not valid:", problems)
     assert isinstance(recipe, Recipe)
     return recipe
 
 
-def _check_inside(kind: str, value: Any, place: str) -> list[Problem]:
-    """The problems inside a block. That it is no block at all is among those of the recipe itself."""
+def validate(name: str, raw: Raw) -> Recipe:
+    """Check a resolved recipe: its own keys, and the arguments of every component, which their specs then carry.
+
+    Raises:
+        RecipeError: with every problem.
+    """
     try:
-        block = ComponentSpec.model_validate(value)
-    except ValueError:
+        components = list(_specs(as_plain(raw)))
+    except (ValueError, TypeError, RecursionError):
+        components = []  # a problem that `check_recipe` reports
+    keys = [*keys_of(Recipe), *(key for component in components for key in _keys_inside(*component))]
+    recipe, problems = check_recipe(name, raw, keys)
+    if recipe is not None:
+        components = list(_specs({**vars(recipe), "train": vars(recipe.train)}))
+    valid: dict[str, list[ComponentSpec]] = {}
+    for kind, spec, place in components:
+        spec, more = check_spec(kind, spec, place, keys)
+        valid.setdefault(kind, []).append(spec)
+        problems += more
+    if problems:
+        raise RecipeError(f"The recipe {name!r} is not valid:", problems)
+    assert isinstance(recipe, Recipe)
+    optim: dict[str, ComponentSpec] = {kind: valid[kind][0] for kind in ("optimizer", "scheduler") if kind in valid}
+    parts = {kind: valid[kind][0] for kind in PARTS}
+    train = recipe.train.model_copy(update=optim)
+    return recipe.model_copy(update={**parts, "data": valid["dataset"], "train": train})
+
+
+def _specs(values: Mapping[str, Any]) -> Iterator[tuple[str, ComponentSpec, str]]:
+    """The components of a recipe, with their kinds and keys. What is not a component, `check_recipe` reports."""
+    data, train = values.get("data"), values.get("train")
+    places = [(kind, values.get(kind), kind) for kind in PARTS]
+    places += [("dataset", value, "data") for value in (data if isinstance(data, list) else [data])]
+    if isinstance(train, dict):
+        places += [(kind, train.get(kind), f"train.{kind}") for kind in ("optimizer", "scheduler")]
+    for kind, value, place in places:
+        with contextlib.suppress(ValueError):
+            yield kind, ComponentSpec.model_validate(value), place
+
+
+def _keys_inside(kind: str, spec: ComponentSpec, place: str) -> list[str]:
+    """The keys of a component and of those nested in it; of one that does not exist, none."""
+    try:
+        signature = read_signature(kind, spec.use)
+    except ZooError:
         return []
-    return check_block(kind, block, place)[1]
+    keys = [f"{place}.{name}" for name in signature.parameters.model_fields]
+    for name, inner in signature.nested.items():
+        keys.append(f"{place}.{name}")
+        with contextlib.suppress(ValueError):
+            nested = _nested_spec(kind, spec, signature, name)
+            keys += _keys_inside(inner, nested, f"{place}.{name}") if nested is not None else []
+    return keys
 
 
-def build(recipe: Recipe, data_shape: tuple[int, int, int], classes: int = 0, train_size: int = 0) -> tuple[VAE, Loss]:
-    """The model and the loss of a recipe for images of one shape (C, H, W), from torch's global generator.
+@torch.inference_mode(False)  # the parameters of a model that is made in inference mode can be trained too
+def build(recipe: Recipe, data_shape: tuple[int, ...], classes: int = 0, train_size: int = 0) -> tuple[VAE, Loss]:
+    """The model and the loss of a recipe for data of one shape, from torch's global generator.
 
     Args:
         classes: the number of labels in the data, 0 where they have none.
-        train_size: the number of training images, 0 where it is not known.
+        train_size: the number of training examples, 0 where it is not known.
 
     Raises:
-        ComponentError: a component refused; the message names it.
+        ComponentError: a component refused, or posterior and prior are densities with respect to different measures
+            (see `zoo.base_measure`); the message names them.
+        UsageError: it would not fit into the memory of this machine.
     """
     given: dict[str, Any] = {
         "data_shape": data_shape,
@@ -182,37 +304,60 @@ def build(recipe: Recipe, data_shape: tuple[int, int, int], classes: int = 0, tr
         "classes": classes,
         "train_size": train_size,
     }
-    encoder = construct("encoder", recipe.encoder, given)
-    given["latent_shape"] = _latent_shape(recipe.encoder.use, encoder, data_shape, classes)
-    decoder = construct("decoder", recipe.decoder, given)
-    prior = construct("prior", recipe.prior, {**given, "model_encoder": encoder})
-    loss = construct("loss", recipe.loss, given)
-    return VAE(encoder, decoder, prior), loss
+    with exclusive(), bounded():
+        encoder = construct("encoder", recipe.encoder, given)
+        q = _posterior(recipe.encoder.use, encoder, data_shape, classes)
+        given["latent_shape"] = tuple(q.event_shape)
+        decoder = construct("decoder", recipe.decoder, given)
+        prior = _prior_of(q, recipe, recipe.prior, encoder, given)
+        loss = construct("loss", recipe.loss, given)
+    vae = VAE(encoder, decoder, prior)
+    vae.data_shape, vae.latent_shape = data_shape, given["latent_shape"]
+    return vae, loss
 
 
+@torch.inference_mode(False)
 def build_prior(
-    block: ComponentSpec, recipe: Recipe, encoder: Encoder, data_shape: tuple[int, int, int], classes: int = 0
+    block: ComponentSpec, recipe: Recipe, encoder: Encoder, data_shape: tuple[int, ...], classes: int = 0
 ) -> Prior:
     """Another prior for a recipe's model, whose encoder is there already.
 
     Raises:
-        UnknownName, NameConflict, RecipeError, ComponentError: see `construct`.
+        UnknownName, NameConflict, RecipeError, ComponentError: see `construct` and `build`.
     """
+    q = _posterior(recipe.encoder.use, encoder, data_shape, classes)
     given = {
         "data_shape": data_shape,
         "latent_dim": recipe.latent_dim,
         "classes": classes,
-        "latent_shape": _latent_shape(recipe.encoder.use, encoder, data_shape, classes),
-        "model_encoder": encoder,
+        "latent_shape": tuple(q.event_shape),
     }
-    prior: Prior = construct("prior", block, given)
+    return _prior_of(q, recipe, block, encoder, given)
+
+
+def _prior_of(
+    q: Distribution, recipe: Recipe, block: ComponentSpec, encoder: Encoder, given: Mapping[str, Any]
+) -> Prior:
+    """The prior of a block, which goes with the posterior `q` of a recipe's encoder."""
+    with exclusive():
+        prior: Prior = construct("prior", block, {**given, "model_encoder": encoder})
+    try:
+        with torch.no_grad(), evaluating(encoder, prior):
+            p = prior(encoder)
+    except ZooError:
+        raise
+    except Exception as error:
+        raise ComponentError(f"prior {block.use!r} fails: {type(error).__name__}: {error}") from error
+    if not isinstance(p, Distribution):
+        raise ComponentError(
+            f"prior {block.use!r} must return a torch.distributions.Distribution, not a {type(p).__name__}"
+        )
+    require_same_measure(q, p, f"encoder {recipe.encoder.use!r}", f"prior {block.use!r}")
     return prior
 
 
-def _latent_shape(
-    name: str, encoder: torch.nn.Module, data_shape: tuple[int, int, int], classes: int
-) -> tuple[int, ...]:
-    """The event shape of the posterior, asked of the encoder itself."""
+def _posterior(name: str, encoder: torch.nn.Module, data_shape: tuple[int, ...], classes: int) -> Distribution:
+    """The posterior of one example, from the encoder itself in evaluation mode."""
     condition = torch.zeros(1, dtype=torch.int64) if classes else None
     try:
         with torch.no_grad(), evaluating(encoder):
@@ -221,10 +366,10 @@ def _latent_shape(
         raise
     except Exception as error:
         raise ComponentError(
-            f"encoder {name!r} fails on an image of shape {data_shape}: {type(error).__name__}: {error}"
+            f"encoder {name!r} fails on data of shape {data_shape}: {type(error).__name__}: {error}"
         ) from error
-    if not isinstance(q, torch.distributions.Distribution):
+    if not isinstance(q, Distribution):
         raise ComponentError(
             f"encoder {name!r} must return a torch.distributions.Distribution over z, not a {type(q).__name__}"
         )
-    return tuple(q.event_shape)
+    return q

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 
 from zoo.errors import ZooError
 from zoo.plugins.hookspecs import KINDS
 from zoo.plugins.registry import registry
-from zoo.recipes.components import find
-from zoo.recipes.optimizers import optimizers, schedules
+from zoo.recipes.optimizers import optimizers, schedulers
 from zoo.recipes.schema import Recipe
-from zoo.recipes.signatures import signature_of
+from zoo.recipes.signatures import read_signature
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Schema = dict[str, Any]
@@ -22,14 +22,10 @@ def recipe_file_schema(distribution: str | None = None) -> Schema:
     """The schema of a file such as ``registry.yaml``.
 
     Args:
-        distribution: leave out the components of every other one.
+        distribution: include only components of this distribution.
     """
-    names = {
-        kind: [c.name for c in registry().names(kind) if distribution in (None, c.plugin.distribution)]
-        for kind in KINDS
-    }
-    names = {kind: list(dict.fromkeys(of)) for kind, of in names.items()}
-    names |= {"optimizer": sorted(optimizers()), "scheduler": sorted(schedules())}
+    names = {kind: _names(kind, distribution) for kind in KINDS}
+    names |= {"optimizer": _alike(sorted(optimizers())), "scheduler": _alike(sorted(schedulers()))}
     recipe = Recipe.model_json_schema(ref_template="#/$defs/{model}")
     definitions = recipe.pop("$defs")
     definitions.pop("ComponentSpec")
@@ -39,7 +35,7 @@ def recipe_file_schema(distribution: str | None = None) -> Schema:
     for kind in ("encoder", "decoder", "prior", "loss"):
         properties[kind] = _reference(kind)
     properties["data"] = {"anyOf": [_reference("dataset"), {"type": "array", "items": _reference("dataset")}]}
-    training = definitions["Training"]["properties"]
+    training = definitions["TrainConfig"]["properties"]
     training["optimizer"] = _reference("optimizer")
     training["scheduler"] = {"anyOf": [_reference("scheduler"), {"type": "null"}]}
     definitions["Model"] = {"type": "object", "properties": properties, "additionalProperties": False}
@@ -54,27 +50,38 @@ def recipe_file_schema(distribution: str | None = None) -> Schema:
     }
 
 
-def _component(kind: str, names: list[str]) -> Schema:
-    """A name, or a mapping with ``use``; or one without, which changes parameters of what is inherited."""
+def _names(kind: str, distribution: str | None) -> dict[str, str]:
+    """Names as recipes write them, mapped to names in the registry; those of one distribution are short."""
+    names = registry().names(kind)
+    if distribution is None:
+        return _alike(names.matching())
+    return {claim.name: claim.qualified for claim in names if claim.plugin.distribution == distribution}
+
+
+def _alike(names: list[str]) -> dict[str, str]:
+    return {name: name for name in names}
+
+
+def _component(kind: str, names: dict[str, str]) -> Schema:
+    """A name, or a mapping with ``use``, or a mapping without, which changes parameters of the inherited component."""
     inherited: Schema = {"type": "object", "not": {"required": ["use"]}}
-    return {"anyOf": [{"enum": names}, *(_block(kind, name) for name in names), inherited]}
+    return {"anyOf": [{"enum": list(names)}, *(_block(kind, *pair) for pair in names.items()), inherited]}
 
 
-def _block(kind: str, name: str) -> Schema:
-    use: Schema = {"const": name}
+def _block(kind: str, written: str, name: str) -> Schema:
+    use: Schema = {"const": written}
     try:
-        target = find(kind, name)
-    except ZooError:  # an extra that is not installed: its parameters are unknown here
+        signature = read_signature(kind, name)
+        schema = signature.parameters.model_json_schema(schema_generator=_Lenient)
+    except (ZooError, PydanticUserError):  # an extra that is not installed, say: its parameters are unknown here
         return {"type": "object", "properties": {"use": use}, "required": ["use"]}
-    signature = signature_of(kind, target)
-    schema = signature.parameters.model_json_schema(schema_generator=_Lenient)
     properties = {"use": use, **schema.get("properties", {})}
     properties |= {parameter: _reference(inner) for parameter, inner in signature.nested.items()}
     return {"type": "object", "properties": properties, "required": ["use"], "additionalProperties": False}
 
 
 class _Lenient(GenerateJsonSchema):
-    """What JSON cannot express, such as a function that an optimiser of torch takes, may be anything."""
+    """Accepts anything where JSON Schema has no type, such as a function that an optimizer of torch takes."""
 
     ignored_warning_kinds: set[JsonSchemaWarningKind] = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012
 

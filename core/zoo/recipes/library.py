@@ -1,29 +1,44 @@
-"""Every recipe by name: the built-in ones, those of plugins, and those of the user's own files."""
+"""Recipes by name: built-in, from plugins and from the user's files."""
 
 from __future__ import annotations
 
-import fnmatch
 import functools
 from collections.abc import Sequence
 from importlib.metadata import version
+from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import NamedTuple
 
-from zoo.errors import Problem, RecipeError, UnknownName, ZooError
+from zoo.errors import Problem, RecipeError, UnknownName
 from zoo.plugins.manager import DISTRIBUTION, Plugin
-from zoo.plugins.registry import Names, Registry, natural, registry
+from zoo.plugins.registry import Claim, Names, Registry, matches, registry
+from zoo.recipes.home import at_home
 from zoo.recipes.merge import merge
 from zoo.recipes.source import Raw, builtin_registry, read_models
+from zoo.storage.locate import natural
+
+
+class ResolvedRecipe(NamedTuple):
+    """A recipe with everything that it inherits, not validated yet.
+
+    Attributes:
+        name: of the recipe. That of ``acme:wide-vae`` is ``acme.wide-vae``, since it becomes a folder.
+        raw: its keys, without ``extends``.
+    """
+
+    name: str
+    raw: Raw
 
 
 class Library:
-    """Recipes by name. A user's files come before what is installed; between plugins, a name claimed twice is an error.
+    """Recipes by name. The user's files take precedence over plugins; a name in two plugins is an error.
 
     Args:
-        source: the registry whose plugins bring recipes.
-        files: recipe files of the user's, later ones before earlier ones.
+        source: the registry whose plugins provide recipes.
+        files: the user's recipe files; later ones take precedence.
 
     Raises:
-        RecipeError: one of the user's files is no recipe file. (A plugin's is recorded as that plugin's failure.)
+        RecipeError: one of the user's files is not a recipe file. (A plugin's is recorded as an error of the plugin.)
     """
 
     def __init__(self, source: Registry, files: Sequence[Path] = ()) -> None:
@@ -33,37 +48,37 @@ class Library:
         builtin = Plugin("registry.yaml", DISTRIBUTION, version(DISTRIBUTION))
         for name, recipe in read_models(builtin_registry()).items():
             self.models.add(name, builtin, recipe)
-        for plugin, file in source.plugins.call("zoo_recipes"):
-            try:
+        for plugin, file in source.plugins.collect("zoo_recipes"):
+            with source.plugins.isolate(plugin):
+                if not isinstance(file, Traversable):
+                    raise TypeError(f"zoo_recipes returned {file!r}, which is not a file")
                 for name, recipe in read_models(file).items():
                     self.models.add(name, plugin, recipe)
-            except (ZooError, AttributeError) as error:
-                plugin.errors.append(f"zoo_recipes: {error}")
 
     def names(self, pattern: str = "*") -> list[str]:
-        """The names that match a shell pattern, in natural order."""
-        own = {name for layer in self._own for name in layer if fnmatch.fnmatchcase(name, pattern)}
+        """The names that match a pattern, in natural order."""
+        own = {name for layer in self._own for name in layer if matches(name, pattern)}
         return sorted(own.union(self.models.matching(pattern)), key=natural)
 
     def source(self, name: str) -> str:
-        """Where a recipe comes from: a distribution and its version, or a file."""
+        """The distribution and version, or the file, of a recipe."""
         layer = self._find(name, len(self._own))[1]
         return str(self._files[layer - 1] if layer else self.models.find(name).plugin)
 
     def summary(self, name: str) -> str:
-        """What a recipe says of itself."""
+        """The one-line summary of a recipe."""
         return str(self.written(name).get("summary", ""))
 
     def written(self, name: str) -> Raw:
-        """The recipe as its author wrote it, with its ``extends``."""
+        """The recipe as written, with its ``extends``."""
         return self._find(name, len(self._own))[0]
 
     def resolve(self, name: str) -> Raw:
-        """The recipe with everything that it inherits.
+        """The recipe with everything that it extends.
 
         Raises:
-            UnknownName, NameConflict: it, or one that it extends.
-            RecipeError: the recipes extend each other in a circle.
+            UnknownName, NameConflict: the recipe, or one that it extends.
+            RecipeError: the recipes extend each other in a cycle.
         """
         return self._resolve(name, len(self._own), ())
 
@@ -74,16 +89,19 @@ class Library:
             raise RecipeError(
                 f"Model {name!r} cannot be resolved:", [Problem("extends", f"goes in a circle: {circle}")]
             )
+        home = None if layer else self.models.find(name)
         parent = recipe.get("extends")
         if parent is None:
-            return dict(recipe)
+            return dict(recipe) if home is None else at_home(recipe, {}, home.plugin.distribution)
         if not isinstance(parent, str):
             raise RecipeError(
                 f"Model {name!r} cannot be resolved:",
                 [Problem("extends", f"expected the name of a model, got {parent!r}")],
             )
-        # A recipe of the user's that extends its own name adds to the one that it hides.
+        # A user's recipe that extends its own name extends the one that it replaces.
         below = layer - 1 if parent == name else len(self._own)
+        if home is not None:
+            parent = self._meant(parent, home)
         try:
             base = self._resolve(parent, below, (*seen, (name, layer)))
         except UnknownName as error:
@@ -92,24 +110,38 @@ class Library:
                 f"Model {name!r} of {where} cannot be resolved:", [Problem("extends", str(error))]
             ) from None
         own = {key: value for key, value in recipe.items() if key != "extends"}
+        if home is not None:
+            own = at_home(own, base, home.plugin.distribution)
         return merge({key: value for key, value in base.items() if key != "summary"}, own)
 
+    def _meant(self, parent: str, claim: Claim[Raw]) -> str:
+        """The recipe that a plugin's recipe extends: of a contested name, that of its own distribution.
+
+        A recipe that extends its own name extends that of another distribution.
+        """
+        if any(parent in layer for layer in self._own):
+            return parent
+        if parent == claim.name:
+            others = [other.qualified for other in self.models if other.name == parent and other is not claim]
+            return others[0] if len(others) == 1 else parent
+        return self.models.at_home(parent, claim.plugin.distribution)
+
     def _find(self, name: str, layers: int) -> tuple[Raw, int]:
-        """The recipe as written, and the layer that holds it: 0 for what is installed, i for the i-th own file."""
+        """The recipe as written and its layer: 0 for plugins, i for the i-th file of the user."""
         for layer in range(layers, 0, -1):
             if name in self._own[layer - 1]:
                 return self._own[layer - 1][name], layer
         return self.models.find(name).item, 0
 
 
-def load(name: str, files: Sequence[Path] = ()) -> tuple[str, Raw]:
-    """The name and the resolved recipe of a model, given its name or a file that holds just one.
+def load(name: str, files: Sequence[Path] = ()) -> ResolvedRecipe:
+    """Resolve the recipe of a model, given its name or a file that holds just one.
 
     Raises:
         UnknownName, NameConflict, RecipeError: see `Library`.
     """
     if not name.endswith((".yaml", ".yml")):
-        return name, library(*files).resolve(name)
+        return ResolvedRecipe(plain(name), library(*files).resolve(name))
     path = Path(name)
     names = list(read_models(path))
     if len(names) != 1:
@@ -117,7 +149,12 @@ def load(name: str, files: Sequence[Path] = ()) -> tuple[str, Raw]:
             f"{path} holds {len(names)} models ({', '.join(names)}), so it names none of them. "
             f"Write: zoo train NAME --registry {path}"
         )
-    return names[0], library(*files, path).resolve(names[0])
+    return ResolvedRecipe(names[0], library(*files, path).resolve(names[0]))
+
+
+def plain(name: str) -> str:
+    """The name of a recipe in paths."""
+    return name.replace(":", ".")
 
 
 @functools.lru_cache(maxsize=8)
@@ -126,5 +163,14 @@ def _library(source: Registry) -> Library:
 
 
 def library(*files: Path) -> Library:
-    """The recipes of this process, with `files` of the user's before them."""
+    """The installed recipes and those of the user's `files`."""
     return Library(registry(), files) if files else _library(registry())
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """List the names of the models that contain a text or match a shell pattern, in natural order.
+
+    >>> list_models("conv"), list_models("conv*e")
+    (['conv-vae', 'conv-vae-mse'], ['conv-vae', 'conv-vae-mse'])
+    """
+    return library().names(pattern)

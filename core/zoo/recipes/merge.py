@@ -1,20 +1,25 @@
-"""How one recipe changes another: inheritance and overrides are the same merge."""
+"""Merging of recipes, for inheritance and for overrides."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from zoo.errors import Problem, RecipeError
-from zoo.recipes.source import Raw, parse_value
+from zoo.plugins.registry import registry
+from zoo.recipes.source import MAX_DEPTH, Raw, explain, parse_yaml
+
+EXPECTED = "expected KEY=VALUE, such as latent_dim=2 or encoder.hidden=[512,256]"
 
 
 def merge(base: Raw, change: Raw) -> Raw:
-    """`base` with `change` laid over it. Neither is altered.
+    """Merge `change` into a copy of `base`.
 
-    Mappings merge key by key, all else is replaced. A block (a component and its parameters) may be written ``conv``
-    for ``{use: conv}``; where a change names another component, the parameters of the old one are dropped.
+    Mappings merge key by key, other values are replaced. A component ``{use: conv}`` may be written ``conv``. A change
+    to another component drops the parameters of the old one.
 
     >>> merge({"encoder": {"use": "mlp", "hidden": [400]}}, {"encoder": {"hidden": [9]}})
     {'encoder': {'use': 'mlp', 'hidden': [9]}}
@@ -25,56 +30,92 @@ def merge(base: Raw, change: Raw) -> Raw:
     """
     merged = dict(base)
     for key, value in change.items():
-        merged[key] = _merge_value(merged[key], value) if key in merged else value
+        merged[key] = _merge_value(key, merged[key], value) if key in merged else value
     return merged
 
 
-def _merge_value(old: Any, new: Any) -> Any:
+def _merge_value(key: str, old: Any, new: Any) -> Any:
     if isinstance(old, str) and isinstance(new, dict):
         old = {"use": old}
-    if isinstance(new, str) and isinstance(old, dict) and old.get("use") == new:
-        return old
+    if isinstance(new, str) and isinstance(old, dict):
+        new = {"use": new} if _same(key, old.get("use"), new) else new
     if not isinstance(old, dict) or not isinstance(new, dict):
         return new
-    if "use" in old and new.get("use", old["use"]) != old["use"]:
+    if "use" in old and not _same(key, old["use"], new.get("use", old["use"])):
         return new
     return merge(old, new)
 
 
+def _same(key: str, old: Any, new: Any) -> bool:
+    """Whether two names stand for one component: ``acme:wide`` is ``wide``, unless others have a ``wide`` too."""
+    if old == new or not isinstance(old, str) or not isinstance(new, str):
+        return bool(old == new)
+    if key in ("optimizer", "scheduler"):
+        return old.casefold() == new.casefold()
+    return registry().same(old, new)
+
+
 def nested(key: str, value: Any) -> Raw:
-    """The change that one dotted key stands for.
+    """The change of one dotted key, whose first part may be qualified: ``acme:score.limit``.
 
     >>> nested("train.optimizer.lr", 0.01)
     {'train': {'optimizer': {'lr': 0.01}}}
+
+    Raises:
+        RecipeError: it is not a key, or indexes a list.
     """
-    for part in reversed(key.split(".")):
+    distribution, colon, rest = key.rpartition(":")
+    parts = rest.split(".")
+    problem = None
+    if any(re.search(r"[\[\]]|^[-+]?\d+$", part) for part in parts):
+        problem = (
+            "an entry of a list cannot be set by its number: give the whole list, such as encoder.hidden=[512,256]"
+        )
+    elif not all(re.fullmatch(r"[^\s{}=,]+", part) for part in parts):
+        problem = EXPECTED
+    elif len(parts) > MAX_DEPTH:
+        problem = f"the key has more than {MAX_DEPTH} parts"
+    if problem:
+        raise RecipeError("This key cannot be read:", [Problem(key, problem)])
+    parts[0] = distribution + colon + parts[0]
+    for part in reversed(parts):
         value = {part: value}
     change: Raw = value
     return change
 
 
-def parse_overrides(overrides: list[str] | tuple[str, ...]) -> Raw:
-    """Overrides as they stand on the command line, as one change.
+def parse_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> Raw:
+    """Merge overrides into one change of a recipe.
+
+    Args:
+        overrides: ``KEY=VALUE`` strings, or a mapping from dotted keys to values.
 
     >>> parse_overrides(["latent_dim=2", "encoder.hidden=[512,256]", "loss=mse"])
     {'latent_dim': 2, 'encoder': {'hidden': [512, 256]}, 'loss': 'mse'}
 
+    >>> parse_overrides({"latent_dim": 2, "train.seed": 1})
+    {'latent_dim': 2, 'train': {'seed': 1}}
+
     Raises:
-        RecipeError: one of them is not ``KEY=VALUE``, or its value is not YAML.
+        RecipeError: an override is not ``KEY=VALUE``, or its value is not YAML.
     """
     change: Raw = {}
-    problems = []
+    problems: list[Problem] = []
+    if isinstance(overrides, Mapping):
+        for dotted, value in overrides.items():
+            change = merge(change, nested(dotted, value))
+        return change
     for override in overrides:
         key, equals, text = override.partition("=")
-        if not equals or not text.strip() or not all(key.strip().split(".")):
-            problems.append(Problem(override, "expected KEY=VALUE, such as latent_dim=2 or encoder.hidden=[512,256]"))
+        if not equals or not text.strip():
+            problems.append(Problem(override, EXPECTED))
             continue
         try:
-            value: Any = parse_value(text)
+            change = merge(change, nested(key.strip(), parse_yaml(text)))
         except yaml.YAMLError as error:
-            problems.append(Problem(override, f"the value is not YAML: {' '.join(str(error).split())}"))
-            continue
-        change = merge(change, nested(key.strip(), value))
+            problems.append(Problem(override, f"the value cannot be read: {explain(error, text)}"))
+        except RecipeError as error:
+            problems += [Problem(override, problem.message) for problem in error.problems]
     if problems:
         raise RecipeError("These overrides cannot be read:", problems)
     return change

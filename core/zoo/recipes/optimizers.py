@@ -1,57 +1,66 @@
-"""The optimisers and the learning-rate schedules of torch, by name."""
+"""The optimizers and learning-rate schedulers of torch, by class name, matched without regard to case."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.optim import Optimizer, lr_scheduler
 
 from zoo.errors import UnknownName, did_you_mean
 
-# What they need cannot be written in a recipe: functions, or other schedules.
-_NOT_IN_A_RECIPE = {"LRScheduler", "LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler"}
+UNSUPPORTED = {
+    "LBFGS": "it evaluates the loss several times in a step",
+    "Muon": "it accepts only matrices, and models have vectors too, such as biases",
+    "SparseAdam": "it accepts only sparse gradients",
+    **dict.fromkeys(("LambdaLR", "MultiplicativeLR"), "it takes functions, which a recipe cannot hold"),
+    **dict.fromkeys(("SequentialLR", "ChainedScheduler"), "it takes other schedulers"),
+}
+"""Classes of torch that a recipe cannot use, and why."""
 
 
 def optimizers() -> dict[str, Callable[..., Any]]:
-    """Every optimiser of `torch.optim`, by its name in lower case."""
-    return {
-        name.lower(): value
-        for name, value in vars(torch.optim).items()
-        if isinstance(value, type) and issubclass(value, torch.optim.Optimizer) and value is not torch.optim.Optimizer
-    }
+    """The optimizers of `torch.optim` that a recipe can use, such as ``Adam``."""
+    return _subclasses(torch.optim, Optimizer)
 
 
-def schedules() -> dict[str, Callable[..., Any]]:
-    """Every schedule of `torch.optim.lr_scheduler`, such as ``cosine-annealing`` for ``CosineAnnealingLR``."""
-    module = torch.optim.lr_scheduler
-    return {
-        _kebab(name): value
-        for name, value in vars(module).items()
-        if isinstance(value, type)
-        and issubclass(value, module.LRScheduler)
-        and name.lstrip("_") not in _NOT_IN_A_RECIPE
-    }
+def schedulers() -> dict[str, Callable[..., Any]]:
+    """The schedulers of `torch.optim.lr_scheduler` that a recipe can use, such as ``CosineAnnealingLR``."""
+    return _subclasses(lr_scheduler, lr_scheduler.LRScheduler)
 
 
 def find_optim(kind: str, name: str) -> Callable[..., Any]:
-    """The optimiser or the schedule called `name`.
+    """The optimizer or the scheduler called `name`.
+
+    >>> find_optim("optimizer", "adamw").__name__, find_optim("scheduler", "StepLR").__name__
+    ('AdamW', 'StepLR')
 
     Raises:
-        UnknownName: torch has none of that name.
+        UnknownName: torch has none of that name, or a recipe cannot use it.
     """
-    known = optimizers() if kind == "optimizer" else schedules()
-    if name not in known:
-        raise UnknownName(
-            f"There is no {kind} named {name!r}.{did_you_mean(name, known)} There are: {', '.join(sorted(known))}."
-        )
-    return known[name]
+    known = optimizers() if kind == "optimizer" else schedulers()
+    for unsupported, reason in UNSUPPORTED.items():
+        if name.casefold() == unsupported.casefold():
+            raise UnknownName(f"{unsupported} of torch cannot be used in a recipe: {reason}.")
+    for key, value in known.items():
+        if name.casefold() == key.casefold():
+            return value
+    # Names of other libraries have hyphens and no LR: cosine-annealing.
+    names = {key.casefold().removesuffix("lr"): key for key in known}
+    suggestion = did_you_mean(name.casefold().replace("-", "").replace("_", "").removesuffix("lr"), names)
+    for key, title in names.items():
+        suggestion = suggestion.replace(f"{key!r}", f"{title!r}")
+    raise UnknownName(f"There is no {kind} named {name!r}.{suggestion} There are: {', '.join(sorted(known))}.")
 
 
-def _kebab(name: str) -> str:
-    """
-    >>> _kebab("CosineAnnealingWarmRestarts"), _kebab("StepLR"), _kebab("ReduceLROnPlateau")
-    ('cosine-annealing-warm-restarts', 'step', 'reduce-lr-on-plateau')
-    """
-    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name.removesuffix("LR")).lower()
+def _subclasses(module: Any, base: type) -> dict[str, Callable[..., Any]]:
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, type)
+        and issubclass(value, base)
+        and value is not base
+        and not name.startswith("_")
+        and name not in UNSUPPORTED
+    }

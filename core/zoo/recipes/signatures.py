@@ -1,4 +1,4 @@
-"""Constructor signatures as pydantic models: what a component's block in a recipe may hold."""
+"""The constructor of a component: what a recipe may set, as a pydantic model, and what ``zoo show`` prints."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import UnionType
 from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, create_model
 
+from zoo.errors import ComponentError
 from zoo.model.loss import Loss
 from zoo.model.parts import Decoder, Encoder, Likelihood, Posterior, Prior
-from zoo.plugins.hookspecs import INJECTED
+from zoo.plugins.hookspecs import INJECTED, KINDS
+from zoo.plugins.manager import describe as describe_error
+from zoo.plugins.manager import plugin_code
+from zoo.plugins.registry import registry
+from zoo.recipes.optimizers import find_optim
 
 INTERFACES: dict[str, type] = {
     "encoder": Encoder,
@@ -30,13 +35,13 @@ INTERFACES: dict[str, type] = {
 
 @dataclass(frozen=True)
 class Signature:
-    """What a constructor takes.
+    """The parameters of a constructor.
 
     Attributes:
-        injected: the parameters that the zoo passes.
-        nested: the parameters that are components themselves, and their kinds.
-        defaults: the blocks of those nested ones that have a default.
-        parameters: a pydantic model of the rest.
+        injected: names of the parameters that the zoo passes.
+        nested: names of the parameters that are components, with their kinds.
+        defaults: default values of nested parameters that have one.
+        parameters: a pydantic model of all other parameters.
     """
 
     injected: frozenset[str]
@@ -45,13 +50,110 @@ class Signature:
     parameters: type[BaseModel]
 
 
-@functools.cache
-def signature_of(kind: str, target: Callable[..., Any]) -> Signature:
-    """Read the signature of a component.
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a constructor.
+
+    Attributes:
+        name: its name in a recipe.
+        type: its annotation.
+        default: the `repr` of its default, or None if it is required.
+        injected: whether the zoo passes it, so that a recipe cannot set it.
+        nested: its kind, if it is a component.
+    """
+
+    name: str
+    type: str
+    default: str | None
+    injected: bool
+    nested: str | None
+
+
+@dataclass(frozen=True)
+class Description:
+    """A component as ``zoo show KIND/NAME`` prints it.
+
+    Attributes:
+        kind, name: of the component.
+        source: the distribution and version of its plugin.
+        summary: its line in ``zoo list``.
+        target: ``module:attribute``.
+        documentation: its docstring.
+        parameters: of its constructor.
+    """
+
+    kind: str
+    name: str
+    source: str
+    summary: str
+    target: str
+    documentation: str
+    parameters: tuple[Parameter, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain mappings and lists."""
+        return asdict(self)
+
+
+def find(kind: str, name: str) -> Callable[..., Any]:
+    """The class or function of a component; of optimizers and schedulers, torch's.
+
+    Raises:
+        UnknownName, NameConflict: there is no such component, or two distributions claim the name.
+        ComponentError: it cannot be imported.
+    """
+    target: Callable[..., Any] = registry().get(kind, name) if kind in KINDS else find_optim(kind, name)
+    return target
+
+
+def read_signature(kind: str, name: str) -> Signature:
+    """Read the parameters of a component's constructor.
 
     A parameter annotated ``Callable[..., Posterior]`` (or another part of a model) is a nested component. Names that
-    start with an underscore stay out of recipes.
+    start with an underscore cannot be set in recipes. Numbers must be finite.
+
+    Raises:
+        UnknownName, NameConflict, ComponentError: see `find`; or its annotations cannot be read.
     """
+    target = find(kind, name)
+    try:
+        with plugin_code():
+            return _read(kind, target)
+    except Exception as error:
+        name = getattr(target, "__qualname__", type(target).__name__)
+        raise ComponentError(f"The parameters of {kind} {name} cannot be read: {describe_error(error)}") from error
+
+
+def describe(kind: str, name: str) -> Description:
+    """Describe a component.
+
+    >>> [(parameter.name, parameter.default) for parameter in describe("loss", "elbo").parameters]
+    [('beta', '1.0'), ('warmup_epochs', '0.0')]
+
+    Raises:
+        UnknownName, NameConflict, ComponentError: see `read_signature`.
+    """
+    claim = registry().names(kind).find(name)
+    signature, target = read_signature(kind, name), find(kind, name)
+    readable = {*signature.injected, *signature.nested, *signature.parameters.model_fields}
+    parameters = [
+        Parameter(
+            name=parameter.name,
+            type=_written(parameter.annotation),
+            default=None if parameter.default is parameter.empty else repr(parameter.default),
+            injected=parameter.name in signature.injected,
+            nested=signature.nested.get(parameter.name),
+        )
+        for parameter in inspect.signature(target).parameters.values()
+        if parameter.name in readable
+    ]
+    documentation = inspect.cleandoc(target.__doc__ or "")
+    item = claim.item
+    return Description(kind, name, str(claim.plugin), item.summary, item.target, documentation, tuple(parameters))
+
+
+@functools.cache
+def _read(kind: str, target: Callable[..., Any]) -> Signature:
     function = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]
     # torch imports some of the names in its annotations for type checkers alone.
     hints = typing.get_type_hints(function, localns=vars(collections.abc), include_extras=True)
@@ -69,8 +171,8 @@ def signature_of(kind: str, target: Callable[..., Any]) -> Signature:
             if not required:
                 defaults[name] = parameter.default
         else:
-            fields[name] = (_without_tensor(annotation), ... if required else parameter.default)
-    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
+            fields[name] = (_of_recipes(annotation), ... if required else parameter.default)
+    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=(), allow_inf_nan=False)
     model: type[BaseModel] = create_model(f"{kind} parameters", __config__=config, **fields)  # type: ignore[call-overload]
     return Signature(frozenset(injected), nested, defaults, model)
 
@@ -82,9 +184,22 @@ def _nested_kind(annotation: Any) -> str | None:
     return next((kind for kind, interface in INTERFACES.items() if result is interface), None)
 
 
-def _without_tensor(annotation: Any) -> Any:
-    """`torch.optim` writes ``float | Tensor``; a recipe holds no tensors."""
-    if typing.get_origin(annotation) in (typing.Union, UnionType):
-        kept = tuple(a for a in typing.get_args(annotation) if a is not torch.Tensor)
+def _of_recipes(annotation: Any) -> Any:
+    """The values of an annotation that a recipe can hold.
+
+    `torch.optim` writes ``float | Tensor``, and a recipe holds no tensors. Pydantic validates an ``Iterable`` only
+    while it is iterated over, and what a recipe holds is a list.
+    """
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, UnionType):
+        kept = tuple(_of_recipes(a) for a in inner if a is not torch.Tensor)
         return typing.Union[kept]  # noqa: UP007
+    if collections.abc.Iterable in (origin, annotation):
+        return list[_of_recipes(inner[0])] if inner else list  # type: ignore[misc]
     return annotation
+
+
+def _written(annotation: Any) -> str:
+    if annotation is inspect.Parameter.empty:
+        return ""
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)

@@ -1,1 +1,1 @@
-"""Files: atomic writes, checkpoints, run folders."""
+"""Files and folders on disk: atomic writes, digests and manifests, locks. Nothing here imports torch."""

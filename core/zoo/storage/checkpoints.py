@@ -1,20 +1,19 @@
 """Checkpoints that survive a kill at any moment: written beside, made durable, then put in place in one move.
 
 A checkpoint is a folder ``step-<n>`` with ``model.safetensors``, ``state.pt`` and ``manifest.json``. The manifest holds
-the version of the format, the SHA-256 of the other files and its own; a checkpoint is valid when they agree, and
-nothing is loaded before they do. Weights are safetensors and the state is read with ``weights_only=True``: no pickle
-ever runs.
+the version of the format, the step, the run and its recipe, the SHA-256 of the other files and its own; a checkpoint is
+valid when they agree, and nothing is loaded before they do. Weights are safetensors and the state is read with
+``weights_only=True``: no pickle ever runs.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import contextlib
+import itertools
 import logging
-import os
+import secrets
 import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,21 @@ import torch
 from torch import Tensor
 
 from zoo.errors import RunError, TrainingError
-from zoo.locate import WEIGHTS
+from zoo.storage.files import (
+    MANIFEST,
+    TEMPORARY,
+    read_manifest,
+    sealed,
+    sync_folder,
+    synced,
+    verify_files,
+    write_bytes,
+)
+from zoo.storage.locate import WEIGHTS
 
 log = logging.getLogger("zoo")
 
-FORMAT = 1
-STATE, MANIFEST = "state.pt", "manifest.json"
-TEMPORARY = ".saving-"
+STATE = "state.pt"
 
 
 @dataclass(frozen=True)
@@ -46,13 +53,29 @@ class Checkpoint:
     step: int
     score: float | None = None
 
-    def verify(self) -> None:
-        """Compare every file with the manifest.
+    def verify(self, run: str | None = None) -> None:
+        """Compare every file, and the step in the folder's name, with the manifest.
+
+        Args:
+            run: the id of the run that the checkpoint must belong to.
 
         Raises:
-            RunError: something is missing, altered, or of another version; the message names it.
+            RunError: something is missing, altered, or of another version, step or run; the message names it.
         """
-        verify_files(self.path, read_manifest(self.path)["sha256"], (WEIGHTS, STATE))
+        manifest = self.manifest()
+        if manifest.get("step") != self.step:
+            raise RunError(f"{self.path} holds step {manifest.get('step')}: it was renamed.")
+        if run is not None and manifest.get("run") != run:
+            raise RunError(f"{self.path} is a checkpoint of another run.")
+        verify_files(self.path, manifest["sha256"], (WEIGHTS, STATE))
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest.
+
+        Raises:
+            RunError: it is missing, altered, or of another version.
+        """
+        return read_manifest(self.path)
 
     def weights(self) -> dict[str, Tensor]:
         """The weights of the model. Call `verify` first.
@@ -82,11 +105,14 @@ class Checkpoints:
     Args:
         folder: where they lie; made when the first is saved.
         keep: how many of the newest to keep, besides the best one.
+        origin: what each manifest says of the training: ``run``, the id of the run, without which a checkpoint is not
+            accepted, and ``recipe``.
     """
 
-    def __init__(self, folder: Path, keep: int = 2) -> None:
+    def __init__(self, folder: Path, keep: int = 2, origin: Mapping[str, Any] | None = None) -> None:
         self.folder = folder
         self.keep = keep
+        self.origin = dict(origin or {})
 
     def save(
         self, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any], score: float | None = None
@@ -104,18 +130,19 @@ class Checkpoints:
         """
         target = self.folder / f"step-{step}"
         there = Checkpoint(target, step, _score(target))
-        if _valid(there):
+        if self._valid(there):
             return there
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._clean()
-            temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=self.folder))
+            temporary = self.folder / f"{TEMPORARY}{secrets.token_hex(4)}"
+            temporary.mkdir()
             try:
-                _write(temporary, step, weights, state, score)
+                self._write(temporary, step, weights, state, score)
                 if target.exists():
                     shutil.rmtree(target)
                 temporary.replace(target)
-                _sync(self.folder)
+                sync_folder(self.folder)
             except BaseException:
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise
@@ -126,6 +153,18 @@ class Checkpoints:
             ) from error
         self._retire()
         return Checkpoint(target, step, score)
+
+    def _write(
+        self, folder: Path, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any], score: float | None
+    ) -> None:
+        """Write the files of a checkpoint and wait until they are on the disk."""
+        with synced(folder / WEIGHTS, "xb") as file:
+            file.write(serialized(weights))
+        with synced(folder / STATE, "xb") as file:
+            torch.save(dict(state), file)
+        with synced(folder / MANIFEST, "xb") as file:
+            file.write(manifest_of(folder, step, score, self.origin))
+        sync_folder(folder)
 
     def __iter__(self) -> Iterator[Checkpoint]:
         """Every checkpoint, valid or not, the newest first."""
@@ -144,22 +183,37 @@ class Checkpoints:
         """The valid one with the least score; without scores, the newest."""
         return self._first(_scored(self)) or self.newest()
 
+    def verify(self, checkpoint: Checkpoint) -> None:
+        """As `Checkpoint.verify`, of this run."""
+        checkpoint.verify(self.origin.get("run"))
+
+    def _valid(self, checkpoint: Checkpoint) -> bool:
+        with contextlib.suppress(RunError):
+            self.verify(checkpoint)
+            return True
+        return False
+
     def _first(self, candidates: list[Checkpoint]) -> Checkpoint | None:
         for checkpoint in candidates:
             try:
-                checkpoint.verify()
+                self.verify(checkpoint)
             except RunError as error:
-                log.warning("%s It is passed over.", error)
+                log.warning("%s It is skipped.", error)
                 continue
             return checkpoint
         return None
 
     def _retire(self) -> None:
-        """Remove what is neither new nor best. What is kept is verified first: the last valid one is never removed."""
-        checkpoints = list(self)
-        old = checkpoints[self.keep :]
-        if old and _valid(checkpoints[0]):
-            best = next(filter(_valid, _scored(checkpoints)), None)
+        """Remove what is neither new nor best.
+
+        Newer ones that are invalid are passed over and stay. While there are any, one more of the valid ones is kept.
+        """
+        newest_first = list(self)
+        checkpoints = list(itertools.dropwhile(lambda checkpoint: not self._valid(checkpoint), newest_first))
+        spare = len(checkpoints) < len(newest_first)
+        old = checkpoints[self.keep + spare :]
+        if old:
+            best = next(filter(self._valid, _scored(checkpoints)), None)
             for checkpoint in old:
                 if checkpoint != best:
                     shutil.rmtree(checkpoint.path, ignore_errors=True)
@@ -170,123 +224,57 @@ class Checkpoints:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _write(
-    folder: Path, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any], score: float | None
-) -> None:
-    """Write the files of a checkpoint and wait until they are on the disk."""
-    save_weights(weights, folder / WEIGHTS)
-    _durably(folder / STATE, lambda file: torch.save(dict(state), file))
-    write_manifest(folder, step, score)
-    _sync(folder)
+def manifest_of(folder: Path, step: int, score: float | None, origin: Mapping[str, Any]) -> bytes:
+    """The manifest of a checkpoint's files: what they are, and which training they are of."""
+    return sealed(folder, (WEIGHTS, STATE), step=step, score=score, **origin)
 
 
-def write_manifest(folder: Path, step: int, score: float | None) -> None:
-    """Write down what the files of a checkpoint are."""
-    _durably(folder / MANIFEST, lambda file: file.write(sealed(folder, (WEIGHTS, STATE), step=step, score=score)))
-
-
-def sealed(folder: Path, files: Iterable[str], **said: Any) -> bytes:
-    """A manifest: what is said, the SHA-256 of files in a folder, and its own. `read_manifest` reads it."""
-    manifest = {"format": FORMAT, **said, "sha256": {name: sha256(folder / name) for name in files}}
-    manifest["own"] = _own(manifest)
-    return json.dumps(manifest, indent=2).encode()
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """What the manifest of a folder says.
+def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Write weights as safetensors, atomically. Equal weights give equal bytes.
 
     Raises:
-        RunError: it is missing, altered, or of another version; the message names it.
+        TrainingError: one of them is NaN.
+        OSError: the disk is full.
     """
-    path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from error
-    if not isinstance(manifest, dict) or "format" not in manifest:
-        raise RunError(f"{path} is no manifest.")
-    if manifest["format"] != FORMAT:
-        raise RunError(f"{folder} has the format {manifest['format']}, this version reads {FORMAT}.")
-    if manifest.get("own") != _own(manifest) or not isinstance(manifest.get("sha256"), dict):
-        raise RunError(f"{path} is damaged: its SHA-256 is not the one that it states.")
-    return manifest
+    write_bytes(serialized(weights), path)
 
 
-def verify_files(folder: Path, digests: Mapping[str, str], names: Iterable[str]) -> None:
-    """Compare files with the digests of a manifest.
+def serialized(weights: Mapping[str, Tensor]) -> bytes:
+    """The safetensors file of weights.
 
     Raises:
-        RunError: one is missing or altered; the message names it.
+        TrainingError: one of them is NaN.
     """
-    for name in names:
-        try:
-            found = sha256(folder / name)
-        except OSError as error:
-            raise RunError(f"{folder / name} cannot be read: {error.strerror}") from error
-        if found != digests.get(name):
-            raise RunError(f"{folder / name} is damaged: its SHA-256 is not that of the manifest.")
-
-
-def save_weights(weights: Mapping[str, Tensor], path: Path, **metadata: str) -> None:
-    """Write weights as safetensors: beside, durably, then put in place in one move."""
     from safetensors.torch import save
 
-    plain = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    put(save(plain, metadata={"format": "pt", **metadata}), path)
-
-
-def put(content: bytes, path: Path) -> None:
-    """Write a file: beside, durably, then put in place in one move."""
-    temporary = path.with_name(TEMPORARY + path.name)
-    try:
-        _durably(temporary, lambda file: file.write(content))
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    if (name := _nan_in(tensors)) is not None:
+        raise TrainingError(f"The tensor {name!r} of the model holds NaN, which is never saved.")
+    return save(tensors, metadata={"format": "pt"})  # a second key would make the order of the two random
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
     """The weights in a safetensors file.
 
     Raises:
-        RunError: it cannot be read, or is no such file.
+        RunError: it cannot be read, is no such file, or holds NaN.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     try:
-        return load_file(path)
+        # `load_file` takes no path that is not UTF-8, and gives the tensors in any order.
+        weights = dict(sorted(load(path.read_bytes()).items()))
     except (OSError, SafetensorError) as error:
         raise RunError(f"{path} cannot be loaded: {error}") from error
+    if (name := _nan_in(weights)) is not None:
+        raise RunError(f"{path} cannot be used: its tensor {name!r} holds NaN.")
+    return weights
 
 
-def _durably(path: Path, write: Callable[[Any], object]) -> None:
-    with path.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sha256(path: Path) -> str:
-    """The digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _own(manifest: Mapping[str, Any]) -> str:
-    """The SHA-256 of what a manifest says besides it."""
-    said = {name: value for name, value in manifest.items() if name != "own"}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+def _nan_in(weights: Mapping[str, Tensor]) -> str | None:
+    """The name of the first tensor that holds NaN."""
+    return next((name for name, value in weights.items() if value.isnan().any()), None)
 
 
 def _scored(checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:
@@ -301,11 +289,3 @@ def _score(path: Path) -> float | None:
     except RunError:
         return None
     return score if isinstance(score, float) else None
-
-
-def _valid(checkpoint: Checkpoint) -> bool:
-    try:
-        checkpoint.verify()
-    except RunError:
-        return False
-    return True

@@ -10,6 +10,7 @@ from typing import Protocol
 from zoo.data.loader import Loader
 from zoo.model.loss import Loss
 from zoo.model.vae import VAE
+from zoo.plugins.manager import describe, plugin_code
 from zoo.recipes.schema import TrainConfig
 from zoo.training.history import Epoch
 
@@ -87,7 +88,7 @@ class Callback:
 
 
 class Isolated(Callback):
-    """A plugin's callback. What it raises is logged as a warning and does not end the training.
+    """A plugin's callback. If it raises, a warning is logged, it is not called again, and the training continues.
 
     Args:
         callback: the plugin's callback.
@@ -102,12 +103,14 @@ class Isolated(Callback):
     @contextlib.contextmanager
     def _logged(self) -> Iterator[None]:
         try:
-            yield
+            with plugin_code():
+                yield
         except Exception as error:
             log.warning(
-                "The callback %s of %s failed, and the training continues: %s: %s",
-                *(type(self.callback).__name__, self.name, type(error).__name__, error),
+                "The callback %s of %s failed, and the training continues: %s",
+                *(type(self.callback).__name__, self.name, describe(error)),
             )
+            self.callback = Callback()
 
     def on_train_begin(self, trainer: Training) -> None:
         """Call the plugin's method."""
@@ -139,6 +142,10 @@ class Callbacks:
 
     def __init__(self, callbacks: Sequence[Callback] = ()) -> None:
         self.callbacks = callbacks
+        inner = ((c, c.callback if isinstance(c, Isolated) else c) for c in callbacks)
+        self._stepping = [
+            c for c, own in inner if getattr(own.on_step_end, "__func__", own) is not Callback.on_step_end
+        ]
 
     @contextlib.contextmanager
     def training(self, trainer: Training) -> Iterator[None]:
@@ -153,7 +160,7 @@ class Callbacks:
 
     def step_end(self, trainer: Training) -> None:
         """Call `on_step_end` of those that are due."""
-        for callback in self.callbacks:
+        for callback in self._stepping:
             if trainer.step % callback.every_n_steps == 0:
                 callback.on_step_end(trainer)
 

@@ -53,7 +53,7 @@ class CapturedUpdate:
     """
 
     def __init__(self, update: Update, batch: Batch) -> None:
-        self._batch = Batch(batch.x.clone(), None if batch.condition is None else batch.condition.clone())
+        self._batch = batch.map(Tensor.clone)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
             self._terms = update(self._batch)

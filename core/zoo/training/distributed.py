@@ -10,6 +10,7 @@ import datetime
 import functools
 import importlib
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -18,12 +19,37 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from zoo.errors import TrainingError, UsageError, ZooError
+from zoo.errors import TrainingError, UsageError, ZooError, shortened
 
 T = TypeVar("T")
 
-TIMEOUT = datetime.timedelta(seconds=float(os.environ.get("ZOO_TIMEOUT", "120")))
-"""How long a process waits for the others before it gives them up for dead."""
+TIMEOUT = 120
+"""Seconds that a process waits for the others before it gives them up for dead, if ``ZOO_TIMEOUT`` does not say."""
+
+
+def from_environment(variable: str, default: int, low: int = 0, high: int = 2**31 - 1) -> int:
+    """The whole number that an environment variable holds; `default` where it is not set or empty.
+
+    Raises:
+        UsageError: it holds something else.
+    """
+    text = os.environ.get(variable, "").strip() or str(default)
+    if not re.fullmatch("[0-9]{1,10}", text) or not low <= int(text) <= high:
+        raise UsageError(
+            f"The environment variable {variable} is {shortened(text)!r}, not a whole number from {low} to {high}, "
+            "as torchrun sets it. Without torchrun, unset it."
+        )
+    return int(text)
+
+
+def world_size() -> int:
+    """The number of processes that ``torchrun`` started together."""
+    return from_environment("WORLD_SIZE", 1, low=1)
+
+
+def is_rank_zero() -> bool:
+    """Whether this process is the one that writes and prints."""
+    return world_size() == 1 or from_environment("RANK", 0, high=world_size() - 1) == 0
 
 
 @dataclass(frozen=True)
@@ -45,17 +71,27 @@ class Group:
         Raises:
             TrainingError: the others did not come.
         """
-        size = int(os.environ.get("WORLD_SIZE", "1"))
+        size = world_size()
         if size == 1:
             return cls()
+        absent = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+        if absent:
+            raise UsageError(
+                f"WORLD_SIZE is {size}, but {', '.join(absent)} {'is' if len(absent) == 1 else 'are'} not set. "
+                "Start the processes with torchrun, or unset WORLD_SIZE."
+            )
+        from_environment("RANK", 0, high=size - 1)
+        from_environment("MASTER_PORT", 0, high=65535)
+        timeout = datetime.timedelta(seconds=from_environment("ZOO_TIMEOUT", TIMEOUT, low=1, high=10**6))
         if not dist.is_initialized():
             # These have the group that exists when they are first imported, which torch.optim sees to, as a default
             # argument. It would never be freed, and its threads would abort the process at its end, now and then.
             for module in ("torch.distributed.nn", "torch.distributed.optim"):
                 importlib.import_module(module)
             try:
-                dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
-            except (RuntimeError, ValueError) as error:
+                backend = dist.Backend.default_device_backend_map.get(device.type, "gloo")
+                dist.init_process_group(backend, timeout=timeout)
+            except (RuntimeError, ValueError, TypeError, OSError) as error:
                 raise TrainingError(f"The {size} processes could not find each other: {error}") from error
         return cls(dist.get_rank(), dist.get_world_size())
 
@@ -132,15 +168,16 @@ class Group:
 
 
 def local_device(name: torch.device) -> torch.device:
-    """The device of this process: with CUDA, the card of its local rank.
+    """The device of this process: of several cards, that of its local rank.
 
     Raises:
         UsageError: there are more processes than cards.
     """
-    if name.type != "cuda" or name.index is not None:
+    if name.type == "cpu" or name.index is not None:
         return name
-    index = int(os.environ.get("LOCAL_RANK", "0"))
-    if index >= torch.cuda.device_count():
-        raise UsageError(f"Process {index} has no card: there are {torch.cuda.device_count()} CUDA devices here.")
-    torch.cuda.set_device(index)
-    return torch.device("cuda", index)
+    index = from_environment("LOCAL_RANK", 0)
+    count = torch.accelerator.device_count()
+    if index >= count:
+        raise UsageError(f"Process {index} has no card: there are {count} {name.type} devices here.")
+    torch.accelerator.set_device_index(index)
+    return torch.device(name.type, index)

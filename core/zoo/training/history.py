@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,22 @@ class Epoch:
     train: dict[str, float]
     test: dict[str, float]
     curve: dict[str, list[float]] = field(repr=False)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Epoch:
+        """The epoch in a line of ``metrics.jsonl``, where a number that is not finite is a string such as ``"NaN"``.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: it is something else.
+        """
+        return cls(
+            epoch=int(values["epoch"]),
+            step=int(values["step"]),
+            seconds=float(values["seconds"]),
+            train={name: float(value) for name, value in values["train"].items()},
+            test={name: float(value) for name, value in values["test"].items()},
+            curve={name: [float(value) for value in curve] for name, curve in values["curve"].items()},
+        )
 
 
 class Record:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -15,23 +16,45 @@ from zoo.model.context import seeded
 from zoo.model.loss import Loss, Terms
 from zoo.model.parts import Scheduled
 from zoo.model.vae import VAE, Batch
-from zoo.recipes.schema import Recipe
+from zoo.recipes.schema import TrainConfig
+from zoo.training.step import OptimizedPhase, optimized_phases
 
 T = TypeVar("T")
 
 
-def preflight(recipe: Recipe, vae: VAE, loss: Loss, batch: Batch) -> None:
-    """Take one forward and backward pass over every part, on copies and with draws that leave no trace.
+REHEARSED = 10_000
+"""Units of a schedule that are tried at most."""
+
+
+def preflight(
+    config: TrainConfig,
+    vae: VAE,
+    loss: Loss,
+    batch: Batch,
+    names: Mapping[str, str] | None = None,
+    schedule_units: int = 1,
+) -> None:
+    """Take one step with every part, on copies and with draws that leave no trace, and move the schedule to its end.
+
+    Args:
+        config: how the model is trained.
+        vae: the model.
+        loss: the objective.
+        batch: a few training examples.
+        names: what messages call ``encoder``, ``decoder``, ``prior`` and ``loss``; by default their classes.
+        schedule_units: how often the schedule will be advanced.
 
     Raises:
         ComponentError: a part raised, returned a distribution of the wrong shape or over the wrong space, or a loss
-            without ``loss``, detached from its parameters, or not finite. The message names the part.
+            without ``loss``, detached from its parameters, or not finite; or the optimiser or the schedule cannot do
+            what it is told. The message names the part.
     """
-    with seeded(recipe.train.seed, batch.x.device):
+    parts = {"encoder": vae.encoder, "decoder": vae.decoder, "prior": vae.prior, "loss": loss}
+    called = {kind: f"{kind} {type(part).__name__}" for kind, part in parts.items()} | dict(names or {})
+    with seeded(config.seed, batch.x.device):
         vae, loss = copy.deepcopy((vae, loss))
         n = len(batch.x)
-        encoder, decoder = f"encoder {recipe.encoder.use!r}", f"decoder {recipe.decoder.use!r}"
-        prior, objective = f"prior {recipe.prior.use!r}", f"loss {recipe.loss.use!r}"
+        encoder, decoder, prior, objective = (called[kind] for kind in ("encoder", "decoder", "prior", "loss"))
 
         q = _call(encoder, vae.encoder, batch.x, batch.condition)
         _expect_distribution(encoder, q, batch=(n,))
@@ -45,12 +68,13 @@ def preflight(recipe: Recipe, vae: VAE, loss: Loss, batch: Batch) -> None:
             if isinstance(module, Scheduled):
                 _call(f"schedule of {type(module).__name__}", module.schedule, 0, 0.0)
         terms = check_terms(objective, _call(objective, loss, vae, batch))
-        if recipe.train.monitor not in terms:
-            hint = did_you_mean(recipe.train.monitor, terms)
-            message = f"{objective} has no term {recipe.train.monitor!r}.{hint} There are: {', '.join(terms)}."
-            raise RecipeError(f"The recipe {recipe.name!r} is not valid:", [Problem("train.monitor", message)])
-        mixed = recipe.train.precision == "bfloat16"
-        for phase in _call(f"phases of {objective}", loss.phases, vae):
+        if config.monitor not in terms:
+            hint = did_you_mean(config.monitor, terms)
+            message = f"{objective} has no term {config.monitor!r}.{hint} There are: {', '.join(terms)}."
+            raise RecipeError("The model cannot be trained like this:", [Problem("train.monitor", message)])
+        mixed = config.precision == "bfloat16"
+        for optimized in optimized_phases(loss, vae, config):
+            phase = optimized.phase
             name = f"{objective} (phase {phase.name!r})"
             with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=mixed):
                 terms = check_terms(name, _call(name, phase.objective, vae, batch))
@@ -71,6 +95,23 @@ def preflight(recipe: Recipe, vae: VAE, loss: Loss, batch: Batch) -> None:
                 raise ComponentError(f"{name}: its loss depends on none of its parameters, so nothing would be learnt")
             if not all(torch.isfinite(gradient).all() for gradient in gradients):
                 raise ComponentError(f"{name}: a gradient is not finite on the first batch")
+            _call(f"optimizer {config.optimizer.use!r}", optimized.optimizer.step)
+            _rehearse(config, optimized, schedule_units)
+
+
+def _rehearse(config: TrainConfig, optimized: OptimizedPhase, units: int) -> None:
+    """Move a schedule through the training."""
+    if config.scheduler is None:
+        return
+    name = f"schedule {config.scheduler.use!r}"
+    if config.scheduler_unit == "step":
+        units = -(-units // optimized.phase.every)
+    for unit in range(1, min(units, REHEARSED) + 1):
+        after = f"after {unit} {config.scheduler_unit}{'' if unit == 1 else 's'}"
+        _call(f"{name}, {after} of {units},", optimized.advance, 0.0)
+        for group in optimized.optimizer.param_groups:
+            if isinstance(group["lr"], complex) or not 0 <= group["lr"] < math.inf:
+                raise ComponentError(f"{name}: the learning rate is {group['lr']} {after}")
 
 
 def check_terms(who: str, terms: object) -> Terms:

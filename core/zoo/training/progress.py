@@ -15,11 +15,11 @@ REFRESH = 0.1  # seconds
 
 def progress() -> Callback:
     """The callback that suits where stderr goes."""
-    return ProgressBar() if looked_at() else EpochLines()
+    return ProgressBar() if is_watched() else EpochLines()
 
 
-def looked_at() -> bool:
-    """Whether somebody watches: stderr is a terminal, or the code runs in a notebook."""
+def is_watched() -> bool:
+    """Whether stderr is a terminal, or the code runs in a notebook."""
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
@@ -45,7 +45,7 @@ class ProgressBar(Callback):
             MofNCompleteColumn(),
             TextColumn("steps"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=Console(file=sys.stderr),
             transient=True,
         )
         epoch = trainer.step // trainer.steps_per_epoch + 1

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.errors import Problem, RecipeError, TrainingError
+from zoo.errors import ComponentError, Problem, RecipeError, TrainingError, ZooError, error_summary
 from zoo.model.context import derive_seed, reseed
 from zoo.model.loss import Loss, Phase, Terms
 from zoo.model.vae import VAE, Batch
-from zoo.recipes.components import construct, find
+from zoo.recipes.components import checked, construct
 from zoo.recipes.schema import ComponentSpec, TrainConfig
+from zoo.recipes.signatures import find
 from zoo.training.capture import CHECKED_STEPS, CapturedUpdate, capture
 from zoo.training.distributed import Group
 
@@ -124,6 +125,21 @@ class OptimizedPhase:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
+
+
+def optimized_phases(loss: Loss, vae: VAE, settings: TrainConfig) -> list[OptimizedPhase]:
+    """The phases of a loss, each with its optimiser.
+
+    Raises:
+        ComponentError: the loss, the optimiser or the schedule refused.
+    """
+    try:
+        phases = list(loss.phases(vae))
+    except ZooError:
+        raise
+    except Exception as error:
+        raise ComponentError(f"phases of {type(loss).__name__} fails: {error_summary(error)}") from error
+    return [OptimizedPhase(phase, settings) for phase in phases]
 
 
 def _copy(rate: Any) -> Any:
@@ -277,9 +293,10 @@ def make_optimizer(block: ComponentSpec, parameters: Sequence[nn.Parameter]) -> 
         defaults["fused"] = True
     if "capturable" in known and devices == {"cuda"}:
         defaults["capturable"] = True
-    chosen = ComponentSpec(use=block.use, **{**defaults, **block.parameters})
+    block = checked("optimizer", block)
+    chosen = block.with_arguments({**defaults, **block.arguments})
     optimizer: torch.optim.Optimizer = construct("optimizer", chosen, {"params": parameters})
-    if chosen.parameters.get("capturable"):
+    if chosen.arguments.get("capturable"):
         for group in optimizer.param_groups:
             group["lr"] = torch.tensor(group["lr"], device=parameters[0].device)
     return optimizer

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from zoo.data.loader import Loader
 from zoo.model.context import evaluating, seeded
+from zoo.model.devices import float64
 from zoo.model.loss import Loss
 from zoo.model.vae import VAE
 
@@ -20,6 +21,6 @@ def mean_terms(vae: VAE, loss: Loss, batches: Loader, seed: int = 0) -> dict[str
     with evaluating(vae, loss), seeded(seed, batches.device):
         for batch in batches.in_order():
             for name, value in loss(vae, batch).items():
-                weighted = value.double() * len(batch.x)
+                weighted = float64(value) * len(batch.x)
                 sums[name] = sums[name] + weighted if name in sums else weighted
     return {name: float(value) / len(batches.x) for name, value in sums.items()}

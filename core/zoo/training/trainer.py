@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,19 +17,25 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from zoo.data.dataset import Dataset
 from zoo.data.loader import Loader
-from zoo.errors import TrainingError
-from zoo.model.context import derive_seed, deterministic, reseed
+from zoo.errors import RunError, TrainingError, UsageError, ZooError, error_summary
+from zoo.model.context import derive_seed, deterministic, flushed_denormals, reseed, seeded
+from zoo.model.devices import resolve_device
 from zoo.model.loss import Loss
 from zoo.model.parts import Scheduled
 from zoo.model.vae import VAE
 from zoo.recipes.schema import Binarize, TrainConfig
-from zoo.storage.checkpoints import Checkpoints
+from zoo.storage.checkpoints import Checkpoint, Checkpoints
 from zoo.training.callbacks import Callback, Callbacks
 from zoo.training.distributed import Group
 from zoo.training.history import Epoch, Record
+from zoo.training.preflight import preflight as preflight_step
+from zoo.training.progress import is_watched
+from zoo.training.progress import progress as progress_callback
 from zoo.training.signals import StopRequest, interruption
-from zoo.training.step import ADVICE, PIXELS, OptimizedPhase, Part, TrainingStep, not_finite
+from zoo.training.step import ADVICE, PIXELS, Part, TrainingStep, not_finite, optimized_phases
 from zoo.training.terms import mean_terms
+
+log = logging.getLogger("zoo")
 
 EVALUATION_BATCH = 1000
 TALK_EVERY = 10
@@ -46,12 +55,14 @@ class Trainer:
         dataset: the data. The pixels stay on `device` as bytes if half of its free memory holds them.
         config: how to train.
         binarize: ``none``, ``threshold`` or ``dynamic``, as in a recipe.
-        callbacks: what follows the training.
-        device: where to train.
-        checkpoints: where the state is saved; None saves nothing.
-        stop: asked after each step whether to stop.
+        callbacks: what follows the training; see `zoo.Callback`.
+        progress: show the progress on stderr. By default it is shown on a terminal and in a notebook.
+        device: where to train; ``auto`` is the accelerator, if there is one.
+        checkpoints: a folder where the state is saved, as ``config.checkpoint`` says; None saves nothing.
+        time_limit: seconds after which the training saves its state and stops.
         group: the processes that train together.
         compile: apply `torch.compile` to the objectives.
+        names: what messages call ``encoder``, ``decoder``, ``prior`` and ``loss``; by default their classes.
 
     >>> digits = zoo.load_dataset("digits")
     >>> vae = zoo.create_model("mlp-vae", data_shape=digits.shape)
@@ -70,30 +81,42 @@ class Trainer:
         *,
         binarize: Binarize = "none",
         callbacks: Sequence[Callback] = (),
-        device: torch.device | str = "cpu",
-        checkpoints: Checkpoints | None = None,
-        stop: StopRequest | None = None,
+        progress: bool | None = None,
+        device: torch.device | str = "auto",
+        checkpoints: Checkpoints | Path | str | None = None,
+        time_limit: float | None = None,
         group: Group | None = None,
         compile: bool = False,
+        names: Mapping[str, str] | None = None,
     ) -> None:
         self.config = TrainConfig() if config is None else config
-        self.device = torch.device(device)
+        self.device = device = resolve_device(str(device))
         self.vae = vae.to(device)
         self.loss = loss.to(device)
+        self.binarize = binarize
+        if self.config.microbatches > len(dataset.train):
+            parts, images = self.config.microbatches, len(dataset.train)
+            raise UsageError(f"train.microbatches={parts}: no batch of {images} images has so many parts.")
         self.dataset = dataset
         self.train = Loader(dataset.train, self.config.batch_size, binarize, device)
         self.test = Loader(dataset.test, EVALUATION_BATCH, binarize, device)
         self.callbacks = callbacks
+        self.progress = progress
+        if isinstance(checkpoints, str | Path):
+            checkpoints = Checkpoints(Path(checkpoints), self.config.checkpoint.keep)
         self.checkpoints = checkpoints
-        self.stop = stop or StopRequest()
+        self.stop = StopRequest(time_limit)
         self.group = group or Group()
+        self.names = names
+        self._checked = False
 
-        self.phases = [OptimizedPhase(phase, self.config) for phase in self.loss.phases(self.vae)]
+        self.phases = optimized_phases(self.loss, self.vae, self.config)
         self.take_step = TrainingStep(self.vae, self.loss, self.phases, self.config, self.group, self.device, compile)
         self.averaged: AveragedModel | None = None
         if self.config.ema_decay is not None:
             decay = get_ema_multi_avg_fn(self.config.ema_decay)  # type: ignore[no-untyped-call]
-            self.averaged = AveragedModel(self.vae, multi_avg_fn=decay, use_buffers=True)
+            # Buffers are copied: a counter, a flag, a schedule or a codebook has no meaningful average.
+            self.averaged = AveragedModel(self.vae, multi_avg_fn=decay, use_buffers=False)
         trained = (self.vae, self.loss, *([self.averaged] if self.averaged else []))
         self._scheduled = [m for root in trained for m in root.modules() if isinstance(m, Scheduled)]
         self.last_step = self.config.epochs * len(self.train)
@@ -120,19 +143,76 @@ class Trainer:
         assert isinstance(self.averaged.module, VAE)
         return self.averaged.module
 
-    def fit(self) -> list[Epoch]:
-        """Train to the end.
+    def preflight(self) -> None:
+        """Take one step on copies of the model and the loss, so that a component that misbehaves is named.
+
+        `fit` does so before the first step.
 
         Raises:
+            ComponentError, RecipeError: see `zoo.training.preflight.preflight`.
+        """
+        batch = self.train[torch.arange(min(2, len(self.dataset.train)), device=self.device)]
+        preflight_step(self.config, self.vae, self.loss, batch, self.names, self.schedule_units)
+        self._checked = True
+
+    def fit(self, *, preflight: bool = True) -> list[Epoch]:
+        """Train to the end.
+
+        Args:
+            preflight: take the step of `preflight` first.
+
+        Returns:
+            The finished epochs.
+
+        Raises:
+            ComponentError: a component misbehaves in the `preflight`. Nothing has been trained.
             TrainingError: a number became NaN or infinite, a disk is full, another process is gone.
             Interrupted: the training was asked to stop. Its state is saved.
         """
-        callbacks = Callbacks(self.callbacks if self.group.is_rank_zero else ())
-        with callbacks.training(self), deterministic(self.config.deterministic), self.stop:
-            while not self.finished:
-                self.train_epoch(callbacks)
-                self._end_epoch(callbacks)
+        shown = is_watched() if self.progress is None else self.progress
+        followers = [*self.callbacks, *([progress_callback()] if shown else [])]
+        callbacks = Callbacks(followers if self.group.is_rank_zero else ())
+        with flushed_denormals(), seeded(self.config.seed, self.device):
+            if preflight and not self._checked:
+                self.preflight()
+            with callbacks.training(self), deterministic(self.config.deterministic), self.stop:
+                while not self.finished:
+                    self.train_epoch(callbacks)
+                    self._end_epoch(callbacks)
         return self.history
+
+    def resume(self) -> bool:
+        """Restore the newest valid checkpoint of the folder `checkpoints`.
+
+        Returns:
+            Whether there is one.
+
+        Raises:
+            RunError: it belongs to another model.
+        """
+        checkpoint = None if self.checkpoints is None else self.checkpoints.newest()
+        if checkpoint is not None:
+            self.restore(checkpoint)
+        return checkpoint is not None
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Restore the weights and the state of a checkpoint.
+
+        Raises:
+            RunError: it is damaged, or belongs to another model.
+        """
+        state = checkpoint.state()
+        if state["step"] != checkpoint.step:
+            raise RunError(f"{checkpoint.path} holds the state of step {state['step']}.")
+        if state["processes"] != self.group.size:
+            log.warning(
+                "The run was trained by %d processes and continues with %d: the result will not be bit-identical.",
+                *(state["processes"], self.group.size),
+            )
+        try:
+            self.load_state_dict(checkpoint.weights(), state)
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{checkpoint.path} does not belong to this model and configuration: {error}") from error
 
     @property
     def finished(self) -> bool:
@@ -148,7 +228,8 @@ class Trainer:
         self.loss.train()
         for index in self.train.shuffled(self.config.seed, epoch, position):
             self._schedule(self.step)
-            terms = self.take_step(self.step, self._parts(index))
+            with self._named(f"Step {self.step + 1}"):
+                terms = self.take_step(self.step, self._parts(index))
             if self.averaged:
                 self.averaged.update_parameters(self.vae)
             self.record.add(terms, len(index))
@@ -158,6 +239,22 @@ class Trainer:
                 break
             self._pause(started)
         self.record.seconds += time.perf_counter() - started
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _named(what: str) -> Iterator[None]:
+        """Make a failure of a component, of an optimiser or of an allocation inside the block one of the training."""
+        try:
+            yield
+        except ZooError:
+            raise
+        except Exception as error:
+            raise TrainingError(f"{what} failed: {error_summary(error)}") from error
+
+    @property
+    def schedule_units(self) -> int:
+        """How often a learning-rate schedule is advanced in this training."""
+        return self.last_step if self.config.scheduler_unit == "step" else -(-self.last_step // len(self.train))
 
     def _schedule(self, step: int) -> None:
         """Let every module that changes during training do so."""
@@ -180,9 +277,11 @@ class Trainer:
         """Test, remember whether it was the best, save."""
         started = time.perf_counter()
         curve = self.record.curve(self.group)
+        self.group.on_rank_zero(self._require_folder)
         # A weight that rises during training would make early epochs look good: all are tested under the final one.
         self._schedule(self.last_step)
-        test = self.group.on_rank_zero(lambda: mean_terms(self.model, self.loss, self.test, self.config.seed))
+        with self._named(f"The test after step {self.step}"):
+            test = self.group.on_rank_zero(lambda: mean_terms(self.model, self.loss, self.test, self.config.seed))
         score = test[self.config.monitor]
         better = score < self.best  # never true of a NaN
         self.best, self.since_best = (score, 0) if better else (self.best, self.since_best + 1)
@@ -190,7 +289,8 @@ class Trainer:
             raise not_finite(self.config.monitor, score)  # after the last epoch, as after every one before
         for optimized in self.phases:
             if self.config.scheduler_unit == "epoch":
-                optimized.advance(score)
+                with self._named(f"The schedule after step {self.step}"):
+                    optimized.advance(score)
         self.history.append(
             Epoch(
                 epoch=len(self.history) + 1,
@@ -238,15 +338,24 @@ class Trainer:
         """Save the state of the training.
 
         Raises:
-            TrainingError: the state holds a NaN, which is never saved, or the disk is full.
+            TrainingError: the state holds a NaN, which is never saved; the disk is full, or the folder was removed.
         """
         if self.checkpoints is None or self._saved_step == self.step:
             return
         self._refuse_broken_parameters()
+        self.group.on_rank_zero(self._require_folder)
         checkpoints, state = self.checkpoints, self.state_dict()
         # The others wait: were one to end now, whoever started the processes might end the first too.
         self.group.on_rank_zero(lambda: checkpoints.save(self.step, self.model.state_dict(), state, score))
         self._saved, self._saved_step = time.monotonic(), self.step
+
+    def _require_folder(self) -> None:
+        """Notice that the folder of the run was removed. It is not made anew: the earlier checkpoints are lost."""
+        if self.checkpoints is not None and not self.checkpoints.folder.parent.is_dir():
+            raise TrainingError(
+                f"The folder {self.checkpoints.folder.parent} was removed during the training, and its checkpoints "
+                f"with it. The training ends after step {self.step}; nothing of it is saved."
+            )
 
     def _refuse_broken_parameters(self) -> None:
         """An update may overflow although every term and every gradient was finite."""

@@ -63,7 +63,7 @@ def test_every_public_name_is_there_and_no_other():
 
     for name in zoo.__all__:
         assert getattr(zoo, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'Encodr'"):
+    with pytest.raises(AttributeError, match="No zoo attribute Encodr"):
         _ = zoo.Encodr
 
 
@@ -78,7 +78,8 @@ def test_train_json_prints_one_object(zoo_command, tmp_path):
     run = tmp_path / "work" / result["run"]
     assert run.parent == tmp_path / "work" / "runs" / "mlp-vae"
     names = {file.name for file in run.iterdir()}
-    assert names == {"recipe.yaml", "environment.json", "metrics.jsonl", "model.safetensors", "checkpoints", "figures"}
+    files = {"recipe.yaml", "environment.json", "metrics.jsonl", "model.safetensors", "manifest.json", ".lock"}
+    assert names == {*files, "checkpoints", "figures"}
     for figure in ("curves.png", "reconstructions.png", "samples.png"):
         assert (run / "figures" / figure).read_bytes()[:4] == b"\x89PNG"
     (line,) = (run / "metrics.jsonl").read_text().splitlines()
@@ -166,7 +167,7 @@ def test_an_output_folder_that_cannot_be_written_is_said_before_the_first_step(z
 
 def test_looking_at_a_run(zoo_command, digits_run, tmp_path):
     shown = json.loads(zoo_command("reconstruct", digits_run, "-n", "5", "--json").stdout)
-    assert Path(shown["figure"]) == digits_run / "figures" / "reconstruct.png"
+    assert Path(shown["figure"]) == digits_run / "figures" / "reconstructions.png"
     zoo_command("sample", digits_run.parent, "-n", "7", "--out", "s.png")
     assert (tmp_path / "work" / "s.png").read_bytes()[:4] == b"\x89PNG"
     zoo_command("sample", digits_run, "--z", "0,0", "--z", "-1,-0.5", "--out", "z.png")

@@ -382,7 +382,7 @@ def test_killed_at_any_moment_it_leaves_nothing_but_one_orphan(folder, script):
             fsync = os.fsync
             cache.os.fsync = lambda descriptor: (fsync(descriptor), die())
         if moment == "after renaming":
-            cache._sync_folder = lambda _: die()
+            cache.sync_folder = lambda _: die()
         images = slow(pause=0.002) if isinstance(moment, float) else slow(last=moment)
         cache.cached_images("key", images, folder)
 

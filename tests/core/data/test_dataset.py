@@ -163,7 +163,7 @@ def test_a_folder_of_photographs_trains_and_is_decoded_once(work, caplog, monkey
         said.append(caplog.text)
         assert "5 of 65 image files in" in caplog.text
         assert (
-            "are left out. hills/cut.png: is cut off; hills/empty.jpg: is empty; sea/float.tif: cannot" in caplog.text
+            "are left out. hills/cut.png: is truncated; hills/empty.jpg: is empty; sea/float.tif: cannot" in caplog.text
         )
         monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("decoded again"))
     assert f"Decoding 64 images in {work / 'photos'}, this once." in said[0]
@@ -177,7 +177,7 @@ def test_a_folder_of_photographs_trains_and_is_decoded_once(work, caplog, monkey
 def test_the_command_takes_a_path(zoo_command, work):
     np.savez(work / "x.npz", x=np.random.default_rng(0).random((9, 8, 8)), y=np.arange(9))
     done = zoo_command("train", "mlp-vae", "--data", "x.npz", "data.test_fraction=0.5", "train.steps=1", "--json")
-    assert "mlp-vae on arrays: 5 training and 4 test images of 1x8x8" in done.stderr
+    assert "mlp-vae on x.npz: 5 training and 4 test images of 1x8x8" in done.stderr
     recipe = yaml.safe_load((work / json.loads(done.stdout)["run"] / "recipe.yaml").read_text())["models"]["mlp-vae"]
     assert recipe["data"][0]["path"] == str(work / "x.npz")
 
@@ -206,6 +206,61 @@ def test_few_images_and_a_batch_of_one_left_over(n, batch_size, work):
     assert len(run.epochs()) == 2
     assert all(np.isfinite(epoch.test["loss"]) for epoch in run.epochs())
     assert len(run.epochs()[0].curve["loss"]) == -(-n // batch_size)
+
+
+# --- what is recommended for photographs
+
+
+def stored(work: Path, kind: str) -> str:
+    """Photographs are spread over the range, drawings are nearly black and white."""
+    rng = np.random.default_rng(0)
+    x = {
+        "colour": rng.random((9, 8, 8, 3)),
+        "grey": rng.random((9, 8, 8)),
+        "drawings": np.clip(rng.normal(rng.integers(0, 2, (9, 8, 8)), 0.02), 0, 1),
+    }[kind]
+    np.save(work / "x.npy", x)
+    return "x.npy"
+
+
+GAUSSIAN = 'For photographs, write decoder.likelihood="{use: gaussian, scale: shared}".'
+
+
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [("colour", GAUSSIAN), ("grey", GAUSSIAN), ("drawings", "binarize=dynamic draws pixels that lie in it.")],
+)
+def test_the_likelihood_that_is_recommended_suits_the_data(kind, advice, work, caplog):
+    """Issue 10, item 27: binarize=dynamic was recommended for colour photographs."""
+    data = stored(work, kind)
+    with caplog.at_level(logging.INFO, "zoo"):
+        zoo.train("mlp-vae", ["train.steps=1", "encoder.hidden=[4]", "decoder.hidden=[4]"], data=data)
+    (note,) = (message for message in caplog.messages if message.startswith("Note:"))
+    assert note.endswith(advice)
+    caplog.clear()
+    change = (
+        GAUSSIAN[len("For photographs, write ") : -1].replace('"', "") if advice == GAUSSIAN else "binarize=dynamic"
+    )
+    with caplog.at_level(logging.INFO, "zoo"):
+        zoo.train("mlp-vae", ["train.steps=1", "encoder.hidden=[4]", "decoder.hidden=[4]", change], data=data)
+    assert "Note:" not in caplog.text, "it helps"
+
+
+def test_likelihoods_of_plugins_are_recommended_too(install, work, caplog):
+    install(
+        "acme-pixels",
+        """
+        import torch, zoo
+        @zoo.hookimpl
+        def zoo_components(): yield zoo.Component("likelihood", "acme", "acme_pixels:Acme")
+        class Acme(zoo.Likelihood):
+            photographs = {}
+            def forward(self, parameters): raise NotImplementedError
+        """,
+    )
+    with caplog.at_level(logging.INFO, "zoo"):
+        zoo.train("mlp-vae", ["train.steps=1", "encoder.hidden=[4]"], data=stored(work, "colour"))
+    assert "write decoder.likelihood=acme or decoder.likelihood=" in caplog.text
 
 
 # --- zoo data
@@ -250,7 +305,7 @@ def test_zoo_data_says_what_is_there_and_python_says_the_same(run, work):
     ]  # fmt: skip
     assert shown["cache"] == [str(file) for file in dataset.cache]
     text = run("data", "photos")
-    assert "images   18 to train on, 2 to test on\nshape    48 x 64 pixels, colour\n" in text
+    assert "images   18 to train on, 2 to test on\nshape    48 x 48 pixels, colour\n" in text, "no size has a majority"
     assert "left out 5 files\n" in text
     assert "  hills/empty.jpg: is empty\n" in text
 

@@ -8,7 +8,7 @@ from zoo.data.loader import Loader
 
 
 def images(n: int = 10, labels: bool = True) -> zoo.Split:
-    """Split whose every pixel is their own index, scaled so that it can be read back."""
+    """Images whose every pixel is their own index, scaled so that it can be read back."""
     pixels = torch.arange(n, dtype=torch.uint8).view(-1, 1, 1, 1).expand(n, 2, 3, 4) * 20
     return zoo.Split(pixels.contiguous(), torch.arange(n) if labels else None)
 
@@ -71,9 +71,9 @@ def test_sizes_of_batches(n, size, expected):
 @pytest.mark.parametrize(
     ("pixels", "labels", "message"),
     [
-        (torch.zeros(3, 1, 4, 4), None, "uint8 tensor of shape"),
-        (torch.zeros(3, 4, 4, dtype=torch.uint8), None, r"\(3, 4, 4\)"),
-        (torch.zeros(0, 1, 4, 4, dtype=torch.uint8), None, "no image"),
+        (torch.zeros(3, 1, 4, 4).double(), None, "uint8 or float32 tensor of shape"),
+        (torch.zeros(3, dtype=torch.uint8), None, r"\(3,\)"),
+        (torch.zeros(0, 1, 4, 4, dtype=torch.uint8), None, "no example"),
         (torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64), r"shape \(3,\)"),
         (torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.zeros(3), "int64"),
     ],

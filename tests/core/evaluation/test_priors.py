@@ -16,11 +16,11 @@ from torch.distributions import Distribution, Independent, Normal
 
 import zoo
 import zoo.api
-from resuming import TINY, run_main
+from resuming import TINY, reseal, run_main
 from toys import GivenPosterior, LinearGaussian
 from zoo.data.loader import Loader
 from zoo.evaluation import priors
-from zoo.storage.checkpoints import MANIFEST, put, sealed
+from zoo.storage.files import MANIFEST, sealed, write_bytes
 
 MIXTURE = ("gaussian-mixture", ["components=5"])
 
@@ -152,14 +152,14 @@ def test_a_fit_that_cannot_be_written_leaves_the_one_before(run, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as disk:
-        disk.setattr(priors, "put", full)
+        disk.setattr(priors, "write_bytes", full)
         with pytest.raises(zoo.TrainingError, match="prior could not be written: .*No space left"):
             zoo.fit_prior(run, *MIXTURE)
     assert torch.equal(drawn(run.load()), before), "a first fit that came to nothing changes nothing"
     zoo.fit_prior(run, *MIXTURE)
     fitted = drawn(run.load())
     with monkeypatch.context() as disk:
-        disk.setattr(priors, "put", full)
+        disk.setattr(priors, "write_bytes", full)
         with pytest.raises(zoo.TrainingError, match="What was there is intact"):
             zoo.fit_prior(run, "gaussian-mixture", components=2)
     assert torch.equal(drawn(run.load()), fitted)
@@ -190,6 +190,7 @@ def test_a_run_that_is_not_finished_or_whose_data_have_changed_is_refused(run):
     environment = json.loads((run.path / "environment.json").read_text())
     environment["data"]["sha256"] = "0" * 64
     (run.path / "environment.json").write_text(json.dumps(environment))
+    reseal(run.path)
     with pytest.raises(zoo.RunError, match="digests differ"):
         zoo.fit_prior(run.path, *MIXTURE)
     (run.path / "model.safetensors").unlink()
@@ -233,6 +234,7 @@ def test_a_damaged_file_is_named(fitted):
 def test_a_prior_that_belongs_to_other_weights_is_refused(fitted):
     other = zoo.train("mlp-vae", [*TINY, "train.epochs=1"], seed=1, out=fitted.path.parent / "other", device="cpu")
     shutil.copy(other.path / "model.safetensors", fitted.path / "model.safetensors")
+    reseal(fitted.path)
     with pytest.raises(zoo.RunError, match="was fitted to other weights"):
         fitted.load()
     zoo.fit_prior(fitted, *MIXTURE)
@@ -245,7 +247,7 @@ def forge(run: zoo.Run, **changes: object) -> None:
     said = json.loads((folder / MANIFEST).read_text())
     files = changes.pop("files", list(said["sha256"]))
     said = {name: said[name] for name in ("prior", "fitted", "model")} | changes
-    put(sealed(folder, files, **said), folder / MANIFEST)
+    write_bytes(sealed(folder, files, **said), folder / MANIFEST)
 
 
 class Harm:
@@ -323,6 +325,7 @@ def test_a_recipe_that_the_components_have_outgrown_is_told_with_its_run(run):
     """Whoever changes an encoder of their own meets the runs that it was trained with before."""
     file = run.path / "recipe.yaml"
     file.write_text(file.read_text().replace("hidden:", "depth:", 1))
+    reseal(run.path)
     with pytest.raises(zoo.RecipeError, match="does not fit the components as they are installed now") as error:
         zoo.load(run.path)
     assert str(run.path) in str(error.value)

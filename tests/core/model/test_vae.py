@@ -8,6 +8,11 @@ from torch.distributions import Independent, Normal, StudentT
 
 import zoo
 from toys import GivenPosterior, LinearGaussian, linear_gaussian_vae
+from zoo_export.codes import encode
+from zoo_export.export import export
+from zoo_figures import figures
+from zoo_report.report import report
+from zoo_sweep.comparison import compare
 
 
 @pytest.fixture
@@ -160,7 +165,7 @@ def test_an_energy_has_no_likelihood():
             return p
 
     vae.decoder = Energy()
-    with pytest.raises(zoo.ComponentError, match="no normalised density"):
+    with pytest.raises(zoo.ComponentError, match="not a normalised density"):
         vae.log_likelihood(torch.rand(2, 1, 1, 4), samples=2)
 
 
@@ -180,3 +185,60 @@ def test_noise_is_normal_and_not_uniform():
     assert z.mean().item() == pytest.approx(2, abs=0.03)
     assert z.std().item() == pytest.approx(3, abs=0.03)
     assert ((z - 2) / 3).pow(4).mean().item() == pytest.approx(3, abs=0.1)
+
+
+# --- what is no image of the model
+
+
+EXPECTED = r"The model takes data of shape \(N, 1, 8, 8\), not "
+WRONG = {
+    "another size": (torch.rand(5, 1, 28, 28), EXPECTED + r"\(5, 1, 28, 28\)"),
+    "other channels": (torch.rand(5, 3, 8, 8), EXPECTED + r"\(5, 3, 8, 8\)"),
+    "flat": (torch.rand(5, 64), EXPECTED + r"\(5, 64\)"),
+    "no batch": (torch.rand(1, 8, 8), EXPECTED + r"\(1, 8, 8\). A batch of one is x\[None\]"),
+    "an array": (torch.rand(5, 1, 8, 8).numpy(), "takes data as a tensor, not a ndarray"),
+    "bytes": (torch.ones(5, 1, 8, 8, dtype=torch.uint8), "takes floats, not torch.uint8. .* divide levels by 255"),
+}
+USES = {
+    "encode": lambda vae, x: vae.encode(x),
+    "codes": lambda vae, x: vae.posterior_mean(x),
+    "reconstruct": lambda vae, x: vae.reconstruct(x),
+    "forward": lambda vae, x: vae(x),
+    "log_likelihood": lambda vae, x: vae.log_likelihood(x, 2),
+    "figure": lambda vae, x: figures.reconstructions(vae, x),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("model", ["mlp-vae", "conv-vae", "vq-vae"])
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_no_image_of_the_model_gets_a_sentence(wrong, model, use):
+    """Whatever the encoder would do with it: some take any size."""
+    x, message = WRONG[wrong]
+    vae = zoo.create_model(model, data_shape=(1, 8, 8)).eval()
+    with pytest.raises(zoo.UsageError, match=message):
+        USES[use](vae, x)
+
+
+@pytest.mark.parametrize("z", [torch.rand(5, 7), torch.ones(5, 2, dtype=torch.int64), [0.0]])
+def test_what_is_no_latent_of_the_model_gets_a_sentence(z):
+    vae = zoo.create_model("mlp-vae", data_shape=(1, 8, 8), latent_dim=2)
+    with pytest.raises(zoo.UsageError, match="The model takes latents "):
+        vae.decode(z)
+
+
+@pytest.mark.parametrize("shape", [64, (), (0, 8, 8), (1, -8, 8), (1, 8.0, 8), (True,), "188", None, {}])
+@pytest.mark.parametrize("create", [zoo.create_model, zoo.create_loss])
+def test_a_shape_that_is_none_of_data(create, shape):
+    with pytest.raises(zoo.UsageError, match="data_shape is the shape of one example.*whole numbers from 1; got"):
+        create("mlp-vae", data_shape=shape)
+
+
+@pytest.mark.parametrize("given", [None, 5, ["runs"], b"runs", zoo.Batch(torch.rand(1, 1, 8, 8)), "vae"])
+def test_what_is_no_run_is_refused_by_name(given):
+    """Every function that takes a run."""
+    given = zoo.create_model("mlp-vae", data_shape=(1, 8, 8)) if given == "vae" else given
+    uses = [zoo.evaluate, zoo.load, zoo.resume, encode, export, report, zoo.Run.open, compare]
+    for use in (*uses, lambda run: zoo.fit_prior(run, "gaussian-mixture")):
+        with pytest.raises(zoo.RunError, match=f"A run is a folder.*or a zoo.Run; got a {type(given).__name__}"):
+            use(given)

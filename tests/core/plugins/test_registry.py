@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sys
 
 import pytest
@@ -12,6 +13,19 @@ def test_listing_and_getting():
     assert zoo.list_models("*conv*") == ["conv-vae", "conv-vae-mse"]
     assert {"conv", "mlp"} <= set(zoo.list_components("encoder"))
     assert issubclass(zoo.get("encoder", "mlp"), zoo.Encoder)
+
+
+def test_a_pattern_is_a_part_of_a_name_or_a_shell_pattern(zoo_command, tmp_path):
+    assert zoo.list_models("conv") == ["conv-vae", "conv-vae-mse"]
+    assert set(zoo.list_models("vae")) == {name for name in zoo.list_models() if "vae" in name}
+    assert zoo.list_components("likelihood", "bernoulli") == ["bernoulli", "continuous-bernoulli"]
+    assert zoo.list_components("likelihood", "bern*") == ["bernoulli"]
+    assert zoo.list_models("") == zoo.list_models("*") == zoo.list_models()
+    assert zoo.list_models("?") == zoo.list_models("Conv") == []
+    own = tmp_path / "mine.yaml"
+    own.write_text("models: {my-conv-net: {extends: conv-vae}}")
+    listed = zoo_command("list", "conv", "--registry", own, "--json").stdout
+    assert [row["name"] for row in json.loads(listed)] == ["conv-vae", "conv-vae-mse", "my-conv-net"]
 
 
 def test_an_unknown_name_comes_with_a_suggestion():
@@ -45,7 +59,7 @@ def test_two_claims_to_one_name_are_an_error_for_that_name_alone(install):
     assert zoo.get("decoder", "mlp") is not None
     assert zoo.list_components("encoder", "*mlp") == ["vae-zoo:mlp", "acme-vae:mlp"]
     with pytest.raises(zoo.RecipeError, match=r"encoder: encoder 'mlp' is claimed by"):
-        zoo.recipe("mlp-vae")
+        zoo.recipe("mlp-vae", ["encoder={use: mlp, hidden: [3]}"])
     assert zoo.recipe("mlp-vae", ["encoder={use: 'acme-vae:mlp', hidden: [3]}"]).encoder.use == "acme-vae:mlp"
 
 

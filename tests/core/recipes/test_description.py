@@ -8,35 +8,37 @@ import sys
 import pytest
 
 import zoo
-from zoo.recipes.description import describe
-from zoo.recipes.signatures import signature_of
+from zoo.plugins.hookspecs import INJECTED
+from zoo.recipes.signatures import describe
 
 COMPONENTS = [(kind, name) for kind in zoo.KINDS for name in zoo.list_components(kind)]
 
 
 @pytest.mark.parametrize(("kind", "name"), COMPONENTS, ids="/".join)
-def test_what_is_read_from_the_source_is_what_the_constructor_takes(kind, name):
-    described = describe(kind, name)
-    target = zoo.get(kind, name)
-    signature = signature_of(kind, target)
-    assert {p.name for p in described.parameters if p.given} == signature.injected
-    assert {p.name: p.nested for p in described.parameters if p.nested} == signature.nested
-    settable = {p.name for p in described.parameters if not p.given and not p.nested}
-    assert settable == set(signature.parameters.model_fields)
-    known = inspect.signature(target).parameters
-    for parameter in described.parameters:
-        assert (parameter.default is None) == (known[parameter.name].default is inspect.Parameter.empty)
-    assert described.documentation == inspect.getdoc(target)
+def test_a_description_has_every_parameter_of_the_constructor(kind, name):
+    description = describe(kind, name)
+    known = {
+        key: parameter
+        for key, parameter in inspect.signature(zoo.get(kind, name)).parameters.items()
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) and not key.startswith("_")
+    }
+    assert [parameter.name for parameter in description.parameters] == list(known)
+    for parameter in description.parameters:
+        default = known[parameter.name].default
+        assert parameter.default == (None if default is inspect.Parameter.empty else repr(default))
+        assert parameter.injected == (parameter.name in INJECTED[kind])
+        assert parameter.type
+    assert description.documentation == inspect.getdoc(zoo.get(kind, name))
 
 
 def test_every_component_says_what_it_is():
     for kind, name in COMPONENTS:
-        described = describe(kind, name)
-        assert described.summary, (kind, name)
-        assert described.documentation, (kind, name)
+        description = describe(kind, name)
+        assert description.summary, (kind, name)
+        assert description.documentation, (kind, name)
 
 
-def test_a_component_that_is_not_in_its_source(install):
+def test_a_component_that_cannot_be_imported_cannot_be_described(install):
     install(
         "acme-vae",
         """
@@ -47,9 +49,9 @@ def test_a_component_that_is_not_in_its_source(install):
             yield zoo.Component("loss", "gone", "acme_gone:Gone")
     """,
     )
-    with pytest.raises(zoo.ComponentError, match="no 'Lost' in the source of acme_vae"):
+    with pytest.raises(zoo.ComponentError, match="Lost"):
         describe("loss", "lost")
-    with pytest.raises(zoo.ComponentError, match="no source of acme_gone"):
+    with pytest.raises(zoo.ComponentError, match="acme_gone"):
         describe("loss", "gone")
 
 
@@ -105,7 +107,8 @@ def test_completion(words, offered, not_offered, tmp_path):
     values = {line.partition(",")[2] for line in done.stdout.splitlines()}
     assert offered <= values
     assert not not_offered & values
-    assert done.stderr.strip() == "False", "torch was imported, or something was said"
+    of_a_component = words[-1].startswith(("encoder.", "decoder."))  # its constructor is read, and that needs torch
+    assert done.stderr.strip() == str(of_a_component)
 
 
 def test_runs_are_completed(digits_run, tmp_path):

@@ -11,7 +11,7 @@ import zoo
 from zoo.recipes.json_schema import recipe_file_schema
 from zoo.recipes.library import library
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_every_recipe_is_valid_as_it_is_resolved(validator, model):
         ({"encoder": {"use": "mlp", "hiden": [3]}}, "encoder"),
         ({"encoder": {"use": "mlp", "posterior": "bernoulli"}}, "encoder"),
         ({"loss": {"use": "elbo", "beta": -1.0}}, "loss"),
-        ({"train": {"optimizer": {"use": "adam", "lrr": 0.1}}}, "optimizer"),
+        ({"train": {"optimizer": {"use": "Adam", "lrr": 0.1}}}, "optimizer"),
         ({"train": {"epoch": 3}}, "train"),
         ({"data": ["mnits"]}, "data"),
     ],

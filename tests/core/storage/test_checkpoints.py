@@ -19,11 +19,12 @@ import pytest
 import torch
 
 import zoo
-from resuming import TINY, assert_same, essence, run_main, stopped
-from zoo.locate import WEIGHTS
+from resuming import TINY, assert_same, essence, reseal, run_main, stopped
 from zoo.recipes.datasets import load_data
 from zoo.recipes.schema import ComponentSpec
-from zoo.storage.checkpoints import FORMAT, MANIFEST, STATE, TEMPORARY, Checkpoint, Checkpoints, write_manifest
+from zoo.storage.checkpoints import STATE, Checkpoint, Checkpoints
+from zoo.storage.files import FORMAT, MANIFEST, TEMPORARY
+from zoo.storage.locate import WEIGHTS
 
 TESTS = Path(__file__).parents[2]
 
@@ -114,10 +115,8 @@ def test_order_of_a_save(checkpoints, monkeypatch):
     (temporary,) = {path.parent for path in synced if path.name == STATE}
     assert temporary.parent == checkpoints.folder, "beside the target, hence on its file system"
     assert temporary.name.startswith(TEMPORARY)
-    for name in (STATE, MANIFEST):
+    for name in (WEIGHTS, STATE, MANIFEST):
         assert before.index(("fsync", temporary / name)) < published
-    weights = before.index(("replace", temporary / WEIGHTS))
-    assert before[weights - 1] == ("fsync", temporary / (TEMPORARY + WEIGHTS))
     assert before[-1] == ("fsync", temporary)
     assert after == [("fsync", checkpoints.folder)]
 
@@ -193,18 +192,16 @@ def test_a_training_on_a_disk_that_fills_up_goes_on_when_there_is_room(kilobytes
     assert_same(resumed, essence(zoo.train("mlp-vae", overrides, out=tmp_path)))
 
 
-def test_a_full_disk_at_the_end_of_a_run(tmp_path):
-    """Scenario 4: no room for ``model.safetensors``, then none for the figures."""
+def test_a_full_disk_at_the_end_of_a_run(tmp_path, caplog):
+    """Scenario 4: no room for ``model.safetensors``; and none for the figures, which loses no finished training."""
     run = stopped("mlp-vae", [*TINY, "train.epochs=1", "train.checkpoint.steps=1"], 11, tmp_path)
     checkpoint = run.checkpoints.newest()
     size = sum(file.stat().st_size for file in checkpoint.path.iterdir())
     assert size < 90_000
-    with (
-        small_files(90_000),  # a figure takes more
-        pytest.raises(zoo.TrainingError, match=r"is finished, but its figures could not be written: .*File too large"),
-    ):
+    with small_files(90_000), caplog.at_level(logging.WARNING, "zoo"):  # some figures take more
         zoo.resume(run)
     assert run.finished
+    assert re.search(r"is finished, but manifold.png could not be written: .*File too large", caplog.text)
     (run.path / WEIGHTS).unlink()
     with (
         small_files(100),
@@ -232,7 +229,7 @@ def test_a_harmed_file_is_named_and_the_newest_valid_one_used(checkpoints, file,
         assert checkpoints.newest().step == 2
     (record,) = caplog.records
     assert str(path) in record.getMessage()
-    assert record.getMessage().endswith("It is passed over.")
+    assert record.getMessage().endswith("It is skipped.")
     assert record.levelno == logging.WARNING
 
 
@@ -246,7 +243,7 @@ def test_resume_falls_back_to_the_newest_valid_one_and_says_so(tmp_path, caplog)
     with caplog.at_level(logging.WARNING, "zoo"):
         resumed = essence(zoo.resume(run))
     assert [r.getMessage() for r in caplog.records] == [
-        f"{state} is damaged: its SHA-256 is not that of the manifest. It is passed over."
+        f"{state} is damaged: its SHA-256 is not that of the manifest. It is skipped."
     ]
     assert_same(resumed, essence(zoo.train("mlp-vae", overrides, out=tmp_path / "undisturbed")))
 
@@ -348,15 +345,22 @@ def test_a_run_without_a_checkpoint_cannot_be_resumed(tmp_path, capsys):
     run = stopped("mlp-vae", TINY, 3, tmp_path)
     shutil.rmtree(run.path / "checkpoints")
     before = contents(run.path)
-    with pytest.raises(zoo.RunError, match="holds no valid checkpoint to go on from"):
+    with pytest.raises(zoo.RunError, match="holds no valid checkpoint to resume from"):
         zoo.resume(run.path)
     assert run_main("train", "--resume", str(run.path)) == 2
-    assert f"Error: {run.path} holds no valid checkpoint to go on from." in capsys.readouterr().err
+    assert f"Error: {run.path} holds no valid checkpoint to resume from." in capsys.readouterr().err
     assert contents(run.path) == before
 
 
 @pytest.mark.parametrize(
-    "manifest", [{"format": 2, "files": []}, {"format": 0}, {"format": "1", "sha256": {}}, {"format": None}]
+    "manifest",
+    [
+        {"format": 1, "sha256": {}},
+        {"format": 3, "files": []},
+        {"format": 0},
+        {"format": "1", "sha256": {}},
+        {"format": None},
+    ],
 )
 def test_another_format_is_refused_by_name(checkpoints, manifest):
     """Scenario 11, whatever else such a manifest holds."""
@@ -398,7 +402,7 @@ def test_a_malicious_pickle_never_runs(how, tmp_path):
         (checkpoint.path / STATE).write_bytes(pickle.dumps(state))
     else:
         torch.save(state, checkpoint.path / STATE, _use_new_zipfile_serialization=how == "zip")
-    write_manifest(checkpoint.path, checkpoint.step, None)
+    reseal(checkpoint.path)
     checkpoint.verify()
     with pytest.raises(zoo.RunError, match=r"state\.pt cannot be loaded"):
         zoo.resume(run)
@@ -447,11 +451,13 @@ def test_a_hostile_safetensors_header_is_refused(content, digits_run, tmp_path):
     """Scenario 32, in the result of a run and in a checkpoint whose manifest is in order."""
     run = zoo.Run(shutil.copytree(digits_run, tmp_path / "run"))
     (run.path / WEIGHTS).write_bytes(content[1])
+    reseal(run.path)
     with pytest.raises(zoo.RunError, match=r"model\.safetensors cannot be loaded"):
         zoo.load(run)
+    (run.path / MANIFEST).unlink()
     checkpoint = run.checkpoints.newest()
     (checkpoint.path / WEIGHTS).write_bytes(content[1])
-    write_manifest(checkpoint.path, checkpoint.step, None)
+    reseal(checkpoint.path)
     with pytest.raises(zoo.RunError, match=r"model\.safetensors cannot be loaded"):
         zoo.resume(run)
 
@@ -461,9 +467,15 @@ def test_weights_of_another_model_are_refused(digits_run, tmp_path):
     run = zoo.Run(shutil.copytree(digits_run, tmp_path / "run"))
     recipe = run.path / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("400", "300"))
+    reseal(run.path)
     with pytest.raises(zoo.RunError, match="are not those of its recipe"):
         zoo.load(run)
-    with pytest.raises(zoo.RunError, match="is not of the model that its recipe makes here"):
+    (run.path / MANIFEST).unlink()
+    with pytest.raises(zoo.RunError, match=r"is not the recipe that .*step-900 was trained with: encoder\.hidden is"):
+        zoo.resume(run)
+    for checkpoint in run.checkpoints:
+        reseal(checkpoint.path, **run.checkpoints.origin)
+    with pytest.raises(zoo.RunError, match="does not belong to this model and configuration"):
         zoo.resume(run)
 
 

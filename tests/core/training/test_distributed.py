@@ -95,7 +95,7 @@ def test_a_signal_to_one_of_them_stops_all(start, tmp_path, caplog):
     copy = zoo.Run(shutil.copytree(run.path, tmp_path / "copy"))
     with caplog.at_level(logging.WARNING, "zoo"), pytest.raises(zoo.Interrupted):
         zoo.resume(copy, time_limit=0.0)
-    expected = "The run was trained by 2 processes and goes on with 1: the result will not be equal bit by bit."
+    expected = "The run was trained by 2 processes and continues with 1: the result will not be bit-identical."
     assert caplog.messages == [expected]
 
     both = start("--resume", str(run.path))

@@ -63,7 +63,7 @@ def test_a_long_training_does_not_grow(install, tmp_path):
     threads = threading.active_count()
     observer = Measuring(tmp_path, 50, 200)
     overrides = ["data=few-digits", "latent_dim=2", "encoder.hidden=[64]", "decoder.hidden=[64]", "train.epochs=200"]
-    schedule = "train.scheduler={use: cosine-annealing-warm-restarts, T_0: 10}"
+    schedule = "train.scheduler={use: CosineAnnealingWarmRestarts, T_0: 10}"
     more = ["train.batch_size=16", "train.ema_decay=0.9", schedule]
     run = zoo.train("mlp-vae", [*overrides, *more], out=tmp_path, callbacks=[observer])
     early, late = observer.usage[50], observer.usage[200]

@@ -14,7 +14,7 @@ import zoo
 import zoo.api
 from resuming import TINY, When, assert_same, essence, perturb_generators, send, stopped
 from zoo.recipes.components import build
-from zoo.recipes.optimizers import optimizers, schedules
+from zoo.recipes.optimizers import optimizers, schedulers
 from zoo.storage.checkpoints import Checkpoints
 from zoo.training.trainer import Trainer
 
@@ -119,28 +119,28 @@ SETTINGS = {
     "early stopping": [*RISING, "train.patience=2"],
     "accumulation": ["train.microbatches=3"],
     "mixed precision": ["train.precision=bfloat16"],
-    "cosine annealing by epoch": ["train.scheduler={use: cosine-annealing, T_max: 4}"],
+    "cosine annealing by epoch": ["train.scheduler={use: CosineAnnealingLR, T_max: 4}"],
     "one cycle by step": [
-        f"train.scheduler={{use: one-cycle, max_lr: 0.01, total_steps: {4 * EPOCH}}}",
+        f"train.scheduler={{use: OneCycleLR, max_lr: 0.01, total_steps: {4 * EPOCH}}}",
         "train.scheduler_unit=step",
     ],
     "reduced on a plateau": [
-        "train.scheduler={use: reduce-lr-on-plateau, factor: 0.5, patience: 0}",
+        "train.scheduler={use: ReduceLROnPlateau, factor: 0.5, patience: 0}",
         "train.monitor=rate",
     ],
     "warm-up of the learning rate": ["train.warmup_steps=20"],
-    "warm-up and a schedule": ["train.warmup_steps=20", "train.scheduler={use: exponential, gamma: 0.8}"],
+    "warm-up and a schedule": ["train.warmup_steps=20", "train.scheduler={use: ExponentialLR, gamma: 0.8}"],
     "clipping": ["train.max_grad_norm=0.5"],
     "warm-up of beta": ["loss={use: elbo, beta: 2.0, warmup_epochs: 3}"],
     "dynamic binarisation": ["binarize=dynamic"],
     "dynamic binarisation in parts": ["binarize=dynamic", "train.microbatches=2"],
     "only deterministic algorithms": ["train.deterministic=true"],
-    "momentum": ["train.optimizer={use: sgd, lr: 0.001, momentum: 0.9, nesterov: true}"],
+    "momentum": ["train.optimizer={use: SGD, lr: 0.001, momentum: 0.9, nesterov: true}"],
     "a learned scale": ["decoder.likelihood={use: gaussian}"],
     "saving each step": ["train.checkpoint={epochs: null, steps: 1, keep: 1}"],
     "everything": [
         *("train.ema_decay=0.9", "train.microbatches=3", "train.precision=bfloat16", "train.max_grad_norm=0.5"),
-        *("train.warmup_steps=20", "train.scheduler={use: step, step_size: 2}", "binarize=dynamic"),
+        *("train.warmup_steps=20", "train.scheduler={use: StepLR, step_size: 2}", "binarize=dynamic"),
         *("loss={use: elbo, warmup_epochs: 3}", "train.patience=3"),
     ],
 }
@@ -194,7 +194,7 @@ ADVERSARY = """
 
 
 @pytest.mark.parametrize("step", [EPOCH + 5, EPOCH + 6, 2 * EPOCH])
-@pytest.mark.parametrize("more", [(), ("train.ema_decay=0.9", "train.scheduler={use: step, step_size: 1}")])
+@pytest.mark.parametrize("more", [(), ("train.ema_decay=0.9", "train.scheduler={use: StepLR, step_size: 1}")])
 def test_two_optimisers_resume_to_the_same_bits(step, more, install, tmp_path):
     """Scenario 14: an adversary with an optimiser of its own that takes every second step, stopped before one of its
     steps, before one of the others, and at an epoch's end.
@@ -218,7 +218,7 @@ def toy_trainer(*overrides: str) -> Trainer:
 
 
 # These want a closure, sparse gradients, or matrices alone.
-NOT_FOR_A_RECIPE = {"lbfgs", "sparseadam", "muon"}
+NOT_FOR_A_RECIPE = {"LBFGS", "SparseAdam", "Muon"}
 
 
 def check_resumed_half_way(tmp_path: Path, *overrides: str) -> None:
@@ -243,21 +243,21 @@ def test_every_optimiser_goes_through_a_checkpoint(optimizer, tmp_path):
 
 
 ARGUMENTS = {
-    "step": "step_size: 1",
-    "multi-step": "milestones: [1, 3]",
-    "exponential": "gamma: 0.5",
-    "cosine-annealing": "T_max: 4",
-    "cosine-annealing-warm-restarts": "T_0: 3",
-    "cyclic": "base_lr: 0.0001, max_lr: 0.01, cycle_momentum: false",
-    "one-cycle": "max_lr: 0.01, total_steps: 20",
+    "StepLR": "step_size: 1",
+    "MultiStepLR": "milestones: [1, 3]",
+    "ExponentialLR": "gamma: 0.5",
+    "CosineAnnealingLR": "T_max: 4",
+    "CosineAnnealingWarmRestarts": "T_0: 3",
+    "CyclicLR": "base_lr: 0.0001, max_lr: 0.01, cycle_momentum: false",
+    "OneCycleLR": "max_lr: 0.01, total_steps: 20",
 }
 
 
 @pytest.mark.parametrize("unit", ["epoch", "step"])
-@pytest.mark.parametrize("schedule", sorted(schedules()))
+@pytest.mark.parametrize("schedule", sorted(schedulers()))
 def test_every_schedule_goes_through_a_checkpoint(schedule, unit, tmp_path):
     """Scenario 14."""
-    if (schedule, unit) == ("reduce-lr-on-plateau", "step"):
+    if (schedule, unit) == ("ReduceLROnPlateau", "step"):
         pytest.skip("there is no score after a step")
     block = ", ".join([f"use: {schedule}", *([ARGUMENTS[schedule]] if schedule in ARGUMENTS else [])])
     check_resumed_half_way(tmp_path, f"train.scheduler={{{block}}}", f"train.scheduler_unit={unit}")
@@ -265,8 +265,8 @@ def test_every_schedule_goes_through_a_checkpoint(schedule, unit, tmp_path):
 
 def test_a_plateau_is_watched_by_the_epoch_alone():
     """Where there is no score, the recipe is refused before the first step."""
-    with pytest.raises(zoo.RecipeError, match=r"train\.schedule_unit: .*'epoch'"):
-        toy_trainer("train.scheduler=reduce-lr-on-plateau", "train.scheduler_unit=step")
+    with pytest.raises(zoo.RecipeError, match=r"train\.scheduler_unit: .*'epoch'"):
+        toy_trainer("train.scheduler=ReduceLROnPlateau", "train.scheduler_unit=step")
 
 
 DATA = """
@@ -318,7 +318,7 @@ def test_a_number_of_processes_that_has_changed_is_announced(tmp_path, caplog):
         shutil.rmtree(checkpoint.path)
         copy.checkpoints.save(checkpoint.step, weights, state)
         zoo.resume(copy)
-    expected = "The run was trained by 4 processes and goes on with 1: the result will not be equal bit by bit."
+    expected = "The run was trained by 4 processes and continues with 1: the result will not be bit-identical."
     assert caplog.messages == [expected]
 
 

@@ -50,14 +50,15 @@ def command_to_resume(stderr: str) -> list[str]:
     return shlex.split(line)[1:]
 
 
-def test_sigterm_saves_and_exits_with_143(start, tmp_path):
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 138)])
+def test_a_signal_saves_and_exits_with_128_and_its_number(number, expected, start, tmp_path):
     """Scenario 18."""
     process = start("train", "mlp-vae", *LONG, "--out", "runs")
     process.wait_for("epoch  2/40")
-    process.popen.send_signal(signal.SIGTERM)
+    process.popen.send_signal(number)
     code, stdout = process.end()
-    assert (code, stdout) == (143, ""), process.stderr
-    assert "Stopped by SIGTERM. The state is saved. To go on:" in process.stderr
+    assert (code, stdout) == (expected, ""), process.stderr
+    assert f"Stopped by {number.name}. The state is saved. To go on:" in process.stderr
     assert "Traceback" not in process.stderr
     run = the_run(tmp_path / "work" / "runs")
     assert not run.finished
@@ -202,10 +203,33 @@ def test_the_handlers_are_put_back(how, tmp_path):
         else:
             assert zoo.train("mlp-vae", overrides, out=tmp_path, callbacks=callbacks).finished
         assert mine not in inside
-        assert handlers() == [mine, mine]
+        assert handlers() == [mine] * len(StopRequest.SIGNALS)
     finally:
         for number, handler in zip(StopRequest.SIGNALS, before, strict=True):
             signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_what_is_ignored_stays_ignored(number, tmp_path):
+    """``nohup zoo train`` survives the end of its terminal."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        run = zoo.train("mlp-vae", [*TINY, "train.epochs=1"], out=tmp_path, callbacks=[When(2, send(number))])
+        assert run.finished
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
+@pytest.mark.parametrize("number", StopRequest.SIGNALS)
+def test_a_training_is_stopped_by_each_signal_and_resumed_bit_identically(number, tmp_path):
+    """Scenario 12 for every signal, in this process."""
+    overrides = [*TINY, "train.epochs=2"]
+    with pytest.raises(zoo.Interrupted) as caught:
+        zoo.train("mlp-vae", overrides, out=tmp_path / "stopped", callbacks=[When(7, send(number))])
+    assert caught.value.exit_code == 128 + number
+    resumed = essence(zoo.resume(caught.value.run))
+    assert_same(resumed, essence(zoo.train("mlp-vae", overrides, out=tmp_path / "undisturbed")))
 
 
 def test_off_the_main_thread_nothing_is_installed(tmp_path):
@@ -228,10 +252,10 @@ def test_off_the_main_thread_nothing_is_installed(tmp_path):
 
 def test_the_greatest_reason_wins():
     """Scenario 19: what several processes agree on is the reason with the greatest number, a signal before a limit."""
-    assert signal.SIGTERM > signal.SIGINT > StopRequest.TIME_LIMIT > 0
+    assert 128 + min(StopRequest.SIGNALS) > StopRequest.TIME_LIMIT > 0
     stop = StopRequest(time_limit=0.0)
     assert stop.reason == StopRequest.TIME_LIMIT
     with stop:
         os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.reason == signal.SIGTERM
+        assert stop.reason == 143
     assert StopRequest().reason == 0

@@ -120,7 +120,7 @@ def test_no_phase_changes_the_gradient_of_anothers_parameters():
     expected_vae = torch.autograd.grad(loss(trainer.vae, batch)["loss"], list(trainer.vae.parameters()))
 
     seen = []
-    settings = zoo.recipe("mlp-vae", ["train.optimizer={use: sgd, lr: 0.0}"]).train
+    settings = zoo.recipe("mlp-vae", ["train.optimizer={use: SGD, lr: 0.0}"]).train
     optimized = [OptimizedPhase(phase, settings) for phase in phases]
     for each in optimized:
         each.optimizer.register_step_pre_hook(
@@ -214,7 +214,7 @@ def test_damaged_weights_are_named(tmp_path):
     run = zoo.train("mlp-vae", SMALL, epochs=1, out=tmp_path)
     weights = run.path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:200])
-    with pytest.raises(zoo.RunError, match=r"model.safetensors cannot be loaded"):
+    with pytest.raises(zoo.RunError, match=r"model.safetensors is damaged"):
         zoo.load(run.path)
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from zoo import UsageError, atomic_write
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -28,13 +30,15 @@ def blank(width: float, height: float) -> Figure:
 
 
 def save(figure: Figure, path: Path | str) -> Path:
-    """Write a figure as PNG.
+    """Write a figure as PNG, or in the format that the ending of the path names, atomically.
 
     Raises:
         OSError, ValueError: the file cannot be written, or its ending is no format of images.
     """
-    figure.savefig(path, **_LOOK)
-    return Path(path)
+    path = Path(path)
+    with atomic_write(path) as file:
+        figure.savefig(file, format=path.suffix.lstrip(".") or "png", **_LOOK)
+    return path
 
 
 def png(figure: Figure) -> bytes:
@@ -48,7 +52,12 @@ def show(axes: Axes, images: Tensor, columns: int, gap: int | None = None, aroun
     """Draw images (N, C, H, W), clipped to [0, 1], in a grid with `gap` pixels around each, by default `gap_of`, white.
 
     One channel is grey, three are red, green and blue; of any other number the mean is shown. One image has no gap.
+
+    Raises:
+        UsageError: these are not images.
     """
+    if images.ndim != 4:
+        raise UsageError(f"Only images (C, H, W) can be drawn; these data have the shape {tuple(images.shape[1:])}.")
     gap = gap_of(images) if gap is None else gap
     drawn = grid(images, columns, gap if len(images) > 1 else 0, around)
     axes.imshow(drawn.numpy(), interpolation="nearest")
@@ -59,7 +68,7 @@ def show(axes: Axes, images: Tensor, columns: int, gap: int | None = None, aroun
 
 
 def grid(images: Tensor, columns: int, gap: int, around: float = 1.0) -> Tensor:
-    """Split (N, C, H, W), clipped to [0, 1], as one of shape (height, width, 3), `gap` pixels around each.
+    """Images (N, C, H, W), clipped to [0, 1], as one of shape (height, width, 3), `gap` pixels around each.
 
     That of torchvision, without the two seconds that it takes to import.
 

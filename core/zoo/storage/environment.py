@@ -1,0 +1,65 @@
+"""What ``environment.json`` of a run must hold: it is read back by whatever loads the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
+
+from zoo.errors import RunError, shortened
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class Data(_Part):
+    """The data of a run."""
+
+    name: str
+    shape: list[PositiveInt] = pydantic.Field(min_length=1)
+    classes: NonNegativeInt = 0
+    train: PositiveInt
+    test: PositiveInt
+    validation: PositiveInt | None = None
+    modality: str = "image"
+    binarize: str
+    sha256: str
+    passed_over: list[str] = []
+
+
+class Environment(_Part):
+    """The whole file."""
+
+    id: str
+    started: str
+    command: list[str]
+    seed: int
+    device: str
+    threads: int
+    python: str
+    platform: str
+    processors: int | None
+    versions: dict[str, str]
+    plugins: dict[str, str]
+    data: Data
+    code: bool = False
+
+
+def require_environment(content: Any, file: Path) -> dict[str, Any]:
+    """The content of an ``environment.json``, if it has all that is read back of it.
+
+    Raises:
+        RunError: it has not.
+    """
+    try:
+        Environment.model_validate(content)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        message = f"{place}: {first['msg']}" if place else f"expected a mapping, got {shortened(repr(content))}"
+        raise RunError(f"{file} is damaged: {message}") from error
+    environment: dict[str, Any] = content
+    return environment

@@ -1,0 +1,189 @@
+"""Atomic, durable writes; JSON that is JSON; digests and sealed manifests.
+
+A file that is written here is complete or absent, whenever the process is killed: its content goes to a temporary file
+beside it, is synced to disk, and replaces the file in one rename.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from zoo.errors import RunError
+
+FORMAT = 2
+MANIFEST = "manifest.json"
+TEMPORARY = ".saving-"
+"""What the name of a temporary file or folder begins with."""
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file for writing that replaces `path` when the block ends, unless it raises.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written. `path` is as it was.
+    """
+    if path.exists() and not path.is_file():  # a device or a pipe is written to, never replaced
+        with path.open("wb") as file:
+            yield file
+        return
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name[:100]}")
+    try:
+        with synced(temporary, "xb") as file:
+            yield file
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def synced(path: Path, mode: Literal["ab", "wb", "xb"]) -> Iterator[IO[bytes]]:
+    """Open a file for writing, and wait until it is on disk when the block ends.
+
+    Raises:
+        OSError: the disk is full, or the file cannot be written.
+    """
+    with path.open(mode) as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_bytes(content: bytes, path: Path) -> None:
+    """Write a file atomically; raises as `atomic_write` does."""
+    with atomic_write(path) as file:
+        file.write(content)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a file in UTF-8 atomically; raises as `atomic_write` does."""
+    write_bytes(text.encode("utf-8"), path)
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Write a value as JSON atomically; see `to_json`. Raises as `atomic_write` does."""
+    write_text(to_json(value) + "\n", path)
+
+
+def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
+    """Remove the temporary files that killed processes left of the files called `names`.
+
+    The caller holds the lock of the folder: nobody is writing these files.
+    """
+    for name in names:
+        for leftover in folder.glob(f"{TEMPORARY}*-{name}"):
+            with contextlib.suppress(OSError):
+                leftover.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# --- JSON
+
+
+def to_json(value: Any, indent: int | None = 2) -> str:
+    """Serialize plain values as JSON, which has no NaN: non-finite numbers become the strings of `plain`.
+
+    >>> to_json({"loss": float("nan"), "rate": 1.5}, indent=None)
+    '{"loss": "NaN", "rate": 1.5}'
+    """
+    return json.dumps(plain(value), indent=indent, allow_nan=False)
+
+
+def plain(value: Any) -> Any:
+    """Replace every non-finite number, however deep, by ``"NaN"``, ``"Infinity"`` or ``"-Infinity"``.
+
+    Python's `float` reads these strings back.
+
+    >>> plain({"a": (1, float("-inf"))})
+    {'a': [1, '-Infinity']}
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, Mapping):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    return value
+
+
+# --- digests and manifests
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sealed(folder: Path, files: Iterable[str], **fields: Any) -> bytes:
+    """Serialize a manifest: fields, the SHA-256 of files in a folder, and a checksum of its own.
+
+    Raises:
+        OSError: one of the files cannot be read.
+    """
+    manifest = {"format": FORMAT, **plain(fields), "sha256": {name: sha256(folder / name) for name in files}}
+    return to_json({**manifest, "own": _checksum(manifest)}).encode()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read the manifest of a folder.
+
+    Raises:
+        RunError: it is missing, altered, or of another version; the message names it.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+    if not isinstance(manifest, dict) or "format" not in manifest:
+        raise RunError(f"{path} is no manifest.")
+    if manifest["format"] != FORMAT:
+        raise RunError(f"{folder} has the format {manifest['format']}, this version reads {FORMAT}.")
+    if manifest.get("own") != _checksum(manifest) or not isinstance(manifest.get("sha256"), dict):
+        raise RunError(f"{path} is damaged: its SHA-256 is not the one that it states.")
+    return manifest
+
+
+def verify_files(folder: Path, digests: Mapping[str, str], names: Iterable[str]) -> None:
+    """Compare files with the digests of a manifest.
+
+    Raises:
+        RunError: one is missing or altered; the message names it.
+    """
+    for name in names:
+        try:
+            digest = sha256(folder / name)
+        except OSError as error:
+            raise RunError(f"{folder / name} cannot be read: {error.strerror}") from error
+        if digest != digests.get(name):
+            raise RunError(f"{folder / name} is damaged: its SHA-256 is not that of the manifest.")
+
+
+def _checksum(manifest: Mapping[str, Any]) -> str:
+    """The SHA-256 of everything in a manifest but the checksum itself."""
+    fields = {name: value for name, value in manifest.items() if name != "own"}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,69 @@
+"""Sweep folders on the command line, recognized without torch."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from zoo import RunError, parse_yaml
+from zoo.cli import RunFolder
+
+PLAN, TRIALS, TRIAL = "sweep.yaml", "trials", "trial.yaml"
+
+
+def is_sweep(path: object) -> bool:
+    """Whether `path` is the folder of a sweep."""
+    return isinstance(path, str | os.PathLike) and (Path(path) / PLAN).is_file()
+
+
+def best_run(sweep: Path) -> Path:
+    """Return the run of the best setting of a sweep, the first one if it was trained with several seeds.
+
+    The best setting is that of `Results.best`, read without torch.
+
+    Raises:
+        RunError: no setting is finished.
+    """
+    settings: dict[str, list[Path]] = {}
+    for file in sorted((sweep / TRIALS).glob(f"*/{TRIAL}")):
+        settings.setdefault(file.parent.name.partition("-seed-")[0], []).append(file.parent)
+    finished = [runs for runs in settings.values() if all((run / "manifest.json").is_file() for run in runs)]
+    if not finished:
+        raise RunError(f"{sweep} is a sweep without a finished trial.")
+    return min(finished, key=lambda runs: statistics.fmean(map(_best_score, runs)))[0]
+
+
+def _best_score(run: Path) -> float:
+    try:
+        (recipe,) = parse_yaml((run / "recipe.yaml").read_text("utf-8"))["models"].values()
+        epochs = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
+        scores = [float(epoch["test"][recipe["train"]["monitor"]]) for epoch in epochs]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise RunError(f"The metrics of {run} cannot be read: {' '.join(str(error).split())}") from error
+    return min((score for score in scores if not math.isnan(score)), default=math.inf)
+
+
+class RunOrSweep(RunFolder):
+    """A run folder, as `RUN`, or the folder of a sweep."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Check that there is a run or a sweep."""
+        return value if is_sweep(value) else super().convert(value, param, ctx)
+
+
+class RunOrBest(RunFolder):
+    """A run folder, as `RUN`, or the folder of a sweep, which is replaced by that of its best run."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Check that there is a run."""
+        return str(best_run(Path(value))) if is_sweep(value) else super().convert(value, param, ctx)
+
+
+RUN_OR_SWEEP, RUN_OR_BEST = RunOrSweep(), RunOrBest()

@@ -1,0 +1,276 @@
+"""Data that are given as objects in Python: what is taken, what becomes of it, and what is refused by name."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import zoo
+from resuming import TINY, assert_same, essence, run_main, stopped
+from zoo_export.codes import encode
+from zoo_sweep.sweep import sweep
+
+DRAW = np.random.default_rng(0)
+LEVELS = DRAW.integers(0, 256, (50, 6, 5), dtype=np.uint8)
+COLOUR = DRAW.integers(0, 256, (20, 3, 6, 5), dtype=np.uint8)
+LABELS = np.arange(50) % 3
+OVERRIDES = [*TINY[1:], "train.epochs=2", "train.batch_size=64"]
+
+
+def train(data: Any, out: Path, *more: str, **options: Any) -> zoo.Run:
+    return zoo.train("mlp-vae", [*OVERRIDES, *more], data=data, out=out, **options)
+
+
+def rows(images: torch.Tensor) -> set[bytes]:
+    return {image.numpy().tobytes() for image in images}
+
+
+# --- what is taken
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        LEVELS,
+        LEVELS[:, None],
+        torch.from_numpy(LEVELS),
+        torch.from_numpy(LEVELS)[:, None],
+        LEVELS / 255,
+        (LEVELS / 255).astype(np.float32),
+        torch.from_numpy(LEVELS) / 255,
+        (torch.from_numpy(LEVELS) / 255).requires_grad_(),
+        np.asfortranarray(LEVELS),
+        LEVELS[::-1][::-1],
+        np.broadcast_to(LEVELS, LEVELS.shape),  # which may not be written to
+        (LEVELS, LABELS),
+        (torch.from_numpy(LEVELS), torch.from_numpy(LABELS)),
+        (LEVELS, LABELS[:, None].astype(np.uint8)),
+        zoo.Split(torch.from_numpy(LEVELS)[:, None]),
+        zoo.Split(torch.from_numpy(LEVELS)[:, None], torch.from_numpy(LABELS)),
+    ],
+    ids=lambda given: type(given).__name__,
+)
+def test_the_same_images_in_any_form_are_the_same_data(given):
+    """A tenth is held out; of the forms of one array, floats included, pixel for pixel the same."""
+    dataset = zoo.load_dataset(given)
+    expected = zoo.load_dataset(LEVELS)
+    assert (len(dataset.train), len(dataset.test)) == (45, 5)
+    assert torch.equal(dataset.train.x, expected.train.x)
+    assert torch.equal(dataset.test.x, expected.test.x)
+    assert rows(dataset.train.x) | rows(dataset.test.x) == rows(torch.from_numpy(LEVELS)[:, None])
+    if dataset.classes:
+        place = {image.tobytes(): label for image, label in zip(LEVELS, LABELS, strict=True)}
+        for split in (dataset.train, dataset.test):
+            assert split.labels.tolist() == [place[image.numpy().tobytes()] for image in split.x]
+
+
+def test_the_same_images_in_a_file_and_in_memory_are_the_same_data(tmp_path, monkeypatch):
+    """One conversion and one split: digests of labelled floats, by the name of the file and as an object."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    np.savez(tmp_path / "data.npz", images=LEVELS / 255, labels=LABELS)
+    stored = zoo.load_dataset(str(tmp_path / "data.npz"), split_seed=4, test_fraction=0.3)
+    given = zoo.load_dataset((LEVELS / 255, LABELS), split_seed=4, test_fraction=0.3)
+    for one, other in ((stored.train, given.train), (stored.test, given.test)):
+        assert torch.equal(one.x, other.x)
+        assert torch.equal(one.labels, other.labels)
+
+
+@pytest.mark.parametrize(
+    ("given", "shape", "sizes", "classes"),
+    [
+        ((LEVELS, LEVELS[:7]), (1, 6, 5), (50, 7), 0),
+        ((torch.from_numpy(LEVELS), LEVELS[:7] / 255), (1, 6, 5), (50, 7), 0),
+        (((LEVELS, LABELS), (LEVELS[:7], LABELS[:7])), (1, 6, 5), (50, 7), 3),
+        ((zoo.Split(torch.from_numpy(COLOUR)), COLOUR[:2]), (3, 6, 5), (20, 2), 0),
+        (COLOUR, (3, 6, 5), (18, 2), 0),
+        (COLOUR.transpose(0, 2, 3, 1), (3, 6, 5), (18, 2), 0),
+        ((COLOUR > 127), (3, 6, 5), (18, 2), 0),
+    ],
+)
+def test_shapes_and_splits(given, shape, sizes, classes):
+    dataset = zoo.load_dataset(given)
+    assert (dataset.shape, (len(dataset.train), len(dataset.test)), dataset.classes) == (shape, sizes, classes)
+
+
+def test_what_is_given_may_be_changed_afterwards():
+    """The data are a copy; and a data set is taken as it is."""
+    given = LEVELS.copy()
+    dataset = zoo.load_dataset(given)
+    digest = dataset.sha256()
+    given[:] = 0
+    assert dataset.sha256() == digest
+    assert zoo.load_dataset(dataset) is dataset
+
+
+def test_the_split_follows_its_seed_alone_and_the_log_has_it(caplog):
+    with caplog.at_level(logging.INFO, "zoo"):
+        one, again, other = (zoo.load_dataset(LEVELS, split_seed=seed, test_fraction=0.2) for seed in (1, 1, 2))
+    assert torch.equal(one.test.x, again.test.x)
+    assert not torch.equal(one.test.x, other.test.x)
+    assert caplog.messages[0] == "10 of 50 images are held out for testing: test_fraction 0.2, split_seed 1."
+    # However many images are added, those that were there keep their side but for a few at the border.
+    more = zoo.load_dataset(np.concatenate([LEVELS, LEVELS[::-1] ^ 1]), split_seed=1, test_fraction=0.2)
+    assert len(rows(one.test.x) & rows(more.test.x)) >= 7
+
+
+# --- a run
+
+
+def test_a_run_of_given_data_is_that_of_the_same_data_by_name(tmp_path):
+    digits = zoo.load_dataset("digits")
+    given, named = train(digits, tmp_path / "given"), train("digits", tmp_path / "named", "data.repeat=1")
+    assert_same(essence(given), essence(named))
+    assert given.environment["data"]["sha256"] == named.environment["data"]["sha256"] == digits.sha256()
+    assert given.environment["data"]["name"] == "memory"
+    evaluations = [zoo.evaluate(run, data=data).to_json() for run, data in ((given, digits), (named, None))]
+    assert evaluations[0] == evaluations[1]
+
+
+def test_a_run_is_stopped_resumed_evaluated_and_fitted_with_the_data_given_again(tmp_path):
+    """And without them, or with others, refused; what needs no data works without."""
+    data = (LEVELS, LABELS)
+    with pytest.raises(zoo.Interrupted) as caught:
+        train(data, tmp_path / "stopped", "data.test_fraction=0.3", "data.split_seed=2", time_limit=0.0)
+    run = zoo.Run(caught.value.run)
+    assert run.recipe.data[0].parameters == {"layout": "auto", "test_fraction": 0.3, "split_seed": 2}
+    whole = train(data, tmp_path / "whole", "data.test_fraction=0.3", "data.split_seed=2")
+
+    again = re.escape("Give them again: zoo.resume(run, data=...), zoo.evaluate(run, data=...)")
+    other = "not those that .* was trained on: their digests differ"
+    fit = ("gaussian-mixture", ["components=2"])
+    for use in (zoo.resume, zoo.evaluate, lambda run, **data: zoo.fit_prior(run, *fit, **data)):
+        used = run if use is zoo.resume else whole
+        for missing, message in (({}, again), ({"data": (LEVELS ^ 1, LABELS)}, other), ({"data": LEVELS}, other)):
+            with pytest.raises(zoo.UsageError, match=message):
+                use(used, **missing)
+        with pytest.raises(zoo.DataError, match="type str are not supported"):
+            use(used, data="digits")
+    assert_same(essence(zoo.resume(run, data=data)), essence(whole))
+
+    assert zoo.evaluate(whole, data=data)["elbo"].value == zoo.evaluate(run, data=data)["elbo"].value
+    assert zoo.fit_prior(whole, *fit, data=data)["images"] == 35
+    assert zoo.load(whole).sample(2).shape == (2, 1, 6, 5)
+    codes = encode(whole, data)
+    assert codes["mean"].shape[1:] == (2,)
+
+
+def test_data_by_name_are_not_given_again(tmp_path):
+    run = stopped("mlp-vae", [*TINY, "train.epochs=1"], 3, tmp_path)
+    with pytest.raises(zoo.UsageError, match="digits is loaded by its name: leave out data"):
+        zoo.resume(run, data=LEVELS)
+    zoo.resume(run)
+    with pytest.raises(zoo.UsageError, match="digits is loaded by its name: leave out data"):
+        zoo.evaluate(run, data=zoo.load_dataset("digits"))
+
+
+def test_the_commands_say_what_such_a_run_needs(tmp_path, capsys):
+    run = train(LEVELS, tmp_path)
+    for command in ("evaluate", "reconstruct"):
+        assert run_main(command, str(run.path)) == 2
+        assert "Give them again: zoo.resume(run, data=...)" in capsys.readouterr().err
+    assert run_main("sample", str(run.path)) == 0
+    assert run_main("report", str(run.path)) == 0
+    assert run_main("train", "mlp-vae", "--data", "memory", "--out", str(tmp_path / "other")) == 2
+    assert not (tmp_path / "other").exists()
+    assert "memory" not in {found.name for found in zoo.survey_data()}, "there is nothing to look for"
+
+
+def test_a_path_may_be_an_object_too(tmp_path, monkeypatch):
+    """`pathlib.Path` is a path, also where a data set has its name."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    np.save(tmp_path / "x.npy", LEVELS)
+    assert len(zoo.load_dataset(Path("x.npy")).train) == 45
+    with pytest.raises(zoo.DataUnavailable, match="There is no file or folder"):
+        zoo.load_dataset(Path("digits"))
+
+
+# --- what is refused
+
+
+class DataLoader:
+    """What is called so is told how to be given."""
+
+
+class DataFrame:
+    shape = (50, 64)
+
+
+REFUSED = {
+    "list": ([LEVELS], "type list are not supported.*Stack it: numpy.stack"),
+    "list of two": ([LEVELS, LEVELS], "type list are not supported"),
+    "int": (5, "type int are not supported"),
+    "bytes": (b"digits", "type bytes are not supported"),
+    "dict": ({"images": LEVELS}, "type dict are not supported"),
+    "single": ((LEVELS,), "type tuple are not supported"),
+    "triple": ((LEVELS, LEVELS, LEVELS), "type tuple are not supported"),
+    "strings": (("digits", "mnist"), "type str are not supported.*are loaded by it"),
+    "dataset": (
+        torch.utils.data.TensorDataset(torch.rand(3, 1, 4, 4)),
+        r"torch.TensorDataset are not supported.*torch.stack\(\[image for image",
+    ),
+    "loader": (
+        torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.rand(3, 1, 4, 4))),
+        r"torch.DataLoader are not supported.*torch.cat\(\[images for images",
+    ),
+    "frame": (DataFrame(), r"DataFrame are not supported.*to_numpy\(\).reshape\(-1, HEIGHT, WIDTH\)"),
+    "masked": (np.ma.masked_array(LEVELS), "numpy.MaskedArray are not supported"),
+    "model": (SimpleNamespace(), "types.SimpleNamespace are not supported"),
+    "sparse": (torch.rand(5, 1, 4, 4).to_sparse(), "A tensor of torch.float32, torch.sparse_coo, on cpu"),
+    "meta": (torch.rand(5, 1, 4, 4, device="meta"), "A tensor of torch.float32, torch.strided, on meta"),
+    "levels as floats": (LEVELS.astype(float), r"has the value \d+ at .* in \[0, 1\]. Are they levels up to 255"),
+    "levels as integers": (LEVELS.astype(int), "array of int64; .* convert them with .astype"),
+    "nan": (torch.full((5, 6, 6), float("nan")), "image 0 has the value nan"),
+    "infinite": (torch.full((5, 6, 6), float("inf")), "image 0 has the value inf"),
+    "signed": (torch.rand(5, 6, 6) * 2 - 1, r"Are they in \[-1, 1\]"),
+    "complex": (torch.rand(5, 6, 6, dtype=torch.complex64), "array of complex64"),
+    "objects": (np.array([None]), "array of object"),
+    "rows": (torch.rand(5, 64), r"of shape \(5, 64\); images are .* \.reshape\(-1, HEIGHT, WIDTH\)"),
+    "one image": (LEVELS[0], r"of shape \(6, 5\); images are"),
+    "one": (LEVELS[:1], "one image: there must be one to train on and one to test on"),
+    "none": (LEVELS[:0], "there is no image in it"),
+    "doubtful": (np.zeros((5, 3, 4, 3), np.uint8), "Write data.layout=nhwc"),
+    "fewer labels": ((LEVELS, LABELS[:3]), "labels of 50 images are whole numbers"),
+    "negative labels": ((LEVELS, LABELS - 1), "has the label -1 at 0"),
+    "labels as floats": ((LEVELS, LABELS / 2), "labels is an array of float64"),
+    "test of another shape": ((LEVELS, COLOUR), "they must agree"),
+    "test of 0 to 255": ((LEVELS, LEVELS.astype(float)), "data: test: image 0 has the value"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_anything_else_is_refused_by_name(what, tmp_path):
+    """Before anything is written, by `zoo.train` as by `zoo.load_dataset`."""
+    given, message = REFUSED[what]
+    for use in (zoo.load_dataset, lambda data: train(data, tmp_path / "runs")):
+        with pytest.raises(zoo.DataError, match=message):
+            use(given)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_layout_settles_a_doubt():
+    doubtful = np.zeros((5, 3, 4, 3), np.uint8)
+    assert zoo.load_dataset(doubtful, layout="nhwc").shape == (3, 3, 4)
+    assert zoo.load_dataset(doubtful, layout="nchw").shape == (3, 4, 3)
+
+
+@pytest.mark.parametrize("given", [(LEVELS, LEVELS[:7]), zoo.Dataset(*[zoo.Split(torch.from_numpy(COLOUR))] * 2)])
+def test_data_that_are_split_are_not_split_again(given):
+    with pytest.raises(zoo.DataError, match="split into .* already: leave out test_fraction and split_seed"):
+        zoo.load_dataset(given, test_fraction=0.5)
+
+
+def test_two_data_sets_are_refused(tmp_path):
+    with pytest.raises(zoo.UsageError, match="Two data sets are wanted: a ndarray, and digits"):
+        train(LEVELS, tmp_path, "data=digits")
+    with pytest.raises(zoo.UsageError, match="A sweep loads its data for each trial.*numpy.savez"):
+        sweep("mlp-vae", ["latent_dim=1,2"], data=LEVELS, out=tmp_path)
+    with pytest.raises(zoo.UsageError, match="Give the name of a data set"):
+        zoo.load_dataset(None)
