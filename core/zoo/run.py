@@ -411,12 +411,15 @@ class Run:
             DataError: they cannot be had here, or are damaged.
             RunError: they are others now.
         """
-        if given is None and self._attached is not None:
-            given = self._attached[1]
-        loaded = load_data(self.recipe.data, root, given=given)
+        loaded = self._data(root, given)
         if loaded.dataset.sha256() != self.environment["data"]["sha256"]:
             raise RunError(f"The data are not those that {self.path} was trained on: their digests differ.")
         return loaded
+
+    def _data(self, root: Path | None, given: object = None) -> LoadedDataset:
+        if given is None and self._attached is not None:
+            return LoadedDataset(self.recipe.data[0], self._attached[1])
+        return load_data(self.recipe.data, root, given=given)
 
     def test_images(self, n: int, root: Path | None = None) -> Tensor:
         """The first `n` test images, (n, C, H, W); otherwise as `test_batch`."""
@@ -434,8 +437,7 @@ class Run:
         Raises:
             DataError: the data cannot be had here, or are not those of the run any more.
         """
-        given = None if self._attached is None else self._attached[1]
-        dataset = load_data(self.recipe.data, root, given=given).dataset
+        dataset = self._data(root).dataset
         if dataset.shape != self.data_shape:
             raise DataError(f"{self.path} was trained on data of shape {self.data_shape}, these are {dataset.shape}.")
         n = len(dataset.test) if n is None else min(n, len(dataset.test))

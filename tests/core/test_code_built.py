@@ -99,6 +99,10 @@ def test_it_is_saved_as_a_run_that_the_tools_accept(digits, tmp_path):
     assert evaluation["elbo"].value < evaluation["log-likelihood"].value < 0
     assert "Loss" in report(run, limit=30, metrics=False).figures
     assert (export(run, "torch") / "decoder.pt2").exists()
+    named = zoo.save_run(trainer, tmp_path / "named", data="digits")
+    assert named.recipe.data[0].use == "digits"
+    assert zoo.evaluate(named, ["elbo"], limit=50)["elbo"].value == evaluation["elbo"].value
+    assert torch.equal(named.test_batch(9).x, run.test_batch(9).x)
     with pytest.raises(zoo.RunError, match="holds a run already"):
         zoo.save_run(trainer, tmp_path / "mine")
 
