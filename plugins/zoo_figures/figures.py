@@ -16,6 +16,7 @@ command             function
 ==================  ===========================================================================
 
 >>> import torch, zoo
+>>> from zoo_figures import figures
 >>> vae = zoo.create_model("mlp-vae", latent_dim=3, data_shape=(1, 8, 8))  # or zoo.load("runs/mlp-vae")
 >>> test = zoo.Batch(torch.rand(20, 1, 8, 8))  # or zoo.Run.open("runs/mlp-vae").test_batch()
 >>> figure = figures.traversals(vae, vae.posterior_mean(test.x[:1])[0], images=test)
