@@ -16,8 +16,7 @@ from zoo_conformance.state import kept_generators
 class Case:
     """One check of one candidate.
 
-    >>> (case,) = (case for case in cases("encoder/mlp") if repr(case) == "encoder/mlp: kl")
-    >>> case.run().outcome
+    >>> next(cases("encoder/mlp")).run().outcome
     'passed'
     """
 
