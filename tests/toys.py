@@ -9,6 +9,15 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 import zoo
 
 
+class Unnormalized(zoo.Decoder):
+    """p(x | z) over four pixels that says of itself that it is not normalised, as an energy is."""
+
+    def forward(self, z: Tensor, condition: Tensor | None = None) -> Distribution:
+        p = Independent(Normal(torch.zeros(*z.shape[:-1], 1, 1, 4), 1.0), 3)
+        p.normalized = False
+        return p
+
+
 class LinearGaussian(zoo.Decoder):
     """p(x | z) = N(W z, s^2): then log p(x) and the posterior are known exactly."""
 

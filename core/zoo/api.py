@@ -171,16 +171,18 @@ def save_run(trainer: Trainer, folder: Path | str, *, name: str = "model", data:
     """
     if not trainer.finished:
         raise UsageError("The training is not finished: call trainer.fit() first.")
-    vae, parts = trainer.model, {"encoder": trainer.vae.encoder, "decoder": trainer.vae.decoder}
-    parts |= {"prior": trainer.vae.prior}
-    raw: dict[str, Any] = {kind: type(part).__name__ for kind, part in parts.items()}
+    vae = trainer.model
     block = block_for(trainer.dataset if data is None else data)
-    raw |= {
+    raw: dict[str, Any] = {
+        "encoder": type(trainer.vae.encoder).__name__,
+        "decoder": type(trainer.vae.decoder).__name__,
+        "prior": type(trainer.vae.prior).__name__,
         "loss": type(trainer.loss).__name__,
         "latent_dim": math.prod(vae.latent_shape),
         "data": [block.model_dump()],
+        "binarize": trainer.binarize,
+        "train": trainer.config.model_dump(),
     }
-    raw |= {"binarize": trainer.binarize, "train": trainer.config.model_dump()}
     loaded = LoadedDataset(block, trainer.dataset)
     run = Run.create(Path(folder), unchecked(name, raw), loaded, trainer.device, Path(folder), code=True)
     run.attach(copy.deepcopy(vae).cpu(), trainer.dataset)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
 import zoo
-from toys import GivenPosterior, LinearGaussian, linear_gaussian_vae
+from toys import GivenPosterior, LinearGaussian, Unnormalized, linear_gaussian_vae
 from zoo.cli.main import main
 from zoo.evaluation.evaluate import measure
 from zoo.recipes.schema import ComponentSpec
@@ -164,14 +164,7 @@ def test_a_density_says_what_its_bits_are_of():
 
 def test_an_energy_is_refused_as_a_likelihood_and_marked_in_the_bound():
     vae = linear_gaussian_vae()
-
-    class Energy(zoo.Decoder):
-        def forward(self, z, condition=None):
-            p = Independent(Normal(torch.zeros(*z.shape[:-1], 1, 1, 4), 1.0), 3)
-            p.normalized = False
-            return p
-
-    vae.decoder = Energy()
+    vae.decoder = Unnormalized()
     with pytest.raises(zoo.ComponentError, match="not a normalised density"):
         measured("log-likelihood", subject(vae), samples=5)
     assert "not normalised" in measured("elbo", subject(vae))["elbo"].note

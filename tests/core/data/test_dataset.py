@@ -73,7 +73,7 @@ def test_a_name_comes_before_a_path_and_a_path_is_absolute(work):
     (work / "X.NPZ").write_bytes(b"")
     assert block_for("digits").model_dump() == "digits"
     assert block_for("vae-zoo:digits").model_dump() == "vae-zoo:digits"
-    for written in ("./digits", "digits/", str(work / "digits"), "../work/digits"):
+    for written in ("./digits", "digits/", str(work / "digits"), f"../{work.name}/digits"):
         block = block_for(written)
         assert block.use == "folder"
         assert Path(block.parameters["path"]).is_absolute()

@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Independent, Normal, StudentT
 
 import zoo
-from toys import GivenPosterior, LinearGaussian, linear_gaussian_vae
+from toys import GivenPosterior, LinearGaussian, Unnormalized, linear_gaussian_vae
 from zoo_export.codes import encode
 from zoo_export.export import export
 from zoo_figures import figures
@@ -157,14 +157,7 @@ def test_real_valued_pixels_under_a_bernoulli_are_no_likelihood():
 
 def test_an_energy_has_no_likelihood():
     vae = linear_gaussian_vae()
-
-    class Energy(zoo.Decoder):
-        def forward(self, z, condition=None):
-            p = Independent(Normal(torch.zeros(*z.shape[:-1], 1, 1, 4), 1.0), 3)
-            p.normalized = False
-            return p
-
-    vae.decoder = Energy()
+    vae.decoder = Unnormalized()
     with pytest.raises(zoo.ComponentError, match="not a normalised density"):
         vae.log_likelihood(torch.rand(2, 1, 1, 4), samples=2)
 
