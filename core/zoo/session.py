@@ -14,6 +14,7 @@ from zoo.errors import NoRun, RunError, UsageError, ZooError
 from zoo.model.context import evaluating, flushed_denormals, seeded
 from zoo.model.devices import resolve_device
 from zoo.model.memory import require_memory
+from zoo.model.parts import DataDependent
 from zoo.model.vae import in_support
 from zoo.recipes.advice import likelihood_advice
 from zoo.recipes.components import build
@@ -128,6 +129,10 @@ class Session:
             )
         with flushed_denormals(), seeded(recipe.train.seed, self.device):
             vae, loss = build(recipe, dataset.shape, dataset.classes, len(dataset.train))
+            if dependent := [module for module in vae.modules() if isinstance(module, DataDependent)]:
+                mean = dataset.train.mean()
+                for module in dependent:
+                    module.initialize(mean)
             require_memory((*vae.parameters(), *loss.parameters()), self.device)
             trainer = Trainer(
                 *(vae, loss, dataset, recipe.train),

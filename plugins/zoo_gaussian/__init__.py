@@ -26,6 +26,12 @@ def zoo_components() -> Iterable[Component]:
         Component(
             "likelihood", "gaussian", "zoo_gaussian.likelihoods:GaussianLikelihood", "Gaussian, fixed or learned scale"
         ),
+        Component(
+            "likelihood",
+            "discretized-logistic",
+            "zoo_gaussian.discretized:DiscretizedLogisticLikelihood",
+            "Discretized logistic, for 256 grey values",
+        ),
         Component("prior", "standard-normal", "zoo_gaussian.prior:StandardNormal", "Standard normal"),
         Component("loss", "elbo", "zoo_gaussian.losses:ELBO", "Negative evidence lower bound, with beta and a warm-up"),
         Component("loss", "mse", "zoo_gaussian.losses:SquaredError", "Squared error of the mean image plus beta KL"),

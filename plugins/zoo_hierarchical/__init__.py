@@ -33,6 +33,21 @@ def zoo_components() -> Iterable[Component]:
             "prior", "ladder", "zoo_hierarchical.ladder:LadderPrior", "The top-down network of the ladder encoder"
         ),
         Component(
+            "encoder",
+            "top-down",
+            "zoo_hierarchical.top_down:TopDownEncoder",
+            "Any encoder for the upper level, gated layers from there and from x to the lower one",
+        ),
+        Component(
+            "prior",
+            "top-down",
+            "zoo_hierarchical.top_down:TopDownPrior",
+            "Any prior for the upper level, gated layers from there to the lower one",
+        ),
+        Component(
+            "decoder", "all-levels", "zoo_hierarchical.top_down:AllLevels", "Gated layers on two levels together"
+        ),
+        Component(
             "decoder", "lowest-level", "zoo_hierarchical.levels:LowestLevel", "Any decoder, on the lowest level alone"
         ),
         Component(

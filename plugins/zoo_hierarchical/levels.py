@@ -40,6 +40,7 @@ class Levels(Distribution):
         self.links = links
         self.sizes = tuple(sizes)
         self.downward = downward
+        self.has_rsample = first.has_rsample
         super().__init__(first.batch_shape, torch.Size([sum(sizes)]), validate_args=False)
 
     @property
@@ -57,12 +58,18 @@ class Levels(Distribution):
         shapes = [sample_shape]  # what a link returns has the sample dimensions already
         return self._walk(lambda level: level.rsample(shapes.pop() if shapes else ()))
 
+    def sample(self, sample_shape: _size = ()) -> Tensor:
+        """Draws (K..., N, d_1 + ... + d_L)."""
+        shapes = [sample_shape]
+        with torch.no_grad():
+            return self._walk(lambda level: _draw(level, shapes.pop() if shapes else ()))
+
     def rsample_and_log_prob(self, sample_shape: _size = ()) -> tuple[Tensor, Tensor]:
         """Draws and their log-densities, every link being followed once."""
         shapes, total = [sample_shape], []
 
         def draw(level: Distribution) -> Tensor:
-            z = level.rsample(shapes.pop() if shapes else ())
+            z = _draw(level, shapes.pop() if shapes else ())
             total.append(level.log_prob(z))
             return z
 
@@ -89,6 +96,12 @@ class Levels(Distribution):
     def _in_turn(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """From the order of the event to that of drawing, or back."""
         return list(levels[::-1] if self.downward else levels)
+
+
+def _draw(level: Distribution, shape: _size) -> Tensor:
+    """Draws of a level, reparameterised if it can be; a mixture at the top of a prior cannot."""
+    z: Tensor = level.rsample(shape) if level.has_rsample else level.sample(torch.Size(shape))
+    return z
 
 
 class ToGaussian(nn.Module):

@@ -42,10 +42,10 @@ class TwoLevelEncoder(Encoder):
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
         """Images (N, C, H, W) to q(z_1, z_2 | x)."""
         lower = self.lower(x, condition)
-        if tuple(lower.event_shape) != self.sizes[:1]:
+        if tuple(lower.event_shape) != self.sizes[:1] or not lower.has_rsample:
             raise ComponentError(
                 f"The encoder inside of 'two-level' must have a latent of shape {self.sizes[:1]}, not "
-                f"{tuple(lower.event_shape)}."
+                f"{tuple(lower.event_shape)}, and reparameterised draws."
             )
         return Levels(lower, [self.upper], self.sizes, downward=False)
 

@@ -9,8 +9,14 @@ from zoo import Component, hookimpl
 
 @hookimpl
 def zoo_components() -> Iterable[Component]:
-    """A posterior and a prior on each."""
+    """A posterior and a prior on each, and a decoder from the Poincare ball."""
     return (
+        Component(
+            "decoder",
+            "gyroplane",
+            "zoo_manifolds.gyroplane:GyroplaneDecoder",
+            "Distances from hyperplanes of the Poincare ball, then dense layers",
+        ),
         Component(
             "posterior",
             "von-mises-fisher",
