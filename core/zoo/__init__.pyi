@@ -88,8 +88,10 @@ from .recipes.components import components_of as components_of
 from .recipes.components import with_defaults as with_defaults
 from .recipes.datasets import data_root as data_root
 from .recipes.datasets import load_data as load_data
+from .recipes.library import ResolvedRecipe as ResolvedRecipe
 from .recipes.library import library as library
 from .recipes.library import list_models as list_models
+from .recipes.merge import merge as merge
 from .recipes.merge import parse_overrides as parse_overrides
 from .recipes.schema import ComponentSpec as ComponentSpec
 from .recipes.schema import Recipe as Recipe
