@@ -90,6 +90,7 @@ from .recipes.merge import parse_overrides as parse_overrides
 from .recipes.schema import ComponentSpec as ComponentSpec
 from .recipes.schema import Recipe as Recipe
 from .recipes.schema import TrainConfig as TrainConfig
+from .recipes.signatures import HoldOut as HoldOut
 from .recipes.signatures import describe as describe
 from .recipes.source import builtin_registry as builtin_registry
 from .recipes.source import parse_yaml as parse_yaml
@@ -100,6 +101,7 @@ from .storage.files import to_json as to_json
 from .training.callbacks import Callback as Callback
 from .training.callbacks import Training as Training
 from .training.history import Epoch as Epoch
+from .training.history import best_epoch as best_epoch
 from .training.signals import Interrupted as Interrupted
 from .training.signals import StopRequest as StopRequest
 from .training.trainer import Trainer as Trainer

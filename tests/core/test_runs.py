@@ -25,6 +25,7 @@ import zoo.api
 from processes import Process
 from resuming import TINY, assert_same, essence, reseal, run_main, stopped
 from zoo.errors import NoRun, RunLocked
+from zoo.recorder import RunRecorder
 from zoo.run import METRICS, SEALED
 from zoo.storage.files import MANIFEST
 from zoo.storage.locate import runs_in
@@ -589,7 +590,7 @@ def test_a_full_disk_while_the_number_of_epochs_is_written(full, finished, monke
 
 @pytest.mark.parametrize("ended", ["train.steps=20", "train.patience=1"])
 def test_what_ended_for_another_reason_is_not_trained_longer(ended, tmp_path):
-    rising = ["train.monitor=rate", "loss={use: elbo, beta: 0.1}", "train.optimizer.lr=0.01"]
+    rising = ["train.monitor=rate", "loss={use: elbo, beta: 0.1}", "train.optimizer.lr=0.01", "data.validation=29"]
     run = zoo.train("mlp-vae", [*TINY, *rising, "train.epochs=3", ended], out=tmp_path)
     before = contents(run.path)
     with pytest.raises(zoo.RunError, match=r"train\.steps or train\.patience has ended it"):
@@ -661,7 +662,7 @@ def test_numbers_that_are_not_finite_go_through_the_metrics_file(finished):
     """As strings, since JSON has none; files with Python's NaN, of older versions, are read too."""
     first, last = finished.epochs()
     odd = replace(last, test={**last.test, "a": float("nan"), "b": float("inf"), "c": float("-inf")})
-    finished.rewind([first, odd])
+    RunRecorder(finished).rewind([first, odd])
     (_, line) = (finished.path / METRICS).read_text().splitlines()
     assert json.loads(line, parse_constant=pytest.fail)["test"]["a"] == "NaN"
     assert str(finished.epochs()[1].test) == str(odd.test)

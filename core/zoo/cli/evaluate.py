@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 @click.argument("settings", nargs=-1, metavar="[METRIC.SETTING=VALUE]...")
 @click.option("--metric", "metrics", multiple=True, metavar="NAME", help="This metric; may be given several times.")
 @click.option("--samples", type=click.IntRange(min=1), help="Importance samples: estimate the log-likelihood too.")
-@click.option("--split", type=click.Choice(["test", "train"]), default="test", show_default=True, help="Which images.")
+@click.option(
+    "--split",
+    type=click.Choice(["test", "validation", "train"]),
+    default="test",
+    show_default=True,
+    help="Which images.",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Only so many images, the first ones.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of every draw.")
 @prior_option

@@ -61,6 +61,15 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 @click.option("--time-limit", type=Duration(), help="Save and stop after so long, such as 90s, 30m or 2h.")
 @click.option("--compile", "compiled", is_flag=True, help="Let torch.compile work on the loss; needs a C++ compiler.")
 @click.option("--figures/--no-figures", default=True, help="Draw figures of the trained model, or leave them out.")
+@click.option("--init", metavar="RUN", help="Start from the weights of this run.")
+@click.option(
+    "--init-part",
+    "init_parts",
+    type=click.Choice(["encoder", "decoder", "prior"]),
+    multiple=True,
+    help="Start only this part from --init; may be repeated.  [default: all]",
+)
+@click.option("--init-partial", is_flag=True, help="Allow tensors of another shape, which keep their new values.")
 @registry_option
 @json_option
 def train(
@@ -76,6 +85,9 @@ def train(
     time_limit: float | None,
     compiled: bool,
     figures: bool,
+    init: str | None,
+    init_parts: tuple[str, ...],
+    init_partial: bool,
     registries: tuple[Path, ...],
     as_json: bool,
 ) -> None:
@@ -97,7 +109,7 @@ def train(
         _check_resume(
             resume,
             resolved and resolved.name,
-            {"KEY=VALUE": overrides, "--registry": registries, "--data": data, "--seed": seed},
+            {"KEY=VALUE": overrides, "--registry": registries, "--data": data, "--seed": seed, "--init": init},
         )
     import zoo
     from zoo.api import resume_or_train
@@ -121,7 +133,8 @@ def train(
         elif resolved is None:
             raise click.UsageError("Missing argument 'MODEL'.")
         else:
-            run = zoo.train(resolved, overrides, data=data, epochs=epochs, seed=seed, out=out, **common)
+            start: dict[str, Any] = {"init": init, "init_parts": init_parts, "init_partial": init_partial}
+            run = zoo.train(resolved, overrides, data=data, epochs=epochs, seed=seed, out=out, **start, **common)
     except zoo.Interrupted as interrupted:
         if rank_zero:
             print_resume_command(str(interrupted), "train", interrupted.run, data_dir, device)
@@ -162,8 +175,13 @@ def _report(run: Run, as_json: bool) -> None:
     if as_json:
         print_json(result)
         return
-    for split in ("train", "test"):
-        terms = "   ".join(f"{name} {value:.2f}" for name, value in result[split].items())
-        click.echo(f"{split:<8} {terms}   (nats per example)")
-    click.echo(f"run      {run.path}")
-    click.echo(f"figures  {', '.join(sorted(file.name for file in run.figures.glob('*.png'))) or 'none'}")
+    for split in ("train", "validation", "test"):
+        if split in result:
+            terms = "   ".join(f"{name} {value:.2f}" for name, value in result[split].items())
+            click.echo(f"{split:<10} {terms}   (nats per example)")
+    if result["epoch"] < result["epochs"]:
+        click.echo(
+            f"epoch      {result['epoch']} of {result['epochs']}, the best by validation {run.recipe.train.monitor}"
+        )
+    click.echo(f"run        {run.path}")
+    click.echo(f"figures    {', '.join(sorted(file.name for file in run.figures.glob('*.png'))) or 'none'}")

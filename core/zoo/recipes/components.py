@@ -88,9 +88,10 @@ def construct(kind: str, spec: ComponentSpec, context: Mapping[str, Any]) -> Any
     """
     target, signature, spec = find(kind, spec.use), read_signature(kind, spec.use), checked(kind, spec)
     injected = {name: value for name, value in context.items() if name in signature.injected}
+    arguments = {name: value for name, value in spec.arguments.items() if name not in signature.common}
     try:
         with plugin_code():
-            made = target(**injected, **copy.deepcopy(spec.arguments))
+            made = target(**injected, **copy.deepcopy(arguments))
     except ZooError:
         raise
     except Exception as error:

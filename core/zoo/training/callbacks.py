@@ -29,6 +29,7 @@ class Training(Protocol):
         steps_per_epoch: optimizer steps in one epoch.
         history: the finished epochs.
         test: the test data.
+        validation: the validation data, or None.
     """
 
     vae: VAE
@@ -37,6 +38,7 @@ class Training(Protocol):
     step: int
     history: list[Epoch]
     test: Loader
+    validation: Loader | None
 
     @property
     def model(self) -> VAE:

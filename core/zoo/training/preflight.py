@@ -89,8 +89,8 @@ def preflight(
                 raise ComponentError(
                     f"{name}: the term 'loss' is detached from the parameters, so nothing would be learnt"
                 )
-            _call(f"the gradient of {name}", torch.autograd.backward, terms["loss"], inputs=list(phase.parameters))
-            gradients = [p.grad for p in phase.parameters if p.grad is not None]
+            _call(f"the gradient of {name}", torch.autograd.backward, terms["loss"], inputs=optimized.parameters)
+            gradients = [p.grad for p in optimized.parameters if p.grad is not None]
             if not gradients:
                 raise ComponentError(f"{name}: its loss depends on none of its parameters, so nothing would be learnt")
             if not all(torch.isfinite(gradient).all() for gradient in gradients):

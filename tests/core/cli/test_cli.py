@@ -70,7 +70,7 @@ def test_every_public_name_is_there_and_no_other():
 def test_train_json_prints_one_object(zoo_command, tmp_path):
     done = zoo_command("train", "mlp-vae", *TINY, "--seed", "3", "--json")
     result = json.loads(done.stdout)
-    assert list(result) == ["run", "model", "data", "epochs", "seconds", "train", "test"]
+    assert list(result) == ["run", "model", "data", "epochs", "seconds", "epoch", "train", "test"]
     assert (result["model"], result["data"], result["epochs"]) == ("mlp-vae", "digits", 1)
     for split in ("train", "test"):
         terms = result[split]

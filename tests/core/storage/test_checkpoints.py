@@ -22,6 +22,7 @@ import zoo
 from resuming import TINY, assert_same, essence, reseal, run_main, stopped
 from zoo.recipes.datasets import load_data
 from zoo.recipes.schema import ComponentSpec
+from zoo.recorder import RunRecorder, create_run
 from zoo.storage.checkpoints import STATE, Checkpoint, Checkpoints
 from zoo.storage.files import FORMAT, MANIFEST, TEMPORARY
 from zoo.storage.locate import WEIGHTS
@@ -207,10 +208,10 @@ def test_a_full_disk_at_the_end_of_a_run(tmp_path, caplog):
         small_files(100),
         pytest.raises(zoo.TrainingError, match=r"safetensors could not be written: .*File too large"),
     ):
-        run.finish()
+        RunRecorder(run).finish()
     assert not run.finished
     assert not list(run.path.glob(TEMPORARY + "*"))
-    run.finish()
+    RunRecorder(run).finish()
     assert zoo.load(run).latent_shape == (2,)
 
 
@@ -491,7 +492,7 @@ def test_a_run_is_not_written_through_a_link(kind, tmp_path):
         outside.write_text("mine")
     recipe = zoo.recipe("mlp-vae", data="digits")
     with pytest.raises(zoo.RunError, match=f"{root / 'mlp-vae'} is a link to {outside}"):
-        zoo.Run.create(root, recipe, load_data([ComponentSpec(use="digits")]), torch.device("cpu"))
+        create_run(root, recipe, load_data([ComponentSpec(use="digits")]), torch.device("cpu"))
     with pytest.raises(zoo.RunError, match="is a link to"):
         zoo.train("mlp-vae", TINY, out=root)
     if kind == "a folder":
