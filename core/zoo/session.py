@@ -33,6 +33,7 @@ from zoo.warm_start import WarmStart
 log = logging.getLogger("zoo")
 
 SKIPPED = "It is skipped."
+_ADJECTIVES = {"train": "training"}
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class Session:
             log.info(
                 "%s on %s: %s examples of %s, on %s, seed %d",
                 *(recipe.name, data_name(data.block)),
-                ", ".join(f"{len(split)} {name}" for name, split in dataset.splits.items()),
+                ", ".join(f"{len(split)} {_ADJECTIVES.get(name, name)}" for name, split in dataset.splits.items()),
                 *("x".join(map(str, dataset.shape)), self.device, recipe.train.seed),
             )
         with flushed_denormals(), seeded(recipe.train.seed, self.device):

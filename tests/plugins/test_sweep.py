@@ -282,7 +282,7 @@ def test_what_is_the_same_for_all_is_said_once(tmp_path, caplog):
         "trial 2 of 3: latent_dim=3",
         "trial 3 of 3: latent_dim=4",
     ]
-    assert sum("training and 359 test images" in message for message in caplog.messages) == 1
+    assert sum("training, 359 test examples" in message for message in caplog.messages) == 1
 
 
 def test_the_same_command_goes_on_and_another_is_refused(tmp_path):

@@ -242,9 +242,9 @@ class Dataset:
 
     @property
     def splits(self) -> dict[str, Split]:
-        """The splits by name: ``train``, ``test``, and ``validation`` where there is one."""
-        splits = {"train": self.train, "test": self.test}
-        return splits if self.validation is None else {**splits, "validation": self.validation}
+        """The splits by name: ``train``, ``validation`` if there is one, and ``test``."""
+        validation = {} if self.validation is None else {"validation": self.validation}
+        return {"train": self.train, **validation, "test": self.test}
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -205,8 +205,8 @@ def _status(name: str, root: Path) -> DatasetStatus:
         offline = {"download": False} if "download" in parameters else {}
         with making_nothing():
             dataset = _made(ComponentSpec(use=name, **offline), {"root": root})
-        sizes = ", ".join(f"{len(split)} {name}" for name, split in dataset.splits.items())
-        return DatasetStatus(name, "available", f"{sizes}, {'x'.join(map(str, dataset.shape))}")
+        sizes = " + ".join(str(len(split)) for split in dataset.splits.values())
+        return DatasetStatus(name, "available", f"{sizes} examples, {'x'.join(map(str, dataset.shape))}")
     except NotCached:
         return DatasetStatus(name, "available", "not decoded yet")
     except DataUnavailable as error:

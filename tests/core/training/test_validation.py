@@ -168,7 +168,7 @@ def test_progress_names_the_split_of_every_number(tmp_path, capsys):
     options = (*TINY, "data.validation=100", "--epochs", "2", "--out", str(tmp_path))
     assert run_main("train", "mlp-vae", *options) == 0
     out, err = capsys.readouterr()
-    assert "mlp-vae on digits: 1338 train, 359 test, 100 validation examples of 1x8x8" in err
+    assert "mlp-vae on digits: 1338 training, 100 validation, 359 test examples of 1x8x8" in err
     line = next(line for line in err.splitlines() if line.startswith("epoch 1/2"))
     assert line.index("train") < line.index("validation") < line.index("test")
     assert [word for word in ("train", "validation", "test") if f"\n{word} " in "\n" + out] == [
