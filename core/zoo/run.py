@@ -26,9 +26,10 @@ from zoo.data.dataset import Dataset
 from zoo.data.loader import Loader
 from zoo.errors import DataError, RecipeError, RunError, TrainingError
 from zoo.evaluation.priors import FittedPrior
+from zoo.model.batch import Batch
 from zoo.model.context import seeded
 from zoo.model.devices import device_name
-from zoo.model.vae import VAE, Batch
+from zoo.model.vae import VAE
 from zoo.plugins.manager import DISTRIBUTION
 from zoo.plugins.registry import registry
 from zoo.recipes.components import build, unchecked, validate, with_defaults
@@ -506,7 +507,7 @@ def _environment(recipe: Recipe, loaded: LoadedDataset, device: torch.device) ->
         "versions": {name: version(name) for name in PACKAGES},
         "plugins": {
             plugin.name: str(plugin)
-            for plugin in registry().plugins.found
+            for plugin in registry().plugins
             if plugin.status == "ok" and plugin.distribution != DISTRIBUTION
         },
         "data": {
