@@ -116,17 +116,8 @@ def plugins_(as_json: bool) -> None:
     for plugin in registry().plugins:
         brings = [f"{kind} {claim.name}" for kind, names in tables.items() for claim in names if claim.plugin is plugin]
         brings += [f"hook {hook}" for hook in plugin.hooks if hook not in ("zoo_components", "zoo_recipes")]
-        rows.append(
-            {
-                "name": plugin.name,
-                "distribution": plugin.distribution,
-                "version": plugin.version,
-                "status": plugin.status,
-                "brings": brings,
-                "errors": plugin.errors,
-                "notes": plugin.notes(),
-            }
-        )
+        row = {key: getattr(plugin, key) for key in ("name", "distribution", "version", "status")}
+        rows.append({**row, "brings": brings, "errors": plugin.errors, "notes": plugin.notes()})
     if as_json:
         print_json(rows)
         return

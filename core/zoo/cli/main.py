@@ -41,17 +41,16 @@ class LazyGroup(click.Group):
     def names(self) -> Names[Command]:
         """The subcommands by name. Names of built-in commands are reserved."""
         names: Names[Command] = Names("command", plugins())
+        core = Plugin("core", DISTRIBUTION, version(DISTRIBUTION))
         for command in COMMANDS:
-            names.add(command.name, Plugin("core", DISTRIBUTION, version(DISTRIBUTION)), command)
-        own = {command.name for command in COMMANDS}
+            names.add(command.name, core, command)
         for plugin, command in plugins().collect("zoo_commands"):
             if (problem := _problem_of(command)) is not None:
                 plugin.errors.append(f"zoo_commands returned {problem}")
-            elif not plugin.builtin and command.name in own:
+            elif not plugin.builtin and command.name in {claim.name for claim in names if claim.plugin.builtin}:
                 plugin.errors.append(f"zoo_commands: the command {command.name!r} is built in")
             else:
                 names.add(command.name, plugin, command)
-                own |= {command.name} if plugin.builtin else set()
         return names
 
     def list_commands(self, ctx: click.Context) -> list[str]:

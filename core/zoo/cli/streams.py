@@ -33,22 +33,14 @@ class Stream(io.TextIOBase):
             training.
     """
 
+    encoding, errors = "", ""  # writable, unlike those of the base class
+
     def __init__(self, stream: TextIO, dispensable: bool) -> None:
         self._stream: TextIO | None = stream
         self._dispensable = dispensable
         self._failure: OutputError | None = None
-        self._encoding = getattr(stream, "encoding", None) or "utf-8"
-        self._errors = getattr(stream, "errors", None) or "strict"
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        """The encoding of the stream."""
-        return self._encoding
-
-    @property
-    def errors(self) -> str:  # type: ignore[override]
-        """The error handler of the stream."""
-        return self._errors
+        self.encoding = getattr(stream, "encoding", None) or "utf-8"
+        self.errors = getattr(stream, "errors", None) or "strict"
 
     def writable(self) -> bool:
         """Always true."""
@@ -76,23 +68,23 @@ class Stream(io.TextIOBase):
                 raise TypeError("expected str, got bytes")
             text = text.decode()
         try:
-            text.encode(self._encoding, self._errors)
-            written = text
+            text.encode(self.encoding, self.errors)
+            encodable = text
         except UnicodeEncodeError:
-            written = text.encode(self._encoding, "backslashreplace").decode(self._encoding)
-        with self._surviving():
+            encodable = text.encode(self.encoding, "backslashreplace").decode(self.encoding)
+        with self._tolerant():
             if self._stream is not None:
-                self._stream.write(written)
+                self._stream.write(encodable)
         return len(text)
 
     def flush(self) -> None:
         """Flush the stream; raises like `write`."""
-        with self._surviving():
+        with self._tolerant():
             if self._stream is not None:
                 self._stream.flush()
 
     @contextlib.contextmanager
-    def _surviving(self) -> Iterator[None]:
+    def _tolerant(self) -> Iterator[None]:
         if self._failure is not None:  # click catches it when it probes the stream with an empty text
             raise self._failure
         try:

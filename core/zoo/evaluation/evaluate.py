@@ -56,15 +56,7 @@ class Evaluation:
         return {
             "protocol": self.protocol,
             "measurements": [
-                {
-                    "metric": metric,
-                    "name": m.name,
-                    "value": m.value,
-                    "error": m.error,
-                    "unit": m.unit,
-                    "protocol": {**self.protocol, **m.protocol},
-                    "note": m.note,
-                }
+                {"metric": metric, **vars(m), "protocol": {**self.protocol, **m.protocol}}
                 for metric, measurements in self.measurements.items()
                 for m in measurements
             ],

@@ -196,11 +196,7 @@ class EvaluationContext:
 
     @property
     def labels(self) -> Tensor:
-        """The labels of the images, int64 (N,), on the CPU.
-
-        Raises:
-            NotApplicable: the data have no labels.
-        """
+        """The labels of the images, int64 (N,), on the CPU; raises `NotApplicable` if there are none."""
         return _labels(self.images)
 
     @property
@@ -210,11 +206,7 @@ class EvaluationContext:
 
     @property
     def factors(self) -> Tensor:
-        """The generating factors of the images, int64 (N, F); see `Split.factors`.
-
-        Raises:
-            NotApplicable: they are unknown.
-        """
+        """The generating factors of the images, int64 (N, F); raises `NotApplicable` if they are unknown."""
         return self._factors(self.split)[: self._limit]
 
     @property

@@ -144,7 +144,13 @@ class Checkpoints:
             temporary = self.folder / f"{TEMPORARY}{secrets.token_hex(4)}"
             temporary.mkdir()
             try:
-                self._write(temporary, step, weights, state, score)
+                with synced(temporary / WEIGHTS, "xb") as file:
+                    file.write(serialized(weights))
+                with synced(temporary / STATE, "xb") as file:
+                    torch.save(dict(state), file)
+                with synced(temporary / MANIFEST, "xb") as file:
+                    file.write(sealed(temporary, (WEIGHTS, STATE), step=step, score=score, **self.origin))
+                sync_folder(temporary)
                 if target.exists():
                     shutil.rmtree(target)
                 temporary.replace(target)
@@ -159,18 +165,6 @@ class Checkpoints:
             ) from error
         self._retire()
         return checkpoint
-
-    def _write(
-        self, folder: Path, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any], score: float | None
-    ) -> None:
-        """Write the files of a checkpoint and sync them to disk."""
-        with synced(folder / WEIGHTS, "xb") as file:
-            file.write(serialized(weights))
-        with synced(folder / STATE, "xb") as file:
-            torch.save(dict(state), file)
-        with synced(folder / MANIFEST, "xb") as file:
-            file.write(sealed(folder, (WEIGHTS, STATE), step=step, score=score, **self.origin))
-        sync_folder(folder)
 
     def __iter__(self) -> Iterator[Checkpoint]:
         """All checkpoints, valid or not, the newest first."""
