@@ -38,6 +38,7 @@ from .evaluation.evaluate import Evaluation as Evaluation
 from .evaluation.metric import EvaluationContext as EvaluationContext
 from .evaluation.metric import Measurement as Measurement
 from .evaluation.metric import Metric as Metric
+from .model.batch import Batch as Batch
 from .model.context import derive_seed as derive_seed
 from .model.context import evaluating as evaluating
 from .model.context import flushed_denormals as flushed_denormals
@@ -49,6 +50,8 @@ from .model.layers import WarmUp as WarmUp
 from .model.layers import halved_sizes as halved_sizes
 from .model.layers import image_shape as image_shape
 from .model.layers import merge_leading as merge_leading
+from .model.likelihood import in_support as in_support
+from .model.likelihood import observed_log_prob as observed_log_prob
 from .model.loss import Loss as Loss
 from .model.loss import Phase as Phase
 from .model.measures import base_measure as base_measure
@@ -64,10 +67,7 @@ from .model.precision import KeepsFloat32 as KeepsFloat32
 from .model.precision import at_least_float32 as at_least_float32
 from .model.precision import match_dtype as match_dtype
 from .model.vae import VAE as VAE
-from .model.vae import Batch as Batch
 from .model.vae import Trace as Trace
-from .model.vae import in_support as in_support
-from .model.vae import observed_log_prob as observed_log_prob
 from .plugins.hookspecs import INJECTED as INJECTED
 from .plugins.hookspecs import KINDS as KINDS
 from .plugins.hookspecs import OBJECT as OBJECT

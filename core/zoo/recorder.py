@@ -115,7 +115,7 @@ def _environment(recipe: Recipe, loaded: LoadedDataset, device: torch.device) ->
         "versions": {name: version(name) for name in PACKAGES},
         "plugins": {
             plugin.name: str(plugin)
-            for plugin in registry().plugins.found
+            for plugin in registry().plugins
             if plugin.status == "ok" and plugin.distribution != DISTRIBUTION
         },
         "data": {

@@ -18,8 +18,9 @@ from zoo.data.dataset import Dataset
 from zoo.data.loader import Loader
 from zoo.errors import DataError, RecipeError, RunError
 from zoo.evaluation.priors import FittedPrior
+from zoo.model.batch import Batch
 from zoo.model.context import seeded
-from zoo.model.vae import VAE, Batch
+from zoo.model.vae import VAE
 from zoo.recipes.components import build, unchecked, validate
 from zoo.recipes.datasets import LoadedDataset, data_name, load_data
 from zoo.recipes.schema import Recipe

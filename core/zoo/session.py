@@ -14,8 +14,8 @@ import torch
 from zoo.errors import NoRun, RunError, UsageError, ZooError
 from zoo.model.context import evaluating, flushed_denormals, seeded
 from zoo.model.devices import resolve_device
+from zoo.model.likelihood import in_support
 from zoo.model.memory import require_memory
-from zoo.model.vae import in_support
 from zoo.recipes.advice import likelihood_advice
 from zoo.recipes.components import build
 from zoo.recipes.datasets import LoadedDataset, data_name, load_data

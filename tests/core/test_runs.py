@@ -344,7 +344,7 @@ def test_every_command_that_reads_a_run_refuses_damaged_weights(command, finishe
     whole = weights.read_bytes()
     flip(weights)
     assert read_with(command, finished.path) == 2
-    assert f"Error: {weights} is damaged: its SHA-256 is not that of the manifest." in capsys.readouterr().err
+    assert f"Error: {weights} is damaged: its SHA-256 does not match the manifest." in capsys.readouterr().err
     weights.write_bytes(whole)
     if command in ("compare", "train"):  # they compare the digests, and load no weights of a finished run
         return
@@ -354,7 +354,7 @@ def test_every_command_that_reads_a_run_refuses_damaged_weights(command, finishe
     save_file(tensors, weights)
     reseal(finished.path)
     assert read_with(command, finished.path) == 2
-    assert f"Error: {weights} cannot be used: its tensor {name!r} holds NaN." in capsys.readouterr().err
+    assert f"Error: {weights} cannot be used: its tensor {name!r} contains NaN." in capsys.readouterr().err
 
 
 def test_every_file_of_a_finished_run_has_a_digest(finished, caplog):
@@ -396,7 +396,7 @@ def test_nan_is_never_saved(finished):
     name = next(iter(weights))
     weights[name].view(-1)[0] = torch.nan
     before = contents(finished.path)
-    with pytest.raises(zoo.TrainingError, match=f"The tensor {name!r} of the model holds NaN"):
+    with pytest.raises(zoo.TrainingError, match=f"The tensor {name!r} of the model contains NaN"):
         finished.checkpoints.save(99, weights, {})
     assert contents(finished.path) == before
 
@@ -504,7 +504,7 @@ def test_a_renamed_checkpoint_is_refused_by_name(unfinished, tmp_path, caplog):
     )
     with caplog.at_level(logging.WARNING, "zoo"):
         zoo.resume(unfinished)
-    assert caplog.messages[0] == f"{renamed} holds step {EPOCH + 3}: it was renamed. It is skipped."
+    assert caplog.messages[0] == f"{renamed} was renamed: it contains step {EPOCH + 3}. It is skipped."
     expected = zoo.train("mlp-vae", SHORT, out=tmp_path / "undisturbed")
     assert_same(load_file(unfinished.path / "model.safetensors"), load_file(expected.path / "model.safetensors"))
 
@@ -611,9 +611,9 @@ def test_a_run_is_not_trained_longer_than_its_schedule(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("train.seed=3",), "leave out KEY=VALUE."),
-        (("--seed", "3", "--data", "digits"), "leave out --data, --seed."),
-        (("--registry", "recipe.yaml"), "leave out --registry."),
+        (("train.seed=3",), "omit KEY=VALUE."),
+        (("--seed", "3", "--data", "digits"), "omit --data, --seed."),
+        (("--registry", "recipe.yaml"), "omit --registry."),
     ],
 )
 def test_nothing_else_may_change(arguments, message, unfinished, capsys, monkeypatch):

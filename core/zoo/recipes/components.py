@@ -18,7 +18,7 @@ from zoo.model.memory import bounded
 from zoo.model.parts import Encoder, Prior
 from zoo.model.vae import VAE
 from zoo.plugins.hookspecs import INJECTED, KINDS
-from zoo.plugins.manager import plugin_code
+from zoo.plugins.isolation import plugin_code
 from zoo.plugins.registry import registry
 from zoo.recipes.checking import as_plain, check, check_recipe, keys_of
 from zoo.recipes.home import block_at_home

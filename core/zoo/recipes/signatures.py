@@ -18,8 +18,8 @@ from zoo.errors import ComponentError
 from zoo.model.loss import Loss
 from zoo.model.parts import Decoder, Encoder, Likelihood, Posterior, Prior
 from zoo.plugins.hookspecs import INJECTED, KINDS
-from zoo.plugins.manager import describe as describe_error
-from zoo.plugins.manager import plugin_code
+from zoo.plugins.isolation import describe as describe_error
+from zoo.plugins.isolation import plugin_code
 from zoo.plugins.registry import registry
 from zoo.recipes.optimizers import find_optim
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from zoo.data.loader import Loader
 from zoo.model.loss import Loss
 from zoo.model.vae import VAE
-from zoo.plugins.manager import describe, plugin_code
+from zoo.plugins.isolation import describe, plugin_code
 from zoo.recipes.schema import TrainConfig
 from zoo.training.history import Epoch
 

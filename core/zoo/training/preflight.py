@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from zoo.errors import ComponentError, Problem, RecipeError, ZooError, did_you_mean
+from zoo.model.batch import Batch
 from zoo.model.context import seeded
 from zoo.model.loss import Loss, Terms
 from zoo.model.parts import Scheduled
-from zoo.model.vae import VAE, Batch
+from zoo.model.vae import VAE
 from zoo.recipes.schema import TrainConfig
 from zoo.training.step import OptimizedPhase, optimized_phases
 

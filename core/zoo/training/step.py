@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import ComponentError, Problem, RecipeError, TrainingError, ZooError, error_summary
+from zoo.model.batch import Batch
 from zoo.model.context import derive_seed, reseed
 from zoo.model.loss import Loss, Phase, Terms
-from zoo.model.vae import VAE, Batch
+from zoo.model.vae import VAE
 from zoo.recipes.components import checked, construct
 from zoo.recipes.schema import ComponentSpec, TrainConfig
 from zoo.recipes.signatures import find
