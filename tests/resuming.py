@@ -47,10 +47,10 @@ def send(number: int) -> Callable[[], None]:
     return lambda: os.kill(os.getpid(), number)
 
 
-def stopped(model: str, overrides: Sequence[str], step: int, out: Path) -> zoo.Run:
+def stopped(model: str, overrides: Sequence[str], step: int, out: Path, **options: Any) -> zoo.Run:
     """A run that got a SIGTERM in a step."""
     with pytest.raises(zoo.Interrupted) as caught:
-        zoo.train(model, overrides, out=out, callbacks=[When(step, send(signal.SIGTERM))])
+        zoo.train(model, overrides, out=out, callbacks=[When(step, send(signal.SIGTERM))], **options)
     assert caught.value.exit_code == 143
     run = zoo.Run(caught.value.run)
     assert not run.finished

@@ -120,7 +120,7 @@ print(json.dumps({
     "modules": [importlib.import_module(name).__file__ for name in ("zoo", *sys.argv[1:])],
     "registry": str(builtin_registry()),
     "metadata": str(importlib.metadata.distribution("vae-zoo").locate_file("")),
-    "plugins": [[plugin.name, plugin.distribution, plugin.status] for plugin in plugins().found],
+    "plugins": [[plugin.name, plugin.distribution, plugin.status] for plugin in plugins()],
     "encoder": sys.modules[zoo.get("encoder", "mlp").__module__].__file__,
 }))
 """
@@ -371,7 +371,7 @@ def test_a_broken_package_is_named_and_harms_nobody(sites, zoo_command):
     }
     assert status == {"vae-zoo": "ok", "acme-vae": "ok", "broken-vae": "broken"}
     missing = zoo_command("train", "broken-vae-model", code=2, PYTHONPATH=both)
-    assert f"A broken plugin may hold it: {named}" in missing.stderr
+    assert f"A broken plugin may provide it: {named}" in missing.stderr
 
 
 def test_two_packages_that_claim_one_name(sites, zoo_command):
@@ -382,7 +382,7 @@ def test_two_packages_that_claim_one_name(sites, zoo_command):
     assert claim in refused.stderr
     own = json.loads(zoo_command("show", "acme-vae-model", "--resolved", "--json", PYTHONPATH=both).stdout)
     assert own["encoder"]["use"] == "acme-vae:acme-tanh", "a recipe means the component of its own package"
-    assert "Write acme-vae:acme-tanh or twin-vae:acme-tanh, or uninstall one." in refused.stderr
+    assert "Use acme-vae:acme-tanh or twin-vae:acme-tanh, or uninstall one." in refused.stderr
     for order in (both, reversed_):
         assert claim in zoo_command("plugins", PYTHONPATH=order).stdout
         rows = json.loads(zoo_command("list", "--kind", "encoder", "--json", PYTHONPATH=order).stdout)

@@ -1,9 +1,8 @@
-"""What the documentation shows works as it stands there: each page is followed from its top to its end.
+"""The examples of the documentation work: each page is executed from top to bottom.
 
-A block with a title is a file, or, if it is a ``diff``, what is changed in one; a block of Python without a title is a
-program; the lines of a ``console`` block that begin with ``$`` are commands. ``pip install -e .`` is taken at its word
-as far as plugins go: the metadata that it would leave is written. The packages of a page are then built and installed
-by pip as others have them, without ``-e``. A block that is no example to follow is marked ``text``.
+A block with a title is a file, or a change to a file if it is a ``diff``; a Python block without a title is a program;
+lines of a ``console`` block that start with ``$`` are commands. ``pip install -e .`` is emulated by writing its
+metadata. The packages of a page are then built and installed by pip. ``text`` blocks are not executed.
 """
 
 from __future__ import annotations
@@ -29,15 +28,15 @@ DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROGRAMS = {"zoo": [sys.executable, "-m", "zoo"], "pytest": [sys.executable, "-m", "pytest"]}
-# What a plugin of a distribution brings, each component imported from where the plugin says that it lives.
-BROUGHT = """
+# What the plugin of a distribution provides; imports its components.
+PROVIDED = """
 import importlib, json, pkgutil, sys
 import zoo
 from zoo.plugins.manager import plugins
 from zoo.recipes.library import library
 
 models = list(library().names())
-(plugin,) = (plugin for plugin in plugins().found if plugin.distribution == sys.argv[1])
+(plugin,) = (plugin for plugin in plugins() if plugin.distribution == sys.argv[1])
 components = [zoo.get(c.kind, c.name) for c in importlib.import_module(plugin.module).zoo_components()]
 modules = [sys.modules[component.__module__].__file__ for component in components]
 package = getattr(importlib.import_module(plugin.module), "__path__", ())
@@ -48,35 +47,35 @@ print(json.dumps({"errors": plugin.errors, "models": models, "modules": modules}
 
 
 def commands(block: str) -> list[list[str]]:
-    """The commands of a console block, each as its words."""
+    """The commands of a console block, split into words."""
     return [shlex.split(line[2:], comments=True) for line in block.splitlines() if line.startswith("$ ")]
 
 
 def edit(file: Path, diff: str) -> None:
-    """Change a file as a diff of one piece says."""
+    """Apply a diff with one hunk."""
     lines = diff.splitlines(keepends=True)
     before = "".join(line[1:] for line in lines if line[0] in " -")
     after = "".join(line[1:] for line in lines if line[0] in " +")
     text = file.read_text()
-    assert text.count(before) == 1, f"{file} does not hold, or more than once:\n{before}"
+    assert text.count(before) == 1, f"{file} must contain once:\n{before}"
     file.write_text(text.replace(before, after))
 
 
 @dataclass
 class Reader:
-    """Somebody who follows a page.
+    """A reader who follows a page.
 
     Attributes:
-        folder: where they stand.
-        packages: the folders that they told pip to install.
-        named: the files that the page told them to write.
-        done: the commands and programs that they ran.
+        folder: working directory.
+        packages: folders installed with pip.
+        files: files written.
+        runs: number of commands and programs run.
     """
 
     folder: Path
     packages: list[Path] = field(default_factory=list)
-    named: list[Path] = field(default_factory=list)
-    done: int = 0
+    files: list[Path] = field(default_factory=list)
+    runs: int = 0
 
     def follow(self, page: Path) -> None:
         for language, title, content in BLOCK.findall(page.read_text()):
@@ -86,14 +85,14 @@ class Reader:
                 file = self.folder / title
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(content)
-                self.named.append(file)
+                self.files.append(file)
             elif language == "python":
                 self.run([sys.executable, "-c", content])
             elif language == "console":
                 for command in commands(content):
-                    self.obey(command, page)
+                    self.execute(command, page)
 
-    def obey(self, command: list[str], page: Path) -> None:
+    def execute(self, command: list[str], page: Path) -> None:
         if command[:3] == ["pip", "install", "-e"]:
             self.install()
         elif command[0] == "mkdir":
@@ -101,11 +100,11 @@ class Reader:
         elif command[0] == "cd":
             self.folder = (self.folder / command[1]).resolve(strict=True)
         else:
-            assert command[0] in PROGRAMS, f"a reader of {page.name} is told to run {command}"
+            assert command[0] in PROGRAMS, f"{page.name} runs {command}"
             self.run([*PROGRAMS[command[0]], *command[1:]])
 
     def install(self) -> None:
-        """Leave the metadata that pip would, beside the package."""
+        """Write the metadata that pip would write, next to the package."""
         project = tomllib.loads((self.folder / "pyproject.toml").read_text())["project"]
         info = sources(self.folder) / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
         info.mkdir()
@@ -118,16 +117,16 @@ class Reader:
 
     def run(self, command: list[str]) -> None:
         run(command, self.folder, *map(sources, self.packages))
-        self.done += 1
+        self.runs += 1
 
 
 def sources(package: Path) -> Path:
-    """What ``pip install -e`` would put on the path."""
+    """The folder that ``pip install -e`` adds to the path."""
     return package / "src" if (package / "src").is_dir() else package
 
 
 def run(command: list[str], folder: Path, *path: Path) -> str:
-    """Run a command that sees what lies on the path, and nothing because it lies in the folder."""
+    """Run a command with `path` on the import path, without the working directory."""
     before = filter(None, [*map(str, path), os.environ.get("PYTHONPATH")])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(before), "PYTHONSAFEPATH": "1"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
@@ -142,44 +141,44 @@ def test_a_page_can_be_followed(page, tmp_path):
     work.mkdir()
     reader = Reader(work)
     reader.follow(page)
-    assert reader.done > 0
+    assert reader.runs > 0
     for package in reader.packages:
         name = tomllib.loads((package / "pyproject.toml").read_text())["project"]["name"]
         run([*PROGRAMS["zoo"], "check", name], tmp_path, *map(sources, reader.packages))
-        holds_what_it_should(package, [file for file in reader.named if file.is_relative_to(package)], tmp_path)
+        assert_complete(package, [file for file in reader.files if file.is_relative_to(package)], tmp_path)
 
 
-def holds_what_it_should(package: Path, named: list[Path], folder: Path) -> None:
-    """A package, built and installed by pip as others have it, holds every file that the page named, and finds them."""
+def assert_complete(package: Path, files: list[Path], folder: Path) -> None:
+    """Check that a package, built and installed by pip, contains the files of the page and uses them."""
     site = pip_install(package, folder / f"site-{package.name}")
-    inside = [file.relative_to(sources(package)) for file in named if file.is_relative_to(sources(package))]
+    inside = [file.relative_to(sources(package)) for file in files if file.is_relative_to(sources(package))]
     inside = [file for file in inside if file.parts[0] not in ("pyproject.toml", "tests")]
     assert inside
     missing = [str(file) for file in inside if not (site / file).is_file()]
     assert not missing, f"the wheel of {package.name} lacks {missing}"
     distribution = tomllib.loads((package / "pyproject.toml").read_text())["project"]["name"]
-    brought = json.loads(run([sys.executable, "-c", BROUGHT, distribution], folder, site))
-    assert brought["errors"] == []
+    provided = json.loads(run([sys.executable, "-c", PROVIDED, distribution], folder, site))
+    assert provided["errors"] == []
     for file in inside:
         if file.suffix == ".yaml":
-            assert set(yaml.safe_load((site / file).read_text())["models"]) <= set(brought["models"])
+            assert set(yaml.safe_load((site / file).read_text())["models"]) <= set(provided["models"])
         elif file.name != "__init__.py":
-            assert str(site / file) in brought["modules"]
+            assert str(site / file) in provided["modules"]
 
 
-def test_every_hook_has_a_paragraph():
+def test_every_hook_has_a_section():
     text = (DOCS / "plugins" / "hooks.md").read_text()
     for hook in (name for name in vars(HookSpecs) if name.startswith("zoo_")):
         assert f"\n## `{hook}`\n\n`{hook}(" in text, hook
 
 
-def test_every_kind_is_shown_how_to_write():
+def test_every_kind_has_a_section():
     text = (DOCS / "plugins" / "kinds.md").read_text()
     for kind in KINDS:
         assert f"\n## `{kind}`\n" in text, kind
 
 
-def test_every_model_stands_in_the_results():
+def test_every_model_is_in_the_results():
     text = (DOCS / "results.md").read_text()
     missing = [name for name in read_models(builtin_registry()) if f"\n| `{name}` | " not in text]
     assert not missing, "measure them: python benchmarks/models.py"

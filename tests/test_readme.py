@@ -1,4 +1,4 @@
-"""What the README shows works as it stands there."""
+"""The programs, commands and the plugin of the README work."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_programs_are_short():
 
 
 def test_the_first_plugin(zoo_command, tmp_path):
-    """Built and installed by pip, as its users have it."""
+    """Built and installed by pip."""
     assert set(FILES) == {"pyproject.toml", "acme_losses/__init__.py", "acme_losses/free_bits.py"}
     for name, content in FILES.items():
         file = tmp_path / "acme-losses" / name
@@ -54,8 +54,8 @@ def test_the_first_plugin(zoo_command, tmp_path):
 
 
 def test_every_command_in_the_readme_exists():
-    known = subprocess.run([sys.executable, "-m", "zoo", "--help"], capture_output=True, text=True).stdout
+    listed = subprocess.run([sys.executable, "-m", "zoo", "--help"], capture_output=True, text=True).stdout
     used = set(re.findall(r"(?:^|`|&& |\$ |-m )zoo ([a-z-]+)", README, re.MULTILINE))
     assert {"train", "list", "show", "sample"} <= used
     for command in used:
-        assert f"  {command} " in known, command
+        assert f"  {command} " in listed, command

@@ -38,6 +38,7 @@ from .evaluation.evaluate import Evaluation as Evaluation
 from .evaluation.metric import EvaluationContext as EvaluationContext
 from .evaluation.metric import Measurement as Measurement
 from .evaluation.metric import Metric as Metric
+from .model.batch import Batch as Batch
 from .model.context import derive_seed as derive_seed
 from .model.context import evaluating as evaluating
 from .model.context import flushed_denormals as flushed_denormals
@@ -52,6 +53,8 @@ from .model.layers import halved_sizes as halved_sizes
 from .model.layers import image_shape as image_shape
 from .model.layers import initialize_linear as initialize_linear
 from .model.layers import merge_leading as merge_leading
+from .model.likelihood import in_support as in_support
+from .model.likelihood import observed_log_prob as observed_log_prob
 from .model.loss import Loss as Loss
 from .model.loss import Phase as Phase
 from .model.measures import base_measure as base_measure
@@ -68,10 +71,7 @@ from .model.precision import KeepsFloat32 as KeepsFloat32
 from .model.precision import at_least_float32 as at_least_float32
 from .model.precision import match_dtype as match_dtype
 from .model.vae import VAE as VAE
-from .model.vae import Batch as Batch
 from .model.vae import Trace as Trace
-from .model.vae import in_support as in_support
-from .model.vae import observed_log_prob as observed_log_prob
 from .plugins.hookspecs import INJECTED as INJECTED
 from .plugins.hookspecs import KINDS as KINDS
 from .plugins.hookspecs import OBJECT as OBJECT
@@ -96,6 +96,7 @@ from .recipes.merge import parse_overrides as parse_overrides
 from .recipes.schema import ComponentSpec as ComponentSpec
 from .recipes.schema import Recipe as Recipe
 from .recipes.schema import TrainConfig as TrainConfig
+from .recipes.signatures import HoldOut as HoldOut
 from .recipes.signatures import describe as describe
 from .recipes.source import builtin_registry as builtin_registry
 from .recipes.source import parse_yaml as parse_yaml
@@ -106,6 +107,7 @@ from .storage.files import to_json as to_json
 from .training.callbacks import Callback as Callback
 from .training.callbacks import Training as Training
 from .training.history import Epoch as Epoch
+from .training.history import best_epoch as best_epoch
 from .training.signals import Interrupted as Interrupted
 from .training.signals import StopRequest as StopRequest
 from .training.trainer import Trainer as Trainer

@@ -23,10 +23,12 @@ from zoo.recipes.datasets import LoadedDataset, block_for
 from zoo.recipes.library import ResolvedRecipe
 from zoo.recipes.merge import merge, parse_overrides
 from zoo.recipes.schema import ComponentSpec, Recipe
+from zoo.recorder import RunRecorder, create_run
 from zoo.run import Run
 from zoo.session import processes, session
 from zoo.training.callbacks import Callback
 from zoo.training.trainer import Trainer
+from zoo.warm_start import WarmStart
 
 log = logging.getLogger("zoo")
 
@@ -48,6 +50,9 @@ def train(
     callbacks: Sequence[Callback] = (),
     progress: bool | None = None,
     figures: bool = True,
+    init: str | Path | Run | None = None,
+    init_parts: Sequence[str] = (),
+    init_partial: bool = False,
     **changes: Any,
 ) -> Run:
     """Train a model and leave a run folder with its recipe, environment, metrics, weights, checkpoints and figures.
@@ -73,6 +78,10 @@ def train(
         callbacks: what follows the training; see `zoo.Callback`.
         progress: show the progress on stderr. By default it is shown on a terminal and in a notebook.
         figures: draw figures of the trained model in the run folder.
+        init: start from the weights of this run, which is recorded in ``environment.json``.
+        init_parts: only from those of ``encoder``, ``decoder`` or ``prior``; by default from all.
+        init_partial: keep the new values of tensors that have another shape there, or are absent. By default they are
+            an error.
 
     Raises:
         UsageError: a name, a value, the data or the output folder is wrong. Nothing has been trained or written.
@@ -83,8 +92,11 @@ def train(
     shorthands = {key: value for key, value in (("epochs", epochs), ("seed", seed)) if value is not None}
     changes = merge(changes, {"train": shorthands} if shorthands else {})
     checked = recipe_for(data, model, overrides, registries=registries, **changes)
+    if init is None and (init_parts or init_partial):
+        raise UsageError("--init-part and --init-partial need --init, the run to start from.")
+    start = None if init is None else WarmStart.of(init, init_parts, init_partial)
     with session(device, data_dir, time_limit, compile, callbacks, progress, figures) as opened:
-        return opened.train(checked, Path(out), None if folder is None else Path(folder), objects(data))
+        return opened.train(checked, Path(out), None if folder is None else Path(folder), objects(data), start)
 
 
 def resume(
@@ -184,12 +196,13 @@ def save_run(trainer: Trainer, folder: Path | str, *, name: str = "model", data:
         "train": trainer.config.model_dump(),
     }
     loaded = LoadedDataset(block, trainer.dataset)
-    run = Run.create(Path(folder), unchecked(name, raw), loaded, trainer.device, Path(folder), code=True)
+    run = create_run(Path(folder), unchecked(name, raw), loaded, trainer.device, Path(folder), code=True)
     run.attach(copy.deepcopy(vae).cpu(), trainer.dataset)
     best = None if trainer.checkpoints is None else trainer.checkpoints.best()
     with run.held():
-        run.rewind(trainer.history)
-        run.finish(vae.state_dict() if best is None else best.weights())
+        recorder = RunRecorder(run)
+        recorder.rewind(trainer.history)
+        recorder.finish(vae.state_dict() if best is None else best.weights())
     return run
 
 
@@ -293,7 +306,7 @@ def evaluate(
         metrics: names. By default all that cost little and apply; the evaluation says why one was left out.
         settings: of metrics, such as ``{"active-units": {"threshold": 0.05}}``; one that has any is measured too.
         samples: measure what is importance-sampled too, the log-likelihood, with so many samples for each image.
-        split, limit: ``test`` or ``train``, and how many of its images, from the first.
+        split, limit: ``test``, ``validation`` or ``train``, and how many of its images, from the first.
         seed: of every draw, binarisation included.
         prior: as in `Run.load`; where it is a fitted one, the protocol names it.
         data: as in `resume`.
@@ -304,8 +317,10 @@ def evaluate(
         RunError: there is no such run, or the data are not those that it was trained on.
         UsageError: there is no such metric, or this model or these data do not have it.
     """
-    if split not in SPLITS or (limit is not None and limit < 1):
-        raise UsageError(f"There is no split {split!r} with limit {limit}: write test or train, and at least 1.")
+    if split not in SPLITS:
+        raise UsageError(f"split must be one of {', '.join(SPLITS)}, not {split!r}.")
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit must be at least 1, not {limit}.")
     run = run if isinstance(run, Run) else Run.open(run)
     settings = {} if settings is None else dict(settings)
     if samples is not None:

@@ -129,13 +129,15 @@ def _as_wanted(block: ComponentSpec, choices: Any) -> Raw:
     return {"use": block.use, **block.parameters}
 
 
-def load_dataset(data: object, *, data_dir: Path | str | None = None, **parameters: Any) -> Dataset:
+def load_dataset(data: object, *, data_dir: Path | str | None = None, seed: int = 0, **parameters: Any) -> Dataset:
     """A data set, as a training gets it.
 
     Args:
         data: its name, the path of a folder of images or of a file of arrays, or the data themselves; as in `train`.
         data_dir: as in `train`.
-        parameters: of the data set, such as ``size=[64, 64]`` of a folder, or ``test_fraction=0.2`` of arrays.
+        seed: determines which examples ``validation`` holds out; in a training that is ``train.seed``.
+        parameters: of the data set, such as ``size=[64, 64]`` of a folder, ``test_fraction=0.2`` of arrays, or
+            ``validation=0.1`` of any.
 
     >>> digits = load_dataset("digits")
     >>> digits.train.x.shape
@@ -153,7 +155,8 @@ def load_dataset(data: object, *, data_dir: Path | str | None = None, **paramete
         raise UsageError("Give the name of a data set, a path, or the data themselves.")
     block = block_for(data)
     block = ComponentSpec(use=block.use, **{**block.parameters, **parameters})
-    return load_data([block], None if data_dir is None else Path(data_dir), given=objects(data)).dataset
+    root = None if data_dir is None else Path(data_dir)
+    return load_data([block], root, given=objects(data), seed=seed).dataset
 
 
 def objects(data: object) -> object:

@@ -1,4 +1,4 @@
-"""Errors for people: what was expected, what came, what to do next."""
+"""The exceptions of the zoo. A message gives what was expected, what was given and what to do."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 
 class ZooError(Exception):
-    """Base of every error that the zoo raises on purpose. `exit_code` is what the command line ends with."""
+    """Base class of the zoo's exceptions. `exit_code` is the exit status of the command line."""
 
     exit_code = 1
 
 
 class UsageError(ZooError):
-    """Something in the request is wrong: a name, a value, a file, a combination."""
+    """A name, value, file or combination of options is invalid."""
 
     exit_code = 2
 
@@ -29,46 +29,46 @@ class NameConflict(UsageError):
 
 
 class DataError(UsageError):
-    """A data set is damaged or is not what it should be."""
+    """A data set is damaged or invalid."""
 
 
 class DataUnavailable(DataError):
-    """A data set cannot be had here: its files are absent and could not be fetched."""
+    """A data set is not available: its files are missing and could not be downloaded."""
 
 
 class NotApplicable(UsageError):
-    """A metric was asked for that this model or these data do not have; the message says why."""
+    """A metric does not apply to a model or its data; the message gives the reason."""
 
 
 class RunError(UsageError):
-    """A run folder cannot be made, read or found."""
+    """A run folder cannot be created, read or found."""
 
 
 class RunLocked(RunError):
-    """A run is being trained or written by another process; the message names it."""
+    """A run is in use by another process, which the message names."""
 
 
 class NoRun(RunError):
-    """There is no run, or no unfinished one, where one was looked for."""
+    """A folder contains no run, or no unfinished one."""
 
 
 class ComponentError(ZooError):
-    """A component broke its contract; the message names it."""
+    """A component violates its contract; the message names it."""
 
     exit_code = 2
 
 
 class TrainingError(ZooError):
-    """Training started and could not go on."""
+    """Training failed."""
 
 
 class ExportError(ZooError):
-    """A model cannot be exported, or what was written does not agree with it."""
+    """A model cannot be exported, or its export does not reproduce it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong in a recipe: where it stands, and what to do about it."""
+    """An error in a recipe: its location and a message."""
 
     place: str
     message: str
@@ -78,7 +78,7 @@ class Problem:
 
 
 class RecipeError(UsageError):
-    """A recipe is not valid. Holds every problem found, not only the first."""
+    """A recipe is invalid. `problems` lists every error, not only the first."""
 
     def __init__(self, title: str, problems: Iterable[Problem]) -> None:
         self.title = title
@@ -87,24 +87,24 @@ class RecipeError(UsageError):
 
 
 def error_summary(error: Exception) -> str:
-    """Why something failed, in a line; of an error that the zoo does not raise on purpose, with its kind.
+    """Summarize an exception in one line, with its type unless it is a `ZooError`.
 
     >>> error_summary(UsageError("There is no label.")), error_summary(KeyError("z")), error_summary(MemoryError())
-    ('There is no label.', "KeyError: 'z'", 'there is not enough memory for it')
+    ('There is no label.', "KeyError: 'z'", 'out of memory')
     """
     if is_out_of_memory(error):
-        return "there is not enough memory for it"
+        return "out of memory"
     kind = "" if isinstance(error, ZooError) else f"{type(error).__name__}: "
     return kind + str(error).split("\n")[0][:200]
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on the CPU or on a card."""
+    """Whether an exception reports a failed allocation, on the CPU or an accelerator."""
     return isinstance(error, MemoryError) or re.search("(?i)out of memory|allocate memory", str(error)) is not None
 
 
 def shortened(text: str, length: int = 200) -> str:
-    """Text of the user's for a message: a long one cut, and nothing in it that a terminal would obey.
+    """Truncate and escape user input for a message, so that it contains no terminal control characters.
 
     >>> shortened("latent_dim"), shortened("x" * 300, 5), shortened("a\\x1b[31m")
     ('latent_dim', 'xxxxx...', "'a\\\\x1b[31m'")
@@ -113,13 +113,13 @@ def shortened(text: str, length: int = 200) -> str:
     return text if text.isprintable() else ascii(text)
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A suggestion to append to an error, or nothing.
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """Return a suggestion to append to a message, or an empty string.
 
     >>> did_you_mean("mpl", ["mlp", "conv"])
     " Did you mean 'mlp'?"
     >>> did_you_mean("zzz", ["mlp", "conv"])
     ''
     """
-    close = difflib.get_close_matches(name[:100], list(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name[:100], list(candidates), n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""

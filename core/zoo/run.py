@@ -4,18 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import datetime
 import json
 import logging
-import os
-import platform
-import secrets
-import shutil
-import sys
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,36 +16,28 @@ from torch import Tensor
 
 from zoo.data.dataset import Dataset
 from zoo.data.loader import Loader
-from zoo.errors import DataError, RecipeError, RunError, TrainingError
+from zoo.errors import DataError, RecipeError, RunError
 from zoo.evaluation.priors import FittedPrior
+from zoo.model.batch import Batch
 from zoo.model.context import seeded
-from zoo.model.devices import device_name
-from zoo.model.vae import VAE, Batch
-from zoo.plugins.manager import DISTRIBUTION
-from zoo.plugins.registry import registry
-from zoo.recipes.components import build, unchecked, validate, with_defaults
+from zoo.model.vae import VAE
+from zoo.recipes.components import build, unchecked, validate
 from zoo.recipes.datasets import LoadedDataset, data_name, load_data
 from zoo.recipes.schema import Recipe
-from zoo.recipes.source import read_models, write_models
-from zoo.storage.checkpoints import Checkpoint, Checkpoints, load_weights, save_weights
+from zoo.recipes.source import read_models
+from zoo.storage.checkpoints import Checkpoint, Checkpoints, load_weights
 from zoo.storage.environment import require_environment
 from zoo.storage.files import (
     MANIFEST,
     read_manifest,
     remove_leftovers,
-    sealed,
     sha256,
-    sync_folder,
-    synced,
     to_json,
     verify_files,
-    write_bytes,
-    write_json,
-    write_text,
 )
-from zoo.storage.locate import ENVIRONMENT, RECIPE, STAMP, WEIGHTS, is_finished, run_folder
+from zoo.storage.locate import ENVIRONMENT, RECIPE, WEIGHTS, is_finished, run_folder
 from zoo.storage.lock import hold
-from zoo.training.history import Epoch
+from zoo.training.history import Epoch, best_epoch
 
 log = logging.getLogger("zoo")
 
@@ -78,55 +62,6 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
-
-    @classmethod
-    def create(
-        cls,
-        root: Path,
-        recipe: Recipe,
-        loaded: LoadedDataset,
-        device: torch.device,
-        folder: Path | None = None,
-        code: bool = False,
-    ) -> Run:
-        """Make the folder ``root/<model>/<time>``, or just `folder`, and write down what is about to be trained.
-
-        Args:
-            code: whether the model was built in code, so that the recipe names classes instead of components.
-
-        Raises:
-            RunError: the folder cannot be made or written, or `folder` holds a run already.
-        """
-        parent = root / recipe.name if folder is None else folder.parent
-        stamp = datetime.datetime.now().strftime(STAMP)
-        path, made = folder or parent, False
-        try:
-            for place in (parent,) if folder is None else (parent, folder):
-                if place.is_symlink():
-                    raise RunError(f"{place} is a link to {place.readlink()}; runs are not written through links.")
-            parent.mkdir(parents=True, exist_ok=True)
-            path = _unused(parent, stamp) if folder is None else folder
-            made = folder is None or not path.exists()
-            path.mkdir(exist_ok=True)
-            if (path / RECIPE).exists():
-                raise RunError(f"{path} holds a run already, and runs are never overwritten.")
-            recipe = recipe.model_copy(update={"data": [loaded.block]})
-            written = recipe if code else with_defaults(recipe)
-            (path / "figures").mkdir(exist_ok=True)
-            write_json({**_environment(recipe, loaded, device), "code": code}, path / ENVIRONMENT)
-            write_text(write_models({recipe.name: written.to_raw()}), path / RECIPE)  # the last: now it is a run
-        except BaseException as error:
-            if made:
-                shutil.rmtree(path, ignore_errors=True)
-            if not isinstance(error, OSError | ValueError):  # ValueError: there is a NUL in the path
-                raise
-            raise RunError(
-                f"The output folder {parent} cannot be written: {getattr(error, 'strerror', None) or error}. "
-                "Choose another with --out."
-            ) from error
-        run = cls(path)
-        run.recipe = written
-        return run
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -235,26 +170,6 @@ class Run:
         """The numbers of epochs that were raised by `extend`."""
         return {change["epochs"]["from"] for change in self.environment.get("extended", ())}
 
-    def extend(self, epochs: int) -> None:
-        """Raise the number of epochs of the training, and record it in ``environment.json``. Call it inside `held`.
-
-        Raises:
-            TrainingError: the files cannot be written.
-        """
-        now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-        change = {"time": now, "epochs": {"from": self.recipe.train.epochs, "to": epochs}}
-        environment = {**self.environment, "extended": [*self.environment.get("extended", ()), change]}
-        train = self.recipe.train.model_copy(update={"epochs": epochs})
-        recipe = self.recipe.model_copy(update={"train": train})
-        try:
-            (self.path / MANIFEST).unlink(missing_ok=True)  # the first: now it is not finished any more
-            sync_folder(self.path)
-            write_json(environment, self.path / ENVIRONMENT)
-            write_text(write_models({recipe.name: recipe.to_raw()}), self.path / RECIPE)
-        except OSError as error:
-            raise TrainingError(f"{self.path} could not be written: {error}. The checkpoints are intact.") from error
-        self.__dict__.update(environment=environment, recipe=recipe)
-
     @property
     def finished(self) -> bool:
         """Whether the training came to its end."""
@@ -268,33 +183,6 @@ class Run:
         """
         if self.finished:
             verify_files(self.path, read_manifest(self.path)["sha256"], (RECIPE, ENVIRONMENT, WEIGHTS))
-
-    def append(self, epoch: Epoch) -> None:
-        """Add an epoch to ``metrics.jsonl``.
-
-        Raises:
-            TrainingError: the disk is full.
-        """
-        with self._writing(METRICS), synced(self.path / METRICS, "ab") as file:
-            file.write(_lines([epoch]))
-
-    def rewind(self, history: list[Epoch]) -> None:
-        """Make ``metrics.jsonl`` hold these epochs: those after the checkpoint that is resumed are trained again.
-
-        Raises:
-            TrainingError: the disk is full.
-        """
-        with self._writing(METRICS):
-            write_bytes(_lines(history), self.path / METRICS)
-
-    @contextlib.contextmanager
-    def _writing(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise TrainingError(
-                f"{self.path / name} could not be written: {error}. The checkpoints are intact."
-            ) from error
 
     def epochs(self) -> list[Epoch]:
         """The epochs of ``metrics.jsonl``. A torn line is reported and left out.
@@ -334,25 +222,6 @@ class Run:
         self._attached = vae, dataset
         return self
 
-    def finish(self, weights: Mapping[str, Tensor] | None = None) -> None:
-        """Write ``model.safetensors`` and seal the run: now it is finished.
-
-        Args:
-            weights: the final weights; by default those of the best checkpoint.
-
-        Raises:
-            TrainingError: the disk is full.
-            RunError: there are no weights, or the recipe was edited during the training.
-        """
-        reread = Run(self.path)
-        if read_models(self.path / RECIPE) == {self.recipe.name: self.recipe.to_raw()}:  # nobody edited it
-            reread.recipe = self.recipe
-        weights = reread._weights("best") if weights is None else weights
-        with self._writing(WEIGHTS):
-            save_weights(weights, self.path / WEIGHTS)
-        with self._writing(MANIFEST):
-            write_bytes(sealed(self.path, SEALED), self.path / MANIFEST)
-
     @property
     def fitted_prior(self) -> FittedPrior:
         """The prior that was fitted after training, if any was: see `zoo.fit_prior`."""
@@ -372,7 +241,7 @@ class Run:
         self.verify()
         vae = self._new_model()
         finished = which == "best" and self.finished
-        weights = load_weights(self.path / WEIGHTS) if finished else self._weights(which)
+        weights = load_weights(self.path / WEIGHTS) if finished else self.saved_weights(which)
         try:
             vae.load_state_dict(weights)
         except RuntimeError as error:
@@ -393,7 +262,12 @@ class Run:
             )
         return build(self.recipe, self.data_shape, self.classes, self.environment["data"]["train"])[0]
 
-    def _weights(self, which: Literal["best", "last"]) -> dict[str, Tensor]:
+    def saved_weights(self, which: Literal["best", "last"]) -> dict[str, Tensor]:
+        """The weights of the best or the newest checkpoint.
+
+        Raises:
+            RunError: there is no valid checkpoint.
+        """
         checkpoint = self.checkpoint(which)
         if checkpoint is None:
             if (self.path / WEIGHTS).exists():
@@ -419,7 +293,7 @@ class Run:
     def _data(self, root: Path | None, given: object = None) -> LoadedDataset:
         if given is None and self._attached is not None:
             return LoadedDataset(self.recipe.data[0], self._attached[1])
-        return load_data(self.recipe.data, root, given=given)
+        return load_data(self.recipe.data, root, given=given, seed=self.recipe.train.seed)
 
     def test_images(self, n: int, root: Path | None = None) -> Tensor:
         """The first `n` test images, (n, C, H, W); otherwise as `test_batch`."""
@@ -444,24 +318,30 @@ class Run:
         with seeded(self.recipe.train.seed):
             return Loader(dataset.test, n, self.recipe.binarize)[torch.arange(n)]
 
-    def result(self) -> dict[str, Any]:
-        """What ``zoo train --json`` prints."""
+    def best_epoch(self) -> Epoch:
+        """The epoch whose weights the run holds: see `train.monitor` in `zoo.TrainConfig`.
+
+        Raises:
+            RunError: no epoch has ended.
+        """
         epochs = self.epochs()
         if not epochs:
             raise RunError(f"{self.path / METRICS} holds no epoch.")
+        return best_epoch(epochs, self.recipe.train.monitor)
+
+    def result(self) -> dict[str, Any]:
+        """What ``zoo train --json`` prints: the terms of each split at the `best_epoch`."""
+        best, epochs = self.best_epoch(), self.epochs()
         return {
             "run": str(self.path),
             "model": self.recipe.name,
             "data": self.data_name,
             "epochs": len(epochs),
             "seconds": round(sum(epoch.seconds for epoch in epochs), 3),
-            "train": {name: value for name, value in epochs[-1].train.items() if name in epochs[-1].test},
-            "test": epochs[-1].test,
+            "epoch": best.epoch,
+            "train": {name: value for name, value in best.train.items() if name in best.test},
+            **best.held_out,
         }
-
-
-def _lines(epochs: Iterable[Epoch]) -> bytes:
-    return "".join(to_json(asdict(epoch), indent=None) + "\n" for epoch in epochs).encode()
 
 
 def _trained(recipe: Recipe) -> dict[str, Any]:
@@ -477,49 +357,3 @@ def _changes(now: Any, before: Any, place: str = "") -> Iterator[tuple[str, tupl
             yield from _changes(now.get(key), before.get(key), f"{place}.{key}".lstrip("."))
     elif now != before:
         yield place, (now, before)
-
-
-def _unused(parent: Path, stamp: str) -> Path:
-    """A new folder: two runs that start in one second get two."""
-    for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
-        try:
-            path = parent / (stamp + suffix)
-            path.mkdir()
-        except FileExistsError:
-            continue
-        return path
-    raise RunError(f"{parent} holds a thousand runs of {stamp}")
-
-
-def _environment(recipe: Recipe, loaded: LoadedDataset, device: torch.device) -> dict[str, Any]:
-    dataset = loaded.dataset
-    return {
-        "id": secrets.token_hex(8),
-        "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "command": sys.argv,
-        "seed": recipe.train.seed,
-        "device": device_name(device),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processors": os.cpu_count(),
-        "versions": {name: version(name) for name in PACKAGES},
-        "plugins": {
-            plugin.name: str(plugin)
-            for plugin in registry().plugins.found
-            if plugin.status == "ok" and plugin.distribution != DISTRIBUTION
-        },
-        "data": {
-            "name": loaded.block.use,
-            "shape": list(dataset.shape),
-            "classes": dataset.classes,
-            "label_names": list(dataset.label_names),
-            "train": len(dataset.train),
-            "test": len(dataset.test),
-            **({} if dataset.validation is None else {"validation": len(dataset.validation)}),
-            "modality": dataset.modality,
-            "binarize": recipe.binarize,
-            "sha256": dataset.sha256(),
-            "passed_over": list(loaded.passed_over),
-        },
-    }

@@ -7,20 +7,21 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from zoo.errors import NoRun, RunError, UsageError, ZooError
 from zoo.model.context import evaluating, flushed_denormals, seeded
 from zoo.model.devices import resolve_device
+from zoo.model.likelihood import in_support
 from zoo.model.memory import require_memory
 from zoo.model.parts import DataDependent
-from zoo.model.vae import in_support
 from zoo.recipes.advice import likelihood_advice
 from zoo.recipes.components import build
 from zoo.recipes.datasets import LoadedDataset, data_name, load_data
 from zoo.recipes.schema import Recipe
-from zoo.recorder import RunRecorder, plugin_callbacks
+from zoo.recorder import RunRecorder, create_run, plugin_callbacks
 from zoo.run import Run
 from zoo.storage.checkpoints import Checkpoint
 from zoo.storage.locate import RECIPE, require_path, runs_in
@@ -28,10 +29,12 @@ from zoo.training.callbacks import Callback
 from zoo.training.distributed import Group, local_device
 from zoo.training.signals import Interrupted
 from zoo.training.trainer import Trainer
+from zoo.warm_start import WarmStart
 
 log = logging.getLogger("zoo")
 
 SKIPPED = "It is skipped."
+_ADJECTIVES = {"train": "training"}
 
 
 @dataclass(frozen=True)
@@ -60,13 +63,20 @@ class Session:
     progress: bool | None
     figures: bool
 
-    def train(self, recipe: Recipe, out: Path, folder: Path | None, given: object = None) -> Run:
+    def train(
+        self,
+        recipe: Recipe,
+        out: Path,
+        folder: Path | None,
+        given: object = None,
+        init: WarmStart | None = None,
+    ) -> Run:
         """Train a new run; see `zoo.train`."""
-        data = load_data(recipe.data, self.root, given=given)
-        trainer = self._trainer(recipe, data)
+        data = load_data(recipe.data, self.root, given=given, seed=recipe.train.seed)
+        trainer, start = self._trainer(recipe, data, init)
 
         def create() -> Run:
-            run = Run.create(out, recipe, data, self.device, folder)
+            run = create_run(out, recipe, data, self.device, folder, init=start)
             self.locks.enter_context(run.held())
             return run
 
@@ -108,23 +118,26 @@ class Session:
         recipe = run.recipe
         if longer:
             recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": epochs})})
-        trainer = self._trainer(recipe, run.loaded(self.root, given))
+        trainer, _ = self._trainer(recipe, run.loaded(self.root, given))
         trainer.restore(checkpoint)
         if longer and epochs is not None:
             if trainer.finished:
                 raise RunError(
                     f"{run.path} cannot be trained for {epochs} epochs: train.steps or train.patience has ended it."
                 )
-            self.group.on_rank_zero(lambda: run.extend(epochs))
+            self.group.on_rank_zero(lambda: RunRecorder(run).extend(epochs))
         return self._fit(trainer, run)
 
-    def _trainer(self, recipe: Recipe, data: LoadedDataset) -> Trainer:
-        """Build the model and check it. Nothing is written."""
+    def _trainer(
+        self, recipe: Recipe, data: LoadedDataset, init: WarmStart | None = None
+    ) -> tuple[Trainer, dict[str, Any] | None]:
+        """Build the model and check it, without writing anything. Also return the record of a warm start."""
         dataset = data.dataset
         if self.group.is_rank_zero:
             log.info(
-                "%s on %s: %d training and %d test images of %s, on %s, seed %d",
-                *(recipe.name, data_name(data.block), len(dataset.train), len(dataset.test)),
+                "%s on %s: %s examples of %s, on %s, seed %d",
+                *(recipe.name, data_name(data.block)),
+                ", ".join(f"{len(split)} {_ADJECTIVES.get(name, name)}" for name, split in dataset.splits.items()),
                 *("x".join(map(str, dataset.shape)), self.device, recipe.train.seed),
             )
         with flushed_denormals(), seeded(recipe.train.seed, self.device):
@@ -134,6 +147,7 @@ class Session:
                 for module in dependent:
                     module.initialize(mean)
             require_memory((*vae.parameters(), *loss.parameters()), self.device)
+            start = None if init is None else init.apply(vae)
             trainer = Trainer(
                 *(vae, loss, dataset, recipe.train),
                 binarize=recipe.binarize,
@@ -146,7 +160,7 @@ class Session:
             )
             trainer.preflight()
             self._check_support(recipe, trainer)
-        return trainer
+        return trainer, start
 
     def _check_support(self, recipe: Recipe, trainer: Trainer) -> None:
         """Log a note if the likelihood is not one of these data."""

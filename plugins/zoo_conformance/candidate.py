@@ -233,7 +233,7 @@ def candidates(name: str) -> list[Candidate]:
     if short.rpartition(":")[2] in models:
         model = models.find(short)
         return [Candidate("model", models.shortest(model), model.plugin)]
-    known = {*zoo.library().names(), *(plugin.name for plugin in registry().plugins.found)}
+    known = {*zoo.library().names(), *(plugin.name for plugin in registry().plugins)}
     raise UnknownName(
         f"There is no model and no plugin named {name!r}.{did_you_mean(name, known)} "
         "A component is written with its kind, such as encoder/mlp."
@@ -241,7 +241,7 @@ def candidates(name: str) -> list[Candidate]:
 
 
 def _all() -> Iterator[Candidate]:
-    models, plugins = zoo.library().models, registry().plugins.found
+    models, plugins = zoo.library().models, registry().plugins
     yield from (Candidate("plugin", plugin.name, plugin) for plugin in plugins if not plugin.disabled)
     for kind in KINDS:
         names = registry().names(kind)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from pydantic import PositiveInt
 
-from zoo import Dataset, Split
+from zoo import Dataset, HoldOut, Split
 
 
-def digits(repeat: PositiveInt = 1) -> Dataset:
+def digits(repeat: PositiveInt = 1, validation: HoldOut = 0, seed: int = 0) -> Dataset:
     """1797 handwritten digits, 8x8 grey, in 17 levels (UCI, Optical Recognition of Handwritten Digits).
 
     Every fifth image is a test image: 1438 to train on and 359 to test on, the same ones everywhere.
@@ -16,6 +18,8 @@ def digits(repeat: PositiveInt = 1) -> Dataset:
     Args:
         repeat: how often an epoch goes through the training images. A recipe made for MNIST takes 469 steps in an
             epoch and would take 12 here.
+        validation: examples to hold out of the training split before it is repeated: a number, or a fraction.
+        seed: determines which examples are held out.
     """
     from sklearn.datasets import load_digits
 
@@ -24,8 +28,15 @@ def digits(repeat: PositiveInt = 1) -> Dataset:
     pixels = (levels * (255 / 16)).round().to(torch.uint8)
     targets = torch.from_numpy(labels).to(torch.int64)
     test = torch.arange(len(pixels)) % 5 == 4
-    index = torch.arange(int((~test).sum())).repeat(repeat)
-    return Dataset(
-        train=Split(pixels[~test].repeat(repeat, 1, 1, 1), targets[~test].repeat(repeat), index=index),
-        test=Split(pixels[test], targets[test]),
-    )
+    index = torch.arange(int((~test).sum()))
+    dataset = Dataset(Split(pixels[~test], targets[~test], index=index), Split(pixels[test], targets[test]))
+    if validation:
+        dataset = dataset.hold_out(validation, seed)
+    return replace(dataset, train=_repeated(dataset.train, repeat))
+
+
+def _repeated(split: Split, times: int) -> Split:
+    rows = torch.arange(len(split)).repeat(times)
+    assert split.labels is not None
+    assert split.index is not None
+    return Split(split.x[rows], split.labels[rows], index=split.index[rows])

@@ -115,7 +115,7 @@ def sample(
         _finish(opened, figures.decoded(vae, z, title, condition), "decoded.png", out, as_json)
     else:
         fitted = prior == "fitted" and opened.fitted_prior.exists
-        drawn = f"{opened.fitted_prior.said()['prior']['use']}, fitted after training" if fitted else "the prior"
+        drawn = f"{opened.fitted_prior.name}, fitted after training" if fitted else "the prior"
         title = f"{opened.title}: means of p(x | z) at samples from {drawn}{of_label}"
         _finish(opened, figures.samples(vae, count, title, seed, condition), "samples.png", out, as_json)
 

@@ -65,7 +65,7 @@ class LogLikelihood(Metric):
 
         protocol, note = {"samples": self.samples}, subject.no_likelihood
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "x lies outside")  # the note says it
+            warnings.filterwarnings("ignore", "x is outside")  # the note says it
             found = subject.each(log_likelihood)
         return [
             Measurement.mean("log-likelihood", found, NATS, protocol, note),

@@ -20,9 +20,9 @@ INTRODUCTION = """\
 
 `zoo reproduce ROW` trains and evaluates a published result under its protocol and compares the numbers;
 `zoo reproduce --list` shows all rows. The tolerance is two-sided: a number that is better than the published one by
-more than the tolerance is not reproduced either. Errors are standard errors over the test examples unless said otherwise;
-those of papers are as published. Log-likelihoods are estimated by importance sampling, in nats per example; higher is
-better.
+more than the tolerance is not reproduced either. Errors are standard errors over the test examples unless said
+otherwise; those of papers are as published. Log-likelihoods are estimated by importance sampling, in nats per example;
+higher is better.
 """
 
 
@@ -148,8 +148,8 @@ def _section(name: str, row: Row, verdict: Verdict | None) -> str:
     device, threads = environment.get("device", "?"), environment.get("threads", "?")
     versions = environment.get("versions", {})
     lines += [
-        f"Seeds {', '.join(map(str, verdict.seeds))}; {epochs} epochs; training {training}, evaluation {evaluation}, on "
-        f"{device} with {threads} threads; torch {versions.get('torch', '?')}; finished {verdict.finished[:10]}.",
+        f"Seeds {', '.join(map(str, verdict.seeds))}; {epochs} epochs; training {training}, evaluation {evaluation}, "
+        f"on {device} with {threads} threads; torch {versions.get('torch', '?')}; finished {verdict.finished[:10]}.",
         "",
     ]
     return "\n".join(lines)

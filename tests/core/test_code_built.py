@@ -139,7 +139,7 @@ def test_a_registered_class_is_named_in_recipes_and_replaced_when_registered_aga
 
     zoo.register(Another, name="short-encoder")
     assert zoo.get("encoder", "short-encoder") is Another
-    with pytest.raises(zoo.UsageError, match=r"The encoder 'mlp' is that of vae-zoo .*Choose another name"):
+    with pytest.raises(zoo.UsageError, match=r"The encoder 'mlp' is provided by vae-zoo .*Choose another name"):
         zoo.register(Another, name="mlp")
     with pytest.raises(zoo.UsageError, match="The kind of .* is not known"):
         zoo.register(nn.Linear)

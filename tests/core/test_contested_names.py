@@ -87,7 +87,7 @@ def test_a_training_where_every_name_is_contested(install, tmp_path):
     assert zoo.list_components("encoder", "mlp") == ["vae-zoo:mlp", "greedy:mlp"]
     with pytest.raises(zoo.NameConflict, match="dataset 'digits' is claimed by greedy 1.0"):
         zoo.train("mlp-vae", tiny, data="digits", epochs=1, out=tmp_path)
-    with pytest.raises(zoo.RecipeError, match="Write greedy:elbo or vae-zoo:elbo, or uninstall one."):
+    with pytest.raises(zoo.RecipeError, match="Use greedy:elbo or vae-zoo:elbo, or uninstall one."):
         zoo.recipe("mlp-vae", ["loss=elbo"])
     results = [case.run() for case in cases("loss/vae-zoo:elbo", "vae-zoo:mlp-vae", only=("terms",))]
     assert [result.outcome for result in results] == ["passed", "passed"]
@@ -100,7 +100,7 @@ def test_a_model_that_is_contested_breaks_none_that_extends_it(install):
     anew()
     for name, raw in before.items():
         assert zoo.recipe(name).to_raw() == raw
-    with pytest.raises(zoo.NameConflict, match="Write greedy:mlp-vae or vae-zoo:mlp-vae"):
+    with pytest.raises(zoo.NameConflict, match="Use greedy:mlp-vae or vae-zoo:mlp-vae"):
         zoo.recipe("mlp-vae")
     assert library().resolve("vae-zoo:mlp-vae")["latent_dim"] == 40
     assert library().resolve("greedy:mlp-vae")["latent_dim"] == 3

@@ -48,10 +48,10 @@ def test_any_accelerator_has_its_name(name, expected, mps):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("cuda", "There is no cuda device here. Write auto, or one of those that are here: cpu, mps."),
-        ("mps:7", "There is no mps:7 here: the last of the 1 mps devices is mps:0."),
-        ("meta", "There is no meta device here."),
-        ("gpu", "There is no device 'gpu'. Write auto, or one of those that are here: cpu, mps."),
+        ("cuda", "There is no device 'cuda'. Available: auto, cpu, mps:0."),
+        ("mps:7", "There is no device 'mps:7'. Available: auto, cpu, mps:0."),
+        ("meta", "There is no device 'meta'. Available: auto, cpu, mps:0."),
+        ("gpu", "There is no device 'gpu'. Available: auto, cpu, mps:0."),
         ("", "There is no device ''."),
         ("cuda:x", "There is no device 'cuda:x'."),
     ],
@@ -75,7 +75,7 @@ def test_every_command_says_so(command, name, digits_run, nothing_but_a_cpu, cap
     arguments = [str(digits_run) if argument == "RUN" else argument for argument in command]
     arguments += ["data=digits"] if command[0] in ("train", "sweep") else []
     assert run_main(*arguments, "--device", name) == 2
-    assert "Write auto, or one of those that are here: cpu." in " ".join(capsys.readouterr().err.split())
+    assert "Available: auto, cpu." in " ".join(capsys.readouterr().err.split())
 
 
 def test_draws_are_seeded_on_any_device_and_its_generator_is_put_back(mps):

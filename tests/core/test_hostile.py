@@ -94,8 +94,8 @@ def test_a_hostile_value_is_refused_or_trained_with(share, tiny, tmp_path):
             "schedule 'OneCycleLR', after 2 steps of 2, fails",
         ),
         ({"train": {"microbatches": 10**9}}, "train.microbatches=1000000000: no batch of 18 images has so many parts"),
-        ({"encoder": {"hidden": [2**40]}}, "there is not enough memory for it"),
-        ({"latent_dim": 2**50}, "there is not enough memory for it"),
+        ({"encoder": {"hidden": [2**40]}}, "out of memory"),
+        ({"latent_dim": 2**50}, "out of memory"),
         ({"train": 5}, "train: expected a mapping, got 5"),
         ({"train": {"deterministic": "yes"}}, "train.deterministic: expected true or false, got 'yes'"),
         ({"name": "x"}, "name: cannot be set"),
@@ -163,7 +163,7 @@ def test_a_change_in_another_case_keeps_the_arguments_of_an_optimizer():
 @pytest.mark.parametrize("model", ["mlp-vae", "conv-vae", "cvae", "vq-vae"])
 def test_a_model_that_is_too_large_is_refused_before_it_is_filled(model, monkeypatch):
     monkeypatch.setattr(memory, "total_memory", lambda device: 2e5)
-    with pytest.raises(zoo.UsageError, match="GiB of weights, and this machine has 0.0 GiB of memory"):
+    with pytest.raises(zoo.UsageError, match="GiB of weights, but this machine has 0.0 GiB of memory"):
         zoo.create_model(model, data_shape=(1, 16, 16))
 
 
@@ -205,7 +205,7 @@ def test_an_error_in_a_step_is_one_of_the_training(tiny, tmp_path, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr("zoo.training.step.TrainingStep.__call__", fail)
-    with pytest.raises(zoo.TrainingError, match="Step 1 failed: there is not enough memory for it"):
+    with pytest.raises(zoo.TrainingError, match="Step 1 failed: out of memory"):
         zoo.train("mlp-vae", data=str(tiny), out=tmp_path, **TINY)
 
 
@@ -218,7 +218,7 @@ def test_memory_that_runs_out_in_a_command_is_no_unexpected_error(error, monkeyp
     with pytest.raises(SystemExit) as end:
         command.main(["list"])
     assert end.value.code == 1
-    assert capsys.readouterr().err == "Error: There is not enough memory for this. Ask for less at once.\n"
+    assert capsys.readouterr().err == "Error: Out of memory. Reduce the size of the model, the batch or the data.\n"
 
 
 # --- environment
@@ -314,11 +314,11 @@ NAMES = [
 def test_a_name_that_is_no_folder_is_refused(name, tiny, tmp_path):
     recipe = zoo.recipe("mlp-vae").model_copy(update={"name": name})
     out = tmp_path / "a" / "b" / "runs"
-    with pytest.raises(zoo.RecipeError, match="name: a name is made of letters"):
+    with pytest.raises(zoo.RecipeError, match="name: a name has at most 100 letters"):
         zoo.train(recipe, data=str(tiny), out=out, **TINY)
     with pytest.raises(zoo.UsageError, match="a name is made of letters"):
         sweep("mlp-vae", ["latent_dim=2,3"], name=name, data=str(tiny), out=out)
-    with pytest.raises(zoo.UsageError, match="a name is made of letters"):
+    with pytest.raises(zoo.UsageError, match="a name has at most 100 letters"):
         sweep(recipe, ["latent_dim=2,3"], data=str(tiny), out=out)
     assert list(tmp_path.iterdir()) == []
 

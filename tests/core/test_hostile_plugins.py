@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 import zoo
-from zoo.plugins.manager import plugins, stdout_to_stderr
+from zoo.plugins.isolation import stdout_to_stderr
+from zoo.plugins.manager import plugins
 from zoo.plugins.registry import registry
 from zoo.recipes.library import library
 
@@ -107,7 +108,7 @@ SOURCES = {
     "lazy": (HEAD + CLASSES + COMPONENTS.format(body="yield Lazy('loss', 'l', 'x:y')"), "AttributeError"),
     "twice": (
         COMPONENTS.format(body="return [zoo.Component('loss', 'twice', f'{m}:y') for m in 'ab']"),
-        "loss 'twice': bad-twice 1.0 has another of that name already",
+        "loss 'twice': bad-twice 1.0 registers this name twice; the first is kept",
     ),
     # Recipes that cannot be read
     "file-raises": (HEAD + CLASSES + RECIPES.format(body="yield File()"), "BaseException: out of paper"),
@@ -121,7 +122,7 @@ SOURCES = {
     "command-none": (COMMANDS.format(body="return [None]"), "None, not a zoo.Command"),
     "command-taken": (
         COMMANDS.format(body="yield zoo.Command('train', '', 'x:y')"),
-        "there is a command 'train' already",
+        "the command 'train' is built in",
     ),
     "commands-raise": (COMMANDS.format(body="raise BaseException('c')"), "BaseException: c"),
     # What is done to the streams
@@ -150,11 +151,11 @@ def distribution(site: Path, name: str, source: str = "", **files: bytes | None)
 
 GOOD = component("'loss'", "'acme-good'", "'zoo_gaussian.losses:ELBO'", "'A good one'")
 METADATA = {
-    "no-metadata": ({"METADATA": None}, "its METADATA has no Name: install it anew"),
+    "no-metadata": ({"METADATA": None}, "its METADATA has no Name: reinstall it"),
     "binary-metadata": ({"METADATA": b"\xff\xfe\x00Name"}, "its METADATA cannot be read: UnicodeDecodeError"),
     "no-name": ({"METADATA": b"Metadata-Version: 2.1\nVersion: 1.0\n"}, "its METADATA has no Name"),
     "odd-name": ({"METADATA": b"Name: a:b c\nVersion: 1.0\n"}, "its METADATA has the Name 'a:b c'"),
-    "anothers-name": ({"METADATA": b"Name: VAE_zoo\nVersion: 9\n"}, "the Name VAE_zoo, which is not its own"),
+    "anothers-name": ({"METADATA": b"Name: VAE_zoo\nVersion: 9\n"}, "the Name VAE_zoo of another distribution"),
     "binary-entry-points": ({"entry_points": b"\x80\x81[zoo]\xff"}, "entry_points.txt cannot be read"),
     "no-equals": ({"entry_points": b"[zoo]\njunk\n"}, "entry_points.txt cannot be read"),
     "odd-value": ({"entry_points": b"[zoo]\nodd = a b!\n"}, "its entry point is 'a b!'"),
@@ -169,7 +170,7 @@ def the_rest_works() -> None:
     assert "mlp-vae" in library().names()
     assert {"elbo", "mse"} <= set(zoo.list_components("loss"))
     assert zoo.recipe("conv-vae").latent_dim == 40
-    assert {plugin.status for plugin in plugins().found if plugin.builtin} <= {"ok", "disabled"}
+    assert {plugin.status for plugin in plugins() if plugin.builtin} <= {"ok", "disabled"}
 
 
 @pytest.mark.parametrize("kind", [kind for kind in SOURCES if not kind.startswith("command")])
@@ -444,13 +445,13 @@ def test_requirements_that_are_not_met_are_mentioned(site):
     ]
     metadata = "Name: acme-good\nVersion: 1.0\n" + "".join(f"Requires-Dist: {one}\n" for one in required)
     distribution(site, "acme-good", GOOD, METADATA=metadata.encode())
-    (plugin,) = (plugin for plugin in plugins().found if not plugin.builtin)
+    (plugin,) = (plugin for plugin in plugins() if not plugin.builtin)
     assert plugin.status == "ok"
     first, second, third = plugin.notes()
-    assert first == f"requires vae-zoo>=99, and vae-zoo {zoo_version()} is installed"
+    assert first == f"requires vae-zoo>=99, but vae-zoo {zoo_version()} is installed"
     assert second == "requires surely-not-installed, which is not installed"
     assert third.startswith("requires not a requirement >=>, which cannot be checked")
-    assert [p.notes() for p in plugins().found if p.builtin] == [[]] * (len(plugins().found) - 1)
+    assert [p.notes() for p in plugins() if p.builtin] == [[]] * (len(list(plugins())) - 1)
 
 
 def zoo_version() -> str:

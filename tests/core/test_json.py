@@ -16,6 +16,7 @@ import pytest
 from resuming import TINY, reseal, run_main
 from zoo.cli.main import cli
 from zoo.evaluation.metric import Measurement
+from zoo.recorder import RunRecorder
 from zoo_sweep.sweep import sweep
 
 ODD = {"kl_min": math.nan, "kl_max": math.inf, "gain": -math.inf}
@@ -32,7 +33,7 @@ def trained(tmp_path_factory) -> Iterator[Path]:
         for trial in made.trials:
             (epoch,) = trial.run.epochs()
             odd = replace(epoch, test={**epoch.test, **ODD}, train={**epoch.train, **ODD})
-            trial.run.rewind([odd])
+            RunRecorder(trial.run).rewind([odd])
             reseal(trial.path)
         yield made.path
 

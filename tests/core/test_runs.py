@@ -25,6 +25,7 @@ import zoo.api
 from processes import Process
 from resuming import TINY, assert_same, essence, reseal, run_main, stopped
 from zoo.errors import NoRun, RunLocked
+from zoo.recorder import RunRecorder
 from zoo.run import METRICS, SEALED
 from zoo.storage.files import MANIFEST
 from zoo.storage.locate import runs_in
@@ -343,7 +344,7 @@ def test_every_command_that_reads_a_run_refuses_damaged_weights(command, finishe
     whole = weights.read_bytes()
     flip(weights)
     assert read_with(command, finished.path) == 2
-    assert f"Error: {weights} is damaged: its SHA-256 is not that of the manifest." in capsys.readouterr().err
+    assert f"Error: {weights} is damaged: its SHA-256 does not match the manifest." in capsys.readouterr().err
     weights.write_bytes(whole)
     if command in ("compare", "train"):  # they compare the digests, and load no weights of a finished run
         return
@@ -353,7 +354,7 @@ def test_every_command_that_reads_a_run_refuses_damaged_weights(command, finishe
     save_file(tensors, weights)
     reseal(finished.path)
     assert read_with(command, finished.path) == 2
-    assert f"Error: {weights} cannot be used: its tensor {name!r} holds NaN." in capsys.readouterr().err
+    assert f"Error: {weights} cannot be used: its tensor {name!r} contains NaN." in capsys.readouterr().err
 
 
 def test_every_file_of_a_finished_run_has_a_digest(finished, caplog):
@@ -395,7 +396,7 @@ def test_nan_is_never_saved(finished):
     name = next(iter(weights))
     weights[name].view(-1)[0] = torch.nan
     before = contents(finished.path)
-    with pytest.raises(zoo.TrainingError, match=f"The tensor {name!r} of the model holds NaN"):
+    with pytest.raises(zoo.TrainingError, match=f"The tensor {name!r} of the model contains NaN"):
         finished.checkpoints.save(99, weights, {})
     assert contents(finished.path) == before
 
@@ -503,7 +504,7 @@ def test_a_renamed_checkpoint_is_refused_by_name(unfinished, tmp_path, caplog):
     )
     with caplog.at_level(logging.WARNING, "zoo"):
         zoo.resume(unfinished)
-    assert caplog.messages[0] == f"{renamed} holds step {EPOCH + 3}: it was renamed. It is skipped."
+    assert caplog.messages[0] == f"{renamed} was renamed: it contains step {EPOCH + 3}. It is skipped."
     expected = zoo.train("mlp-vae", SHORT, out=tmp_path / "undisturbed")
     assert_same(load_file(unfinished.path / "model.safetensors"), load_file(expected.path / "model.safetensors"))
 
@@ -589,7 +590,7 @@ def test_a_full_disk_while_the_number_of_epochs_is_written(full, finished, monke
 
 @pytest.mark.parametrize("ended", ["train.steps=20", "train.patience=1"])
 def test_what_ended_for_another_reason_is_not_trained_longer(ended, tmp_path):
-    rising = ["train.monitor=rate", "loss={use: elbo, beta: 0.1}", "train.optimizer.lr=0.01"]
+    rising = ["train.monitor=rate", "loss={use: elbo, beta: 0.1}", "train.optimizer.lr=0.01", "data.validation=29"]
     run = zoo.train("mlp-vae", [*TINY, *rising, "train.epochs=3", ended], out=tmp_path)
     before = contents(run.path)
     with pytest.raises(zoo.RunError, match=r"train\.steps or train\.patience has ended it"):
@@ -610,9 +611,9 @@ def test_a_run_is_not_trained_longer_than_its_schedule(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("train.seed=3",), "leave out KEY=VALUE."),
-        (("--seed", "3", "--data", "digits"), "leave out --data, --seed."),
-        (("--registry", "recipe.yaml"), "leave out --registry."),
+        (("train.seed=3",), "omit KEY=VALUE."),
+        (("--seed", "3", "--data", "digits"), "omit --data, --seed."),
+        (("--registry", "recipe.yaml"), "omit --registry."),
     ],
 )
 def test_nothing_else_may_change(arguments, message, unfinished, capsys, monkeypatch):
@@ -661,7 +662,7 @@ def test_numbers_that_are_not_finite_go_through_the_metrics_file(finished):
     """As strings, since JSON has none; files with Python's NaN, of older versions, are read too."""
     first, last = finished.epochs()
     odd = replace(last, test={**last.test, "a": float("nan"), "b": float("inf"), "c": float("-inf")})
-    finished.rewind([first, odd])
+    RunRecorder(finished).rewind([first, odd])
     (_, line) = (finished.path / METRICS).read_text().splitlines()
     assert json.loads(line, parse_constant=pytest.fail)["test"]["a"] == "NaN"
     assert str(finished.epochs()[1].test) == str(odd.test)

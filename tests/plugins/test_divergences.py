@@ -512,7 +512,7 @@ def test_the_squared_error_is_summed_over_pixels():
 @pytest.mark.parametrize("use", ["squared-error", "ms-ssim"])
 def test_an_energy_has_no_likelihood_and_no_draws(use):
     vae = zoo.create_model("mlp-vae", data_shape=(1, 8, 8), decoder={"likelihood": use})
-    with pytest.raises(zoo.ComponentError, match="not a normalised density"):
+    with pytest.raises(zoo.ComponentError, match="not a normalized density"):
         vae.log_likelihood(torch.rand(2, 1, 8, 8), samples=2)
     with pytest.raises(NotImplementedError):
         vae.decode(torch.randn(2, 40)).sample()

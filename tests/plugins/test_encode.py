@@ -209,4 +209,4 @@ def test_a_registered_data_set_that_is_named_is_encoded_whole(digits_run, digits
 
 def test_what_cannot_be_written_or_read_is_said(digits_run, zoo_command):
     assert "cannot be written" in zoo_command("encode", digits_run, "-o", "no/such.npz", code=2).stderr
-    assert "nowhere is no folder" in zoo_command("encode", "nowhere", code=2).stderr
+    assert "nowhere is not a directory" in zoo_command("encode", "nowhere", code=2).stderr

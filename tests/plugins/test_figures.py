@@ -424,7 +424,7 @@ def test_each_command_writes_what_its_function_draws(digits_run, tmp_path, capsy
         (["traverse", "RUN", "--dims", "0", "--range", "nan"], "no support"),
         (["traverse", "RUN", "--steps", 1], "Invalid value for '--steps'"),
         (["latent", "RUN", "-n", 1], "Invalid value for '-n'"),
-        (["latent", "nowhere"], "nowhere is no folder"),
+        (["latent", "nowhere"], "nowhere is not a directory"),
     ],
 )
 def test_bad_input_gets_one_clear_message(digits_run, tmp_path, capsys, arguments, message):

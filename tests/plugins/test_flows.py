@@ -172,7 +172,7 @@ def test_importance_sampling_finds_the_exact_likelihood(name):
     vae = zoo.VAE(HeadOnPixels(posterior), decoder, zoo.get("prior", "standard-normal")(latent_shape=(2,)))
     x = 0.5 * torch.randn(3, 1, 1, 4)
     exact = decoder.marginal().log_prob(x.flatten(1)).double()
-    one, many = (vae.log_likelihood(x, samples=k, decoded_at_once=3000) for k in (1, 20_000))
+    one, many = (vae.log_likelihood(x, samples=k, chunk_size=3000) for k in (1, 20_000))
     torch.testing.assert_close(many, exact, rtol=0, atol=0.03)
     assert (one - exact).abs().max() > 0.05
 

@@ -165,9 +165,9 @@ def test_a_density_says_what_its_bits_are_of():
 def test_an_energy_is_refused_as_a_likelihood_and_marked_in_the_bound():
     vae = linear_gaussian_vae()
     vae.decoder = Unnormalized()
-    with pytest.raises(zoo.ComponentError, match="not a normalised density"):
+    with pytest.raises(zoo.ComponentError, match="not a normalized density"):
         measured("log-likelihood", subject(vae), samples=5)
-    assert "not normalised" in measured("elbo", subject(vae))["elbo"].note
+    assert "not normalized" in measured("elbo", subject(vae))["elbo"].note
 
 
 # --- reconstructions
@@ -512,7 +512,7 @@ def test_the_table_and_the_json_hold_the_same_numbers(zoo_evaluate):
     assert "no likelihood" in values["log-likelihood"]["note"]
     lines = table.splitlines()
     assert lines[0] == "mlp-vae-2d on digits: 60 test images, binarize none, seed 2"
-    assert lines[1].split() == ["NUMBER", "VALUE", "UNIT", "HOW"]
+    assert lines[1].split() == ["NAME", "VALUE", "UNIT", "PROTOCOL"]
     assert any(line.startswith("[1] no likelihood") for line in lines)
     assert max(map(len, lines)) < 120
     printed = dict(re.match(r"(\S+)(?: \[\d\])?\s+(\S+)", line).groups() for line in lines[2:] if line[0] != "[")

@@ -159,7 +159,7 @@ def test_numbers_are_those_of_the_best_epoch_and_of_the_evaluation(run, reports)
         assert rows[one.name][1:] == [one.shown, one.unit, one.how], "issue 10, item 29: the linear probe differed"
     assert page.by_id("metrics").all("caption")[0].text == evaluation.how == "200 test images, binarize none, seed 0"
     assert "fitted to 1438 training images" in rows["linear-probe"][3], "a limit is on what is measured"
-    note = "no likelihood: the pixels lie outside the support of p(x | z)"
+    note = "no likelihood: the pixels are outside the support of p(x | z)"
     assert f"[1] {note}" in page.by_id("metrics").text
     assert shown["bits per dimension"] == [f"{evaluation['bits-per-dimension'].shown.split()[0]}", note]
     assert "no bound on log p(x)" in page.by_id("training").text
@@ -360,7 +360,7 @@ def test_the_command(run, sweep, tmp_path, capsys):
 
 def test_what_cannot_be_reported(run, tmp_path, monkeypatch):
     monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
-    with pytest.raises(zoo.RunError, match="nowhere is no folder"):
+    with pytest.raises(zoo.RunError, match="nowhere is not a directory"):
         report(tmp_path / "nowhere")
     with pytest.raises(zoo.RunError, match="was stopped before its first epoch ended"):
         report(stopped("mlp-vae", [*TINY, "train.epochs=1"], 1, tmp_path))

@@ -93,7 +93,7 @@ def test_a_command_on_a_sweep_without_a_finished_trial_is_refused(tmp_path):
 
 def test_the_core_takes_no_sweep_for_a_run(tmp_path):
     swept = sweep("mlp-vae", [*ONE_EPOCH, "latent_dim=2,3"], out=tmp_path)
-    with pytest.raises(zoo.NoRun, match="holds no finished run"):
+    with pytest.raises(zoo.NoRun, match="contains no finished run"):
         zoo.load(swept.path)
     with pytest.raises(zoo.NoRun, match="holds no unfinished run"):
         zoo.resume(swept.path)
@@ -203,7 +203,7 @@ def test_the_command_that_goes_on_is_printed(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("zoo.training.trainer.progress_callback", lambda: When(5, send(signal.SIGINT)))
     assert run_main("sweep", "mlp-vae", *ONE_EPOCH, "latent_dim=2,3", "--out", "my runs", "--data-dir", "d") == 130
     stderr = capsys.readouterr().err
-    assert "Stopped by Ctrl-C. The state is saved. To go on:" in stderr
+    assert "Stopped by Ctrl-C. The state is saved. To resume:" in stderr
     zoo_, *command = shlex.split(stderr.splitlines()[-1])
     (path,) = Path("my runs", "mlp-vae").iterdir()
     assert (zoo_, command) == ("zoo", ["sweep", "--resume", str(path), "--data-dir", "d"])
@@ -282,7 +282,7 @@ def test_what_is_the_same_for_all_is_said_once(tmp_path, caplog):
         "trial 2 of 3: latent_dim=3",
         "trial 3 of 3: latent_dim=4",
     ]
-    assert sum("training and 359 test images" in message for message in caplog.messages) == 1
+    assert sum("training, 359 test examples" in message for message in caplog.messages) == 1
 
 
 def test_the_same_command_goes_on_and_another_is_refused(tmp_path):
@@ -354,7 +354,7 @@ def test_bad_input_is_refused_before_any_training(arguments, message, tmp_path, 
         (["sweep"], "Missing argument 'MODEL'"),
         (["sweep", "mlp-va", "latent_dim=2,3"], "Did you mean 'mlp-vae'?"),
         (["sweep", "--resume", "nowhere"], "nowhere is no sweep"),
-        (["compare", "nowhere"], "nowhere is no folder"),
+        (["compare", "nowhere"], "nowhere is not a directory"),
     ],
 )
 def test_other_bad_input(arguments, message, tmp_path, monkeypatch, capsys):

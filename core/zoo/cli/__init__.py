@@ -1,4 +1,4 @@
-"""The command line. ``__init__.pyi`` lists the public names, for the commands of plugins; none imports torch."""
+"""The command line. ``__init__.pyi`` lists the names for commands of plugins; none of them imports torch."""
 
 import lazy_loader
 

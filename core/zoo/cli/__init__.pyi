@@ -1,4 +1,4 @@
-"""What ``zoo.cli`` offers to the commands of plugins, by the module that defines it."""
+"""The names of ``zoo.cli`` for commands of plugins, by defining module."""
 
 from .completion import complete_datasets as complete_datasets
 from .completion import complete_models as complete_models

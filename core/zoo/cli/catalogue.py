@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,26 +13,26 @@ from zoo.cli.output import print_json, print_table
 from zoo.errors import RecipeError
 from zoo.plugins.hookspecs import KINDS
 from zoo.plugins.manager import DISTRIBUTION
-from zoo.plugins.registry import registry
+from zoo.plugins.registry import Names, registry
 from zoo.recipes.library import library, load, plain
 from zoo.recipes.merge import merge, parse_overrides
 from zoo.recipes.source import write_models
 
 
-@click.command("list", short_help="List models, or components of one kind.")
+@click.command("list")
 @click.argument("pattern", default="*")
 @click.option("--kind", default="model", type=click.Choice(["model", *KINDS]), help="What to list.", show_default=True)
 @registry_option
 @json_option
 def list_(pattern: str, kind: str, registries: tuple[Path, ...], as_json: bool) -> None:
-    """List models, or components of one kind, whose name holds PATTERN (conv) or matches it ("conv*")."""
-    if kind == "model":
+    """List models, or components of one kind, whose names contain PATTERN (conv) or match it ("conv*")."""
+    if kind in KINDS:
+        names = registry().names(kind)
+        claims = {name: names.find(name) for name in names.matching(pattern)}
+        rows = [(name, str(claim.plugin), claim.item.summary) for name, claim in claims.items()]
+    else:
         recipes = library(*registries)
         rows = [(name, recipes.source(name), recipes.summary(name)) for name in recipes.names(pattern)]
-    else:
-        names = registry().names(kind)
-        claims = [names.find(name) for name in names.matching(pattern)]
-        rows = [(name, str(c.plugin), c.item.summary) for name, c in zip(names.matching(pattern), claims, strict=True)]
     if as_json:
         print_json([dict(zip(("name", "from", "summary"), row, strict=True)) for row in rows])
     elif rows:
@@ -40,14 +41,16 @@ def list_(pattern: str, kind: str, registries: tuple[Path, ...], as_json: bool) 
         click.echo(f"No {kind} matches {pattern!r}.", err=True)
 
 
-@click.command(short_help="Show the recipe of MODEL, or what a component takes.")
+@click.command()
 @click.argument("model", metavar="MODEL|KIND/NAME", shell_complete=complete_shown)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=complete_overrides)
-@click.option("--resolved", is_flag=True, help="With everything that it inherits; `zoo train FILE.yaml` accepts it.")
+@click.option(
+    "--resolved", is_flag=True, help="Include inherited keys and defaults; `zoo train FILE.yaml` accepts the output."
+)
 @registry_option
 @json_option
 def show(model: str, overrides: tuple[str, ...], resolved: bool, registries: tuple[Path, ...], as_json: bool) -> None:
-    """Show the recipe of MODEL, or what a component is and takes.
+    """Show the recipe of MODEL, or the documentation and parameters of a component.
 
     \b
     zoo show mlp-vae --resolved
@@ -103,44 +106,28 @@ def schema(builtin: bool) -> None:
     print_json(recipe_file_schema(DISTRIBUTION if builtin else None))
 
 
-@click.command("plugins", short_help="Show the plugins, and what is wrong with the broken ones.")
+@click.command("plugins")
 @json_option
 def plugins_(as_json: bool) -> None:
-    """Show the plugins, what they bring, and what is wrong with the broken ones."""
+    """List the plugins, what they provide, and the errors of broken ones."""
     click.get_current_context().meta["zoo.plugins_named"] = True
-    components, recipes = registry(), library()
-    rows = []
-    notes = {}
-    for plugin in components.plugins.found:
-        brings = [
-            f"{kind} {claim.name}" for kind in KINDS for claim in components.names(kind) if claim.plugin is plugin
-        ]
-        brings += [f"model {claim.name}" for claim in recipes.models if claim.plugin is plugin]
+    tables: dict[str, Names[Any]] = {**registry().components, "model": library().models}
+    rows: list[dict[str, Any]] = []
+    for plugin in registry().plugins:
+        brings = [f"{kind} {claim.name}" for kind, names in tables.items() for claim in names if claim.plugin is plugin]
         brings += [f"hook {hook}" for hook in plugin.hooks if hook not in ("zoo_components", "zoo_recipes")]
-        rows.append((plugin, brings))
-        notes[plugin] = plugin.notes()
+        row = {key: getattr(plugin, key) for key in ("name", "distribution", "version", "status")}
+        rows.append({**row, "brings": brings, "errors": plugin.errors, "notes": plugin.notes()})
     if as_json:
-        print_json(
-            [
-                {
-                    "name": plugin.name,
-                    "distribution": plugin.distribution,
-                    "version": plugin.version,
-                    "status": plugin.status,
-                    "brings": brings,
-                    "errors": plugin.errors,
-                    "notes": notes[plugin],
-                }
-                for plugin, brings in rows
-            ]
-        )
+        print_json(rows)
         return
     print_table(
-        ("PLUGIN", "DISTRIBUTION", "VERSION", "STATUS", "BRINGS"),
-        [(p.name, p.distribution, p.version, p.status, ", ".join(brings)) for p, brings in rows],
+        ("PLUGIN", "DISTRIBUTION", "VERSION", "STATUS", "PROVIDES"),
+        [(r["name"], r["distribution"], r["version"], r["status"], ", ".join(r["brings"])) for r in rows],
     )
-    for plugin, _ in rows:
-        for text in (*plugin.errors, *notes[plugin]):
-            click.echo(f"\n{plugin.name} of {plugin}: {text}")
-    for conflict in (*components.conflicts(), *recipes.models.conflicts()):
-        click.echo(f"\n{conflict}")
+    for row in rows:
+        for text in (*row["errors"], *row["notes"]):
+            click.echo("\n{name} of {distribution} {version}: ".format(**row) + text)
+    for names in tables.values():
+        for conflict in names.conflicts():
+            click.echo(f"\n{conflict}")

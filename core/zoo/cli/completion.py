@@ -1,4 +1,4 @@
-"""Shell completion: names of models, components, keys and runs. Only the parameters of a component need torch."""
+"""Shell completion of models, components, keys and runs. Only parameters of components require torch."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 SHELLS = ("bash", "zsh", "fish")
 
 
-@click.command(short_help="Print what makes SHELL complete names at the tab key.")
+@click.command()
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion(shell: str) -> None:
-    """Print what makes SHELL complete the names of models, components and keys.
+    """Print the script that completes models, components and keys in SHELL.
 
     \b
     eval "$(zoo completion bash)"                in ~/.bashrc
@@ -40,13 +40,13 @@ def completion(shell: str) -> None:
 
 
 def complete_models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The names of models."""
-    known = library()
-    return [CompletionItem(name, help=known.summary(name)) for name in known.names() if name.startswith(incomplete)]
+    """Complete names of models."""
+    recipes = library()
+    return [CompletionItem(name, help=recipes.summary(name)) for name in recipes.names() if name.startswith(incomplete)]
 
 
 def complete_shown(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The names of models, and of components once a kind is written."""
+    """Complete names of models, and of components after a kind and a slash."""
     kind, slash, _ = incomplete.partition("/")
     if not slash:
         return complete_models(ctx, param, incomplete)
@@ -55,25 +55,25 @@ def complete_shown(ctx: click.Context, param: click.Parameter, incomplete: str) 
 
 
 def complete_datasets(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The names of data sets; files and folders where none begins so."""
+    """Complete names of data sets, or files and folders if none matches."""
     names = _matching(registry().names("dataset").matching(), incomplete)
     return names or [CompletionItem(incomplete, type="file")]
 
 
 def complete_priors(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The names of priors."""
+    """Complete names of priors."""
     return _matching(registry().names("prior").matching(), incomplete)
 
 
 def complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The folders of runs: of a model's, whose newest is meant, and each."""
+    """Complete folders of runs, and folders of a model's runs."""
     recipes = sorted(Path("runs").glob("*/*/recipe.yaml"), key=lambda recipe: natural(recipe.as_posix()))
     folders = dict.fromkeys([*(r.parent.parent.as_posix() for r in recipes), *(r.parent.as_posix() for r in recipes)])
     return _matching(folders, incomplete)
 
 
 def complete_overrides(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """``KEY=`` for every key of the model's recipe, and the names that a key may be set to."""
+    """Complete ``KEY=`` for the keys of the model's recipe, and names as values."""
     try:
         model = ctx.params.get("model")
         raw = load(model)[1] if model else {}
@@ -108,7 +108,7 @@ def _values(key: str, recipe: Raw) -> Iterable[str]:
 
 
 def _parameters(kind: str, block: Any) -> list[Parameter]:
-    """The parameters that a recipe may set of the component that it uses."""
+    """The parameters of a component that a recipe can set."""
     use = block.get("use") if isinstance(block, dict) else block
     if kind not in KINDS or not isinstance(use, str):
         return []

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,29 +20,28 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("run", type=RUN)
 @click.argument("settings", nargs=-1, metavar="[METRIC.SETTING=VALUE]...")
-@click.option("--metric", "metrics", multiple=True, metavar="NAME", help="This metric; may be given several times.")
-@click.option("--samples", type=click.IntRange(min=1), help="Importance samples: estimate the log-likelihood too.")
-@click.option("--split", type=click.Choice(["test", "train"]), default="test", show_default=True, help="Which images.")
-@click.option("--limit", type=click.IntRange(min=1), help="Only so many images, the first ones.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of every draw.")
+@click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Measure this metric; repeatable.")
+@click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    help="Also estimate the log-likelihood with K importance samples per image.",
+    metavar="K",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["test", "validation", "train"]),
+    default="test",
+    show_default=True,
+    help="Split to measure.",
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Use the first N images only.", metavar="N")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of every draw.")
 @prior_option
 @data_dir_option
 @device_option
 @json_option
-def evaluate(
-    run: str,
-    settings: tuple[str, ...],
-    metrics: tuple[str, ...],
-    samples: int | None,
-    split: str,
-    limit: int | None,
-    seed: int,
-    prior: str,
-    data_dir: Path | None,
-    device: str,
-    as_json: bool,
-) -> None:
-    """Measure the trained model of RUN. Without --metric, everything that costs little and applies.
+def evaluate(run: str, settings: tuple[str, ...], metrics: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Measure the trained model of RUN. Without --metric, measure all inexpensive metrics that apply.
 
     \b
     zoo evaluate runs/mlp-vae
@@ -52,47 +50,41 @@ def evaluate(
     zoo evaluate runs/mlp-vae frechet.extractor=lenet.pt
     torchrun --nproc-per-node 2 -m zoo evaluate runs/mlp-vae --metric log-likelihood
 
-    `zoo list --kind metric` names them all. RUN is a run folder, or the folder of a model's runs, whose newest is
-    meant.
+    `zoo list --kind metric` lists all metrics. RUN is a run folder, or a folder of runs, which selects the newest.
     """
     import zoo
     from zoo.training import distributed
 
     rank_zero = distributed.is_rank_zero()
     log_to_stderr(logging.WARNING if rank_zero else logging.ERROR)
-    given = parse_overrides(settings)
-    for name, block in given.items():
-        if not isinstance(block, dict):
-            raise UsageError(f"{name}={block}: expected METRIC.SETTING=VALUE, such as active-units.threshold=0.05")
+    overrides = parse_overrides(settings)
+    for name, values in overrides.items():
+        if not isinstance(values, dict):
+            raise UsageError(f"{name}={values}: expected METRIC.SETTING=VALUE, such as active-units.threshold=0.05")
     opened = zoo.Run.open(run)
     with evaluation_progress(rank_zero) as progress:
         evaluation = zoo.evaluate(
-            *(opened, metrics, given),
-            **{"samples": samples, "split": split, "limit": limit, "seed": seed, "prior": prior},  # type: ignore[arg-type]
-            data_dir=data_dir,
-            device=device,
-            announce=progress.begin,
-            progress=progress.update,
+            opened, metrics, overrides, announce=progress.begin, progress=progress.update, **options
         )
     if not rank_zero:
         return
-    named = {"run": str(opened.path), "model": opened.recipe.name, "data": opened.data_name}
+    model, data = opened.recipe.name, opened.data_name
     if as_json:
-        print_json({**named, **evaluation.to_json()})
+        print_json({"run": str(opened.path), "model": model, "data": data, **evaluation.to_json()})
     else:
-        click.echo("{model} on {data}: ".format(**named) + evaluation.how)
-        print_evaluation(evaluation)
+        click.echo(f"{model} on {data}: {evaluation.how}")
+        _print_table(evaluation)
 
 
-def print_evaluation(evaluation: Evaluation) -> None:
-    """The numbers as a table, with the notes below it, and what was left out."""
-    measured = [one for measurements in evaluation.measurements.values() for one in measurements]
-    notes = list(dict.fromkeys(one.note for one in measured if one.note))
-    marks = {note: f" [{position}]" for position, note in enumerate(notes, start=1)}
-    rows = [(one.name + marks.get(one.note, ""), one.shown, one.unit, one.how) for one in measured]
+def _print_table(evaluation: Evaluation) -> None:
+    """Print the measurements as a table with footnotes, and the metrics that were left out."""
+    measurements = [m for group in evaluation.measurements.values() for m in group]
+    notes = dict.fromkeys(m.note for m in measurements if m.note)
+    marks = {note: f" [{number}]" for number, note in enumerate(notes, start=1)}
+    rows = [(m.name + marks.get(m.note, ""), m.shown, m.unit, m.how) for m in measurements]
     if rows:
-        print_table(("NUMBER", "VALUE", "UNIT", "HOW"), rows)
+        print_table(("NAME", "VALUE", "UNIT", "PROTOCOL"), rows)
     for note, mark in marks.items():
         click.echo(f"{mark.strip()} {note}")
     for name, reason in evaluation.left_out.items():
-        click.echo(f"Left out: {name}, since {reason.rstrip('.')}.", err=True)
+        click.echo(f"Left out: {name} ({reason.rstrip('.')}).", err=True)

@@ -12,7 +12,7 @@ from zoo.cli.options import RUN, data_dir_option, device_option, json_option
 from zoo.cli.output import log_to_stderr, print_json, print_table
 
 
-@click.command("fit-prior", short_help="Fit PRIOR to the codes of the training images.")
+@click.command("fit-prior")
 @click.argument("run", type=RUN)
 @click.argument("prior", shell_complete=complete_priors)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
@@ -21,17 +21,17 @@ from zoo.cli.output import log_to_stderr, print_json, print_table
     type=click.IntRange(1, 1_000_000),
     default=1,
     show_default=True,
-    help="Draws from q(z | x) for each training image.",
+    help="Draws from q(z | x) per training image.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the draws and of the fit.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the draws and the fit.")
 @data_dir_option
 @device_option
 @json_option
 def fit_prior(run: str, prior: str, overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
-    """Fit PRIOR to what the encoder makes of the training images; `zoo sample` draws from it from then on.
+    """Fit PRIOR to the latents of the training images. `zoo sample` then draws from it.
 
-    RUN is a run folder, or the folder of a model's runs, whose newest is meant. What was trained stays as it is:
-    `zoo sample RUN --prior original` still draws from the prior of the training.
+    RUN is a run folder, or a folder of runs, which selects the newest. The trained model is unchanged:
+    `zoo sample RUN --prior original` draws from its own prior.
 
     \b
     zoo fit-prior runs/mlp-vae gaussian-mixture components=20
@@ -40,14 +40,14 @@ def fit_prior(run: str, prior: str, overrides: tuple[str, ...], as_json: bool, *
     import zoo
 
     log_to_stderr(logging.INFO)
-    found = zoo.fit_prior(run, prior, overrides, **options)
+    result = zoo.fit_prior(run, prior, overrides, **options)
     if as_json:
-        print_json(found)
+        print_json(result)
         return
-    rows = [("original", found["original"]), ("fitted", found["log_likelihood"])]
+    rows = [("original", result["original"]), ("fitted", result["log_likelihood"])]
     print_table(
         ("MEAN log p(z), NATS", "TRAIN", "TEST"),
         [(name, *("none" if row[s] is None else f"{row[s]:.2f}" for s in ("train", "test"))) for name, row in rows],
     )
-    draws = f"{found['images']} images, {found['samples_per_image']} draw(s) of q(z | x) each"
-    click.echo(f"{prior} fitted to {draws}: {found['run']}/prior")
+    draws = f"{result['images']} images, {result['samples_per_image']} draw(s) from q(z | x) each"
+    click.echo(f"{prior} fitted to {draws}: {result['run']}/prior")

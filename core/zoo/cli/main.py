@@ -1,4 +1,4 @@
-"""The command ``zoo``: its subcommands, those of plugins, and how every failure reaches the user."""
+"""The command ``zoo``: built-in and plugin subcommands, and error handling."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from click.shell_completion import CompletionItem
 from zoo.cli.streams import lasting_streams
 from zoo.errors import ComponentError, ZooError, is_out_of_memory
 from zoo.plugins.hookspecs import Command
-from zoo.plugins.manager import DISTRIBUTION, Plugin, plugins, stdout_to_stderr
+from zoo.plugins.isolation import stdout_to_stderr
+from zoo.plugins.manager import DISTRIBUTION, Plugin, plugins
 from zoo.plugins.registry import Names, import_target
 
 COMMANDS = (
@@ -27,43 +28,42 @@ COMMANDS = (
     Command("data", "Describe a data set, or list those that are available.", "zoo.cli.data:data"),
     Command("evaluate", "Measure the trained model of RUN.", "zoo.cli.evaluate:evaluate"),
     Command("fit-prior", "Fit a prior to the latents of a trained model.", "zoo.cli.fit_prior:fit_prior"),
-    Command("plugins", "List the plugins, and what is wrong with broken ones.", "zoo.cli.catalogue:plugins_"),
+    Command("plugins", "List the plugins and the errors of broken ones.", "zoo.cli.catalogue:plugins_"),
     Command("schema", "Print the JSON Schema of recipe files, for editors.", "zoo.cli.catalogue:schema"),
     Command("completion", "Print the completion script for SHELL.", "zoo.cli.completion:completion"),
 )
 
 
 class LazyGroup(click.Group):
-    """The group ``zoo``. Its subcommands are data, those of plugins included; one is imported when it is called."""
+    """The group ``zoo``. A subcommand is imported when it is called."""
 
     @functools.cached_property
     def names(self) -> Names[Command]:
-        """Every subcommand by name. A name of the zoo's own stays the zoo's."""
+        """The subcommands by name. Names of built-in commands are reserved."""
         names: Names[Command] = Names("command", plugins())
+        core = Plugin("core", DISTRIBUTION, version(DISTRIBUTION))
         for command in COMMANDS:
-            names.add(command.name, Plugin("core", DISTRIBUTION, version(DISTRIBUTION)), command)
-        own = {command.name for command in COMMANDS}
+            names.add(command.name, core, command)
         for plugin, command in plugins().collect("zoo_commands"):
             if (problem := _problem_of(command)) is not None:
                 plugin.errors.append(f"zoo_commands returned {problem}")
-            elif not plugin.builtin and command.name in own:
-                plugin.errors.append(f"zoo_commands: there is a command {command.name!r} already")
+            elif not plugin.builtin and command.name in {claim.name for claim in names if claim.plugin.builtin}:
+                plugin.errors.append(f"zoo_commands: the command {command.name!r} is built in")
             else:
                 names.add(command.name, plugin, command)
-                own |= {command.name} if plugin.builtin else set()
         return names
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names: those of the core first, then those of each plugin."""
+        """The names of the subcommands: those of the core, then those of plugins."""
         own = [command.name for command in COMMANDS]
         return [*own, *(name for name in self.names.matching() if name not in own)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the subcommand called `cmd_name`.
+        """Import a subcommand.
 
         Raises:
-            UnknownName, NameConflict: there is none, or two plugins claim the name.
-            ComponentError: it cannot be imported.
+            UnknownName, NameConflict: no plugin claims the name, or several do.
+            ComponentError: the command cannot be imported.
         """
         claim = self.names.find(cmd_name)
         command = import_target(claim, "command", debug=plugins().debug)
@@ -87,23 +87,23 @@ class LazyGroup(click.Group):
         return [*items, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def invoke(self, ctx: click.Context) -> Any:
-        """As click does; then name the plugins of which something failed meanwhile, unless the command did."""
+        """Invoke the subcommand, then list broken and slow plugins, unless the command has done so."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:  # perhaps while plugins were imported: they are not to be imported again
+        except KeyboardInterrupt:  # possibly while importing plugins: do not import them again
             ctx.meta["zoo.plugins_named"] = True
             raise
         finally:
             if not ctx.meta.get("zoo.plugins_named"):
-                slow = [plugin for plugin in plugins().found if plugin.slow]
-                for what, which in (("Broken", plugins().broken()), ("Slow", slow)):
-                    names = ", ".join(f"{plugin.name} of {plugin}" for plugin in which)
+                slow = [plugin for plugin in plugins() if plugin.slow]
+                for label, group in (("Broken", plugins().broken()), ("Slow", slow)):
+                    names = ", ".join(f"{plugin.name} of {plugin}" for plugin in group)
                     if names:
-                        click.echo(f"{what} plugins: {names}. See `zoo plugins`.", err=True)
+                        click.echo(f"{label} plugins: {names}. See `zoo plugins`.", err=True)
 
 
 def _problem_of(command: object) -> str | None:
-    """What is wrong with a command as a plugin returned it, if anything."""
+    """The error in a command returned by a plugin, if any."""
     if not isinstance(command, Command):
         return f"{command!r}, not a zoo.Command"
     fields = (command.name, command.summary, command.target)
@@ -117,14 +117,8 @@ def _problem_of(command: object) -> str | None:
 
 
 def _debug_option() -> click.Option:
-    return click.Option(
-        ["--debug"], is_flag=True, expose_value=False, callback=_set_debug, help="Show the traceback of a failure."
-    )
-
-
-def _set_debug(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
-    if value:
-        ctx.find_root().meta["zoo.debug"] = True
+    """The option ``--debug`` of every command; `_main` looks it up in the arguments."""
+    return click.Option(["--debug"], is_flag=True, expose_value=False, help="Show the traceback of an error.")
 
 
 def _disable_plugins(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -139,25 +133,25 @@ def _disable_plugins(ctx: click.Context, parameter: click.Parameter, value: bool
     is_eager=True,
     expose_value=False,
     callback=_disable_plugins,
-    help="Load nothing but what comes with vae-zoo itself.",
+    help="Load only the plugins that are part of vae-zoo.",
 )
 @click.version_option(package_name="vae-zoo", prog_name="zoo")
 def cli() -> None:
     """A model zoo for variational autoencoders.
 
     \b
-    zoo list                            what there is
-    zoo train mlp-vae                   train the tutorial's model
-    zoo train mlp-vae latent_dim=2      change any part of its recipe
+    zoo list                            list the models
+    zoo train mlp-vae                   train a model
+    zoo train mlp-vae latent_dim=2      override any part of its recipe
     zoo evaluate runs/mlp-vae           measure it
-    zoo sample runs/mlp-vae             images decoded from draws of the prior
+    zoo sample runs/mlp-vae             decode draws from the prior
     """
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run ``zoo`` and end the process: 0 done, 1 the run failed, 2 usage or configuration, 130 Ctrl-C."""
-    # Torch reads these when it is imported. An operation that MPS lacks runs on the CPU instead. Threads spin for a
-    # millisecond at most while they wait: on a busy machine, longer spinning makes small networks several times slower.
+    """Run ``zoo`` and exit: 0 success, 1 failure, 2 usage or configuration error, 130 Ctrl-C."""
+    # Read by torch on import. Operations that MPS lacks run on the CPU. Waiting threads spin for a millisecond at most,
+    # because longer spinning makes small networks several times slower on a busy machine.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
@@ -176,21 +170,21 @@ def _main(arguments: list[str]) -> NoReturn:
     except (KeyboardInterrupt, click.Abort):
         click.echo("Stopped.", err=True)
         sys.exit(130)
-    except ZooError as error:
-        if debug:
-            raise
-        click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
-        click.echo(str(error), err=True)
-        sys.exit(error.exit_code)
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, ZooError):
+            _print_error("Error: ", str(error))
+            sys.exit(error.exit_code)
         if is_out_of_memory(error):
-            click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
-            click.echo("There is not enough memory for this. Ask for less at once.", err=True)
-            sys.exit(1)
-        click.secho("Unexpected error: ", fg="red", bold=True, nl=False, err=True)
-        click.echo(f"{type(error).__name__}: {error}\nRun it again with --debug for the traceback.", err=True)
+            _print_error("Error: ", "Out of memory. Reduce the size of the model, the batch or the data.")
+        else:
+            _print_error("Unexpected error: ", f"{type(error).__name__}: {error}\nUse --debug for the traceback.")
         sys.exit(1)
     finally:
-        atexit.register(stdout_to_stderr.__enter__)  # what is printed at the exit of the process is no result
+        atexit.register(stdout_to_stderr.__enter__)  # output at exit is not a result
+
+
+def _print_error(label: str, message: str) -> None:
+    click.secho(label, fg="red", bold=True, nl=False, err=True)
+    click.echo(message, err=True)

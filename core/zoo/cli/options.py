@@ -1,4 +1,4 @@
-"""Parameters and options that several commands share."""
+"""Parameters and options shared by several commands."""
 
 from __future__ import annotations
 
@@ -14,16 +14,12 @@ from zoo.storage.locate import run_folder
 
 
 class RunFolder(click.ParamType):  # type: ignore[type-arg]
-    """A run folder, or the folder of a model's runs. It is checked before torch is imported; the value is unchanged."""
+    """A run folder, or a folder of runs. It is checked before torch is imported and not converted."""
 
     name = "run"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Check that there is a run.
-
-        Raises:
-            RunError: there is none.
-        """
+        """Check that the run exists; see `run_folder`."""
         run_folder(value)
         return value
 
@@ -40,10 +36,10 @@ registry_option = click.option(
     "registries",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A recipe file of your own; may be given several times.",
+    help="A recipe file; repeatable.",
 )
 data_dir_option = click.option(
-    "--data-dir", type=click.Path(path_type=Path), help="Where data files lie.  [default: $ZOO_DATA, else the cache]"
+    "--data-dir", type=click.Path(path_type=Path), help="Folder of data files.  [default: $ZOO_DATA, else the cache]"
 )
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps, ...")
 prior_option = click.option(
@@ -51,5 +47,5 @@ prior_option = click.option(
     type=click.Choice(["fitted", "original"]),
     default="fitted",
     show_default=True,
-    help="The prior fitted by `zoo fit-prior`, if any, or the one the model was trained with.",
+    help="The prior fitted by `zoo fit-prior`, if any, or that of the training.",
 )

@@ -16,19 +16,18 @@ from typing import Any, TextIO
 import click
 
 from zoo.cli.streams import Stream
-from zoo.plugins.manager import stdout_to_stderr
+from zoo.plugins.isolation import stdout_to_stderr
 from zoo.storage.files import to_json
 
 MIN_WRAPPED = 20
-"""Columns below which wrapping would make the last column harder to read, not easier."""
-
+"""Minimum width of the last column of a table to wrap it."""
 
 _results: TextIO | None = None
-"""The stream of the results while stdout is redirected to stderr; None if they go to stdout."""
+"""The original stdout while stdout is redirected to stderr, else None."""
 
 
 def keep_stdout_for_json(ctx: click.Context, parameter: click.Parameter, as_json: bool) -> bool:
-    """Redirect stdout to stderr for all but `print_json`; the callback of ``--json``."""
+    """Redirect stdout to stderr, except for `print_json`; the callback of ``--json``."""
     if as_json and not ctx.resilient_parsing:
         ctx.with_resource(_stdout_for_results())
     return as_json
@@ -38,8 +37,8 @@ def keep_stdout_for_json(ctx: click.Context, parameter: click.Parameter, as_json
 def _stdout_for_results() -> Iterator[None]:
     global _results
     before = _results
-    with contextlib.ExitStack() as opened:
-        _results = _another(sys.stdout, opened)
+    with contextlib.ExitStack() as stack:
+        _results = _duplicate(sys.stdout, stack)
         try:
             with stdout_to_stderr:
                 yield
@@ -47,14 +46,14 @@ def _stdout_for_results() -> Iterator[None]:
             _results = before
 
 
-def _another(stream: TextIO, opened: contextlib.ExitStack) -> TextIO:
-    """A stream to where `stream` leads now, whatever becomes of its descriptor; `opened` closes it."""
+def _duplicate(stream: TextIO, stack: contextlib.ExitStack) -> TextIO:
+    """Duplicate a stream, so that redirecting its descriptor does not affect the result; `stack` closes it."""
     try:
         descriptor = os.dup(stream.fileno())
-    except (OSError, ValueError, AttributeError):  # not a file: nothing below Python writes to it
+    except (OSError, ValueError, AttributeError):  # not a file, so it has no descriptor to redirect
         return stream
-    file = opened.enter_context(os.fdopen(descriptor, "w", encoding=stream.encoding, errors=stream.errors))
-    return opened.enter_context(Stream(file, dispensable=False))  # type: ignore[return-value]
+    file = stack.enter_context(os.fdopen(descriptor, "w", encoding=stream.encoding, errors=stream.errors))
+    return stack.enter_context(Stream(file, dispensable=False))  # type: ignore[return-value]
 
 
 def print_json(value: Any) -> None:
@@ -63,7 +62,7 @@ def print_json(value: Any) -> None:
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Rows in aligned columns; on a terminal the last column is wrapped at its edge."""
+    """Print rows in aligned columns. On a terminal, the last column is wrapped."""
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header) - 1)]
     indent = sum(widths) + 2 * len(widths)
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
@@ -78,14 +77,14 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def print_resume_command(reason: str, command: str, folder: Path, data_dir: Path | None, device: str) -> None:
     """Print to stderr why a command stopped and the command line that resumes it."""
-    again = ["zoo", command, "--resume", str(folder)]
-    again += [] if data_dir is None else ["--data-dir", str(data_dir)]
-    again += [] if device == "auto" else ["--device", device]
-    click.echo(f"{reason} The state is saved. To go on:\n\n  {shlex.join(again)}", err=True)
+    line = ["zoo", command, "--resume", str(folder)]
+    line += [] if data_dir is None else ["--data-dir", str(data_dir)]
+    line += [] if device == "auto" else ["--device", device]
+    click.echo(f"{reason} The state is saved. To resume:\n\n  {shlex.join(line)}", err=True)
 
 
 def log_to_stderr(level: int) -> None:
-    """Print what the library logs at `level` or above to stderr, as plain lines."""
+    """Print log records of the library at `level` or above to stderr."""
     log = logging.getLogger("zoo")
     if not any(isinstance(handler, _ToStderr) for handler in log.handlers):
         log.addHandler(_ToStderr())

@@ -1,4 +1,4 @@
-"""Standard streams that no command fails on: closed, without a reader, or with an encoding that lacks a character."""
+"""Standard streams that tolerate a closed descriptor, a lost reader and a limited encoding."""
 
 from __future__ import annotations
 
@@ -14,48 +14,40 @@ from typing import TextIO
 from zoo.errors import ZooError
 
 GONE = (errno.EPIPE, errno.EIO)
-"""What a write fails with once its reader, or its terminal, has gone."""
+"""Errors of a write whose reader or terminal is gone."""
 
 
 class OutputError(ZooError):
-    """Results cannot be written to stdout: its disk is full, say."""
+    """Results cannot be written to stdout, such as on a full disk."""
 
 
 class Stream(io.TextIOBase):
-    """A text stream in place of a standard one.
+    """A wrapper of a standard text stream.
 
-    A character that its encoding lacks is written as an escape. Once its reader has gone, whatever is written is
-    dropped, as in ``zoo list | head -1``.
+    Characters that the encoding lacks are written as escapes. If the reader is gone, as in ``zoo list | head -1``,
+    output is dropped.
 
     Args:
-        stream: the one that it writes to.
-        dispensable: whether any other failure to write is passed over too. So it is for stderr: a training does not
-            end because nobody sees how it goes.
+        stream: stream to write to.
+        dispensable: ignore other write errors too. True for stderr: progress that cannot be shown must not end a
+            training.
     """
+
+    encoding, errors = "", ""  # writable, unlike those of the base class
 
     def __init__(self, stream: TextIO, dispensable: bool) -> None:
         self._stream: TextIO | None = stream
         self._dispensable = dispensable
         self._failure: OutputError | None = None
-        self._encoding = getattr(stream, "encoding", None) or "utf-8"
-        self._errors = getattr(stream, "errors", None) or "strict"
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        """That of the stream."""
-        return self._encoding
-
-    @property
-    def errors(self) -> str:  # type: ignore[override]
-        """What the stream does with a character that its encoding lacks, were it asked to write one."""
-        return self._errors
+        self.encoding = getattr(stream, "encoding", None) or "utf-8"
+        self.errors = getattr(stream, "errors", None) or "strict"
 
     def writable(self) -> bool:
-        """Whether it can be written: yes."""
+        """Always true."""
         return True
 
     def isatty(self) -> bool:
-        """Whether it is a terminal."""
+        """Whether the stream is a terminal."""
         return self._stream is not None and self._stream.isatty()
 
     def fileno(self) -> int:
@@ -65,70 +57,65 @@ class Stream(io.TextIOBase):
         return self._stream.fileno()
 
     def write(self, text: str | bytes) -> int:
-        """Write, or drop what nobody reads. Click writes the words of a shell completion as bytes.
+        """Write, or drop the text if the reader is gone. Click writes completions as bytes.
 
         Raises:
-            OutputError: the stream is needed, and cannot be written.
-            TypeError: no bytes, by which click tells a text stream from a binary one, which it would wrap.
+            OutputError: the stream is not dispensable and cannot be written.
+            TypeError: `text` is ``b""``, with which click detects binary streams.
         """
         if isinstance(text, bytes):
             if not text:
-                raise TypeError("A text stream was given bytes.")
+                raise TypeError("expected str, got bytes")
             text = text.decode()
         try:
-            text.encode(self._encoding, self._errors)
-            written = text
+            text.encode(self.encoding, self.errors)
+            encodable = text
         except UnicodeEncodeError:
-            written = text.encode(self._encoding, "backslashreplace").decode(self._encoding)
-        with self._surviving():
+            encodable = text.encode(self.encoding, "backslashreplace").decode(self.encoding)
+        with self._tolerant():
             if self._stream is not None:
-                self._stream.write(written)
+                self._stream.write(encodable)
         return len(text)
 
     def flush(self) -> None:
-        """Pass on what was written.
-
-        Raises:
-            OutputError: the stream is needed, and cannot be written.
-        """
-        with self._surviving():
+        """Flush the stream; raises like `write`."""
+        with self._tolerant():
             if self._stream is not None:
                 self._stream.flush()
 
     @contextlib.contextmanager
-    def _surviving(self) -> Iterator[None]:
-        if self._failure is not None:  # click swallows one, of an empty text that it tries a stream with
+    def _tolerant(self) -> Iterator[None]:
+        if self._failure is not None:  # click catches it when it probes the stream with an empty text
             raise self._failure
         try:
             yield
-        except BlockingIOError:  # a reader that is slower than it allows, and still there
+        except BlockingIOError:  # a slow reader of a non-blocking pipe
             if not self._dispensable:
                 raise
         except OSError as error:
-            self._let_go()
+            self._discard()
             if not self._dispensable and error.errno not in GONE:
                 self._failure = OutputError(f"The output could not be written: {error.strerror or error}.")
                 raise self._failure from error
 
-    def _let_go(self) -> None:
-        """Let what is still in the buffers of the stream go nowhere, so that Python may flush them when it ends."""
+    def _discard(self) -> None:
+        """Redirect the stream to the null device, so that flushing its buffer at exit does not fail."""
         stream, self._stream = self._stream, None
         if stream is not None:
             with contextlib.suppress(OSError, ValueError):
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, stream.fileno())
-                os.close(nowhere)
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, stream.fileno())
+                os.close(null)
 
 
 @contextlib.contextmanager
 def lasting_streams() -> Iterator[None]:
-    """Stdout and stderr as a `Stream` inside the block. One that is closed goes nowhere."""
+    """Wrap stdout and stderr in a `Stream` inside the block. Output to a closed one is dropped."""
     before = sys.stdout, sys.stderr
-    with contextlib.ExitStack() as closing:
-        if any(stream is None for stream in (sys.stdin, *before)):
-            _take_free_descriptors()
-        nowhere = closing.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
-        out, err = (nowhere if stream is None else stream for stream in before)
+    if any(stream is None for stream in (sys.stdin, *before)):
+        _occupy_standard_descriptors()
+    with Path(os.devnull).open("w", encoding="utf-8") as null:
+        out, err = (null if stream is None else stream for stream in before)
         sys.stdout, sys.stderr = Stream(out, dispensable=False), Stream(err, dispensable=True)
         try:
             yield
@@ -139,8 +126,8 @@ def lasting_streams() -> Iterator[None]:
             sys.stdout, sys.stderr = before
 
 
-def _take_free_descriptors() -> None:
-    """Occupy 0, 1 and 2, so that no file that is opened later is taken for a standard stream."""
+def _occupy_standard_descriptors() -> None:
+    """Open descriptors 0, 1 and 2 if they are closed, so that no file opened later becomes a standard stream."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)

@@ -24,64 +24,72 @@ if TYPE_CHECKING:
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]
-    """A length of time, in seconds."""
+    """A duration in seconds."""
 
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read ``90s``, ``30m`` or ``2h``; a number alone counts seconds."""
+        """Parse ``90s``, ``30m`` or ``2h``; a bare number is in seconds."""
         match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value))
         if match is None:
-            self.fail(f"{value!r} is no length of time such as 90s, 30m or 2h.", param, ctx)
+            self.fail(f"{value!r} is not a duration such as 90s, 30m or 2h.", param, ctx)
         return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
-@click.command(short_help="Train MODEL, and leave a run folder.")
+@click.command()
 @click.argument("model", required=False, shell_complete=complete_models)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=complete_overrides)
 @click.option(
     "--data",
     metavar="NAME|PATH",
     shell_complete=complete_datasets,
-    help="Train on this data set, folder of images or file of arrays.",
+    help="Data set, folder of images or file of arrays.",
 )
 @data_dir_option
-@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training set.")
-@click.option("--seed", type=click.IntRange(min=0), help="Of the weights, the order of the data and every draw.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Number of epochs.")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of the weights, the order of the data and every draw.")
 @device_option
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="The folder of all runs."
+    "--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of all runs."
 )
 @click.option(
     "--resume",
     metavar="RUN|auto",
-    help="Go on with this run, or the newest unfinished one in a folder; auto: of MODEL, or train a new one. "
-    "With --epochs, train it longer.",
+    help="Resume a run, or the newest unfinished run in a folder; auto: that of MODEL, or start a new one. "
+    "With --epochs, extend it.",
 )
-@click.option("--time-limit", type=Duration(), help="Save and stop after so long, such as 90s, 30m or 2h.")
-@click.option("--compile", "compiled", is_flag=True, help="Let torch.compile work on the loss; needs a C++ compiler.")
-@click.option("--figures/--no-figures", default=True, help="Draw figures of the trained model, or leave them out.")
+@click.option("--time-limit", type=Duration(), help="Save and stop after this time, such as 90s, 30m or 2h.")
+@click.option("--compile", is_flag=True, help="Compile the loss with torch.compile; requires a C++ compiler.")
+@click.option("--figures/--no-figures", default=True, help="Draw figures of the trained model.")
+@click.option("--init", metavar="RUN", help="Start from the weights of this run.")
+@click.option(
+    "--init-part",
+    "init_parts",
+    type=click.Choice(["encoder", "decoder", "prior"]),
+    multiple=True,
+    help="Start only this part from --init; repeatable.  [default: all]",
+)
+@click.option("--init-partial", is_flag=True, help="Allow tensors of another shape, which keep their new values.")
 @registry_option
 @json_option
 def train(
     model: str | None,
     overrides: tuple[str, ...],
     data: str | None,
-    data_dir: Path | None,
     epochs: int | None,
     seed: int | None,
-    device: str,
     out: Path,
     resume: str | None,
-    time_limit: float | None,
-    compiled: bool,
-    figures: bool,
+    init: str | None,
+    init_parts: tuple[str, ...],
+    init_partial: bool,
     registries: tuple[Path, ...],
     as_json: bool,
+    **options: Any,
 ) -> None:
-    """Train MODEL, a name or a recipe file, and leave a run folder.
+    """Train MODEL, a name or a recipe file, and create a run folder.
 
-    Ctrl-C finishes the step under way, saves, and prints the command that goes on.
+    Ctrl-C finishes the current step, saves, and prints the command that resumes the run.
 
     \b
     zoo train mlp-vae
@@ -97,7 +105,7 @@ def train(
         _check_resume(
             resume,
             resolved and resolved.name,
-            {"KEY=VALUE": overrides, "--registry": registries, "--data": data, "--seed": seed},
+            {"KEY=VALUE": overrides, "--registry": registries, "--data": data, "--seed": seed, "--init": init},
         )
     import zoo
     from zoo.api import resume_or_train
@@ -105,52 +113,42 @@ def train(
 
     rank_zero = distributed.is_rank_zero()
     log_to_stderr(logging.INFO if rank_zero else logging.ERROR)
-    common: dict[str, Any] = {
-        "data_dir": data_dir,
-        "device": device,
-        "time_limit": time_limit,
-        "compile": compiled,
-        "progress": rank_zero,
-        "figures": figures,
-    }
+    options |= {"epochs": epochs, "progress": rank_zero}
     try:
         if resume == "auto" and resolved is not None:
-            run = resume_or_train(resolved, epochs=epochs, out=out, **common)
+            run = resume_or_train(resolved, out=out, **options)
         elif resume is not None:
-            run = zoo.resume(resume, epochs=epochs, **common)
+            run = zoo.resume(resume, **options)
         elif resolved is None:
             raise click.UsageError("Missing argument 'MODEL'.")
         else:
-            run = zoo.train(resolved, overrides, data=data, epochs=epochs, seed=seed, out=out, **common)
+            start: dict[str, Any] = {"init": init, "init_parts": init_parts, "init_partial": init_partial}
+            run = zoo.train(resolved, overrides, data=data, seed=seed, out=out, **start, **options)
     except zoo.Interrupted as interrupted:
         if rank_zero:
-            print_resume_command(str(interrupted), "train", interrupted.run, data_dir, device)
+            print_resume_command(str(interrupted), "train", interrupted.run, options["data_dir"], options["device"])
         sys.exit(interrupted.exit_code)
     if rank_zero:
         _report(run, as_json)
 
 
 def _check_resume(resume: str, name: str | None, changes: dict[str, Any]) -> None:
-    """Refuse what would change the recipe of the run.
-
-    Raises:
-        click.UsageError: something would.
-    """
-    given = [option for option, value in changes.items() if value not in (None, ())]
-    if given:
+    """Refuse options that would change the recipe of the run."""
+    conflicts = [option for option, value in changes.items() if value not in (None, ())]
+    if conflicts:
         raise click.UsageError(
-            f"--resume goes on with the recipe of the run: leave out {', '.join(given)}. Only --epochs may be given, "
-            "to train longer."
+            f"--resume uses the recipe of the run: omit {', '.join(conflicts)}. Only --epochs is allowed, to extend "
+            "the run."
         )
     if resume == "auto":
         if name is None:
-            raise click.UsageError("--resume auto needs a MODEL to look for.")
-    elif name is not None and (of := _model_of(Path(resume))) not in (name, None):
-        raise click.UsageError(f"{resume} is a run of {of}, not of {name}: leave out MODEL.")
+            raise click.UsageError("--resume auto requires MODEL.")
+    elif name is not None and (trained := _model_of(Path(resume))) not in (name, None):
+        raise click.UsageError(f"{resume} is a run of {trained}, not of {name}: omit MODEL.")
 
 
 def _model_of(run: Path) -> str | None:
-    """The model of a run, or of the runs in a folder; None where nothing says so."""
+    """The model of a run, or of the runs in a folder; None if unknown."""
     for recipe in (run / RECIPE, *run.glob(f"*/{RECIPE}")):
         with contextlib.suppress(ZooError):
             return next(iter(read_models(recipe)))
@@ -162,8 +160,13 @@ def _report(run: Run, as_json: bool) -> None:
     if as_json:
         print_json(result)
         return
-    for split in ("train", "test"):
-        terms = "   ".join(f"{name} {value:.2f}" for name, value in result[split].items())
-        click.echo(f"{split:<8} {terms}   (nats per example)")
-    click.echo(f"run      {run.path}")
-    click.echo(f"figures  {', '.join(sorted(file.name for file in run.figures.glob('*.png'))) or 'none'}")
+    for split in ("train", "validation", "test"):
+        if split in result:
+            terms = "   ".join(f"{name} {value:.2f}" for name, value in result[split].items())
+            click.echo(f"{split:<10} {terms}   (nats per example)")
+    if result["epoch"] < result["epochs"]:
+        click.echo(
+            f"epoch      {result['epoch']} of {result['epochs']}, the best by validation {run.recipe.train.monitor}"
+        )
+    click.echo(f"run        {run.path}")
+    click.echo(f"figures    {', '.join(sorted(file.name for file in run.figures.glob('*.png'))) or 'none'}")

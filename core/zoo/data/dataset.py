@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,7 +13,10 @@ import torch
 from torch import Tensor
 
 from zoo.errors import DataError
+from zoo.model.context import derive_seed
 
+HOLD_OUT = 6
+"""The stream of random numbers that validation examples are drawn from."""
 MANY_LABELS = 1000
 """Labels that a data set may have without having as many examples."""
 CHUNK = 2**22  # entries read at once, so that mapped data are not all read into memory
@@ -29,6 +32,8 @@ class Split:
         x: (N, *data_shape): uint8, where i means i / 255, or float32.
         labels: int64 (N,), or None.
         digest: identifies x in `Dataset.sha256`, so that x need not be read for it. It must change whenever x changes.
+            A split with a digest is private to its data set, such as one mapped from a file: `Dataset.hold_out`
+            reorders it in place.
         factors: the generating factors, where they are known: int64 (N, F), for each factor the index of its value.
         paths: of files, the path of each example below the folder.
         index: where the order is not that of the source, the place of each example in it: int64 (N,).
@@ -117,6 +122,41 @@ class Split:
         unit = 255 if self.x.dtype == torch.uint8 else 1
         return (total / count.clamp_min(1) / unit).float()
 
+    def separate(self, rows: Tensor) -> tuple[Split, Split]:
+        """Return the examples outside `rows` and those at `rows`, each in the order of the split up to a few swaps.
+
+        Args:
+            rows: int64 (n,), sorted.
+        """
+        count = len(self) - len(rows)
+        held = torch.zeros(len(self), dtype=torch.bool)
+        held[rows] = True
+        order = torch.arange(len(self))
+        holes = order[:count][held[:count]]  # filled with the remaining examples of the tail
+        tail = order[count:][~held[count:]]
+        order[holes], order[count:] = tail, rows
+
+        def reordered(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor[order]
+
+        if self.digest is None:
+            x = self.x[order]
+        else:  # only the pages of the swapped examples are copied
+            x, separated = self.x, self.x[rows]
+            x[holes], x[count:] = x[tail], separated
+        name = hashlib.sha256(rows.numpy().data).hexdigest()[:16]
+        whole = replace(
+            self,
+            x=x,
+            labels=reordered(self.labels),
+            digest=None if self.digest is None else f"{self.digest}-{name}",
+            factors=reordered(self.factors),
+            paths=tuple(self.paths[i] for i in order.tolist()) if self.paths else (),
+            index=order if self.index is None else self.index[order],
+            mask=reordered(self.mask),
+        )
+        return whole.part(0, count), whole.part(count, len(self))
+
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """x and the mask, a few examples at a time."""
         n = max(1, CHUNK // self.x[0].numel())
@@ -185,11 +225,39 @@ class Dataset:
                     f"The {name} split has {factors} factors, and factor_names has {len(self.factor_names)} names."
                 )
 
+    def hold_out(self, validation: float, seed: int = 0) -> Dataset:
+        """Return a data set whose validation split is drawn from the training split.
+
+        Args:
+            validation: the number of examples, or a fraction of the training split below 1.
+            seed: determines which examples are drawn.
+
+        Raises:
+            DataError: there is a validation split already, or no example would remain to train on.
+
+        >>> data = Dataset(Split(torch.randn(100, 7)), Split(torch.randn(20, 7))).hold_out(0.1)
+        >>> len(data.train), len(data.validation)
+        (90, 10)
+        """
+        if self.validation is not None:
+            raise DataError("The data have a validation split: leave out data.validation.")
+        total = len(self.train)
+        count = validation if validation >= 1 else max(1, round(validation * total))
+        if not 0 < count < total:
+            raise DataError(
+                f"data.validation={validation:g} would hold out {count:g} of {total} training examples. "
+                "Expected a fraction below 1, or a number of examples below that of the training split."
+            )
+        generator = torch.Generator().manual_seed(derive_seed(seed, HOLD_OUT))
+        rows = torch.randperm(total, generator=generator)[: int(count)].sort().values
+        train, held = self.train.separate(rows)
+        return replace(self, train=train, validation=held)
+
     @property
     def splits(self) -> dict[str, Split]:
-        """The splits by name: ``train``, ``test``, and ``validation`` where there is one."""
-        splits = {"train": self.train, "test": self.test}
-        return splits if self.validation is None else {**splits, "validation": self.validation}
+        """The splits by name: ``train``, ``validation`` if there is one, and ``test``."""
+        validation = {} if self.validation is None else {"validation": self.validation}
+        return {"train": self.train, **validation, "test": self.test}
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from zoo.data.dataset import Split
 from zoo.errors import DataError
+from zoo.model.batch import Batch
 from zoo.model.context import derive_seed
 from zoo.model.devices import HOSTS
-from zoo.model.vae import Batch
 
 # The stream of random numbers that the order of the data is drawn from.
 ORDER = 1

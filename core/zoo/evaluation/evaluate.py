@@ -1,4 +1,4 @@
-"""Measuring a trained model with metrics that are chosen by name or apply by themselves."""
+"""Evaluate a trained model with metrics selected by name or by default."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from zoo.plugins.registry import registry
 from zoo.recipes.components import construct
 from zoo.recipes.schema import ComponentSpec
 
-METRIC = 14  # the stream that each metric's draws begin in
+METRIC = 14  # random stream of a metric
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The numbers of a model.
+    """The measurements of a model.
 
     Attributes:
-        protocol: split, number of images, binarisation and seed, which belong to every number.
-        measurements: the numbers, by the metric that measured them.
-        left_out: metrics that could not be had, and why.
+        protocol: settings that every measurement depends on: split, number of images, binarization and seed.
+        measurements: measurements by metric.
+        left_out: reasons by default metric that was not measured.
     """
 
     protocol: dict[str, object]
@@ -34,7 +34,7 @@ class Evaluation:
     left_out: dict[str, str]
 
     def __getitem__(self, name: str) -> Measurement:
-        """The measurement called `name`."""
+        """The measurement with a name."""
         for measurements in self.measurements.values():
             for measurement in measurements:
                 if measurement.name == name:
@@ -43,7 +43,7 @@ class Evaluation:
 
     @property
     def how(self) -> str:
-        """What every number depends on, in a line.
+        """The protocol in one line.
 
         >>> Evaluation({"split": "test", "images": 1000, "binarize": "none", "seed": 0}, {}, {}).how
         '1000 test images, binarize none, seed 0'
@@ -52,19 +52,11 @@ class Evaluation:
         return "{images} {split} images, binarize {binarize}, seed {seed}".format(**self.protocol) + prior
 
     def to_json(self) -> dict[str, Any]:
-        """As plain mappings and lists. Every number comes with the whole of its protocol."""
+        """Convert to plain mappings and lists, each measurement with its full protocol."""
         return {
             "protocol": self.protocol,
             "measurements": [
-                {
-                    "metric": metric,
-                    "name": m.name,
-                    "value": m.value,
-                    "error": m.error,
-                    "unit": m.unit,
-                    "protocol": {**self.protocol, **m.protocol},
-                    "note": m.note,
-                }
+                {"metric": metric, **vars(m), "protocol": {**self.protocol, **m.protocol}}
                 for metric, measurements in self.measurements.items()
                 for m in measurements
             ],
@@ -73,40 +65,58 @@ class Evaluation:
 
 
 def measure(
-    subject: EvaluationContext,
-    asked: Sequence[ComponentSpec] = (),
+    context: EvaluationContext,
+    specs: Sequence[ComponentSpec] = (),
     by_default: bool = True,
     announce: Callable[[str], None] | None = None,
 ) -> Evaluation:
-    """Measure `subject`.
+    """Measure a model.
 
     Args:
-        asked: metrics and their settings. That one of them cannot be had is an error.
-        by_default: also measure what costs little, before; what cannot be had is left out, with the reason.
-        announce: called with the name of each metric before it begins.
+        context: the model and its data.
+        specs: metrics and their settings. An error in one of them is raised.
+        by_default: first measure the metrics that are inexpensive. Those that fail are left out, with the reason.
+        announce: called with the name of each metric before it is measured.
 
     Raises:
-        ZooError: a metric that was asked for is unknown, cannot be had, or is not finite.
+        ZooError: a metric in `specs` is unknown, does not apply, or is not finite.
     """
-    metrics = [(block.use, _metric(block)) for block in asked]
+    metrics = {spec.use: _metric(spec) for spec in specs}
+    announce = announce or (lambda name: None)
     measurements: dict[str, tuple[Measurement, ...]] = {}
     left_out: dict[str, str] = {}
-    announce = announce or (lambda name: None)
-    for name in _default_names() if by_default else ():
-        if any(name == other for other, _ in metrics):
+    for name in _metrics_with("by_default", unknown=True) if by_default else ():
+        if name in metrics:
             continue
         announce(name)
         try:
-            measurements[name] = _measured(name, _metric(ComponentSpec(use=name)), subject)
+            measurements[name] = _measured(name, _metric(ComponentSpec(use=name)), context)
         except Exception as error:
             left_out[name] = error_summary(error)
-    for name, metric in metrics:
+    for name, metric in metrics.items():
         announce(name)
         try:
-            measurements[name] = _measured(name, metric, subject)
+            measurements[name] = _measured(name, metric, context)
         except NotApplicable as error:
             raise NotApplicable(f"{name} cannot be measured: {error}.") from error
-    return Evaluation(subject.protocol, measurements, left_out)
+    return Evaluation(context.protocol, measurements, left_out)
+
+
+def importance_sampled() -> list[str]:
+    """The metrics to measure if a number of importance samples is given."""
+    return _metrics_with("importance_sampled", unknown=False)
+
+
+def _metrics_with(attribute: str, unknown: bool) -> list[str]:
+    """The metrics whose class sets an attribute; `unknown` stands for one that cannot be imported."""
+
+    def value(name: str) -> bool:
+        try:
+            return bool(getattr(registry().get("metric", name), attribute, False))
+        except Exception:  # of the attribute too
+            return unknown
+
+    return [name for name in registry().names("metric").matching() if value(name)]
 
 
 def _metric(spec: ComponentSpec) -> Metric:
@@ -116,34 +126,12 @@ def _metric(spec: ComponentSpec) -> Metric:
     return metric
 
 
-def importance_sampled() -> list[str]:
-    """The metrics that a number of importance samples asks for."""
-    return _declaring("importance_sampled", unknown=False)
-
-
-def _default_names() -> list[str]:
-    """The metrics that are measured when none is asked for. One that cannot be imported is reported when it is made."""
-    return _declaring("by_default", unknown=True)
-
-
-def _declaring(attribute: str, unknown: bool) -> list[str]:
-    """The metrics whose class says so; `unknown` is for one that cannot be imported."""
-
-    def declares(name: str) -> bool:
-        try:
-            return bool(getattr(registry().get("metric", name), attribute, False))
-        except Exception:  # also what the class itself raises
-            return unknown
-
-    return [name for name in registry().names("metric").matching() if declares(name)]
-
-
-def _measured(name: str, metric: Metric, subject: EvaluationContext) -> tuple[Measurement, ...]:
-    with torch.no_grad(), evaluating(subject.vae), seeded(derive_seed(subject.seed, METRIC), subject.device):
-        found = tuple(metric(subject))
-    for one in found:
-        if not isinstance(one, Measurement):
-            raise ComponentError(f"metric {name!r} returned a {type(one).__name__}, not a zoo.Measurement")
-        if not math.isfinite(one.value):
-            raise ZooError(f"{one.name} is {one.value}: the model puts out numbers that are not finite")
-    return found
+def _measured(name: str, metric: Metric, context: EvaluationContext) -> tuple[Measurement, ...]:
+    with torch.no_grad(), evaluating(context.vae), seeded(derive_seed(context.seed, METRIC), context.device):
+        measurements = tuple(metric(context))
+    for measurement in measurements:
+        if not isinstance(measurement, Measurement):
+            raise ComponentError(f"metric {name!r} returned a {type(measurement).__name__}, not a zoo.Measurement")
+        if not math.isfinite(measurement.value):
+            raise ZooError(f"{measurement.name} is {measurement.value}: the output of the model is not finite")
+    return measurements

@@ -1,4 +1,4 @@
-"""What a trained model is measured with: metrics, what they are given, and the numbers they return."""
+"""Metrics of a trained model: their interface, their context and their results."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from torch.distributions import Distribution
 from zoo.data.dataset import Dataset, Split
 from zoo.data.loader import Loader
 from zoo.errors import NotApplicable, UsageError
+from zoo.model.batch import Batch
 from zoo.model.context import derive_seed, evaluating, reseed, seeded
 from zoo.model.devices import float64
-from zoo.model.vae import VAE, Batch, in_support
+from zoo.model.likelihood import in_support
+from zoo.model.vae import VAE
 
 if TYPE_CHECKING:
     from zoo.recipes.schema import Recipe
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# The streams of random numbers of an evaluation, beside those of the training.
+# Random streams of an evaluation, distinct from those of the training.
 BITS, DRAWS, CODES = 11, 12, 13
 BATCH = 500
 SPLITS = ("test", "train", "validation")
@@ -34,16 +36,16 @@ SPLITS = ("test", "train", "validation")
 
 @dataclass(frozen=True)
 class Measurement:
-    """One number, and how it was come by.
+    """A measured value and its protocol.
 
     Attributes:
-        name: what was measured, such as ``rate`` or ``frechet_lenet``.
-        value: the number.
-        unit: such as ``nats/image`` or ``bits/dim``; empty for a bare ratio or count.
-        protocol: what the number depends on, such as ``{"samples": 5000}``. Split, count, binarisation and seed are in
-            every protocol and need not be given.
-        error: the standard error of a mean over images, where the number is one.
-        note: what a reader must not overlook, such as that the number is no likelihood.
+        name: name of the quantity, such as ``rate`` or ``frechet_lenet``.
+        value: its value.
+        unit: unit, such as ``nats/image`` or ``bits/dim``; empty for ratios and counts.
+        protocol: settings that the value depends on, such as ``{"samples": 5000}``. Split, number of images,
+            binarization and seed are added to every protocol.
+        error: standard error, if the value is a mean over images.
+        note: a caveat, such as that the value is not a likelihood.
     """
 
     name: str
@@ -57,14 +59,14 @@ class Measurement:
     def mean(
         cls, name: str, values: Tensor, unit: str = "", protocol: Mapping[str, object] | None = None, note: str = ""
     ) -> Measurement:
-        """The mean of one value for each image (N,), in float64, with its standard error."""
+        """The mean of one value per image (N,), in float64, with its standard error."""
         values = float64(values)
         error = (values.std() / len(values) ** 0.5).item() if len(values) > 1 else None
         return cls(name, values.mean().item(), unit, protocol or {}, error, note)
 
     @property
     def shown(self) -> str:
-        """The value with as many digits as it is worth: two of its standard error, or five in all.
+        """The value, rounded to two digits of its standard error, or to five significant digits.
 
         >>> Measurement("rate", 24.5823, error=0.0312).shown, Measurement("active-units", 13).shown
         ('24.582 ± 0.031', '13')
@@ -76,7 +78,7 @@ class Measurement:
 
     @property
     def how(self) -> str:
-        """What else the number depends on. A digest is cut short; `protocol` has the whole."""
+        """The protocol in one line, with digests truncated."""
         return ", ".join(
             f"{name} {value[:12] if name.endswith('sha256') and isinstance(value, str) else value}"
             for name, value in self.protocol.items()
@@ -84,7 +86,7 @@ class Measurement:
 
 
 class Metric(ABC):
-    """A measure of a trained model. Its constructor's arguments are its settings, checked like any component's.
+    """A measure of a trained model. Its settings are the arguments of its constructor.
 
     .. code-block:: python
 
@@ -92,45 +94,43 @@ class Metric(ABC):
             def __init__(self, threshold: PositiveFloat = 0.1) -> None:
                 self.threshold = threshold
 
-            def __call__(self, subject):
-                share = (subject.posterior_mean.abs() < self.threshold).double().mean().item()
+            def __call__(self, context):
+                share = (context.posterior_mean.abs() < self.threshold).double().mean().item()
                 return [zoo.Measurement("sparsity", share, protocol={"threshold": self.threshold})]
 
     Attributes:
-        by_default: whether it is measured when none is asked for by name. One that takes minutes is not.
-        importance_sampled: whether it is measured when a number of importance samples is asked for, its parameter
-            ``samples``.
+        by_default: measure it if no metric is selected by name. False for metrics that take minutes.
+        importance_sampled: measure it if a number of importance samples is given, its parameter ``samples``.
     """
 
     by_default: ClassVar[bool] = True
     importance_sampled: ClassVar[bool] = False
 
     @abstractmethod
-    def __call__(self, subject: EvaluationContext) -> Sequence[Measurement]:
+    def __call__(self, context: EvaluationContext) -> Sequence[Measurement]:
         """Measure. Called without gradients, in evaluation mode, with torch's global generator seeded.
 
         Raises:
-            NotApplicable: the model or the data have no such number; the message says why.
+            NotApplicable: the metric is undefined for the model or the data; the message gives the reason.
         """
 
 
 class EvaluationContext:
-    """What a metric looks at: a trained model, and the images that it is measured on.
+    """The input of a metric: a trained model and the images to measure it on.
 
-    The images are the same each time they are looked at, whatever the size of the batches: dynamic binarisation is
-    drawn once, for each image from a seed of its own.
+    The images do not depend on the batch size: dynamic binarization is drawn once, with one seed per image.
 
     Args:
-        vae: the trained model.
-        recipe: what it was trained by; its `binarize` says what becomes of the pixels.
-        dataset: training and test images.
-        split: which of them are measured: ``test``, ``train`` or ``validation``.
-        limit: take only so many images of the split, the first ones.
-        seed: of every draw.
-        device: where the model works.
-        group: the processes among which a long metric is divided.
-        progress: called with (done, of) while a metric goes through the images.
-        prior: the name of the model's prior, where it is another than that of the recipe.
+        vae: trained model.
+        recipe: recipe of its training; `binarize` applies to the images.
+        dataset: data set.
+        split: split to measure: ``test``, ``train`` or ``validation``.
+        limit: use the first images of the split only.
+        seed: seed of every draw.
+        device: device of the model.
+        group: processes that share the work.
+        progress: called with (done, total).
+        prior: name of the model's prior, if it is not that of the recipe.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class EvaluationContext:
         prior: str | None = None,
     ) -> None:
         if split not in dataset.splits:
-            raise UsageError(f"The data have no split {split!r}. There are: {', '.join(dataset.splits)}.")
+            raise UsageError(f"The data have no split {split!r}. Available: {', '.join(dataset.splits)}.")
         self.device = torch.device(device)
         self.vae = vae.to(self.device).eval()
         self.recipe = recipe
@@ -161,28 +161,28 @@ class EvaluationContext:
         self._prior = prior
 
     def __len__(self) -> int:
-        """The number of images that are measured."""
+        """The number of images."""
         return len(self.images.x)
 
     @cached_property
     def images(self) -> Loader:
-        """The images that are measured: `Loader`, whose ``in_order()`` gives `Batch` after `Batch`."""
+        """The images to measure; ``images.in_order()`` iterates over batches."""
         return self._fixed(self.split, self._limit)
 
     @cached_property
     def train(self) -> Loader:
-        """All images of the training split, for metrics that fit something."""
+        """The whole training split, for metrics that fit a model."""
         return self.images if self.split == "train" and self._limit is None else self._fixed("train", None)
 
     @cached_property
     def posterior_mean(self) -> Tensor:
-        """The means of q(z | x), a draw where it has none: (N, *latent_shape), on the CPU; see `representation`."""
-        return self.encoded(self.images)
+        """The means of q(z | x) (N, *latent_shape), on the CPU; draws if it has no mean, see `representation`."""
+        return self.encode(self.images)
 
     @cached_property
     def train_posterior_mean(self) -> Tensor:
-        """The same for the whole training split."""
-        return self.posterior_mean if self.train is self.images else self.encoded(self.train)
+        """The `posterior_mean` of the whole training split."""
+        return self.posterior_mean if self.train is self.images else self.encode(self.train)
 
     @cached_property
     def representation(self) -> str:
@@ -196,50 +196,42 @@ class EvaluationContext:
 
     @property
     def labels(self) -> Tensor:
-        """The labels of the images, int64 (N,), on the CPU.
-
-        Raises:
-            NotApplicable: there are none.
-        """
+        """The labels of the images, int64 (N,), on the CPU; raises `NotApplicable` if there are none."""
         return _labels(self.images)
 
     @property
     def train_labels(self) -> Tensor:
-        """The labels of the training split."""
+        """The labels of the whole training split."""
         return _labels(self.train)
 
     @property
     def factors(self) -> Tensor:
-        """What the images were made from, int64 (N, F); see `Split.factors`.
-
-        Raises:
-            NotApplicable: that is not known.
-        """
+        """The generating factors of the images, int64 (N, F); raises `NotApplicable` if they are unknown."""
         return self._factors(self.split)[: self._limit]
 
     @property
     def train_factors(self) -> Tensor:
-        """The same for the whole training split."""
+        """The `factors` of the whole training split."""
         return self._factors("train")
 
     @property
     def factor_names(self) -> tuple[str, ...]:
-        """What the columns of `factors` are."""
+        """The names of the columns of `factors`."""
         return self.dataset.factor_names
 
     @cached_property
     def no_likelihood(self) -> str:
-        """Why log p(x | z) is no log-likelihood of these images; empty where it is one."""
+        """The reason why log p(x | z) is not a log-likelihood of these images; empty if it is."""
         p = self._likelihood
         if not getattr(p, "normalized", True):
-            return "no likelihood: p(x | z) is not normalised"
+            return "no likelihood: p(x | z) is not normalized"
         if not all(in_support(p, batch.x, batch.mask) for batch in self.images.in_order()):
-            return "no likelihood: the pixels lie outside the support of p(x | z)"
+            return "no likelihood: the pixels are outside the support of p(x | z)"
         return ""
 
     @cached_property
     def discrete(self) -> bool:
-        """Whether p(x | z) is the probability of values that can be counted, and no density."""
+        """Whether p(x | z) is a probability mass rather than a density."""
         try:
             support = self._likelihood.support
         except NotImplementedError:
@@ -248,23 +240,24 @@ class EvaluationContext:
 
     @property
     def protocol(self) -> dict[str, object]:
-        """What every number depends on."""
-        said = {"split": self.split, "images": len(self), "binarize": self.recipe.binarize, "seed": self.seed}
-        return said if self._prior is None else {**said, "prior": f"{self._prior}, fitted after training"}
+        """The settings that every measurement depends on."""
+        prior = {} if self._prior is None else {"prior": f"{self._prior}, fitted after training"}
+        count, binarize = len(self), self.recipe.binarize
+        return {"split": self.split, "images": count, "binarize": binarize, "seed": self.seed, **prior}
 
     def batches(self) -> Iterator[Batch]:
-        """The images in order, with progress reported."""
+        """Iterate over the images in order and report progress."""
         yield from self.track(self.images.in_order(), len(self.images))
 
-    def track(self, items: Iterable[T], of: int) -> Iterator[T]:
-        """The same items, with progress reported."""
+    def track(self, items: Iterable[T], total: int) -> Iterator[T]:
+        """Iterate over items and report progress."""
         for done, item in enumerate(items):
             if self._progress is not None:
-                self._progress(done, of)
+                self._progress(done, total)
             yield item
 
-    def encoded(self, images: Loader) -> Tensor:
-        """The posterior means of other data; see `posterior_mean`."""
+    def encode(self, images: Loader) -> Tensor:
+        """The `posterior_mean` of other data."""
         means = []
         with torch.no_grad(), evaluating(self.vae), seeded(derive_seed(self.seed, CODES), self.device):
             for batch in self.track(images.in_order(), len(images)):
@@ -273,16 +266,16 @@ class EvaluationContext:
         return torch.cat(means)
 
     def each(self, measure: Callable[[Batch, int], Tensor]) -> Tensor:
-        """A number for each image, float64 (N,), from one image after the other, shared out among the processes.
+        """Compute one value per image, float64 (N,), image by image, split across the processes.
 
         Args:
-            measure: from a batch of one image and its seed, which is the same wherever and whenever it is measured, to
-                a tensor of one element.
+            measure: maps a batch of one image and a seed, which depends on the image only, to a tensor with one
+                element.
         """
         rank, size = (0, 1) if self._group is None else (self._group.rank, self._group.size)
         values = torch.zeros(len(self), dtype=torch.float64)
-        mine = range(rank, len(self), size)
-        for index in self.track(mine, len(mine)):
+        indices = range(rank, len(self), size)
+        for index in self.track(indices, len(indices)):
             values[index] = measure(self.images[torch.tensor([index])], derive_seed(self.seed, DRAWS, index)).squeeze()
         if self._group is not None:
             values = values.to(self.device)
@@ -297,17 +290,17 @@ class EvaluationContext:
     def _factors(self, split: str) -> Tensor:
         images = self.dataset.splits[split]
         if images.factors is None:
-            raise NotApplicable("it is not known from which factors the images were made")
+            raise NotApplicable("the generating factors of the images are unknown")
         return images.factors
 
     def _fixed(self, split: str, limit: int | None) -> Loader:
-        measured = self.dataset.splits[split]
-        measured = measured if limit is None else measured.part(0, limit)
+        images = self.dataset.splits[split]
+        images = images if limit is None else images.part(0, limit)
         binarize = self.recipe.binarize
         if binarize == "dynamic":
-            bits = _binarized(measured, derive_seed(self.seed, BITS, SPLITS.index(split)))
-            measured, binarize = replace(measured, x=bits, digest=None), "threshold"
-        return Loader(measured, BATCH, binarize, self.device)
+            bits = _binarized(images, derive_seed(self.seed, BITS, SPLITS.index(split)))
+            images, binarize = replace(images, x=bits, digest=None), "threshold"
+        return Loader(images, BATCH, binarize, self.device)
 
 
 def _labels(batches: Loader) -> Tensor:
@@ -317,7 +310,7 @@ def _labels(batches: Loader) -> Tensor:
 
 
 def _binarized(split: Split, seed: int) -> Tensor:
-    """A bit for each entry, as 0 or 255 in uint8, drawn on the CPU so that it is the same on every device."""
+    """Draw each entry as 0 or 255 (uint8) on the CPU, so that the result does not depend on the device."""
     drawn = torch.empty(split.x.shape, dtype=torch.uint8)
     loader = Loader(split, 1, binarize="none")
     with seeded(seed):

@@ -1,10 +1,10 @@
-"""Priors that are fitted to the aggregate posterior of a trained model, and how a run folder keeps one."""
+"""Fit a prior to the aggregate posterior of a trained model, and store it in the run folder."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,48 +27,46 @@ ROWS = 1024
 
 
 def require_fittable(block: ComponentSpec) -> None:
-    """See that a prior can be fitted after training.
+    """Check that a prior can be fitted after training.
 
     Raises:
-        UnknownName, NameConflict, ComponentError: it cannot be had.
-        UsageError: it has no `fit`; the message names those that have one.
+        UnknownName, NameConflict, ComponentError: the prior cannot be imported.
+        UsageError: it is not an `ExPostPrior`; the message lists those that are.
     """
     if not _fittable(block.use):
-        names = [name for name in registry().names("prior").matching() if _fittable(name, strict=False)]
+        names = []
+        for name in registry().names("prior").matching():
+            with contextlib.suppress(ZooError):
+                names += [name] if _fittable(name) else []
         raise UsageError(
             f"prior {block.use!r} cannot be fitted after training. These can: {', '.join(names) or 'none'}."
         )
 
 
-def _fittable(name: str, strict: bool = True) -> bool:
-    try:
-        target = registry().get("prior", name)
-    except ZooError:
-        if strict:
-            raise
-        return False
+def _fittable(name: str) -> bool:
+    target = registry().get("prior", name)
     return isinstance(target, type) and issubclass(target, ExPostPrior)
 
 
 def fit(
     prior: Prior, vae: VAE, train: Loader, test: Loader, samples_per_image: int = 1, seed: int = 0
 ) -> dict[str, Any]:
-    """Fit a prior to draws from q(z | x), one or more for each training image.
+    """Fit a prior to draws from q(z | x) of the training images.
 
     Args:
         prior: an `ExPostPrior` on the model's device.
-        vae: the model, whose own prior is looked at for comparison.
-        train, test: the images, as the model met them.
-        samples_per_image: draws for each image.
-        seed: of the order of the images. The draws come from torch's global generator.
+        vae: the model.
+        train, test: images, binarized as in training.
+        samples_per_image: number of draws per image.
+        seed: seed of the order of the images. The draws use torch's global generator.
 
     Returns:
-        What it was fitted to, and the mean log p(z) in nats at the draws and at draws of the test images, under it and
-        under the model's own prior (None where that has no log-density).
+        The settings, and the mean log p(z) in nats at draws of the training and test images, under the fitted prior and
+        under the model's own prior (None if it has no density).
 
     Raises:
-        UsageError: the prior refused the draws.
-        TrainingError: the fit gave no finite density.
+        UsageError: the draws cannot be fitted.
+        TrainingError: the density of the fitted prior is not finite.
     """
     assert isinstance(prior, ExPostPrior)
     with evaluating(vae):
@@ -79,7 +77,7 @@ def fit(
         prior.eval()
         fitted = {"train": mean_log_prob(prior, z, vae.encoder), "test": mean_log_prob(prior, z_test, vae.encoder)}
     if not math.isfinite(fitted["train"]):
-        raise TrainingError(f"The fitted prior has a mean log p(z) of {fitted['train']} at the draws it was fitted to.")
+        raise TrainingError(f"The mean log p(z) of the fitted prior is {fitted['train']} on the training images.")
     return {
         "images": len(train.x),
         "samples_per_image": samples_per_image,
@@ -91,10 +89,11 @@ def fit(
 
 @torch.no_grad()
 def posterior_draws(vae: VAE, batches: Loader, samples_per_image: int, seed: int) -> tuple[Tensor, float | None]:
-    """Draws from q(z | x), and the mean of log p(z) at them under the model's prior, in nats, where it has one.
+    """Draw from q(z | x), and compute the mean log p(z) under the model's prior.
 
     Returns:
-        (N samples_per_image, *latent_shape): the images in a random order, the draws of an image side by side.
+        Draws (N samples_per_image, *latent_shape), with shuffled images and the draws of an image adjacent; and the
+        mean in nats, None if the prior has no density.
     """
     draws, log_pz = [], []
     for index in batches.shuffled(seed, 0):
@@ -109,20 +108,20 @@ def posterior_draws(vae: VAE, batches: Loader, samples_per_image: int, seed: int
 
 @torch.no_grad()
 def mean_log_prob(prior: Prior, z: Tensor, encoder: Encoder) -> float:
-    """The mean of log p(z) at draws (N, *latent_shape), in nats."""
+    """The mean of log p(z) over draws (N, *latent_shape), in nats."""
     distribution = prior(encoder)
     return torch.cat([float64(distribution.log_prob(part)) for part in torch.split(z, ROWS)]).mean().item()
 
 
 class FittedPrior:
-    """The folder of a fitted prior: ``manifest.json`` says what it is and what it was fitted to, its state is beside.
+    """The folder of a fitted prior: its ``manifest.json`` and its state.
 
-    The state's file is named by its digest, and the manifest is put in place last, in one move: a fit that takes the
-    place of another is there as a whole or not at all.
+    The file of the state is named after its digest and the manifest is renamed into place last, so replacing a fitted
+    prior is atomic.
 
     Args:
-        folder: where it lies, or is to lie.
-        weights: of the model that it belongs to.
+        folder: the folder, which may not exist yet.
+        weights: weights of the model that the prior belongs to.
     """
 
     def __init__(self, folder: Path, weights: Path) -> None:
@@ -131,16 +130,16 @@ class FittedPrior:
 
     @property
     def exists(self) -> bool:
-        """Whether a prior was fitted."""
+        """Whether there is a fitted prior."""
         return (self.folder / MANIFEST).exists()
 
     @property
     def name(self) -> str:
-        """What the prior is called; otherwise as `said`."""
-        return str(self.said()["prior"]["use"])
+        """The name of the prior; raises like `manifest`."""
+        return str(self.manifest()["prior"]["use"])
 
-    def said(self) -> dict[str, Any]:
-        """The manifest: ``prior`` is the component's block, ``fitted`` what it was fitted to.
+    def manifest(self) -> dict[str, Any]:
+        """Read the manifest: ``prior`` is the spec of the component, ``fitted`` the result of `fit`.
 
         Raises:
             RunError: it is missing or damaged.
@@ -151,14 +150,14 @@ class FittedPrior:
             _ = manifest["fitted"], manifest["model"]
             (_,) = manifest["sha256"]
         except (KeyError, ValueError) as error:
-            raise RunError(f"{self.folder / MANIFEST} is no manifest of a fitted prior.") from error
+            raise RunError(f"{self.folder / MANIFEST} is not the manifest of a fitted prior.") from error
         return manifest
 
     def save(self, block: ComponentSpec, prior: Prior, fitted: dict[str, Any]) -> None:
-        """Put a prior in place of the one before, if there was one.
+        """Save a fitted prior and delete the previous one.
 
         Raises:
-            TrainingError: the disk is full. The one before is intact.
+            TrainingError: the disk is full. The previous prior is intact.
         """
         content = serialized(prior.state_dict())
         state = self.folder / f"state-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
@@ -169,34 +168,33 @@ class FittedPrior:
             manifest = sealed(self.folder, [state.name], prior=block.model_dump(), fitted=fitted, model=model)
             write_bytes(manifest, self.folder / MANIFEST)
         except OSError as error:
-            raise TrainingError(f"{self.folder} could not be written: {error}. What was there is intact.") from error
-        for old in self._states():
+            raise TrainingError(
+                f"{self.folder} could not be written: {error}. The previous prior is intact."
+            ) from error
+        for old in self.folder.glob("*.safetensors"):
             if old != state:
                 old.unlink(missing_ok=True)
 
-    def _states(self) -> Iterable[Path]:
-        return self.folder.glob("*.safetensors")
-
     def load(self, recipe: Recipe, encoder: Encoder, data_shape: tuple[int, ...], classes: int = 0) -> Prior:
-        """The prior, made anew from its block and its state.
+        """Build the prior and load its state.
 
         Raises:
-            RunError: a file is missing or damaged, or it was fitted to other weights of the model.
-            UnknownName, NameConflict, RecipeError, ComponentError: the component cannot be had here.
+            RunError: a file is missing or damaged, or the prior was fitted to other weights.
+            UnknownName, NameConflict, RecipeError, ComponentError: the prior cannot be imported or built.
         """
-        said = self.said()
-        ((name, _),) = said["sha256"].items()
+        manifest = self.manifest()
+        (name,) = manifest["sha256"]
         if Path(name).name != name:
-            raise RunError(f"{self.folder / MANIFEST} names a file outside its folder: {name!r}.")
-        verify_files(self.folder, said["sha256"], [name])
-        if not self._model.exists() or sha256(self._model) != said["model"]:
+            raise RunError(f"{self.folder / MANIFEST} refers to a file outside its folder: {name!r}.")
+        verify_files(self.folder, manifest["sha256"], [name])
+        if not self._model.exists() or sha256(self._model) != manifest["model"]:
             raise RunError(
-                f"{self.folder} holds a prior that was fitted to other weights than those in {self._model.name}. "
-                "Fit it again, or ask for the original prior."
+                f"The prior in {self.folder} was fitted to other weights than those in {self._model.name}. "
+                "Fit it again, or use the original prior."
             )
-        prior = build_prior(ComponentSpec.model_validate(said["prior"]), recipe, encoder, data_shape, classes)
+        prior = build_prior(ComponentSpec.model_validate(manifest["prior"]), recipe, encoder, data_shape, classes)
         try:
             prior.load_state_dict(load_weights(self.folder / name))
         except RuntimeError as error:
-            raise RunError(f"{self.folder / name} is not the state of its prior: {error}") from error
+            raise RunError(f"{self.folder / name} is not a state of this prior: {error}") from error
         return prior

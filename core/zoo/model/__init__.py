@@ -1,1 +1,1 @@
-"""The four distributions, the model that joins them, and the objective."""
+"""Encoder, decoder and prior, the VAE that joins them, and the loss."""

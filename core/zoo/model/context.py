@@ -1,4 +1,4 @@
-"""Blocks of code that leave no trace: evaluation mode, seeded draws, denormals flushed."""
+"""Context managers that restore global state: evaluation mode, seeds, flushed denormals, deterministic algorithms."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from zoo.model.devices import HOSTS
 
 log = logging.getLogger("zoo")
 
-_one_thread = threading.RLock()
+_lock = threading.RLock()
 
 
 @contextlib.contextmanager
 def exclusive() -> Iterator[None]:
-    """Hold torch's global state inside the block: one thread of the process at a time, the others wait.
+    """Let one thread at a time enter the block. Reentrant.
 
-    Torch's random generators and its switch for deterministic algorithms belong to the process, not to the thread. Two
-    threads that draw from a generator at once would each get other numbers than alone. Blocks nest.
+    Torch's random generators and its switch for deterministic algorithms are per process, so concurrent draws from two
+    threads would not be reproducible.
     """
-    if _one_thread.acquire(blocking=False):
-        _one_thread.release()
+    if _lock.acquire(blocking=False):
+        _lock.release()
     else:
         log.info("Waiting for another thread of this process, which is using torch's random generators.")
-    with _one_thread:
+    with _lock:
         yield
 
 
 @contextlib.contextmanager
 def evaluating(*modules: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block, the former mode of every submodule after it."""
+    """Set evaluation mode inside the block, and restore the mode of every submodule afterwards."""
     modes = [(module, module.training) for root in modules for module in root.modules()]
     for root in modules:
         root.eval()
@@ -46,8 +46,9 @@ def evaluating(*modules: torch.nn.Module) -> Iterator[None]:
 
 
 def derive_seed(*numbers: int) -> int:
-    """One 63-bit seed out of several numbers, such as (seed, stream, step). Consecutive last numbers never collide, not
-    even in their low 32 bits, which is all that torch's generator of the CPU takes.
+    """Derive a 63-bit seed from several numbers, such as (seed, stream, step).
+
+    Consecutive last numbers never collide, not even in the low 32 bits, which are all that torch's CPU generator uses.
 
     >>> derive_seed(0, 1) != derive_seed(1, 0), len({derive_seed(7, 3, i) % 2**32 for i in range(10_000)})
     (True, 10000)
@@ -59,7 +60,7 @@ def derive_seed(*numbers: int) -> int:
 
 
 def reseed(seed: int, device: torch.device) -> None:
-    """Seed torch's generator of the device that draws are made on."""
+    """Seed torch's generator for a device."""
     if device.type in HOSTS:
         torch.default_generator.manual_seed(seed)
         return
@@ -72,13 +73,15 @@ def reseed(seed: int, device: torch.device) -> None:
 
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Torch's generators of the CPU and of `device` seeded inside the block, and put back after it; see `exclusive`.
+    """Seed torch's generators for the CPU and `device` inside the block, and restore them afterwards.
+
+    One thread at a time; see `exclusive`.
 
     Raises:
-        UsageError: no generator takes the seed.
+        UsageError: the seed is out of range.
     """
     if not 0 <= seed < 2**63:
-        raise UsageError(f"A seed is a whole number from 0 to 2^63 - 1, not {seed}.")
+        raise UsageError(f"A seed must be an integer from 0 to 2^63 - 1, not {seed}.")
     device = torch.device(device)
     forked = {} if device.type in HOSTS else {"device_type": device.type}
     with exclusive(), torch.random.fork_rng([device] if forked else [], **forked):
@@ -88,10 +91,10 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
 
 @contextlib.contextmanager
 def flushed_denormals() -> Iterator[None]:
-    """Denormal numbers taken for zero on the CPU inside the block.
+    """Flush denormal numbers to zero on the CPU inside the block.
 
-    After a thousand steps the moments of Adam hold many of them, and each costs a hundred times a normal number.
-    Threads that torch starts inside the block inherit the mode, those that it had before keep theirs.
+    After a thousand steps, the moments of Adam contain many denormals, which are a hundred times slower than normal
+    numbers. Threads that torch starts inside the block inherit the mode; existing threads do not.
     """
     before = bool((torch.tensor(1e-40) * 1.0) == 0.0)
     torch.set_flush_denormal(True)
@@ -102,12 +105,13 @@ def flushed_denormals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def deterministic(wanted: bool = True) -> Iterator[None]:
-    """Only algorithms that give the same bits each time, inside the block; see `exclusive`. One that has no such form
-    raises.
+def deterministic(enabled: bool = True) -> Iterator[None]:
+    """Use deterministic algorithms only inside the block, one thread at a time; see `exclusive`.
+
+    An operation without a deterministic implementation raises.
     """
     with exclusive():
-        if not wanted:
+        if not enabled:
             yield
             return
         before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark

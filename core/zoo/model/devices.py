@@ -1,4 +1,4 @@
-"""Devices by name, through `torch.accelerator`: whatever torch knows, none by a name of its own."""
+"""Device names, resolved through `torch.accelerator`."""
 
 from __future__ import annotations
 
@@ -8,40 +8,46 @@ from torch import Tensor
 from zoo.errors import UsageError
 
 HOSTS = ("cpu", "meta")
-"""Types of devices whose draws come from torch's generator of the CPU."""
+"""Device types that draw from torch's CPU generator."""
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device that a name stands for here.
+    """Return the device with a name.
 
     Args:
-        name: ``auto`` (the accelerator, where there is one, else the CPU), ``cpu``, or an accelerator as torch calls
-            it, such as ``cuda``, ``cuda:1``, ``mps`` or ``xpu``.
+        name: ``auto`` (the accelerator if there is one, else the CPU), ``cpu``, or an accelerator as torch names it,
+            such as ``cuda``, ``cuda:1``, ``mps`` or ``xpu``.
 
     Raises:
-        UsageError: there is no such device.
+        UsageError: the device does not exist.
     """
     accelerator = torch.accelerator.current_accelerator(check_available=True)
-    here = "cpu" if accelerator is None else f"cpu, {accelerator.type}"
     if name == "auto":
-        return torch.device("cpu") if accelerator is None else torch.device(accelerator.type)
+        return torch.device("cpu" if accelerator is None else accelerator.type)
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UsageError(f"There is no device {name!r}. Write auto, or one of those that are here: {here}.") from error
+        raise _no_device(name, accelerator) from error
     if device.type == "cpu":
         return torch.device("cpu")
-    if accelerator is None or device.type != accelerator.type:
-        raise UsageError(f"There is no {device.type} device here. Write auto, or one of those that are here: {here}.")
-    count = torch.accelerator.device_count()
-    if device.index is not None and device.index >= count:
-        last = f"{device.type}:{count - 1}"
-        raise UsageError(f"There is no {name} here: the last of the {count} {device.type} devices is {last}.")
+    if (
+        accelerator is None
+        or device.type != accelerator.type
+        or (device.index or 0) >= torch.accelerator.device_count()
+    ):
+        raise _no_device(name, accelerator)
     return device
 
 
+def _no_device(name: str, accelerator: torch.device | None) -> UsageError:
+    devices = ["auto", "cpu"]
+    if accelerator is not None:
+        devices += [f"{accelerator.type}:{index}" for index in range(torch.accelerator.device_count())]
+    return UsageError(f"There is no device {name!r}. Available: {', '.join(devices)}.")
+
+
 def device_name(device: torch.device) -> str:
-    """What a device is called by its maker, where torch knows it."""
+    """The product name of a device if torch knows it, else its type."""
     if device.type in HOSTS:
         return str(device)
     describe = getattr(torch.get_device_module(device), "get_device_name", None)
@@ -49,7 +55,7 @@ def device_name(device: torch.device) -> str:
 
 
 def float64(tensor: Tensor) -> Tensor:
-    """A tensor in float64; on the CPU, if its device has no such numbers."""
+    """Cast to float64, on the CPU if the device does not support it."""
     try:
         return tensor.double()
     except TypeError:

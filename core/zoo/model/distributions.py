@@ -1,4 +1,4 @@
-"""What torch's distributions lack."""
+"""Extensions of torch's distributions."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch.types import _size
 
 
 class AllowsEmptySamples(Distribution):
-    """A mixin for distributions built on torch's `Categorical`, which rejects sample shapes without elements.
+    """Mixin for distributions based on torch's `Categorical`, which rejects empty sample shapes.
 
-    Put it before the distribution that it extends:
+    List it before the distribution that it extends:
 
     >>> from torch.distributions import OneHotCategorical
     >>> class OneHot(AllowsEmptySamples, OneHotCategorical): ...
@@ -21,7 +21,7 @@ class AllowsEmptySamples(Distribution):
     """
 
     def sample(self, sample_shape: _size = ()) -> Tensor:
-        """Draws (*sample_shape, *batch_shape, *event_shape), of which there may be none."""
+        """Draw samples (*sample_shape, *batch_shape, *event_shape); `sample_shape` may be empty."""
         if math.prod(sample_shape) > 0:
             return super().sample(sample_shape)
         return super().sample().new_empty(self._extended_shape(sample_shape))

@@ -1,4 +1,4 @@
-"""Small parts that components of several families are built from."""
+"""Building blocks shared by several families of components."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from zoo.model.parts import Scheduled
 
 
 class WarmUp(nn.Module, Scheduled):
-    """A weight or a target that rises linearly from 0 during the first epochs and then stays.
+    """A scalar that rises linearly from 0 to `final` and then stays constant.
 
     Args:
-        final: where it stays.
-        epochs: until it is there; 0 makes it constant.
+        final: final value.
+        epochs: length of the warm-up; 0 for a constant.
 
     >>> beta = WarmUp(4.0, epochs=10)
     >>> beta.schedule(step=0, epoch=2.5)
@@ -36,23 +36,23 @@ class WarmUp(nn.Module, Scheduled):
         self.register_buffer("value", torch.tensor(float(final)))
 
     def schedule(self, step: int, epoch: float) -> None:
-        """Set the value for an epoch, which may be a fraction."""
+        """Set the value; `epoch` may be fractional."""
         if self.epochs > 0:
             self.value.fill_(self.final * min(1.0, epoch / self.epochs))
 
     def forward(self) -> Tensor:
-        """The value now, a scalar."""
+        """The current value, 0-d."""
         return self.value
 
 
 class Gaussian(Normal):
-    """N(mean, exp(log_scale)^2), with a density and a KL that are computed from the log-scale.
+    """N(mean, exp(log_scale)^2), with density and KL divergence computed from the log-scale.
 
-    `torch.distributions.Normal` squares the scale, so in float32 its density is NaN below a scale of 1e-23 and its KL
-    infinite. These hold as long as the scale itself is a normal number, log-scales from -87 to 87, gradients included.
+    `torch.distributions.Normal` squares the scale: in float32, below a scale of 1e-23, its density is NaN and its KL
+    divergence infinite. Here both are accurate, gradients included, for log-scales from -87 to 87.
 
     Args:
-        mean, log_scale: broadcast against each other.
+        mean, log_scale: parameters, broadcast against each other.
 
     >>> from torch.distributions import kl_divergence
     >>> kl_divergence(Gaussian(torch.zeros(()), torch.tensor(-55.0)), Normal(0.0, 1.0))
@@ -64,7 +64,7 @@ class Gaussian(Normal):
         self.log_scale = log_scale.expand(self.batch_shape)
 
     def expand(self, batch_shape: _size, _instance: object = None) -> Gaussian:
-        """The same distribution, its parameters expanded to `batch_shape`."""
+        """Return the distribution with its parameters expanded to `batch_shape`."""
         return Gaussian(self.loc.expand(batch_shape), self.log_scale.expand(batch_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ def initialize_linear(module: nn.Module, init: Init) -> None:
 
 
 def merge_leading(network: nn.Module, z: Tensor, event_dims: int) -> Tensor:
-    """Apply a network that takes one leading dimension, as convolutions do, to (K..., N, *event).
+    """Apply a network that expects one batch dimension, as convolutions do, to (K..., N, *event).
 
     >>> merge_leading(nn.Flatten(), torch.zeros(5, 4, 3, 2), event_dims=2).shape
     torch.Size([5, 4, 6])
@@ -145,11 +145,11 @@ def merge_leading(network: nn.Module, z: Tensor, event_dims: int) -> Tensor:
 
 
 def image_shape(data_shape: tuple[int, ...], component: str) -> tuple[int, int, int]:
-    """Return the shape (C, H, W) of images, for a component that takes nothing else.
+    """Return `data_shape` as (C, H, W), or refuse data that are not images.
 
     Args:
         data_shape: event shape of x.
-        component: what the message calls the component, such as ``"encoder 'conv'"``.
+        component: name of the component in the message, such as ``"encoder 'conv'"``.
 
     Raises:
         ComponentError: the data are not images.
@@ -164,7 +164,7 @@ def image_shape(data_shape: tuple[int, ...], component: str) -> tuple[int, int, 
 
 
 def halved_sizes(data_shape: tuple[int, ...], times: int) -> list[tuple[int, int]]:
-    """Height and width of images (C, H, W), and after each halving, in which n pixels become ceil(n / 2).
+    """Return height and width of images (C, H, W) before and after each halving, which maps n to ceil(n / 2).
 
     >>> halved_sizes((1, 28, 21), 3)
     [(28, 21), (14, 11), (7, 6), (4, 3)]

@@ -1,4 +1,4 @@
-"""The objective of a variational autoencoder, a functional of its three distributions."""
+"""The objective of a variational autoencoder: a functional of its three distributions."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from zoo.model.batch import Batch
 from zoo.model.parts import Scheduled
 from zoo.model.precision import KeepsFloat32
-from zoo.model.vae import VAE, Batch
+from zoo.model.vae import VAE
 
 Terms = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One objective and the parameters that it, and nothing else, moves.
+    """An objective and the parameters that it updates.
 
     Attributes:
-        name: for logs and messages.
-        parameters: what the trainer passes to ``backward(inputs=...)`` and to this phase's optimiser.
-        objective: from model and batch to named scalars, ``loss`` among them.
-        every: this phase takes a step in every so many training steps, beginning with the first.
+        name: name in logs and messages.
+        parameters: passed to ``backward(inputs=...)`` and to the optimizer of this phase.
+        objective: maps a model and a batch to named scalars, including ``loss``.
+        every: run this phase in every n-th training step, starting with the first.
     """
 
     name: str
@@ -34,33 +35,33 @@ class Phase:
 
 
 class Loss(KeepsFloat32, Scheduled, ABC):
-    """What is minimised. A module, so that what it learns or counts is saved and moved with the rest.
+    """Base class of losses. A module, so that its state is saved and moved with the model.
 
-    A call in `torch.inference_mode` runs `forward` under `torch.no_grad` instead, where a loss can still take gradients
-    in the latent: the terms are the same.
+    Under `torch.inference_mode`, `forward` runs under `torch.no_grad` instead, so that a loss can still take gradients
+    with respect to the latent; the terms are the same.
 
-    A constructor may ask for ``data_shape``, ``latent_dim``, ``latent_shape``, ``classes`` and ``train_size``, the
-    number of training images (0 where it is not known).
+    A constructor may take ``data_shape``, ``latent_dim``, ``latent_shape``, ``classes`` and ``train_size``, the number
+    of training examples (0 if unknown).
     """
 
     @abstractmethod
     def forward(self, vae: VAE, batch: Batch) -> Terms:
-        """Return ``loss``, which is minimised, and the terms to log, such as ``distortion`` and ``rate``.
+        """Return ``loss``, which is minimized, and further terms to log, such as ``distortion`` and ``rate``.
 
-        Every term is a scalar, averaged over the batch, in nats per example.
+        Every term is a 0-d tensor, averaged over the batch, in nats per example.
         """
 
     def __call__(self, vae: VAE, batch: Batch) -> Terms:
-        """The terms of a batch; see `forward`."""
+        """Return the terms of a batch; see `forward`."""
         terms: Terms
         if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
             terms = super().__call__(vae, batch)
-            return terms
-        with torch.inference_mode(False), torch.no_grad():
-            # A tensor made in inference mode stays unfit for gradients; its copy is not.
-            terms = super().__call__(vae, batch.map(Tensor.clone))
-            return terms
+        else:
+            with torch.inference_mode(False), torch.no_grad():
+                # An inference tensor never supports autograd; a copy does.
+                terms = super().__call__(vae, batch.map(Tensor.clone))
+        return terms
 
     def phases(self, vae: VAE) -> Sequence[Phase]:
-        """The phases of one training step, in order. By default a single one over all parameters."""
+        """Return the phases of a training step, in order. By default, one phase updates all parameters."""
         return [Phase("all", [p for module in (vae, self) for p in module.parameters() if p.requires_grad], self)]

@@ -1,4 +1,4 @@
-"""What a distribution is a density of, so that two of them are not compared that cannot be."""
+"""Base measures of distributions, so that densities are compared only if they share one."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from torch.distributions import (
 
 from zoo.errors import ComponentError
 
+MASS = "probability mass"
+
 
 def base_measure(distribution: Distribution) -> str | None:
-    """The base measure of a distribution and the set that it lives on, in words.
+    """Describe the base measure and the support of a distribution in words.
 
-    log q - log p is a number about two distributions only if both are densities with respect to one measure, on one
-    set: a probability mass, a density over R^d and a density on a sphere cannot be subtracted from each other. Two
-    distributions can be compared if their words are equal.
+    log q - log p is meaningful only if both are densities with respect to the same measure on the same set: a
+    probability mass, a density over R^d and a density on a sphere are incompatible. Two distributions are comparable if
+    their descriptions are equal.
 
-    A distribution may say it itself, by an attribute ``base_measure``: where its ``support`` does not, or where it is
-    None, since it has no density (all probability on one point, say). Otherwise the words follow from its ``support``:
-    "density" or "probability mass", and the set. Shapes do not count, nor whether the ends of an interval belong to it.
+    A distribution may define an attribute ``base_measure``, either a description or None if it has no density (such as
+    a point mass). Otherwise the description follows from its ``support``, regardless of shapes and of whether an
+    interval is open or closed.
 
     Returns:
-        None where it is not known or there is no density: then any other distribution is taken to agree.
+        The description; None if it is unknown or there is no density, which is compatible with everything.
 
     >>> from torch.distributions import Bernoulli, Dirichlet, Independent, Normal
     >>> import torch
@@ -44,10 +46,10 @@ def base_measure(distribution: Distribution) -> str | None:
         return base_measure(distribution.base_dist)
     if isinstance(distribution, MixtureSameFamily):
         return base_measure(distribution.component_distribution)
-    if isinstance(distribution, TransformedDistribution) and _is_mass(distribution.base_dist):
-        return None  # its support is that of the transforms, which say nothing of the points that they are applied to
+    if isinstance(distribution, TransformedDistribution) and MASS in (base_measure(distribution.base_dist) or ""):
+        return None  # the transforms define its support, and do not know that the base is discrete
     if isinstance(distribution, VonMises):
-        return "density on angles"  # torch has all real numbers as its support, over which it does not integrate to 1
+        return "density on angles"  # its support in torch is the real numbers, over which it does not integrate to 1
     try:
         support = distribution.support
     except (NotImplementedError, AttributeError):
@@ -58,29 +60,24 @@ def base_measure(distribution: Distribution) -> str | None:
 def require_same_measure(
     q: Distribution, p: Distribution, posterior: str = "the posterior", prior: str = "the prior"
 ) -> None:
-    """See that log q(z | x) - log p(z) means something.
+    """Check that log q(z | x) - log p(z) is meaningful.
 
     Args:
         q, p: posterior and prior.
-        posterior, prior: what the message calls them.
+        posterior, prior: their names in the message.
 
     Raises:
         ComponentError: they are densities with respect to different measures.
     """
-    if torch.compiler.is_compiling():  # the first batch of a training has been checked before it is compiled
+    if torch.compiler.is_compiling():  # the eager preflight has checked it
         return
-    one, other = base_measure(q), base_measure(p)
-    if one is not None and other is not None and one != other:
+    measures = base_measure(q), base_measure(p)
+    if None not in measures and measures[0] != measures[1]:
         raise ComponentError(
-            f"{posterior} and {prior} do not go together: q(z | x) is a {one}, and p(z) is a {other}. The difference "
-            "of their logarithms is not a rate, and no log p(x) follows from it. Choose a prior over what the "
-            "posterior is over, or another posterior."
+            f"{posterior} and {prior} are incompatible: q(z | x) is a {measures[0]}, but p(z) is a {measures[1]}. "
+            "Neither the rate nor log p(x) is defined. Choose a prior on the support of the posterior, or another "
+            "posterior."
         )
-
-
-def _is_mass(distribution: Distribution) -> bool:
-    measure = base_measure(distribution)
-    return measure is not None and measure.startswith("probability mass")
 
 
 def _of(support: constraints.Constraint) -> str | None:
@@ -89,7 +86,7 @@ def _of(support: constraints.Constraint) -> str | None:
     if constraints.is_dependent(support):  # type: ignore[no-untyped-call]
         return None
     space = _space(support)
-    return space and f"{'probability mass' if support.is_discrete else 'density'} on {space}"
+    return space and f"{MASS if support.is_discrete else 'density'} on {space}"
 
 
 def _space(support: constraints.Constraint) -> str | None:
@@ -107,7 +104,7 @@ def _space(support: constraints.Constraint) -> str | None:
 
 
 def _number(bound: Tensor | float | None) -> float | None:
-    """One end of an interval; None where it is another for each element of a batch."""
+    """An end of an interval; None if it varies within the batch."""
     if not isinstance(bound, Tensor):
         return bound
     return bound.flatten()[0].item() if bound.numel() and bool((bound == bound.flatten()[0]).all()) else None
@@ -119,4 +116,4 @@ NAMES = {
     constraints.one_hot: "one-hot vectors",
     constraints.boolean: "the integers from 0 to 1",
 }
-"""Constraints that are called otherwise than by their class."""
+"""Descriptions of constraints; others are described by their bounds or their class."""

@@ -1,4 +1,4 @@
-"""A model that is too large for this machine is refused before its weights are written."""
+"""Refuse models that do not fit into memory before their weights are written."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from torch.nn.modules.module import (
 from zoo.errors import UsageError
 
 TRAINED = 4
-"""Times that a training holds its parameters: weights, gradients and the two moments of Adam."""
+"""Copies of the parameters that training needs: weights, gradients and the two moments of Adam."""
 MOST_TENSORS = 5000
-SMALLER = "Make the model smaller: latent_dim, or the layers of encoder and decoder."
+SMALLER = "Reduce latent_dim, or the layers of encoder and decoder."
 
 
 def total_memory(device: torch.device) -> float:
-    """The bytes of memory that a device has; infinite where that is not known."""
+    """The memory of a device in bytes; infinite if unknown."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
     try:
@@ -33,13 +33,12 @@ def total_memory(device: torch.device) -> float:
 
 @contextlib.contextmanager
 def bounded() -> Iterator[None]:
-    """Refuse modules that are made inside the block once they register more than half of the memory of this machine, or
-    more tensors than any model has.
+    """Limit the modules built inside the block to half of the machine's memory and `MOST_TENSORS` tensors.
 
-    The hooks see an allocated tensor before anything is written to it, which is when it begins to take memory.
+    The hooks see a tensor after its allocation and before it is written, which is when it occupies memory.
 
     Raises:
-        UsageError: they do.
+        UsageError: a limit is exceeded.
     """
     limit = total_memory(torch.device("cpu")) / 2
     registered = tensors = 0
@@ -49,10 +48,10 @@ def bounded() -> Iterator[None]:
         registered += 0 if tensor is None else tensor.nbytes
         tensors += 1
         if tensors > MOST_TENSORS:
-            raise UsageError(f"The model has more than {MOST_TENSORS:,} tensors of weights. Give it fewer layers.")
+            raise UsageError(f"The model has more than {MOST_TENSORS:,} tensors of weights. Use fewer layers.")
         if registered > limit:
             raise UsageError(
-                f"The model has more than {registered / 2**30:.1f} GiB of weights, and this machine has "
+                f"The model has more than {registered / 2**30:.1f} GiB of weights, but this machine has "
                 f"{2 * limit / 2**30:.1f} GiB of memory. {SMALLER}"
             )
 
@@ -61,14 +60,14 @@ def bounded() -> Iterator[None]:
 
 
 def require_memory(parameters: Iterable[Tensor], device: torch.device) -> None:
-    """See that a device can hold what training some parameters takes.
+    """Check that a device has enough memory to train parameters.
 
     Raises:
-        UsageError: it cannot.
+        UsageError: it has not.
     """
-    needed, total = TRAINED * sum(parameter.nbytes for parameter in parameters), total_memory(device)
-    if needed > total:
+    required, total = TRAINED * sum(parameter.nbytes for parameter in parameters), total_memory(device)
+    if required > total:
         raise UsageError(
-            f"Training the model takes {needed / 2**30:.1f} GiB for weights, gradients and the state of the optimiser, "
-            f"and {device} has {total / 2**30:.1f} GiB. {SMALLER}"
+            f"Training the model takes {required / 2**30:.1f} GiB for weights, gradients and optimizer state, "
+            f"but {device} has {total / 2**30:.1f} GiB. {SMALLER}"
         )

@@ -1,13 +1,12 @@
-"""The parts of a variational autoencoder: three conditional distributions, and the two heads that parametrise them.
+"""The parts of a variational autoencoder: encoder, decoder and prior, and the heads that parametrize them.
 
-Each part is an `nn.Module` whose ``forward`` returns a `torch.distributions.Distribution`. Shapes, everywhere:
-``x`` is (N, *data_shape), with a data_shape of any length ((C, H, W) for images in [0, 1]); ``z`` is
-(K..., N, *latent_shape), where K... are any number of sample dimensions; a log-density sums over its event and keeps
-(K..., N), in nats.
+Each part is an `nn.Module` whose ``forward`` returns a `torch.distributions.Distribution`. Shapes: ``x`` is
+(N, *data_shape), with a data_shape of any length ((C, H, W) for images in [0, 1]); ``z`` is (K..., N, *latent_shape),
+with any number of sample dimensions K...; log-densities are (K..., N), in nats.
 
-Networks run in the precision of their parameters, and under autocast in bfloat16; densities are evaluated in float32 at
-least. So a head casts its input with `at_least_float32` first, draws are in float32 at least, and a network that takes
-draws casts them with `match_dtype`. `VAE.encode` and `VAE.decode` do so for encoders and decoders.
+Networks run in the dtype of their parameters, or in bfloat16 under autocast; densities are computed in float32 or
+higher. A head therefore casts its input with `at_least_float32`, draws are in float32 or higher, and a network that
+receives draws casts them with `match_dtype`. `VAE.encode` and `VAE.decode` do so for encoders and decoders.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from zoo.model.precision import KeepsFloat32
 
 
 class Scheduled:
-    """A module, of a model or a loss, that changes during training otherwise than by its gradient."""
+    """A module of a model or a loss whose state follows a schedule instead of the optimizer."""
 
     def schedule(self, step: int, epoch: float) -> None:
-        """Set what changes (beta, capacity, temperature); called before each step.
+        """Update the state (such as beta, a capacity or a temperature); called before each step.
 
-        A pure function of `step` (optimiser steps taken) and `epoch` (the same, as a fraction), written into 0-d
-        buffers: so it resumes exactly and is seen by a captured graph.
+        Compute it from `step` (optimizer steps taken) and `epoch` (the same in epochs, fractional) alone, and write it
+        into 0-d buffers: then resuming is exact, and captured graphs see the change.
         """
 
 
@@ -49,10 +48,10 @@ class DataDependent:
 
 
 class Conditional:
-    """A part of a model that has to be told the labels.
+    """A part of a model that requires labels.
 
     Attributes:
-        classes: how many there are, from 0 on.
+        classes: number of labels.
     """
 
     classes: int
@@ -61,8 +60,8 @@ class Conditional:
 class Encoder(nn.Module, ABC):
     """The approximate posterior q(z | x).
 
-    A constructor may ask for ``data_shape``, ``latent_dim`` and ``classes``: recipes inject them by name.
-    ``classes`` is the number of labels in the data, 0 where they have none; ``condition`` holds the labels, int64 (N,).
+    A constructor may take ``data_shape``, ``latent_dim`` and ``classes``: recipes inject them by name. ``classes`` is
+    the number of labels in the data, 0 if there are none; ``condition`` holds the labels, int64 (N,).
     """
 
     @abstractmethod
@@ -71,10 +70,9 @@ class Encoder(nn.Module, ABC):
 
 
 class Posterior(nn.Module, ABC):
-    """The head of an encoder: features to q(z | x). Its constructor gets ``features`` and ``latent_dim``.
+    """The head of an encoder: features to q(z | x). Its constructor takes ``features`` and ``latent_dim``.
 
-    Features are channels-last and a head acts on the last axis, so that it serves a flat latent (no grid) and a spatial
-    one alike.
+    Features are channels-last and a head acts on the last axis, so it works for flat (no grid) and spatial latents.
     """
 
     @abstractmethod
@@ -85,7 +83,7 @@ class Posterior(nn.Module, ABC):
 class Decoder(nn.Module, ABC):
     """The generative model p(x | z).
 
-    A constructor may ask for ``data_shape``, ``latent_dim``, ``latent_shape`` (the posterior's event shape) and
+    A constructor may take ``data_shape``, ``latent_dim``, ``latent_shape`` (the event shape of the posterior) and
     ``classes``.
     """
 
@@ -95,16 +93,16 @@ class Decoder(nn.Module, ABC):
 
 
 class Likelihood(nn.Module, ABC):
-    """The head of a decoder: the parameters of each entry of x to p(x | z). Its constructor gets ``data_shape``.
+    """The head of a decoder: parameters of each entry of x to p(x | z). Its constructor takes ``data_shape``.
 
-    A trunk puts out `parameters_per_entry` numbers for each entry, on the last axis and without a final activation: a
-    likelihood works from logits and logarithms. One that is not a normalised density (an energy) returns a distribution
-    with an attribute ``normalized = False``, and no log-likelihood is then estimated from it.
+    The network outputs `parameters_per_entry` numbers per entry on the last axis, without a final activation:
+    likelihoods work with logits and logarithms. An unnormalized one (an energy) returns a distribution with an
+    attribute ``normalized = False``; its log-likelihood is not estimated.
 
     Attributes:
-        parameters_per_entry: numbers for each entry of x.
-        photographs: with which parameters it suits grey or colour photographs, real pixels anywhere in [0, 1]; None if
-            it does not. A training whose pixels its likelihood does not suit recommends those that do.
+        parameters_per_entry: number of parameters per entry of x.
+        photographs: parameters with which it suits photographs (real-valued pixels in [0, 1]), or None if it does not
+            suit them. A training whose likelihood does not suit its pixels recommends those that do.
     """
 
     parameters_per_entry: int = 1
@@ -116,33 +114,33 @@ class Likelihood(nn.Module, ABC):
 
 
 class Prior(KeepsFloat32, ABC):
-    """The prior p(z). Its parameters stay in float32 when a model is cast to bfloat16.
+    """The prior p(z). Its parameters stay in float32 when the model is cast to bfloat16.
 
-    A constructor may ask for ``latent_dim``, ``latent_shape``, ``data_shape`` and ``classes``; and for
-    ``model_encoder``, the encoder that it goes with, to take sizes from (of a codebook, say) and not to keep it.
+    A constructor may take ``latent_dim``, ``latent_shape``, ``data_shape``, ``classes`` and ``model_encoder``, the
+    model's encoder, to read sizes from it (such as that of a codebook) without keeping a reference.
     """
 
     @abstractmethod
     def forward(self, encoder: Encoder, condition: Tensor | None = None) -> Distribution:
         """Return the distribution over z, with batch shape () or, given a condition, (N,).
 
-        `encoder` serves priors that are built from the posterior, such as the VampPrior; the rest ignore it.
+        Priors that are defined by the posterior, such as the VampPrior, use `encoder`.
         """
 
 
 class ExPostPrior(Prior):
-    """A prior that is fitted to the aggregate posterior once the model is trained (arXiv 1903.12436).
+    """A prior that is fitted to the aggregate posterior of a trained model (arXiv 1903.12436).
 
-    Its state must be of the same shape before and after `fit`, so that it can be saved and loaded.
+    `fit` must not change the shapes in its state, so that the state can be loaded.
     """
 
     @abstractmethod
     def fit(self, z: Tensor, encoder: Encoder) -> None:
-        """Fit it to draws `z` (N, *latent_shape) of q(z | x), as many for each training image.
+        """Fit to draws `z` (N, *latent_shape) from q(z | x), the same number for each training image.
 
-        The images are in a random order and the draws of one image lie side by side, so that a first share of the rows
-        can be held out. Draw from torch's global generator alone: it is seeded before.
+        Images are shuffled and the draws of an image are adjacent, so the first rows can be held out. Draw random
+        numbers from torch's global generator only, which is seeded.
 
         Raises:
-            UsageError: these draws cannot be fitted; say what is wrong with them.
+            UsageError: the draws cannot be fitted; the message gives the reason.
         """

@@ -1,4 +1,4 @@
-"""Number formats: networks run in the precision of their parameters, densities in float32 at least."""
+"""Precision: networks run in the dtype of their parameters, densities in float32 or higher."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ def at_least_float32(values: Tensor) -> Tensor:
 
 
 def match_dtype(values: Tensor, module: nn.Module) -> Tensor:
-    """Cast floating-point values to the dtype of the first floating-point parameter of the module that takes them.
-
-    Draws and images are in float32 at least; a network that was cast to bfloat16 takes its input in bfloat16.
+    """Cast floating-point values to the dtype of the first floating-point parameter of `module`.
 
     >>> match_dtype(torch.ones(2), torch.nn.Linear(2, 1).bfloat16()).dtype
     torch.bfloat16
@@ -33,10 +31,10 @@ def match_dtype(values: Tensor, module: nn.Module) -> Tensor:
 
 
 class KeepsFloat32(nn.Module):
-    """A module whose parameters and buffers are those of a density: no cast takes them below float32.
+    """A module that stays in float32 when the model is cast to a lower precision, such as one that defines a density.
 
-    ``model.to(torch.bfloat16)`` and ``model.half()`` cast the networks around it and leave it in float32; its input
-    must be in float32 too (`at_least_float32`). ``model.double()`` casts it as any other module.
+    ``model.to(torch.bfloat16)`` and ``model.half()`` do not cast it; its input must be in float32 too
+    (`at_least_float32`). ``model.double()`` casts it like any other module.
 
     >>> class Scale(KeepsFloat32):
     ...     def __init__(self):
@@ -48,7 +46,7 @@ class KeepsFloat32(nn.Module):
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Apply `fn`, which moves or casts, to every tensor of this module and of those inside it."""
+        """Apply `fn`, which moves or casts, to every tensor of this module and its submodules."""
 
         def move(tensor: Tensor) -> Tensor:
             moved = fn(tensor)

@@ -1,4 +1,4 @@
-"""What a plugin can tell the zoo. Importing this module stays light: no torch, no pydantic."""
+"""The hooks of plugins and their types. Importing this module imports neither torch nor pydantic."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import pluggy
 
 API = 1
-"""The version of the plugin interface. A plugin states the one that it was written for as ``zoo_api`` in its module."""
+"""The version of the plugin interface. A plugin may declare its version as ``zoo_api`` in its module."""
 
 hookspec = pluggy.HookspecMarker("zoo")
 hookimpl = pluggy.HookimplMarker("zoo")
@@ -25,31 +25,30 @@ INJECTED: dict[str, tuple[str, ...]] = {
     "likelihood": ("data_shape",),
     "prior": ("data_shape", "latent_dim", "latent_shape", "classes", "model_encoder"),
     "loss": ("data_shape", "latent_dim", "latent_shape", "classes", "train_size"),
-    "dataset": ("root", "data_shape", "given"),
+    "dataset": ("root", "data_shape", "given", "seed"),
     "metric": (),
     "optimizer": ("params",),
     "scheduler": ("optimizer", "last_epoch"),
 }
-"""What the zoo passes to a constructor that asks for it by name, and what a recipe therefore cannot set."""
-
+"""Arguments that the zoo passes to constructors that take them; a recipe cannot set these."""
 
 OBJECT = "object"
-"""What a data set reads that takes objects in Python; see `Component`."""
+"""What a data set `reads` if it takes Python objects; see `Component`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """A component that a plugin offers, named by where it lives so that it is imported only when used.
+    """A component of a plugin, which is imported on first use.
 
     Args:
         kind: one of `zoo.KINDS`.
-        name: the name that recipes use, such as ``mlp``: letters, digits, ``.``, ``_`` and ``-``.
-        target: ``"module:attribute"`` of the class (for a data set: of the function).
+        name: name in recipes, such as ``mlp``: letters, digits, ``.``, ``_`` and ``-``.
+        target: ``"module:attribute"`` of the class, or of the function for a data set.
         summary: one line for ``zoo list``.
-        reads: of a data set, the files that it reads, by their endings (``".npy"``), and ``"/"`` for folders.
-            ``--data PATH`` then finds it, and gives it the path as its parameter ``path``. One that reads ``"object"``
-            gets what ``zoo.train(data=...)`` is given in place of a name or a path, as its argument ``given``.
-        expected_failures: checks of ``zoo check`` that it is known to fail, each with the reason.
+        reads: for a data set, the file endings that it reads (``".npy"``), or ``"/"`` for folders. It then receives the
+            path of ``--data PATH`` as its parameter ``path``. With ``"object"``, it receives a Python object passed as
+            ``zoo.train(data=...)`` as its argument ``given``.
+        expected_failures: checks of ``zoo check`` that it is known to fail, with the reasons.
     """
 
     kind: Kind
@@ -62,10 +61,10 @@ class Component:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A subcommand of ``zoo``, named by where it lives so that it is imported only when it is called.
+    """A subcommand of ``zoo``, which is imported when it is called.
 
     Args:
-        name: the word after ``zoo`` on the command line.
+        name: name on the command line.
         summary: one line for ``zoo --help``.
         target: ``"module:attribute"`` of a `click.Command`.
     """
@@ -76,11 +75,11 @@ class Command:
 
 
 class HookSpecs:
-    """The hooks. A plugin implements the ones it needs with ``@zoo.hookimpl``."""
+    """The hooks. A plugin implements any of them with ``@zoo.hookimpl``."""
 
     @hookspec
     def zoo_components(self) -> Iterable[Component]:
-        """The components of this plugin.
+        """The components of the plugin.
 
         .. code-block:: python
 
@@ -92,7 +91,7 @@ class HookSpecs:
 
     @hookspec
     def zoo_recipes(self) -> Iterable[Traversable]:
-        """YAML files with recipes under a ``models`` key, in the format of ``registry.yaml``.
+        """YAML files with recipes under the key ``models``, like ``registry.yaml``.
 
         .. code-block:: python
 
@@ -104,7 +103,7 @@ class HookSpecs:
 
     @hookspec
     def zoo_commands(self) -> Iterable[Command]:
-        """The subcommands that this plugin adds to ``zoo``.
+        """Subcommands of ``zoo``.
 
         .. code-block:: python
 
@@ -128,9 +127,9 @@ class HookSpecs:
 
     @hookspec
     def zoo_callbacks(self, run: Any, figures: bool) -> Iterable[Any]:
-        """The callbacks that follow a training, such as those of an experiment tracker.
+        """Callbacks for a training, such as the logger of an experiment tracker.
 
-        A callback that raises is reported and does not end the training.
+        If a callback raises, the error is logged and the training continues.
 
         .. code-block:: python
 
@@ -143,7 +142,7 @@ class HookSpecs:
                 yield PrintLoss()
 
         Args:
-            run: the `zoo.Run` with its folder, recipe and environment.
-            figures: False if the user wants no figures.
+            run: the `zoo.Run`, with its folder, recipe and environment.
+            figures: False if the user disabled figures.
         """
         raise NotImplementedError

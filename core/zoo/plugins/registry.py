@@ -1,4 +1,4 @@
-"""Names to components. Looking a name up imports nothing; getting the component imports its one module."""
+"""Map names to components. Looking up a name imports nothing; getting a component imports its module."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from typing import Any, Generic, TypeVar
 
 from zoo.errors import ComponentError, NameConflict, UnknownName, UsageError, did_you_mean
 from zoo.plugins.hookspecs import KINDS, Component
-from zoo.plugins.manager import DISTRIBUTION, Plugin, Plugins, describe, normalized, plugin_code, plugins, requirements
+from zoo.plugins.isolation import describe, plugin_code
+from zoo.plugins.manager import DISTRIBUTION, Plugin, Plugins, normalized, plugins, requirements
 from zoo.storage.locate import natural
 
 T = TypeVar("T")
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-NAME_RULE = "letters, digits, '.', '_' and '-', a letter or digit first"
+NAME_RULE = "letters, digits, '.', '_' and '-', starting with a letter or digit"
 TARGET = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 @dataclass(frozen=True)
 class Claim(Generic[T]):
-    """A name as one plugin claims it."""
+    """A name that a plugin registers for an item."""
 
     name: str
     plugin: Plugin
@@ -35,16 +36,16 @@ class Claim(Generic[T]):
 
     @property
     def qualified(self) -> str:
-        """The name as ``distribution:name``, which no other plugin can claim."""
+        """The unique name ``distribution:name``."""
         return f"{self.plugin.distribution}:{self.name}"
 
 
 class Names(Generic[T]):
-    """A table of names in which two claims to one name are an error for that name alone, never last-wins.
+    """A table of names. If several distributions claim a name, only using that name is an error.
 
     Args:
-        noun: what the names stand for, in messages.
-        source: the plugins, for telling which broken one may hold a name that is missing.
+        noun: kind of the items, in messages.
+        source: the plugins; messages about missing names list broken ones.
     """
 
     def __init__(self, noun: str, source: Plugins) -> None:
@@ -53,20 +54,20 @@ class Names(Generic[T]):
         self._claims: dict[str, list[Claim[T]]] = {}
 
     def add(self, name: str, plugin: Plugin, item: T) -> None:
-        """Note a claim. A second one by the same distribution, which nothing could tell apart, is an error of its."""
+        """Add a claim. A second claim of the same distribution is recorded as an error of its plugin."""
         claims = self._claims.setdefault(name, [])
         if any(claim.plugin.distribution == plugin.distribution for claim in claims):
-            plugin.errors.append(f"{self.noun} {name!r}: {plugin} has another of that name already, which is kept")
+            plugin.errors.append(f"{self.noun} {name!r}: {plugin} registers this name twice; the first is kept")
         else:
             claims.append(Claim(name, plugin, item))
 
     def set(self, name: str, plugin: Plugin, item: T) -> None:
-        """Note a claim in place of an earlier one of the same plugin."""
+        """Add a claim, replacing an earlier one of the same plugin."""
         claims = self._claims.setdefault(name, [])
         claims[:] = [*(claim for claim in claims if claim.plugin is not plugin), Claim(name, plugin, item)]
 
     def __iter__(self) -> Iterator[Claim[T]]:
-        """Every claim, in natural order of the names (``vae2`` before ``vae10``)."""
+        """All claims, in natural order of their names (``vae2`` before ``vae10``)."""
         for name in sorted(self._claims, key=natural):
             yield from self._claims[name]
 
@@ -74,11 +75,11 @@ class Names(Generic[T]):
         return name in self._claims
 
     def conflicts(self) -> list[str]:
-        """What to say of each name that several claim."""
+        """A message for each contested name."""
         return [self._describe_conflict(claims) for claims in self._claims.values() if len(claims) > 1]
 
     def matching(self, pattern: str = "*") -> list[str]:
-        """The names that `matches` a pattern. A name that several claim is given in its qualified forms."""
+        """The names that match a pattern (see `matches`). Contested names are qualified."""
         return [
             self.shortest(claim)
             for claim in self
@@ -86,20 +87,20 @@ class Names(Generic[T]):
         ]
 
     def shortest(self, claim: Claim[T]) -> str:
-        """The name of a claim: in its qualified form if several claim it."""
+        """The name of a claim, qualified if it is contested."""
         return claim.qualified if len(self._claims[claim.name]) > 1 else claim.name
 
     def at_home(self, name: str, distribution: str) -> str:
-        """What `distribution` means by `name`: of a name that several claim, its own, if it is one of them."""
+        """Resolve a name within a distribution: its own claim takes precedence."""
         own = [claim for claim in self._claims.get(name, []) if claim.plugin.distribution == distribution]
         return self.shortest(own[0]) if own else name
 
     def find(self, name: str) -> Claim[T]:
-        """The one claim to `name`, which may be written ``distribution:name``.
+        """Find the claim for a name, which may be qualified (``distribution:name``).
 
         Raises:
-            UnknownName: nobody claims it; the message suggests a near name and names the broken plugins.
-            NameConflict: several do; the message names them with their versions.
+            UnknownName: there is none; the message suggests a similar name and lists broken plugins.
+            NameConflict: there are several; the message lists them.
         """
         distribution, _, short = name.rpartition(":")
         claims = self._claims.get(short, [])
@@ -111,21 +112,21 @@ class Names(Generic[T]):
             raise NameConflict(self._describe_conflict(claims))
         suggestion = did_you_mean(name, self._claims)
         message = f"There is no {self.noun} named {name!r}.{suggestion}"
-        known = self.matching()
-        message += f" There are: {', '.join(known)}." if known and not suggestion else ""
+        names = self.matching()
+        message += f" Available: {', '.join(names)}." if names and not suggestion else ""
         broken = [f"{p.name} of {p}" for p in self._source.broken()]
         if broken:
-            message += f" A broken plugin may hold it: {'; '.join(broken)} (see `zoo plugins`)."
+            message += f" A broken plugin may provide it: {'; '.join(broken)} (see `zoo plugins`)."
         raise UnknownName(message)
 
     def _describe_conflict(self, claims: list[Claim[T]]) -> str:
         owners = " and ".join(sorted(f"{c.plugin} (plugin {c.plugin.name!r})" for c in claims))
         instead = " or ".join(sorted({c.qualified for c in claims}))
-        return f"{self.noun} {claims[0].name!r} is claimed by {owners}. Write {instead}, or uninstall one."
+        return f"{self.noun} {claims[0].name!r} is claimed by {owners}. Use {instead}, or uninstall one."
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Whether a name matches a shell pattern, or holds the pattern as it is.
+    """Whether a name contains a text or matches a shell pattern.
 
     >>> matches("conv-vae", "conv*"), matches("conv-vae", "*mlp*"), matches("conv-vae", "vae")
     (True, False, True)
@@ -133,12 +134,8 @@ def matches(name: str, pattern: str) -> bool:
     return pattern in name or fnmatch.fnmatchcase(name, pattern)
 
 
-def checked(item: object) -> Component:
-    """A component as a plugin returned it, in plain values.
-
-    Raises:
-        ComponentError: it is none, or fields of it are not what `zoo.Component` says; each is named.
-    """
+def _validated(item: object) -> Component:
+    """Validate a component and copy it to plain values; the error lists all invalid fields."""
     if not isinstance(item, Component):
         raise ComponentError(f"zoo_components returned {item!r}, not a zoo.Component")
     kind, name, target, summary, reads, expected = (getattr(item, f.name) for f in dataclasses.fields(Component))
@@ -160,7 +157,7 @@ def checked(item: object) -> Component:
         if not good
     ]
     if problems:
-        raise ComponentError(f"zoo_components returned a component that is not valid: {'; '.join(problems)}")
+        raise ComponentError(f"zoo_components returned an invalid component: {'; '.join(problems)}")
     kind, name, target, summary = (str.__str__(value) for value in (kind, name, target, summary))
     return Component(kind, name, target, summary, tuple(reads), dict(expected))  # type: ignore[arg-type]
 
@@ -170,7 +167,7 @@ def _all_text(*values: object) -> bool:
 
 
 class Registry:
-    """Every component that the plugins offer, by kind and name."""
+    """The components of all plugins, by kind and name."""
 
     def __init__(self, source: Plugins) -> None:
         self.plugins = source
@@ -179,33 +176,33 @@ class Registry:
         self._registered: dict[tuple[str, str], Any] = {}
         for plugin, item in source.collect("zoo_components"):
             with source.isolate(plugin):
-                component = checked(item)
+                component = _validated(item)
                 self.components[component.kind].add(component.name, plugin, component)
 
     def register(self, kind: str, name: str, target: Any) -> None:
-        """Offer an object of this process under a name; see `zoo.register`.
+        """Register an object of this process; see `zoo.register`.
 
         Raises:
-            UsageError: the name is not valid, or a distribution has it already.
+            UsageError: the name is invalid or taken.
         """
         if not NAME.fullmatch(name):
-            raise UsageError(f"{name!r} cannot be registered: {NAME_RULE}.")
+            raise UsageError(f"{name!r} cannot be registered: a name has {NAME_RULE}.")
         names = self.names(kind)
         others = [claim for claim in names if claim.name == name and claim.plugin is not self._own]
         if others:
-            raise UsageError(f"The {kind} {name!r} is that of {others[0].plugin}. Choose another name.")
+            raise UsageError(f"The {kind} {name!r} is provided by {others[0].plugin}. Choose another name.")
         summary = (inspect.getdoc(target) or "").partition("\n")[0]
         names.set(name, self._own, Component(kind, name, f"{target.__module__}:{target.__qualname__}", summary))  # type: ignore[arg-type]
         self._registered[kind, name] = target
 
     def conflicts(self) -> list[str]:
-        """What to say of each name, of any kind, that several plugins claim."""
+        """A message for each contested name of any kind."""
         return [conflict for names in self.components.values() for conflict in names.conflicts()]
 
     def same(self, name: str, other: str) -> bool:
-        """Whether two names of components, of which either may be qualified, stand for the same one.
+        """Whether two names, each of which may be qualified, refer to the same component.
 
-        A short name is that of the zoo's own component, or of the only distribution that has one of that name.
+        A short name refers to the built-in component, or to that of the only distribution that claims it.
         """
         (owner, _, short), (other_owner, _, other_short) = name.rpartition(":"), other.rpartition(":")
         if short != other_short or (owner and other_owner):
@@ -216,22 +213,22 @@ class Registry:
         return name == other or (owner or other_owner) == DISTRIBUTION or owners <= {owner or other_owner}
 
     def names(self, kind: str) -> Names[Component]:
-        """The table of one kind.
+        """The names of one kind.
 
         Raises:
             UnknownName: there is no such kind.
         """
         if kind not in self.components:
-            known = ", ".join(KINDS)
-            raise UnknownName(f"There is no kind {kind!r}.{did_you_mean(kind, KINDS)} There are: {known}.")
+            kinds = ", ".join(KINDS)
+            raise UnknownName(f"There is no kind {kind!r}.{did_you_mean(kind, KINDS)} Available: {kinds}.")
         return self.components[kind]
 
     def get(self, kind: str, name: str) -> Any:
-        """Import the component called `name`.
+        """Import a component.
 
         Raises:
             UnknownName, NameConflict: see `Names.find`.
-            ComponentError: its module cannot be imported, or holds nothing of that name.
+            ComponentError: its module cannot be imported, or has no such attribute.
         """
         claim = self.names(kind).find(name)
         if claim.plugin is self._own:
@@ -240,12 +237,12 @@ class Registry:
 
 
 def import_target(claim: Claim[Any], kind: str, *, debug: bool = False) -> Any:
-    """Import the object that a component or command names as its target.
+    """Import the target of a component or command.
 
     Args:
-        claim: the component or command, and the plugin that offers it.
-        kind: what it is, for messages.
-        debug: let the exception of a failing import through.
+        claim: the component or command, and its plugin.
+        kind: its kind, in messages.
+        debug: raise the exception of a failing import.
 
     Raises:
         ComponentError: its module cannot be imported, or has no such attribute.
@@ -265,19 +262,18 @@ def import_target(claim: Claim[Any], kind: str, *, debug: bool = False) -> Any:
 
 
 def _how_to_install(module: str, distribution: str) -> str:
-    """What to do about a missing module, if it is one that the distribution says it requires.
+    """The command that installs a missing module, if it is a requirement of the distribution.
 
-    Of any other nothing is said: a package of that name may be anybody's.
+    Other modules could belong to any package.
     """
-    matched = [re.match(r"([\w.-]+)(?:.*extra == ['\"]([\w.-]+))?", text) for text in requirements(distribution)]
-    pairs = [match.groups() for match in matched if match]
+    matches = [re.match(r"([\w.-]+)(?:.*extra == ['\"]([\w.-]+))?", text) for text in requirements(distribution)]
+    pairs = [match.groups() for match in matches if match]
     extras = [extra for _, extra in pairs]
-    named = [(name, extra) for name, extra in pairs if normalized(name) == normalized(module)]
-    if not named:
+    candidates = [(name, extra) for name, extra in pairs if normalized(name) == normalized(module)]
+    if not candidates:
         return ""
-    name, extra = min(
-        named, key=lambda pair: (pair[1] is not None, extras.count(pair[1]))
-    )  # the extra that brings least
+    # No extra if possible, else the one with the fewest packages.
+    name, extra = min(candidates, key=lambda pair: (pair[1] is not None, extras.count(pair[1])))
     return f" Install it: pip install {name if extra is None else repr(f'{distribution}[{extra}]')}"
 
 
@@ -288,7 +284,7 @@ def registry() -> Registry:
 
 
 def list_components(kind: str, pattern: str = "*") -> list[str]:
-    """List the names of the components of one kind that contain a text or match a shell pattern.
+    """List the components of one kind whose names contain a text or match a shell pattern.
 
     >>> list_components("likelihood", "*bernoulli")
     ['bernoulli', 'continuous-bernoulli']
@@ -306,15 +302,15 @@ def get(kind: str, name: str) -> Any:
     'MLPEncoder'
 
     Raises:
-        UnknownName, NameConflict: there is no such component, or two distributions claim the name.
-        ComponentError: it cannot be imported.
+        UnknownName, NameConflict: no distribution claims the name, or several do.
+        ComponentError: the component cannot be imported.
     """
     return registry().get(kind, name)
 
 
 @contextlib.contextmanager
 def fresh_registry() -> Iterator[None]:
-    """Look at the installed plugins anew inside and after the block; for tests and for `pip install` in a session."""
+    """Reload the installed plugins inside and after the block, for tests."""
     plugins.cache_clear()
     registry.cache_clear()
     try:

@@ -18,7 +18,7 @@ from zoo.model.memory import bounded
 from zoo.model.parts import Encoder, Prior
 from zoo.model.vae import VAE
 from zoo.plugins.hookspecs import INJECTED, KINDS
-from zoo.plugins.manager import plugin_code
+from zoo.plugins.isolation import plugin_code
 from zoo.plugins.registry import registry
 from zoo.recipes.checking import as_plain, check, check_recipe, keys_of
 from zoo.recipes.home import block_at_home
@@ -88,9 +88,10 @@ def construct(kind: str, spec: ComponentSpec, context: Mapping[str, Any]) -> Any
     """
     target, signature, spec = find(kind, spec.use), read_signature(kind, spec.use), checked(kind, spec)
     injected = {name: value for name, value in context.items() if name in signature.injected}
+    arguments = {name: value for name, value in spec.arguments.items() if name not in signature.common}
     try:
         with plugin_code():
-            made = target(**injected, **copy.deepcopy(spec.arguments))
+            made = target(**injected, **copy.deepcopy(arguments))
     except ZooError:
         raise
     except Exception as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from zoo.data.dataset import Dataset
 from zoo.errors import ComponentError, DataError, DataUnavailable, NameConflict, UnknownName, UsageError, ZooError
 from zoo.plugins.hookspecs import OBJECT
 from zoo.plugins.registry import registry
-from zoo.recipes.components import construct
+from zoo.recipes.components import checked, construct
 from zoo.recipes.schema import ComponentSpec
 from zoo.recipes.signatures import read_signature
 
@@ -111,6 +111,7 @@ def load_data(
     data_shape: tuple[int, ...] | None = None,
     *,
     given: object = None,
+    seed: int = 0,
 ) -> LoadedDataset:
     """Load the first available data set. Each one that is passed over is logged as a warning.
 
@@ -119,6 +120,7 @@ def load_data(
         root: the folder of data files; by default `data_root()`.
         data_shape: (C, H, W) of the images of a trained model, for data sets that offer several sizes.
         given: the data themselves, for a data set that takes objects.
+        seed: determines which examples ``validation`` holds out of the training split.
 
     Raises:
         UsageError: data are given, and the data set loads its own.
@@ -134,7 +136,7 @@ def load_data(
         try:
             if given is not None and OBJECT not in registry().names("dataset").find(block.use).item.reads:
                 raise UsageError(f"{block.use} is loaded by its name: leave out data.")
-            dataset = _made(block, root, data_shape, given)
+            dataset = _made(block, {"root": root, "data_shape": data_shape, "given": given, "seed": seed})
         except DataUnavailable as error:
             reasons.append(f"{block.use} could not be had: {error}")
             continue
@@ -144,10 +146,14 @@ def load_data(
     raise DataUnavailable("\n".join(["No data to train on.", *(f"  {reason}" for reason in reasons)]))
 
 
-def _made(block: ComponentSpec, root: Path, data_shape: tuple[int, ...] | None = None, given: object = None) -> Dataset:
-    dataset = construct("dataset", block, {"root": root, "data_shape": data_shape, "given": given})
+def _made(block: ComponentSpec, context: Mapping[str, Any]) -> Dataset:
+    block = checked("dataset", block)
+    dataset = construct("dataset", block, context)
     if not isinstance(dataset, Dataset):
         raise ComponentError(f"dataset {block.use!r} returned a {type(dataset).__name__}, not a zoo.Dataset")
+    validation = block.arguments.get("validation", 0)
+    if validation and "validation" in read_signature("dataset", block.use).common:
+        return dataset.hold_out(validation, context["seed"])
     return dataset
 
 
@@ -198,9 +204,9 @@ def _status(name: str, root: Path) -> DatasetStatus:
             return DatasetStatus(name, "path", " ".join("folders" if ending == "/" else ending for ending in reads))
         offline = {"download": False} if "download" in parameters else {}
         with making_nothing():
-            dataset = _made(ComponentSpec(use=name, **offline), root)
-        train, test = len(dataset.train), len(dataset.test)
-        return DatasetStatus(name, "available", f"{train} + {test} images, {'x'.join(map(str, dataset.shape))}")
+            dataset = _made(ComponentSpec(use=name, **offline), {"root": root})
+        sizes = " + ".join(str(len(split)) for split in dataset.splits.values())
+        return DatasetStatus(name, "available", f"{sizes} examples, {'x'.join(map(str, dataset.shape))}")
     except NotCached:
         return DatasetStatus(name, "available", "not decoded yet")
     except DataUnavailable as error:

@@ -19,7 +19,8 @@ def merge(base: Raw, change: Raw) -> Raw:
     """Merge `change` into a copy of `base`.
 
     Mappings merge key by key, other values are replaced. A component ``{use: conv}`` may be written ``conv``. A change
-    to another component drops the parameters of the old one.
+    to another component drops the parameters of the old one. A change of a parameter of ``data`` applies to every data
+    set of a list.
 
     >>> merge({"encoder": {"use": "mlp", "hidden": [400]}}, {"encoder": {"hidden": [9]}})
     {'encoder': {'use': 'mlp', 'hidden': [9]}}
@@ -27,6 +28,8 @@ def merge(base: Raw, change: Raw) -> Raw:
     {'encoder': 'conv'}
     >>> merge({"loss": "elbo"}, {"loss": {"beta": 4.0}})
     {'loss': {'use': 'elbo', 'beta': 4.0}}
+    >>> merge({"data": ["mnist", {"use": "digits", "repeat": 40}]}, {"data": {"validation": 0.1}})["data"]
+    [{'use': 'mnist', 'validation': 0.1}, {'use': 'digits', 'repeat': 40, 'validation': 0.1}]
     """
     merged = dict(base)
     for key, value in change.items():
@@ -35,6 +38,8 @@ def merge(base: Raw, change: Raw) -> Raw:
 
 
 def _merge_value(key: str, old: Any, new: Any) -> Any:
+    if key == "data" and isinstance(old, list) and isinstance(new, dict) and "use" not in new:
+        return [_merge_value(key, choice, new) for choice in old]
     if isinstance(old, str) and isinstance(new, dict):
         old = {"use": old}
     if isinstance(new, str) and isinstance(old, dict):

@@ -95,8 +95,10 @@ class TrainConfig(Section):
             the latest value of every buffer.
         precision: ``bfloat16`` lets matrix products run in it; losses stay in float32.
         deterministic: use only deterministic algorithms.
-        monitor: the test term whose least value makes an epoch the best one.
-        patience: end after so many epochs without improvement.
+        monitor: the validation term whose least value makes an epoch the best one. Without a validation split the last
+            epoch counts as the best.
+        patience: end after so many epochs without improvement of `monitor`. Needs a validation split.
+        freeze: parts of the model that are not trained; they stay in evaluation mode.
         checkpoint: when to save checkpoints.
         seed: of the weights, the data order and all random draws.
     """
@@ -115,6 +117,7 @@ class TrainConfig(Section):
     deterministic: bool = False
     monitor: str = "loss"
     patience: PositiveInt | None = None
+    freeze: list[Literal["encoder", "decoder", "prior"]] = []
     checkpoint: Checkpointing = Checkpointing()
     seed: NonNegativeInt = 0
 

@@ -9,17 +9,17 @@ import typing
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from types import UnionType
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, create_model
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, create_model
 
 from zoo.errors import ComponentError
 from zoo.model.loss import Loss
 from zoo.model.parts import Decoder, Encoder, Likelihood, Posterior, Prior
 from zoo.plugins.hookspecs import INJECTED, KINDS
-from zoo.plugins.manager import describe as describe_error
-from zoo.plugins.manager import plugin_code
+from zoo.plugins.isolation import describe as describe_error
+from zoo.plugins.isolation import plugin_code
 from zoo.plugins.registry import registry
 from zoo.recipes.optimizers import find_optim
 
@@ -33,6 +33,10 @@ INTERFACES: dict[str, type] = {
 }
 
 
+HoldOut = NonNegativeInt | Annotated[float, Field(gt=0, lt=1)]
+"""The size of a validation split: a number of training examples, or a fraction of them. 0 holds out nothing."""
+
+
 @dataclass(frozen=True)
 class Signature:
     """The parameters of a constructor.
@@ -42,12 +46,15 @@ class Signature:
         nested: names of the parameters that are components, with their kinds.
         defaults: default values of nested parameters that have one.
         parameters: a pydantic model of all other parameters.
+        common: names of those that the constructor does not have, since the zoo handles them: ``validation`` of a data
+            set.
     """
 
     injected: frozenset[str]
     nested: dict[str, str]
     defaults: dict[str, Any]
     parameters: type[BaseModel]
+    common: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -147,6 +154,7 @@ def describe(kind: str, name: str) -> Description:
         for parameter in inspect.signature(target).parameters.values()
         if parameter.name in readable
     ]
+    parameters += [Parameter(name, _written(HoldOut), "0", injected=False, nested=None) for name in signature.common]
     documentation = inspect.cleandoc(target.__doc__ or "")
     item = claim.item
     return Description(kind, name, str(claim.plugin), item.summary, item.target, documentation, tuple(parameters))
@@ -172,9 +180,11 @@ def _read(kind: str, target: Callable[..., Any]) -> Signature:
                 defaults[name] = parameter.default
         else:
             fields[name] = (_of_recipes(annotation), ... if required else parameter.default)
+    common = {"validation"} - {*injected, *fields} if kind == "dataset" else set()
+    fields |= dict.fromkeys(common, (HoldOut, 0))
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=(), allow_inf_nan=False)
     model: type[BaseModel] = create_model(f"{kind} parameters", __config__=config, **fields)  # type: ignore[call-overload]
-    return Signature(frozenset(injected), nested, defaults, model)
+    return Signature(frozenset(injected), nested, defaults, model, frozenset(common))
 
 
 def _nested_kind(annotation: Any) -> str | None:

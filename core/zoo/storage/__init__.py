@@ -1,1 +1,1 @@
-"""Files and folders on disk: atomic writes, digests and manifests, locks. Nothing here imports torch."""
+"""Files and folders: atomic writes, digests, manifests, locks and checkpoints."""

@@ -1,9 +1,8 @@
-"""Checkpoints that survive a kill at any moment: written beside, made durable, then put in place in one move.
+"""Checkpoints that survive a kill at any moment: written to a temporary folder, synced, then renamed.
 
-A checkpoint is a folder ``step-<n>`` with ``model.safetensors``, ``state.pt`` and ``manifest.json``. The manifest holds
-the version of the format, the step, the run and its recipe, the SHA-256 of the other files and its own; a checkpoint is
-valid when they agree, and nothing is loaded before they do. Weights are safetensors and the state is read with
-``weights_only=True``: no pickle ever runs.
+A checkpoint is a folder ``step-<n>`` with ``model.safetensors``, ``state.pt`` and ``manifest.json``. The manifest
+contains the format version, the step, the run, its recipe, the SHA-256 of the other files and a self-checksum. They are
+verified before anything is loaded. The state is loaded with ``weights_only=True``, so no pickle ever runs.
 """
 
 from __future__ import annotations
@@ -41,36 +40,42 @@ STATE = "state.pt"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint in its folder.
+    """A checkpoint on disk.
 
     Attributes:
-        path: the folder.
-        step: optimiser steps taken.
-        score: of the term that models are selected by, if no earlier checkpoint was as good.
+        path: folder of the checkpoint.
+        step: number of optimizer steps.
     """
 
     path: Path
     step: int
-    score: float | None = None
+
+    @property
+    def score(self) -> float | None:
+        """The value of the monitored term, if it was the best so far and the manifest is valid."""
+        with contextlib.suppress(RunError):
+            score = self.manifest().get("score")
+            return score if isinstance(score, float) else None
+        return None
 
     def verify(self, run: str | None = None) -> None:
-        """Compare every file, and the step in the folder's name, with the manifest.
+        """Compare the files and the step in the folder's name with the manifest.
 
         Args:
-            run: the id of the run that the checkpoint must belong to.
+            run: expected run id.
 
         Raises:
-            RunError: something is missing, altered, or of another version, step or run; the message names it.
+            RunError: a file is missing or altered, or the version, step or run differs; the message names it.
         """
         manifest = self.manifest()
         if manifest.get("step") != self.step:
-            raise RunError(f"{self.path} holds step {manifest.get('step')}: it was renamed.")
+            raise RunError(f"{self.path} was renamed: it contains step {manifest.get('step')}.")
         if run is not None and manifest.get("run") != run:
             raise RunError(f"{self.path} is a checkpoint of another run.")
         verify_files(self.path, manifest["sha256"], (WEIGHTS, STATE))
 
     def manifest(self) -> dict[str, Any]:
-        """The manifest.
+        """Read the manifest.
 
         Raises:
             RunError: it is missing, altered, or of another version.
@@ -78,23 +83,23 @@ class Checkpoint:
         return read_manifest(self.path)
 
     def weights(self) -> dict[str, Tensor]:
-        """The weights of the model. Call `verify` first.
+        """Load the weights of the model. Call `verify` first.
 
         Raises:
-            RunError: whoever wrote the file, it holds something else.
+            RunError: the file does not contain valid weights.
         """
         return load_weights(self.path / WEIGHTS)
 
     def state(self) -> dict[str, Any]:
-        """The state of the training. Call `verify` first.
+        """Load the training state. Call `verify` first.
 
         Raises:
-            RunError: whoever wrote the file, it holds more than plain values and tensors.
+            RunError: the file contains anything but plain values and tensors.
         """
         path = self.path / STATE
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch documents none, and raises whatever a hostile file provokes
+        except Exception as error:  # undocumented: depends on the file
             raise RunError(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from error
         return state
 
@@ -103,10 +108,10 @@ class Checkpoints:
     """The checkpoints of a run.
 
     Args:
-        folder: where they lie; made when the first is saved.
-        keep: how many of the newest to keep, besides the best one.
-        origin: what each manifest says of the training: ``run``, the id of the run, without which a checkpoint is not
-            accepted, and ``recipe``.
+        folder: their folder, created by the first save.
+        keep: number of newest checkpoints to keep, besides the best one.
+        origin: fields of each manifest that identify the training: ``run``, the run id that a checkpoint must match,
+            and ``recipe``.
     """
 
     def __init__(self, folder: Path, keep: int = 2, origin: Mapping[str, Any] | None = None) -> None:
@@ -117,28 +122,35 @@ class Checkpoints:
     def save(
         self, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any], score: float | None = None
     ) -> Checkpoint:
-        """Write a checkpoint. Whatever goes wrong, the earlier ones are as they were and nothing half-written stays.
+        """Write a checkpoint. If this fails, earlier checkpoints are intact and no temporary file remains.
 
         Args:
-            step: optimiser steps taken. If there is a valid checkpoint of that step, it stays, and its score too: to
-                replace it would leave a moment without either.
-            weights, state: what to save.
-            score: given if no earlier checkpoint was as good.
+            step: number of optimizer steps. An existing valid checkpoint of this step is kept with its score, because
+                replacing it would leave a moment without either.
+            weights, state: content.
+            score: value of the monitored term, if it is the best so far.
 
         Raises:
             TrainingError: the disk is full, or the folder cannot be written.
         """
         target = self.folder / f"step-{step}"
-        there = Checkpoint(target, step, _score(target))
-        if self._valid(there):
-            return there
+        checkpoint = Checkpoint(target, step)
+        if self._valid(checkpoint):
+            return checkpoint
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._clean()
+            for leftover in self.folder.glob(TEMPORARY + "*"):  # of a killed process
+                shutil.rmtree(leftover, ignore_errors=True)
             temporary = self.folder / f"{TEMPORARY}{secrets.token_hex(4)}"
             temporary.mkdir()
             try:
-                self._write(temporary, step, weights, state, score)
+                with synced(temporary / WEIGHTS, "xb") as file:
+                    file.write(serialized(weights))
+                with synced(temporary / STATE, "xb") as file:
+                    torch.save(dict(state), file)
+                with synced(temporary / MANIFEST, "xb") as file:
+                    file.write(sealed(temporary, (WEIGHTS, STATE), step=step, score=score, **self.origin))
+                sync_folder(temporary)
                 if target.exists():
                     shutil.rmtree(target)
                 temporary.replace(target)
@@ -147,66 +159,40 @@ class Checkpoints:
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise
         except (OSError, RuntimeError) as error:
-            # torch raises a RuntimeError where the file system is full, the rest an OSError.
+            # On a full disk, torch raises a RuntimeError.
             raise TrainingError(
                 f"The checkpoint {target} could not be saved: {error}. Earlier checkpoints are intact."
             ) from error
         self._retire()
-        return Checkpoint(target, step, score)
-
-    def _write(
-        self, folder: Path, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any], score: float | None
-    ) -> None:
-        """Write the files of a checkpoint and wait until they are on the disk."""
-        with synced(folder / WEIGHTS, "xb") as file:
-            file.write(serialized(weights))
-        with synced(folder / STATE, "xb") as file:
-            torch.save(dict(state), file)
-        with synced(folder / MANIFEST, "xb") as file:
-            file.write(manifest_of(folder, step, score, self.origin))
-        sync_folder(folder)
+        return checkpoint
 
     def __iter__(self) -> Iterator[Checkpoint]:
-        """Every checkpoint, valid or not, the newest first."""
-        found = []
-        for path in self.folder.glob("step-*"):
-            number = path.name.removeprefix("step-")
-            if number.isdecimal():
-                found.append(Checkpoint(path, int(number), _score(path)))
-        yield from sorted(found, key=lambda checkpoint: -checkpoint.step)
+        """All checkpoints, valid or not, the newest first."""
+        paths = {path.name.removeprefix("step-"): path for path in self.folder.glob("step-*")}
+        checkpoints = [Checkpoint(path, int(step)) for step, path in paths.items() if step.isdecimal()]
+        yield from sorted(checkpoints, key=lambda checkpoint: -checkpoint.step)
 
     def newest(self) -> Checkpoint | None:
-        """The newest valid one. Each that is not is reported as a warning."""
-        return self._first(list(self))
+        """The newest valid checkpoint, or None. Invalid ones cause a warning."""
+        return next((checkpoint for checkpoint in self if self._valid(checkpoint, report=True)), None)
 
     def best(self) -> Checkpoint | None:
-        """The valid one with the least score; without scores, the newest."""
-        return self._first(_scored(self)) or self.newest()
+        """The valid checkpoint with the lowest score; without scores, the newest."""
+        return next((c for c in _scored(self) if self._valid(c, report=True)), None) or self.newest()
 
-    def verify(self, checkpoint: Checkpoint) -> None:
-        """As `Checkpoint.verify`, of this run."""
-        checkpoint.verify(self.origin.get("run"))
-
-    def _valid(self, checkpoint: Checkpoint) -> bool:
-        with contextlib.suppress(RunError):
-            self.verify(checkpoint)
-            return True
-        return False
-
-    def _first(self, candidates: list[Checkpoint]) -> Checkpoint | None:
-        for checkpoint in candidates:
-            try:
-                self.verify(checkpoint)
-            except RunError as error:
+    def _valid(self, checkpoint: Checkpoint, report: bool = False) -> bool:
+        try:
+            checkpoint.verify(self.origin.get("run"))
+        except RunError as error:
+            if report:
                 log.warning("%s It is skipped.", error)
-                continue
-            return checkpoint
-        return None
+            return False
+        return True
 
     def _retire(self) -> None:
-        """Remove what is neither new nor best.
+        """Remove checkpoints that are neither among the newest nor the best.
 
-        Newer ones that are invalid are passed over and stay. While there are any, one more of the valid ones is kept.
+        Invalid ones that are newer than the newest valid one are left alone, and one more valid one is kept.
         """
         newest_first = list(self)
         checkpoints = list(itertools.dropwhile(lambda checkpoint: not self._valid(checkpoint), newest_first))
@@ -218,74 +204,57 @@ class Checkpoints:
                 if checkpoint != best:
                     shutil.rmtree(checkpoint.path, ignore_errors=True)
 
-    def _clean(self) -> None:
-        """Remove what a killed process left behind."""
-        for leftover in self.folder.glob(TEMPORARY + "*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
-def manifest_of(folder: Path, step: int, score: float | None, origin: Mapping[str, Any]) -> bytes:
-    """The manifest of a checkpoint's files: what they are, and which training they are of."""
-    return sealed(folder, (WEIGHTS, STATE), step=step, score=score, **origin)
-
 
 def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
     """Write weights as safetensors, atomically. Equal weights give equal bytes.
 
     Raises:
-        TrainingError: one of them is NaN.
+        TrainingError: a weight is NaN.
         OSError: the disk is full.
     """
     write_bytes(serialized(weights), path)
 
 
 def serialized(weights: Mapping[str, Tensor]) -> bytes:
-    """The safetensors file of weights.
+    """Serialize weights as safetensors.
 
     Raises:
-        TrainingError: one of them is NaN.
+        TrainingError: a weight is NaN.
     """
     from safetensors.torch import save
 
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     if (name := _nan_in(tensors)) is not None:
-        raise TrainingError(f"The tensor {name!r} of the model holds NaN, which is never saved.")
-    return save(tensors, metadata={"format": "pt"})  # a second key would make the order of the two random
+        raise TrainingError(f"The tensor {name!r} of the model contains NaN and is not saved.")
+    return save(tensors, metadata={"format": "pt"})  # with two keys, their order is random
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """The weights in a safetensors file.
+    """Load weights from a safetensors file.
 
     Raises:
-        RunError: it cannot be read, is no such file, or holds NaN.
+        RunError: the file cannot be read, is not valid, or contains NaN.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
-        # `load_file` takes no path that is not UTF-8, and gives the tensors in any order.
+        # `load_file` refuses paths that are not UTF-8, and returns the tensors in arbitrary order.
         weights = dict(sorted(load(path.read_bytes()).items()))
     except (OSError, SafetensorError) as error:
         raise RunError(f"{path} cannot be loaded: {error}") from error
     if (name := _nan_in(weights)) is not None:
-        raise RunError(f"{path} cannot be used: its tensor {name!r} holds NaN.")
+        raise RunError(f"{path} cannot be used: its tensor {name!r} contains NaN.")
     return weights
 
 
 def _nan_in(weights: Mapping[str, Tensor]) -> str | None:
-    """The name of the first tensor that holds NaN."""
+    """The name of the first tensor that contains NaN."""
     return next((name for name, value in weights.items() if value.isnan().any()), None)
 
 
 def _scored(checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:
-    """Those with a score, the least first."""
-    scored = [(checkpoint.score, checkpoint) for checkpoint in checkpoints if checkpoint.score is not None]
+    """The checkpoints that have a score, the lowest first."""
+    scores = [(checkpoint.score, checkpoint) for checkpoint in checkpoints]
+    scored = [(score, checkpoint) for score, checkpoint in scores if score is not None]
     return [checkpoint for _, checkpoint in sorted(scored, key=lambda pair: pair[0])]
-
-
-def _score(path: Path) -> float | None:
-    try:
-        score = read_manifest(path).get("score")
-    except RunError:
-        return None
-    return score if isinstance(score, float) else None

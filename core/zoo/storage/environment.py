@@ -1,4 +1,4 @@
-"""What ``environment.json`` of a run must hold: it is read back by whatever loads the run."""
+"""The schema of ``environment.json`` in a run folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class _Part(BaseModel):
 
 
 class Data(_Part):
-    """The data of a run."""
+    """The data set of a run."""
 
     name: str
     shape: list[PositiveInt] = pydantic.Field(min_length=1)
@@ -31,7 +31,7 @@ class Data(_Part):
 
 
 class Environment(_Part):
-    """The whole file."""
+    """The content of the file."""
 
     id: str
     started: str
@@ -49,10 +49,10 @@ class Environment(_Part):
 
 
 def require_environment(content: Any, file: Path) -> dict[str, Any]:
-    """The content of an ``environment.json``, if it has all that is read back of it.
+    """Validate the content of an ``environment.json``.
 
     Raises:
-        RunError: it has not.
+        RunError: it is invalid; the message names the first error.
     """
     try:
         Environment.model_validate(content)

@@ -1,7 +1,7 @@
-"""Atomic, durable writes; JSON that is JSON; digests and sealed manifests.
+"""Atomic, durable writes; strict JSON; digests and manifests.
 
-A file that is written here is complete or absent, whenever the process is killed: its content goes to a temporary file
-beside it, is synced to disk, and replaces the file in one rename.
+A file is written to a temporary file in the same folder, synced and renamed. If the process is killed, the file is
+either complete or unchanged.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from zoo.errors import RunError
 FORMAT = 2
 MANIFEST = "manifest.json"
 TEMPORARY = ".saving-"
-"""What the name of a temporary file or folder begins with."""
+"""Prefix of the names of temporary files and folders."""
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file for writing that replaces `path` when the block ends, unless it raises.
+    """Open a temporary file that replaces `path` at the end of the block, unless the block raises.
 
     Raises:
-        OSError: the disk is full, or the folder cannot be written. `path` is as it was.
+        OSError: the disk is full, or the folder cannot be written. `path` is unchanged.
     """
-    if path.exists() and not path.is_file():  # a device or a pipe is written to, never replaced
+    if path.exists() and not path.is_file():  # a device or a pipe is written to, not replaced
         with path.open("wb") as file:
             yield file
         return
@@ -49,7 +49,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def synced(path: Path, mode: Literal["ab", "wb", "xb"]) -> Iterator[IO[bytes]]:
-    """Open a file for writing, and wait until it is on disk when the block ends.
+    """Open a file for writing, and sync it to disk at the end of the block.
 
     Raises:
         OSError: the disk is full, or the file cannot be written.
@@ -61,25 +61,25 @@ def synced(path: Path, mode: Literal["ab", "wb", "xb"]) -> Iterator[IO[bytes]]:
 
 
 def write_bytes(content: bytes, path: Path) -> None:
-    """Write a file atomically; raises as `atomic_write` does."""
+    """Write a file atomically; see `atomic_write`."""
     with atomic_write(path) as file:
         file.write(content)
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write a file in UTF-8 atomically; raises as `atomic_write` does."""
+    """Write a UTF-8 file atomically; see `atomic_write`."""
     write_bytes(text.encode("utf-8"), path)
 
 
 def write_json(value: Any, path: Path) -> None:
-    """Write a value as JSON atomically; see `to_json`. Raises as `atomic_write` does."""
+    """Write a value as JSON atomically; see `to_json` and `atomic_write`."""
     write_text(to_json(value) + "\n", path)
 
 
 def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
-    """Remove the temporary files that killed processes left of the files called `names`.
+    """Remove temporary files of `names` that killed processes left behind.
 
-    The caller holds the lock of the folder: nobody is writing these files.
+    The caller must hold the lock of the folder, so that no process is writing these files.
     """
     for name in names:
         for leftover in folder.glob(f"{TEMPORARY}*-{name}"):
@@ -88,7 +88,7 @@ def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on disk."""
+    """Sync the entries of a folder to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -100,7 +100,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def to_json(value: Any, indent: int | None = 2) -> str:
-    """Serialize plain values as JSON, which has no NaN: non-finite numbers become the strings of `plain`.
+    """Serialize plain values as strict JSON: non-finite numbers become strings, see `plain`.
 
     >>> to_json({"loss": float("nan"), "rate": 1.5}, indent=None)
     '{"loss": "NaN", "rate": 1.5}'
@@ -109,9 +109,9 @@ def to_json(value: Any, indent: int | None = 2) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Replace every non-finite number, however deep, by ``"NaN"``, ``"Infinity"`` or ``"-Infinity"``.
+    """Replace non-finite numbers in nested values by ``"NaN"``, ``"Infinity"`` or ``"-Infinity"``.
 
-    Python's `float` reads these strings back.
+    Python's `float` parses these strings.
 
     >>> plain({"a": (1, float("-inf"))})
     {'a': [1, '-Infinity']}
@@ -129,20 +129,20 @@ def plain(value: Any) -> Any:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file.
+    """Compute the SHA-256 of a file.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sealed(folder: Path, files: Iterable[str], **fields: Any) -> bytes:
-    """Serialize a manifest: fields, the SHA-256 of files in a folder, and a checksum of its own.
+    """Serialize a manifest: fields, the SHA-256 of files in a folder, and a self-checksum.
 
     Raises:
-        OSError: one of the files cannot be read.
+        OSError: a file cannot be read.
     """
     manifest = {"format": FORMAT, **plain(fields), "sha256": {name: sha256(folder / name) for name in files}}
     return to_json({**manifest, "own": _checksum(manifest)}).encode()
@@ -160,11 +160,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} cannot be read: {error}") from error
     if not isinstance(manifest, dict) or "format" not in manifest:
-        raise RunError(f"{path} is no manifest.")
+        raise RunError(f"{path} is not a manifest.")
     if manifest["format"] != FORMAT:
-        raise RunError(f"{folder} has the format {manifest['format']}, this version reads {FORMAT}.")
+        raise RunError(f"{folder} has format {manifest['format']}; this version of vae-zoo reads format {FORMAT}.")
     if manifest.get("own") != _checksum(manifest) or not isinstance(manifest.get("sha256"), dict):
-        raise RunError(f"{path} is damaged: its SHA-256 is not the one that it states.")
+        raise RunError(f"{path} is damaged: its checksum does not match.")
     return manifest
 
 
@@ -172,7 +172,7 @@ def verify_files(folder: Path, digests: Mapping[str, str], names: Iterable[str])
     """Compare files with the digests of a manifest.
 
     Raises:
-        RunError: one is missing or altered; the message names it.
+        RunError: a file is missing or altered; the message names it.
     """
     for name in names:
         try:
@@ -180,10 +180,10 @@ def verify_files(folder: Path, digests: Mapping[str, str], names: Iterable[str])
         except OSError as error:
             raise RunError(f"{folder / name} cannot be read: {error.strerror}") from error
         if digest != digests.get(name):
-            raise RunError(f"{folder / name} is damaged: its SHA-256 is not that of the manifest.")
+            raise RunError(f"{folder / name} is damaged: its SHA-256 does not match the manifest.")
 
 
 def _checksum(manifest: Mapping[str, Any]) -> str:
-    """The SHA-256 of everything in a manifest but the checksum itself."""
+    """The SHA-256 of a manifest without its self-checksum."""
     fields = {name: value for name, value in manifest.items() if name != "own"}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

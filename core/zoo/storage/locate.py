@@ -1,4 +1,4 @@
-"""Where runs lie, found without torch, so that a wrong name is reported at once."""
+"""Locate runs without importing torch, so that a wrong name is reported immediately."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from zoo.errors import NoRun, RunError
 from zoo.storage.files import MANIFEST
 
 WEIGHTS, RECIPE = "model.safetensors", "recipe.yaml"
-"""A run holds a recipe; a finished run also holds weights and a manifest, which is written last."""
+"""A run contains a recipe; a finished run also contains weights and a manifest, which is written last."""
 ENVIRONMENT = "environment.json"
 STAMP = "%Y-%m-%dT%H-%M-%S"
 _STAMPED = re.compile(r"(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d)(?:-(\d+))?")
 
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
 NAME_RULE = (
-    "a name is made of letters, digits, '.', '_' and '-', 100 at most, a letter or digit first and no '.' at the end"
+    "a name has at most 100 letters, digits, '.', '_' and '-', starts with a letter or digit and does not end with '.'"
 )
-"""Names of models: they become folders."""
+"""The rule for names of models, which become folder names."""
+EXAMPLE = "runs/mlp-vae/2026-01-31T12-00-00"
 
 
 def run_folder(path: str | Path) -> Path:
-    """The run at `path`, or the newest finished one in it (``runs/mlp-vae``).
+    """Return the run at `path`, or the newest finished run in that folder (``runs/mlp-vae``).
 
     Raises:
-        NoRun: there is none.
+        NoRun: there is no such run.
     """
     folder = require_path(path)
     if (folder / RECIPE).is_file():
@@ -37,43 +38,43 @@ def run_folder(path: str | Path) -> Path:
     for run in runs_in(folder):
         if is_finished(run):
             return run
-    raise NoRun(f"{folder} holds no finished run. A run is a folder such as runs/mlp-vae/2026-01-31T12-00-00.")
+    raise NoRun(f"{folder} contains no finished run. A run is a folder such as {EXAMPLE}.")
 
 
 def require_path(path: object) -> Path:
-    """The path of a run.
+    """Convert the argument of a function that takes a run to a path.
 
     Raises:
-        RunError: it is something else, such as a model.
+        RunError: the argument is something else, such as a model.
     """
     if not isinstance(path, str | os.PathLike):
         raise RunError(
-            f"A run is a folder, such as runs/mlp-vae/2026-01-31T12-00-00, or a zoo.Run; got a {type(path).__name__}. "
-            "A model has no data and no recipe of its own: give the run that it was trained in."
+            f"A run is a folder, such as {EXAMPLE}, or a zoo.Run; got a {type(path).__name__}. A model has no data and "
+            "no recipe: pass its run instead."
         )
     return Path(path)
 
 
 def runs_in(folder: Path) -> list[Path]:
-    """The runs in a folder, the newest first: by the time and the number in their names, as numbers.
+    """List the runs in a folder, the newest first, by the time and number in their names.
 
-    One whose name is no time is placed by the time at which it was started.
+    A run with another name is sorted by its start time.
 
     Raises:
         NoRun: there is no such folder.
     """
     if not folder.is_dir():
-        raise NoRun(f"{folder} is no folder. A run is a folder such as runs/mlp-vae/2026-01-31T12-00-00.")
+        raise NoRun(f"{folder} is not a directory. A run is a folder such as {EXAMPLE}.")
     return sorted((file.parent for file in folder.glob(f"*/{RECIPE}")), key=_age, reverse=True)
 
 
 def is_finished(run: Path) -> bool:
-    """Whether the training of a run came to its end."""
+    """Whether the training of a run is complete."""
     return (run / WEIGHTS).is_file() and (run / MANIFEST).is_file()
 
 
 def natural(name: str) -> list[tuple[int, str]]:
-    """A sort key that counts numbers as numbers.
+    """A sort key that compares numbers in names numerically.
 
     >>> sorted(["vae10", "vae2"], key=natural)
     ['vae2', 'vae10']
@@ -82,7 +83,7 @@ def natural(name: str) -> list[tuple[int, str]]:
 
 
 def _age(run: Path) -> tuple[str, int, Any]:
-    """A sort key for runs: the time, the number among those of that second, the name."""
+    """A sort key for runs: the time, the number among runs of the same second, the name."""
     if stamped := _STAMPED.fullmatch(run.name):
         return stamped[1], int(stamped[2] or 1), natural(run.name)
     try:

@@ -1,4 +1,4 @@
-"""Locks between processes. The system frees the lock of a process that ends, however it ends."""
+"""Locks between processes. The operating system releases the lock of a process that ends or is killed."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def hold(path: Path, what: str, wait: bool = False) -> Iterator[None]:
     """Hold a lock inside the block.
 
     Args:
-        path: the lock file; it stays when the lock is released. Who holds the lock is written beside it.
-        what: the subject of an error message.
-        wait: until whoever has the lock releases it, in place of raising `RunLocked`.
+        path: lock file, kept after release. The owner is recorded in ``<path>.owner``.
+        what: subject of error messages.
+        wait: wait for the lock instead of raising `RunLocked`.
 
     Raises:
-        RunLocked: another process, or another thread of this one, holds the lock. The message names it.
-        RunError: the lock file cannot be made, or the file system has no locks.
+        RunLocked: another process or thread holds the lock. The message names it.
+        RunError: the lock file cannot be created, or the file system does not support locks.
     """
     lock = FileLock(path)
     owner = path.with_name(f"{path.name}.owner")
     try:
         lock.acquire(timeout=-1 if wait else 0)
     except Timeout:
-        raise RunLocked(f"{what} is in use by {_describe(owner)}. Wait until it has ended, or end it.") from None
+        raise RunLocked(f"{what} is in use by {_describe(owner)}. Wait for it to end, or end it.") from None
     except (OSError, NotImplementedError) as error:
         raise RunError(f"{what} cannot be locked: {error}") from error
     try:

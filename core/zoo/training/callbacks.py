@@ -10,7 +10,7 @@ from typing import Protocol
 from zoo.data.loader import Loader
 from zoo.model.loss import Loss
 from zoo.model.vae import VAE
-from zoo.plugins.manager import describe, plugin_code
+from zoo.plugins.isolation import describe, plugin_code
 from zoo.recipes.schema import TrainConfig
 from zoo.training.history import Epoch
 
@@ -29,6 +29,7 @@ class Training(Protocol):
         steps_per_epoch: optimizer steps in one epoch.
         history: the finished epochs.
         test: the test data.
+        validation: the validation data, or None.
     """
 
     vae: VAE
@@ -37,6 +38,7 @@ class Training(Protocol):
     step: int
     history: list[Epoch]
     test: Loader
+    validation: Loader | None
 
     @property
     def model(self) -> VAE:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
+from zoo.model.batch import Batch
 from zoo.model.loss import Terms
-from zoo.model.vae import Batch
 
 log = logging.getLogger("zoo")
 

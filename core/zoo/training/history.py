@@ -24,8 +24,9 @@ class Epoch:
         step: optimiser steps taken so far.
         seconds: for training and for testing together.
         train: terms averaged over the images of the epoch, while the weights changed.
-        test: terms on the test set, at the epoch's end.
-        curve: every term at every step of the epoch that it was worked out in.
+        test: terms on the test split, at the epoch's end.
+        curve: every term at every step of the epoch in which it was computed.
+        validation: terms on the validation split, at the epoch's end; empty without one.
     """
 
     epoch: int
@@ -34,6 +35,13 @@ class Epoch:
     train: dict[str, float]
     test: dict[str, float]
     curve: dict[str, list[float]] = field(repr=False)
+    validation: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def held_out(self) -> dict[str, dict[str, float]]:
+        """The terms on the data that the model was not trained on: ``validation``, where there is such a split, and
+        ``test``."""
+        return {**({"validation": self.validation} if self.validation else {}), "test": self.test}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Epoch:
@@ -49,7 +57,19 @@ class Epoch:
             train={name: float(value) for name, value in values["train"].items()},
             test={name: float(value) for name, value in values["test"].items()},
             curve={name: [float(value) for value in curve] for name, curve in values["curve"].items()},
+            validation={name: float(value) for name, value in values.get("validation", {}).items()},
         )
+
+
+def best_epoch(history: Sequence[Epoch], monitor: str) -> Epoch:
+    """The epoch with the least value of a validation term; the last epoch where there is no validation split.
+
+    Args:
+        history: at least one epoch.
+        monitor: the term.
+    """
+    scored = [epoch for epoch in history if math.isfinite(epoch.validation.get(monitor, math.nan))]
+    return min(scored, key=lambda epoch: epoch.validation[monitor]) if scored else history[-1]
 
 
 class Record:

@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from zoo.errors import ComponentError, Problem, RecipeError, ZooError, did_you_mean
+from zoo.model.batch import Batch
 from zoo.model.context import seeded
 from zoo.model.loss import Loss, Terms
 from zoo.model.parts import Scheduled
-from zoo.model.vae import VAE, Batch
+from zoo.model.vae import VAE
 from zoo.recipes.schema import TrainConfig
 from zoo.training.step import OptimizedPhase, optimized_phases
 
@@ -89,8 +90,8 @@ def preflight(
                 raise ComponentError(
                     f"{name}: the term 'loss' is detached from the parameters, so nothing would be learnt"
                 )
-            _call(f"the gradient of {name}", torch.autograd.backward, terms["loss"], inputs=list(phase.parameters))
-            gradients = [p.grad for p in phase.parameters if p.grad is not None]
+            _call(f"the gradient of {name}", torch.autograd.backward, terms["loss"], inputs=optimized.parameters)
+            gradients = [p.grad for p in optimized.parameters if p.grad is not None]
             if not gradients:
                 raise ComponentError(f"{name}: its loss depends on none of its parameters, so nothing would be learnt")
             if not all(torch.isfinite(gradient).all() for gradient in gradients):

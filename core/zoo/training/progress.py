@@ -74,8 +74,11 @@ class ProgressBar(Callback):
 
 def describe(epoch: Epoch, epochs: int) -> str:
     """An epoch in one line."""
+    splits = {"train": epoch.train, **epoch.held_out}
+    losses = "   ".join(f"{split} {terms['loss']:8.2f}" for split, terms in splits.items())
     rest = ", ".join(f"{name} {value:.2f}" for name, value in epoch.test.items() if name != "loss")
     return (
-        f"epoch {epoch.epoch:>{len(str(epochs))}}/{epochs}   train {epoch.train['loss']:8.2f}   "
-        f"test {epoch.test['loss']:8.2f} nats" + (f"   ({rest})" if rest else "") + f"   {epoch.seconds:.1f} s"
+        f"epoch {epoch.epoch:>{len(str(epochs))}}/{epochs}   {losses} nats"
+        + (f"   (test: {rest})" if rest else "")
+        + f"   {epoch.seconds:.1f} s"
     )

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import ComponentError, Problem, RecipeError, TrainingError, ZooError, error_summary
+from zoo.model.batch import Batch
 from zoo.model.context import derive_seed, reseed
 from zoo.model.loss import Loss, Phase, Terms
-from zoo.model.vae import VAE, Batch
+from zoo.model.vae import VAE
 from zoo.recipes.components import checked, construct
 from zoo.recipes.schema import ComponentSpec, TrainConfig
 from zoo.recipes.signatures import find
@@ -54,13 +55,13 @@ class OptimizedPhase:
 
     def __init__(self, phase: Phase, settings: TrainConfig) -> None:
         self.phase = phase
-        self.parameters = list(phase.parameters)
+        self.parameters = [parameter for parameter in phase.parameters if parameter.requires_grad]
         self.optimizer = make_optimizer(settings.optimizer, self.parameters)
         self.schedule: Any = None
         if settings.scheduler is not None:
             self.schedule = construct("scheduler", settings.scheduler, {"optimizer": self.optimizer})
-        self._watches = "metrics" in inspect.signature(self.schedule.step).parameters if self.schedule else False
-        if self._watches and settings.scheduler_unit == "step":
+        self.watches = "metrics" in inspect.signature(self.schedule.step).parameters if self.schedule else False
+        if self.watches and settings.scheduler_unit == "step":
             problem = Problem("train.scheduler_unit", "this schedule watches a score, which only an 'epoch' has")
             raise RecipeError("The schedule cannot be used so:", [problem])
         self._clip = settings.max_grad_norm
@@ -113,7 +114,7 @@ class OptimizedPhase:
         """Move the schedule on by one unit; `score` is for the one that watches it."""
         if self.schedule is None:
             return
-        self.schedule.step(*([score] if self._watches else []))
+        self.schedule.step(*([score] if self.watches else []))
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the optimiser and of the schedule."""
@@ -139,6 +140,10 @@ def optimized_phases(loss: Loss, vae: VAE, settings: TrainConfig) -> list[Optimi
         raise
     except Exception as error:
         raise ComponentError(f"phases of {type(loss).__name__} fails: {error_summary(error)}") from error
+    if settings.freeze:
+        phases = [phase for phase in phases if any(parameter.requires_grad for parameter in phase.parameters)]
+        if not phases:
+            raise RecipeError("There is nothing to train:", [Problem("train.freeze", "leaves no parameters")])
     return [OptimizedPhase(phase, settings) for phase in phases]
 
 

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from zoo.data.dataset import Dataset
 from zoo.data.loader import Loader
-from zoo.errors import RunError, TrainingError, UsageError, ZooError, error_summary
+from zoo.errors import Problem, RecipeError, RunError, TrainingError, UsageError, ZooError, error_summary
 from zoo.model.context import derive_seed, deterministic, flushed_denormals, reseed, seeded
 from zoo.model.devices import resolve_device
 from zoo.model.loss import Loss
@@ -100,6 +100,9 @@ class Trainer:
         self.dataset = dataset
         self.train = Loader(dataset.train, self.config.batch_size, binarize, device)
         self.test = Loader(dataset.test, EVALUATION_BATCH, binarize, device)
+        self.validation = (
+            None if dataset.validation is None else Loader(dataset.validation, EVALUATION_BATCH, binarize, device)
+        )
         self.callbacks = callbacks
         self.progress = progress
         if isinstance(checkpoints, str | Path):
@@ -110,7 +113,11 @@ class Trainer:
         self.names = names
         self._checked = False
 
+        self.frozen = [getattr(vae, part) for part in self.config.freeze]
+        for part in self.frozen:
+            part.requires_grad_(False)
         self.phases = optimized_phases(self.loss, self.vae, self.config)
+        self._require_validation()
         self.take_step = TrainingStep(self.vae, self.loss, self.phases, self.config, self.group, self.device, compile)
         self.averaged: AveragedModel | None = None
         if self.config.ema_decay is not None:
@@ -118,7 +125,13 @@ class Trainer:
             # Buffers are copied: a counter, a flag, a schedule or a codebook has no meaningful average.
             self.averaged = AveragedModel(self.vae, multi_avg_fn=decay, use_buffers=False)
         trained = (self.vae, self.loss, *([self.averaged] if self.averaged else []))
-        self._scheduled = [m for root in trained for m in root.modules() if isinstance(m, Scheduled)]
+        still = {
+            module
+            for vae in (self.vae, self.model)
+            for part in self.config.freeze
+            for module in getattr(vae, part).modules()
+        }
+        self._scheduled = [m for root in trained for m in root.modules() if isinstance(m, Scheduled) and m not in still]
         self.last_step = self.config.epochs * len(self.train)
         if self.config.steps is not None:
             self.last_step = min(self.last_step, self.config.steps)
@@ -129,6 +142,19 @@ class Trainer:
         self.best = math.inf
         self.since_best = 0
         self._saved, self._saved_step = time.monotonic(), -1
+
+    def _require_validation(self) -> None:
+        """Refuse options that act on a score, if there is no validation split to compute it on."""
+        if self.validation is not None:
+            return
+        selecting = {
+            "train.patience": self.config.patience is not None,
+            "train.scheduler": any(phase.watches for phase in self.phases),
+        }
+        message = "needs a validation split, and these data have none: set data.validation=0.1"
+        problems = [Problem(option, message) for option, is_set in selecting.items() if is_set]
+        if problems:
+            raise RecipeError("The test split never influences training:", problems)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -226,6 +252,8 @@ class Trainer:
         started = time.perf_counter()
         self.vae.train()
         self.loss.train()
+        for part in self.frozen:
+            part.eval()
         for index in self.train.shuffled(self.config.seed, epoch, position):
             self._schedule(self.step)
             with self._named(f"Step {self.step + 1}"):
@@ -274,19 +302,22 @@ class Trainer:
         return parts
 
     def _end_epoch(self, callbacks: Callbacks) -> None:
-        """Test, remember whether it was the best, save."""
+        """Evaluate the held-out splits, remember whether the epoch is the best by validation, save."""
         started = time.perf_counter()
         curve = self.record.curve(self.group)
         self.group.on_rank_zero(self._require_folder)
         # A weight that rises during training would make early epochs look good: all are tested under the final one.
         self._schedule(self.last_step)
         with self._named(f"The test after step {self.step}"):
-            test = self.group.on_rank_zero(lambda: mean_terms(self.model, self.loss, self.test, self.config.seed))
-        score = test[self.config.monitor]
-        better = score < self.best  # never true of a NaN
-        self.best, self.since_best = (score, 0) if better else (self.best, self.since_best + 1)
-        if self.finished and math.isinf(self.best):
-            raise not_finite(self.config.monitor, score)  # after the last epoch, as after every one before
+            test = self._mean_terms(self.test)
+        with self._named(f"The validation after step {self.step}"):
+            validation = {} if self.validation is None else self._mean_terms(self.validation)
+        score = validation.get(self.config.monitor)
+        better = score is not None and score < self.best  # never true of a NaN
+        if score is not None:
+            self.best, self.since_best = (score, 0) if better else (self.best, self.since_best + 1)
+        if self.finished:
+            self._require_finite_model(score)
         for optimized in self.phases:
             if self.config.scheduler_unit == "epoch":
                 with self._named(f"The schedule after step {self.step}"):
@@ -299,6 +330,7 @@ class Trainer:
                 train=self.record.mean(curve),
                 test=test,
                 curve={name: values.tolist() for name, values in curve.items()},
+                validation=validation,
             )
         )
         self.record = Record()
@@ -311,6 +343,21 @@ class Trainer:
         if reason:
             self.save(score if better else None)
             raise interruption(reason)
+
+    def _require_finite_model(self, score: float | None) -> None:
+        """Refuse a result that no epoch had a finite validation score for, or that fails on training examples."""
+        if score is None:
+            examples = Loader(
+                self.dataset.train.part(0, EVALUATION_BATCH), EVALUATION_BATCH, self.binarize, self.device
+            )
+            score = self._mean_terms(examples)[self.config.monitor]
+            if not math.isfinite(score):
+                raise not_finite(self.config.monitor, score)
+        elif math.isinf(self.best):
+            raise not_finite(self.config.monitor, score)
+
+    def _mean_terms(self, loader: Loader) -> dict[str, float]:
+        return self.group.on_rank_zero(lambda: mean_terms(self.model, self.loss, loader, self.config.seed))
 
     def _pause(self, started: float) -> None:
         """In the middle of an epoch: save if it is time to, stop if asked to."""

@@ -43,8 +43,8 @@ def test_light_commands_never_import_torch(arguments):
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["plugins"], ["--help"], ["show", "mlp-vae"], ["completion", "bash"]])
-def test_the_lightest_commands_do_without_pydantic_too(arguments):
-    """It takes longer to import than everything else that they need."""
+def test_the_lightest_commands_do_not_import_pydantic(arguments):
+    """It takes longer to import than everything else together."""
     program = (
         "import sys\nfrom zoo.cli.main import main\n"
         f"try: main({arguments!r})\nexcept SystemExit as end: assert end.code == 0, end.code\n"
@@ -58,7 +58,7 @@ def test_importing_zoo_does_not_import_torch():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_every_public_name_is_there_and_no_other():
+def test_every_public_name_can_be_imported():
     import zoo
 
     for name in zoo.__all__:
@@ -70,7 +70,7 @@ def test_every_public_name_is_there_and_no_other():
 def test_train_json_prints_one_object(zoo_command, tmp_path):
     done = zoo_command("train", "mlp-vae", *TINY, "--seed", "3", "--json")
     result = json.loads(done.stdout)
-    assert list(result) == ["run", "model", "data", "epochs", "seconds", "train", "test"]
+    assert list(result) == ["run", "model", "data", "epochs", "seconds", "epoch", "train", "test"]
     assert (result["model"], result["data"], result["epochs"]) == ("mlp-vae", "digits", 1)
     for split in ("train", "test"):
         terms = result[split]
@@ -84,10 +84,10 @@ def test_train_json_prints_one_object(zoo_command, tmp_path):
         assert (run / "figures" / figure).read_bytes()[:4] == b"\x89PNG"
     (line,) = (run / "metrics.jsonl").read_text().splitlines()
     assert json.loads(line)["test"] == result["test"]
-    assert "epoch 1/1" in done.stderr, "one line for each epoch where there is no terminal"
+    assert "epoch 1/1" in done.stderr, "one line per epoch without a terminal"
 
 
-def test_what_show_resolves_train_accepts(zoo_command, tmp_path):
+def test_train_accepts_the_output_of_show_resolved(zoo_command, tmp_path):
     resolved = zoo_command("show", "mlp-vae", "encoder.hidden=[8]", "latent_dim=3", "--resolved").stdout
     assert yaml.safe_load(resolved)["models"]["mlp-vae"]["latent_dim"] == 3
     (tmp_path / "mine.yaml").write_text(resolved)
@@ -97,7 +97,7 @@ def test_what_show_resolves_train_accepts(zoo_command, tmp_path):
     assert recipe["models"]["mlp-vae"]["train"]["epochs"] == 1
 
 
-def test_a_registry_of_ones_own(zoo_command, tmp_path):
+def test_a_registry_file(zoo_command, tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text(
         "models:\n  small: {extends: mlp-vae, summary: tiny, encoder: {hidden: [4]}, decoder: {hidden: [4]}}\n"
@@ -108,7 +108,7 @@ def test_a_registry_of_ones_own(zoo_command, tmp_path):
     assert json.loads(done.stdout)["model"] == "small"
 
 
-def test_the_fallback_is_announced_and_an_explicit_choice_never_falls_back(zoo_command, tmp_path):
+def test_a_fallback_is_announced_and_only_for_the_default_data(zoo_command, tmp_path):
     nowhere = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
     work = tmp_path / "work"
     done = zoo_command(
@@ -144,18 +144,18 @@ def test_the_fallback_is_announced_and_an_explicit_choice_never_falls_back(zoo_c
         (["trian"], "Did you mean 'train'?"),
         (["show", "mlp-va"], "Did you mean 'mlp-vae'?"),
         (["list", "--kind", "encodr"], "'encoder'"),
-        (["sample", "nowhere"], "nowhere is no folder"),
-        (["reconstruct", "."], "holds no finished run"),
+        (["sample", "nowhere"], "nowhere is not a directory"),
+        (["reconstruct", "."], "contains no finished run"),
     ],
 )
-def test_bad_input_gets_one_clear_message_and_writes_nothing(zoo_command, tmp_path, arguments, message):
+def test_invalid_input_causes_one_message_and_writes_nothing(zoo_command, tmp_path, arguments, message):
     done = zoo_command(*arguments, code=2)
     assert message in " ".join(done.stderr.split())
     assert done.stdout == ""
     assert list((tmp_path / "work").iterdir()) == []
 
 
-def test_an_output_folder_that_cannot_be_written_is_said_before_the_first_step(zoo_command, tmp_path):
+def test_an_unwritable_output_folder_is_reported_before_the_first_step(zoo_command, tmp_path):
     """Scenario 5."""
     (tmp_path / "work" / "file").write_text("")
     done = zoo_command("train", "mlp-vae", *TINY, "--out", "file/runs", code=2)
@@ -165,7 +165,7 @@ def test_an_output_folder_that_cannot_be_written_is_said_before_the_first_step(z
     assert "cannot be written" in done.stderr
 
 
-def test_looking_at_a_run(zoo_command, digits_run, tmp_path):
+def test_figures_of_a_run(zoo_command, digits_run, tmp_path):
     shown = json.loads(zoo_command("reconstruct", digits_run, "-n", "5", "--json").stdout)
     assert Path(shown["figure"]) == digits_run / "figures" / "reconstructions.png"
     zoo_command("sample", digits_run.parent, "-n", "7", "--out", "s.png")
@@ -177,7 +177,7 @@ def test_looking_at_a_run(zoo_command, digits_run, tmp_path):
     assert zoo_command("sample", digits_run, "--out", "s.txt", code=2).stderr
 
 
-def test_a_traceback_is_shown_on_request_only():
+def test_debug_shows_a_traceback():
     for arguments in (["--debug", "show", "nothing"], ["show", "nothing", "--debug"]):
         done = subprocess.run([sys.executable, "-m", "zoo", *arguments], capture_output=True, text=True)
         assert "Traceback" in done.stderr

@@ -136,7 +136,7 @@ def test_a_plugin_says_what_its_data_set_reads(install, work):
 def test_parameters_are_those_of_the_recipe_and_overrides_refine_them(work):
     run = zoo.train("mlp-vae", ["data.repeat=2"], data="digits", epochs=1, encoder={"hidden": [4]})
     assert run.environment["data"]["train"] == 2 * 1438
-    assert run.recipe.data[0].parameters == {"repeat": 2}
+    assert run.recipe.data[0].parameters == {"repeat": 2, "validation": 0}
     run = zoo.train("mlp-vae", data="digits", encoder={"hidden": [4]}, train={"steps": 1})
     assert run.environment["data"]["train"] == 40 * 1438, "as the recipe wants them"
     with pytest.raises(zoo.UsageError, match="Two data sets are wanted: digits, and mnist"):
@@ -177,7 +177,7 @@ def test_a_folder_of_photographs_trains_and_is_decoded_once(work, caplog, monkey
 def test_the_command_takes_a_path(zoo_command, work):
     np.savez(work / "x.npz", x=np.random.default_rng(0).random((9, 8, 8)), y=np.arange(9))
     done = zoo_command("train", "mlp-vae", "--data", "x.npz", "data.test_fraction=0.5", "train.steps=1", "--json")
-    assert "mlp-vae on x.npz: 5 training and 4 test images of 1x8x8" in done.stderr
+    assert "mlp-vae on x.npz: 5 training, 4 test examples of 1x8x8" in done.stderr
     recipe = yaml.safe_load((work / json.loads(done.stdout)["run"] / "recipe.yaml").read_text())["models"]["mlp-vae"]
     assert recipe["data"][0]["path"] == str(work / "x.npz")
 
@@ -319,7 +319,7 @@ def test_zoo_data_of_one_without_files(run):
 
 def test_zoo_data_lists_what_is_here(run, work):
     rows = {row["name"]: row for row in json.loads(run("data", "--data-dir", work, "--json"))}
-    assert rows["digits"] == {"name": "digits", "status": "available", "detail": "1438 + 359 images, 1x8x8"}
+    assert rows["digits"] == {"name": "digits", "status": "available", "detail": "1438 + 359 examples, 1x8x8"}
     assert (rows["mnist"]["status"], rows["arrays"]["status"]) == ("absent", "path")
     table = run("data", "--data-dir", work).splitlines()
     assert table[0].split() == ["DATA", "SET", "STATUS", "WHAT"]

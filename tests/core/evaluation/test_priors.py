@@ -1,4 +1,4 @@
-"""Priors fitted after training: what a run folder keeps of them, and what it refuses."""
+"""Priors fitted after training: their files, and invalid files that are refused."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run(trained: Path, tmp_path: Path) -> zoo.Run:
     return zoo.Run(Path(shutil.copytree(trained, tmp_path / "run")))
 
 
-def drawn(vae: zoo.VAE, seed: int = 0) -> Tensor:
+def draws(vae: zoo.VAE, seed: int = 0) -> Tensor:
     torch.manual_seed(seed)
     with torch.no_grad():
         return vae.sample(8)
@@ -53,44 +53,44 @@ def state_of(run: zoo.Run) -> Path:
     return state
 
 
-# --- what a fit does
+# --- fitting
 
 
-def test_a_fitted_prior_is_nearer_to_the_test_images_and_is_what_a_run_is_loaded_with(run):
-    before, original = contents(run.path), drawn(run.load())
-    found = zoo.fit_prior(run.path, *MIXTURE, seed=3)
-    assert found["log_likelihood"]["test"] > found["original"]["test"] + 0.02
-    assert (found["images"], found["samples_per_image"], found["seed"]) == (1438, 1, 3)
-    assert found["prior"] == {"use": "gaussian-mixture", "components": 5, "covariance": "full", "iterations": 200}
+def test_a_fitted_prior_improves_log_pz_and_replaces_the_original(run):
+    before, original = contents(run.path), draws(run.load())
+    result = zoo.fit_prior(run.path, *MIXTURE, seed=3)
+    assert result["log_likelihood"]["test"] > result["original"]["test"] + 0.02
+    assert (result["images"], result["samples_per_image"], result["seed"]) == (1438, 1, 3)
+    assert result["prior"] == {"use": "gaussian-mixture", "components": 5, "covariance": "full", "iterations": 200}
 
     vae = zoo.load(run.path)
     assert type(vae.prior) is zoo.get("prior", "gaussian-mixture")
     assert not vae.training
-    assert not torch.equal(drawn(vae), original)
-    assert torch.equal(drawn(vae), drawn(zoo.load(run.path))), "to the same bits"
-    assert torch.equal(drawn(zoo.load(run.path, prior="original")), original)
-    assert torch.equal(drawn(zoo.load(run.path, "last")), drawn(zoo.load(run.path, "last", "original")))
+    assert not torch.equal(draws(vae), original)
+    assert torch.equal(draws(vae), draws(zoo.load(run.path))), "bit-identical"
+    assert torch.equal(draws(zoo.load(run.path, prior="original")), original)
+    assert torch.equal(draws(zoo.load(run.path, "last")), draws(zoo.load(run.path, "last", "original")))
     after = contents(run.path)
-    assert {name: after[name] for name in before} == before, "what was trained is as it was"
+    assert {name: after[name] for name in before} == before, "the trained model is unchanged"
 
 
-def test_the_facts_are_means_of_log_densities(run):
-    """log p(z) of the test images, worked out again, up to the noise of the 359 draws."""
-    found = zoo.fit_prior(run, *MIXTURE)
+def test_the_result_contains_means_of_log_densities(run):
+    """Compared with log p(z) of new draws for the test images, up to the noise of 359 draws."""
+    result = zoo.fit_prior(run, *MIXTURE)
     vae, x = zoo.load(run.path), run.test_images(1000)
     torch.manual_seed(11)
     with torch.no_grad():
         z = vae.encode(x).sample((200,))
         again = vae.prior(vae.encoder).log_prob(z).mean(1)
         original = Normal(0, 1).log_prob(z).sum(-1).mean(1)
-    for value, draws in ((found["log_likelihood"]["test"], again), (found["original"]["test"], original)):
-        assert value == pytest.approx(draws.mean().item(), abs=5 * draws.std().item())
+    for value, samples in ((result["log_likelihood"]["test"], again), (result["original"]["test"], original)):
+        assert value == pytest.approx(samples.mean().item(), abs=5 * samples.std().item())
     assert (
-        json.loads((run.path / "prior" / MANIFEST).read_text())["fitted"]["log_likelihood"] == found["log_likelihood"]
+        json.loads((run.path / "prior" / MANIFEST).read_text())["fitted"]["log_likelihood"] == result["log_likelihood"]
     )
 
 
-def test_a_fit_is_fixed_by_its_seed_and_by_nothing_else(run):
+def test_a_fit_depends_on_its_seed_only(run):
     states = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed + len(states))
@@ -100,21 +100,21 @@ def test_a_fit_is_fixed_by_its_seed_and_by_nothing_else(run):
     assert any(not torch.equal(states[0][name], states[2][name]) for name in states[0])
 
 
-def test_a_prior_with_networks_is_loaded_to_the_same_bits(run):
-    """Nested components and overrides are in the block; parameters, masks and the standardisation in the state."""
+def test_loading_a_prior_with_networks_is_bit_identical(run):
+    """The spec holds nested components and overrides; the state holds parameters, masks and the standardization."""
     zoo.fit_prior(run, "flow", ["hidden=[8]"], steps=5, architecture="coupling")
-    assert torch.equal(drawn(zoo.load(run.path)), drawn(zoo.load(run.path)))
+    assert torch.equal(draws(zoo.load(run.path)), draws(zoo.load(run.path)))
     decoder = {"hidden": [8], "likelihood": {"use": "gaussian", "scale": 0.5}}
-    found = zoo.fit_prior(run, "two-stage", encoder={"hidden": [8]}, decoder=decoder, steps=5, samples=3)
-    assert found["prior"]["decoder"]["likelihood"]["scale"] == 0.5
+    result = zoo.fit_prior(run, "two-stage", encoder={"hidden": [8]}, decoder=decoder, steps=5, samples=3)
+    assert result["prior"]["decoder"]["likelihood"]["scale"] == 0.5
     vae = zoo.load(run.path)
-    assert torch.equal(drawn(vae), drawn(zoo.load(run.path)))
-    assert len(list((run.path / "prior").iterdir())) == 2, "the flow is gone"
+    assert torch.equal(draws(vae), draws(zoo.load(run.path)))
+    assert len(list((run.path / "prior").iterdir())) == 2, "the flow is deleted"
     assert vae.log_likelihood(run.test_images(2).round(), samples=4).isfinite().all()
 
 
-def test_the_draws_of_one_image_lie_side_by_side_and_every_image_has_its_share():
-    """The images in an order that is fixed by the seed; q(z | x) is narrow and says which image a draw is of."""
+def test_the_draws_of_an_image_are_adjacent_and_every_image_has_the_same_number():
+    """The seed determines the order of the images; q(z | x) is narrow, so a draw identifies its image."""
     pixels = torch.arange(40, dtype=torch.uint8).view(40, 1, 1, 1)
 
     def q(x: Tensor) -> Distribution:
@@ -125,28 +125,28 @@ def test_the_draws_of_one_image_lie_side_by_side_and_every_image_has_its_share()
     batches = Loader(zoo.Split(pixels), batch_size=16)
     torch.manual_seed(0)
     z, log_pz = priors.posterior_draws(vae, batches, 3, seed=0)
-    of = z.round().view(40, 3)
-    assert (of == of[:, :1]).all()
-    assert of[:, 0].sort().values.tolist() == list(range(40))
-    assert of[:, 0].tolist() != list(range(40))
+    image = z.round().view(40, 3)
+    assert (image == image[:, :1]).all()
+    assert image[:, 0].sort().values.tolist() == list(range(40))
+    assert image[:, 0].tolist() != list(range(40))
     assert (z.view(40, 3) != z.view(40, 3)[:, :1]).any(1).all(), "each draw has its own noise"
     assert log_pz == pytest.approx(Normal(0, 1).log_prob(z).mean().item(), rel=1e-5)
 
 
-def test_several_draws_for_each_image(run):
-    found = zoo.fit_prior(run, *MIXTURE, samples_per_image=3)
-    assert found["samples_per_image"] == 3
+def test_several_draws_per_image(run):
+    result = zoo.fit_prior(run, *MIXTURE, samples_per_image=3)
+    assert result["samples_per_image"] == 3
     with pytest.raises(zoo.UsageError, match="samples_per_image must be at least 1"):
         zoo.fit_prior(run, *MIXTURE, samples_per_image=0)
 
 
-# --- what it does not do
+# --- errors
 
 
-def test_a_fit_that_cannot_be_written_leaves_the_one_before(run, monkeypatch):
-    """The disk is full when the manifest is written, the last of a fit."""
+def test_a_fit_that_cannot_be_written_keeps_the_previous_one(run, monkeypatch):
+    """The disk is full when the manifest, the last file, is written."""
     folder = run.path / "prior"
-    before = drawn(run.load())
+    before = draws(run.load())
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -155,16 +155,16 @@ def test_a_fit_that_cannot_be_written_leaves_the_one_before(run, monkeypatch):
         disk.setattr(priors, "write_bytes", full)
         with pytest.raises(zoo.TrainingError, match="prior could not be written: .*No space left"):
             zoo.fit_prior(run, *MIXTURE)
-    assert torch.equal(drawn(run.load()), before), "a first fit that came to nothing changes nothing"
+    assert torch.equal(draws(run.load()), before), "a failed first fit changes nothing"
     zoo.fit_prior(run, *MIXTURE)
-    fitted = drawn(run.load())
+    fitted = draws(run.load())
     with monkeypatch.context() as disk:
         disk.setattr(priors, "write_bytes", full)
-        with pytest.raises(zoo.TrainingError, match="What was there is intact"):
+        with pytest.raises(zoo.TrainingError, match="previous prior is intact"):
             zoo.fit_prior(run, "gaussian-mixture", components=2)
-    assert torch.equal(drawn(run.load()), fitted)
+    assert torch.equal(draws(run.load()), fitted)
     zoo.fit_prior(run, "gaussian-mixture", components=2)
-    assert len(list(folder.iterdir())) == 2, "what was left behind is removed"
+    assert len(list(folder.iterdir())) == 2, "leftover files are removed"
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_a_fit_that_cannot_be_written_leaves_the_one_before(run, monkeypatch):
         ("gaussian-mixture", ["components=2000"], "2000 components need as many draws at least"),
     ],
 )
-def test_what_cannot_be_fitted_is_refused_and_nothing_is_written(run, prior, overrides, message):
+def test_invalid_priors_are_refused_and_nothing_is_written(run, prior, overrides, message):
     before = contents(run.path)
     with pytest.raises(zoo.UsageError, match=message):
         zoo.fit_prior(run, prior, overrides)
@@ -186,7 +186,7 @@ def test_what_cannot_be_fitted_is_refused_and_nothing_is_written(run, prior, ove
     assert not (run.path / "prior").exists()
 
 
-def test_a_run_that_is_not_finished_or_whose_data_have_changed_is_refused(run):
+def test_an_unfinished_run_or_changed_data_are_refused(run):
     environment = json.loads((run.path / "environment.json").read_text())
     environment["data"]["sha256"] = "0" * 64
     (run.path / "environment.json").write_text(json.dumps(environment))
@@ -214,7 +214,7 @@ def flip(path: Path) -> None:
 
 
 def test_a_damaged_file_is_named(fitted):
-    """Scenarios 6 and 7: a flipped bit, a file cut off, one that is missing. The original prior can still be had."""
+    """Scenarios 6 and 7: a flipped bit, a truncated and a missing file. The original prior still loads."""
     manifest, state = fitted.path / "prior" / MANIFEST, state_of(fitted)
     for path in (state, manifest):
         whole = path.read_bytes()
@@ -228,26 +228,26 @@ def test_a_damaged_file_is_named(fitted):
     state.unlink()
     with pytest.raises(zoo.RunError, match=f"{state.name} cannot be read: No such file"):
         fitted.load()
-    assert drawn(fitted.load(prior="original")).isfinite().all()
+    assert draws(fitted.load(prior="original")).isfinite().all()
 
 
-def test_a_prior_that_belongs_to_other_weights_is_refused(fitted):
+def test_a_prior_of_other_weights_is_refused(fitted):
     other = zoo.train("mlp-vae", [*TINY, "train.epochs=1"], seed=1, out=fitted.path.parent / "other", device="cpu")
     shutil.copy(other.path / "model.safetensors", fitted.path / "model.safetensors")
     reseal(fitted.path)
     with pytest.raises(zoo.RunError, match="was fitted to other weights"):
         fitted.load()
     zoo.fit_prior(fitted, *MIXTURE)
-    assert drawn(fitted.load()).isfinite().all()
+    assert draws(fitted.load()).isfinite().all()
 
 
 def forge(run: zoo.Run, **changes: object) -> None:
-    """A manifest whose digests are right, by somebody who means harm."""
+    """Write a malicious manifest with valid digests."""
     folder = run.path / "prior"
-    said = json.loads((folder / MANIFEST).read_text())
-    files = changes.pop("files", list(said["sha256"]))
-    said = {name: said[name] for name in ("prior", "fitted", "model")} | changes
-    write_bytes(sealed(folder, files, **said), folder / MANIFEST)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    files = changes.pop("files", list(manifest["sha256"]))
+    fields = {name: manifest[name] for name in ("prior", "fitted", "model")} | changes
+    write_bytes(sealed(folder, files, **fields), folder / MANIFEST)
 
 
 class Harm:
@@ -256,20 +256,20 @@ class Harm:
 
 
 def test_hostile_files_are_refused(fitted, tmp_path, monkeypatch):
-    """Scenarios 32, 33 and 35: a pickle in place of the state, a class path, a file outside the folder."""
+    """Scenarios 32, 33 and 35: a pickle instead of the state, a class path, a file outside the folder."""
     monkeypatch.chdir(tmp_path)
     for use in ("os:mkdir", "zoo_priors.gaussian_mixture:GaussianMixture"):
         forge(fitted, prior={"use": use})
         with pytest.raises(zoo.UnknownName, match="There is no prior named"):
             fitted.load()
     forge(fitted, prior={"use": "gaussian-mixture", "components": 7})
-    with pytest.raises(zoo.RunError, match="is not the state of its prior"):
+    with pytest.raises(zoo.RunError, match="is not a state of this prior"):
         fitted.load()
     forge(fitted, prior={"use": "gaussian-mixture", "components": 5}, files=["../model.safetensors"])
     with pytest.raises(zoo.RunError, match="outside its folder"):
         fitted.load()
     forge(fitted, prior={"parts": 5}, files=[state_of(fitted).name])
-    with pytest.raises(zoo.RunError, match="no manifest of a fitted prior"):
+    with pytest.raises(zoo.RunError, match="not the manifest of a fitted prior"):
         fitted.load()
     state_of(fitted).write_bytes(pickle.dumps(Harm()))
     forge(fitted, prior={"use": "gaussian-mixture", "components": 5}, files=[state_of(fitted).name])
@@ -281,8 +281,8 @@ def test_hostile_files_are_refused(fitted, tmp_path, monkeypatch):
 # --- the command line
 
 
-def test_fit_prior_and_sample_at_the_command_line(run, tmp_path, capsys):
-    """Samples are fixed by their seed; the prior of the training is one option away."""
+def test_fit_prior_and_sample_on_the_command_line(run, tmp_path, capsys):
+    """Samples depend on their seed only; ``--prior original`` selects the prior of the training."""
 
     def sampled(*options: str) -> bytes:
         out = tmp_path / "sample.png"
@@ -292,15 +292,15 @@ def test_fit_prior_and_sample_at_the_command_line(run, tmp_path, capsys):
     before = sampled()
     capsys.readouterr()
     assert run_main("fit-prior", str(run.path), "gaussian-mixture", "components=3", "--json") == 0
-    found = json.loads(capsys.readouterr().out)
-    assert list(found) == ["run", "prior", "images", "samples_per_image", "seed", "log_likelihood", "original"]
-    assert (found["run"], found["prior"]["components"]) == (str(run.path), 3)
+    result = json.loads(capsys.readouterr().out)
+    assert list(result) == ["run", "prior", "images", "samples_per_image", "seed", "log_likelihood", "original"]
+    assert (result["run"], result["prior"]["components"]) == (str(run.path), 3)
     after = sampled()
     assert sampled() == after != before == sampled("--prior", "original")
     capsys.readouterr()
     assert run_main("fit-prior", str(run.path), "gaussian-mixture", "components=3", "--seed", "0") == 0
     shown = capsys.readouterr().out
-    for prior, splits in (("original", found["original"]), ("fitted", found["log_likelihood"])):
+    for prior, splits in (("original", result["original"]), ("fitted", result["log_likelihood"])):
         assert f"{prior:<19}  {splits['train']:<5.2f}  {splits['test']:.2f}" in shown
     for command in ("latent", "traverse"):
         options = ("--dims", "1", "--steps", "2") if command == "traverse" else ("-n", "9")
@@ -309,20 +309,20 @@ def test_fit_prior_and_sample_at_the_command_line(run, tmp_path, capsys):
     assert "Did you mean 'flow'" in capsys.readouterr().err
 
 
-def test_an_evaluation_says_under_which_prior(run, capsys):
+def test_the_protocol_names_a_fitted_prior(run, capsys):
     original = zoo.evaluate(run, ["elbo"], limit=50)
     assert "prior" not in original.protocol
     zoo.fit_prior(run, "gaussian-mixture", components=3)
     fitted = zoo.evaluate(run, ["elbo"], limit=50)
     assert fitted.how == f"{original.how}, prior gaussian-mixture, fitted after training"
-    assert fitted["rate"].value < original["rate"].value, "it is nearer to the posteriors"
+    assert fitted["rate"].value < original["rate"].value, "it is closer to the posteriors"
     assert zoo.evaluate(run, ["elbo"], limit=50, prior="original").to_json() == original.to_json()
     assert run_main("evaluate", str(run.path), "--metric", "elbo", "--limit", "50", "--prior", "original") == 0
     assert original.how in capsys.readouterr().out
 
 
-def test_a_recipe_that_the_components_have_outgrown_is_told_with_its_run(run):
-    """Whoever changes an encoder of their own meets the runs that it was trained with before."""
+def test_an_outdated_recipe_is_reported_with_its_run(run):
+    """The constructor of a component has changed since the run was trained."""
     file = run.path / "recipe.yaml"
     file.write_text(file.read_text().replace("hidden:", "depth:", 1))
     reseal(run.path)

@@ -6,7 +6,7 @@ from torch import nn
 from zoo.model.context import evaluating, flushed_denormals, seeded
 
 
-def test_evaluation_mode_is_put_back_for_every_submodule():
+def test_the_mode_of_every_submodule_is_restored():
     net = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2))
     net[1].eval()  # frozen on purpose
     with evaluating(net):
@@ -17,7 +17,7 @@ def test_evaluation_mode_is_put_back_for_every_submodule():
     assert not net[1].training
 
 
-def test_seeded_draws_leave_the_generator_as_it_was():
+def test_seeded_draws_do_not_advance_the_global_generator():
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)

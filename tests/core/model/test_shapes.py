@@ -15,7 +15,7 @@ SHAPES = [(7,), (2, 30), (3, 8, 8)]
 
 
 def split(n: int, shape: tuple[int, ...], seed: int = 0, missing: bool = False) -> zoo.Split:
-    """Standard normal float32 data; a third of the entries NaN where some are missing."""
+    """Standard normal float32 data; with `missing`, a third of the entries are NaN."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, *shape, generator=generator)
     mask = torch.rand(n, *shape, generator=generator) > 1 / 3
@@ -29,7 +29,7 @@ def gaussian_mlp(shape: tuple[int, ...], use: str = "mlp", posterior: str = "gau
 
 
 def reference(p: Independent, x: Tensor) -> Tensor:
-    """The log-density of each entry by torch's own distributions."""
+    """The log-density of each entry under torch's Normal."""
     return Normal(p.base_dist.loc, p.base_dist.scale).log_prob(x)
 
 
@@ -48,9 +48,10 @@ def test_log_densities_over_any_event_shape(shape, use, posterior):
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "continuous-bernoulli", "gaussian", "log-cosh", "squared-error"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_likelihood_of_any_event_shape_is_that_of_its_entries(likelihood, shape):
+def test_a_likelihood_of_any_event_shape_factorizes_over_entries(likelihood, shape):
     """One entry at a time, with the parameters on the last axis."""
-    head, entry = (zoo.ComponentFactory("likelihood", likelihood)(data_shape=of) for of in (shape, (1,)))
+    factory = zoo.ComponentFactory("likelihood", likelihood)
+    head, entry = factory(data_shape=shape), factory(data_shape=(1,))
     parameters, x = torch.randn(2, 4, *shape, 1), torch.rand(4, *shape).round()
     p = head(parameters)
     assert (p.batch_shape, p.event_shape) == ((2, 4), shape)
@@ -60,9 +61,9 @@ def test_a_likelihood_of_any_event_shape_is_that_of_its_entries(likelihood, shap
 
 @pytest.mark.parametrize("use", ["gaussian", "deterministic", "full-covariance", "categorical"])
 def test_a_head_acts_on_the_last_axis(use):
-    """A spatial latent (h, w, latent_dim), each cell of which is the flat latent of its features."""
+    """Each cell of a spatial latent (h, w, latent_dim) equals the flat latent of its features."""
     if use not in zoo.list_components("posterior"):
-        pytest.skip("no such posterior")
+        pytest.skip("not installed")
     head = zoo.ComponentFactory("posterior", use)(features=6, latent_dim=4).eval()
     features = torch.randn(5, 2, 3, 6)
     q, flat = head(features), head(features.flatten(0, 2))
@@ -78,7 +79,7 @@ def test_a_head_acts_on_the_last_axis(use):
 @pytest.mark.parametrize("missing", [False, True])
 @pytest.mark.parametrize("use", ["mlp", "gated"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_training_on_vectors(shape, use, missing):
+def test_training_on_any_event_shape(shape, use, missing):
     data = zoo.Dataset(split(20, shape, 0, missing), split(10, shape, 1, missing), split(6, shape, 2, missing))
     vae = gaussian_mlp(shape, use)
     before = [parameter.clone() for parameter in vae.parameters()]
@@ -97,7 +98,7 @@ def test_training_on_vectors(shape, use, missing):
         *(("loss", "vae-gan"), ("likelihood", "ms-ssim")),
     ],
 )
-def test_what_needs_images_refuses_other_shapes_by_name(kind, name, shape):
+def test_image_components_refuse_other_shapes_by_name(kind, name, shape):
     changes = {"decoder": {"likelihood": name}} if kind == "likelihood" else {kind: name}
     with pytest.raises(zoo.ComponentError, match=f"{kind} '{name}' needs images of shape .C, H, W.; data_shape is"):
         zoo.create_model("mlp-vae", data_shape=shape, **changes)
@@ -112,14 +113,14 @@ def test_the_likelihood_of_a_masked_batch_is_that_of_the_observed_entries(sample
     torch.manual_seed(0)
     trace = vae.trace(zoo.Batch(hidden, mask=mask), samples)
     entries = reference(trace.p, x)
-    by_hand = torch.stack([entries[..., i, mask[i]].sum(-1) for i in range(5)], dim=-1)
-    torch.testing.assert_close(trace.log_px, by_hand)
+    expected = torch.stack([entries[..., i, mask[i]].sum(-1) for i in range(5)], dim=-1)
+    torch.testing.assert_close(trace.log_px, expected)
     assert (trace.log_px[..., 0] == 0).all()
     trace.log_px.sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in vae.parameters() if parameter.grad is not None)
 
 
-def test_missing_entries_have_no_influence():
+def test_values_of_missing_entries_have_no_effect():
     vae, mask = gaussian_mlp((7,)), torch.arange(7).expand(4, 7) % 3 > 0
     x = torch.randn(4, 7)
     numbers = [
@@ -127,16 +128,16 @@ def test_missing_entries_have_no_influence():
     ]
     torch.testing.assert_close(numbers[0], numbers[1], rtol=0, atol=0)
     torch.testing.assert_close(numbers[0], numbers[2], rtol=0, atol=0)
-    everything = torch.ones_like(mask)
+    complete = torch.ones_like(mask)
     torch.testing.assert_close(
-        vae.log_likelihood(x, samples=2000, mask=everything, seed=3),
+        vae.log_likelihood(x, samples=2000, mask=complete, seed=3),
         vae.log_likelihood(x, samples=2000, seed=3),
         rtol=0,
         atol=0.5,
     )
 
 
-def test_observed_bits_by_hand():
+def test_the_likelihood_of_observed_bits():
     """log p of bits 1, ?, 0 with probabilities 0.8, 0.1, 0.4 is log 0.8 + log 0.6."""
     p = Independent(Bernoulli(torch.tensor([[[0.8], [0.1], [0.4]]])), 2)
     x, mask = torch.tensor([[[1.0], [0.5], [0.0]]]), torch.tensor([[[True], [False], [True]]])
@@ -155,10 +156,10 @@ def test_the_squared_error_of_observed_entries():
 
 
 @pytest.mark.parametrize("likelihood", ["squared-error", "ms-ssim"])
-def test_a_likelihood_that_does_not_factorise_refuses_a_mask(likelihood):
+def test_a_likelihood_that_does_not_factorize_refuses_a_mask(likelihood):
     vae = zoo.create_model("mlp-vae", data_shape=(1, 8, 8), decoder={"likelihood": likelihood})
     x = torch.rand(2, 1, 8, 8)
-    with pytest.raises(zoo.ComponentError, match="must factorise over entries.*; a Energy does not"):
+    with pytest.raises(zoo.ComponentError, match="must factorize over entries.*; a Energy does not"):
         zoo.create_loss("mlp-vae", data_shape=(1, 8, 8))(vae, zoo.Batch(x, mask=x > 0.5))
 
 
@@ -168,7 +169,7 @@ def test_a_correlated_likelihood_refuses_a_mask():
         zoo.observed_log_prob(p, torch.zeros(2, 3), torch.ones(2, 3, dtype=torch.bool))
 
 
-def test_a_loss_that_compares_images_refuses_a_mask():
+def test_a_loss_that_requires_complete_images_refuses_a_mask():
     vae, loss = (make("vae-gan", data_shape=(1, 8, 8)) for make in (zoo.create_model, zoo.create_loss))
     x = torch.rand(2, 1, 8, 8)
     with pytest.raises(zoo.ComponentError, match="loss 'vae-gan' .* complete images"):
@@ -183,17 +184,17 @@ def test_the_latent_shape_does_not_run_the_prior(monkeypatch):
     assert own.latent_shape == own.latent_shape == (3,)
 
 
-def test_samples_are_drawn_unless_means_are_asked_for():
+def test_sample_draws_and_mean_returns_means():
     vae = zoo.create_model("mlp-vae", data_shape=(1, 8, 8)).eval()
     torch.manual_seed(0)
-    drawn = vae.sample(3)
+    draws = vae.sample(3)
     torch.manual_seed(0)
     means = vae.sample(3, mean=True)
-    assert set(drawn.unique().tolist()) == {0.0, 1.0}
+    assert set(draws.unique().tolist()) == {0.0, 1.0}
     assert ((means > 0) & (means < 1)).all()
     torch.manual_seed(0)
     torch.testing.assert_close(means, vae.decode(vae.prior(vae.encoder).sample((3,))).mean)
     energy = zoo.create_model("mlp-vae", data_shape=(1, 8, 8), decoder={"likelihood": "squared-error"})
     assert energy.sample(2, mean=True).shape == (2, 1, 8, 8)
-    with pytest.raises(zoo.ComponentError, match="cannot be sampled: take the means, sample.n, mean=True."):
+    with pytest.raises(zoo.ComponentError, match="cannot be sampled. Use sample.n, mean=True."):
         energy.sample(2)

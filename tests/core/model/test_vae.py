@@ -36,29 +36,29 @@ def test_the_bound_rises_from_the_elbo_to_the_marginal(data):
     vae, x = data
     exact = vae.decoder.marginal().log_prob(x.flatten(1)).double().mean()
     bound = {k: torch.stack([vae.log_likelihood(x, samples=k) for _ in range(80)]).mean(1) for k in (1, 5, 50)}
-    mean = {k: found.mean() for k, found in bound.items()}
-    error = {k: found.std() / math.sqrt(len(found)) for k, found in bound.items()}
-    assert mean[1] + 4 * error[1] < mean[5] - 4 * error[5], "the difference could be seen"
+    mean = {k: values.mean() for k, values in bound.items()}
+    error = {k: values.std() / math.sqrt(len(values)) for k, values in bound.items()}
+    assert mean[1] + 4 * error[1] < mean[5] - 4 * error[5], "the difference is significant"
     assert mean[5] < mean[50] < exact + 4 * error[50]
     trace = vae.trace(zoo.Batch(x), samples=40000)
     elbo = (trace.log_px - trace.kl).double().mean()
     assert (mean[1] - elbo).abs() < 4 * error[1] + 0.01
 
 
-def test_the_number_is_that_of_the_image_and_its_place_alone(data):
-    """Trap 7: chunks are merged with logsumexp, so their size changes nothing beyond rounding; nor do other images."""
+def test_an_estimate_depends_on_the_image_and_its_index_only(data):
+    """Trap 7: chunks are merged with logsumexp, so neither their size nor other images affect the estimate."""
     vae, x = data
-    found = vae.log_likelihood(x, samples=1200, seed=3)
-    for decoded_at_once in (13, 250, 999, 10**6):
-        same = vae.log_likelihood(x, samples=1200, seed=3, decoded_at_once=decoded_at_once)
-        torch.testing.assert_close(same, found, atol=2e-6, rtol=0)
-    torch.testing.assert_close(vae.log_likelihood(x[:2], samples=1200, seed=3), found[:2], atol=0, rtol=0)
-    assert (vae.log_likelihood(x, samples=2500, seed=4) != found).all()
+    expected = vae.log_likelihood(x, samples=1200, seed=3)
+    for chunk_size in (13, 250, 999, 10**6):
+        same = vae.log_likelihood(x, samples=1200, seed=3, chunk_size=chunk_size)
+        torch.testing.assert_close(same, expected, atol=2e-6, rtol=0)
+    torch.testing.assert_close(vae.log_likelihood(x[:2], samples=1200, seed=3), expected[:2], atol=0, rtol=0)
+    assert (vae.log_likelihood(x, samples=2500, seed=4) != expected).all()
     twins = vae.log_likelihood(x[:1].repeat(2, 1, 1, 1), samples=10, seed=3)
-    assert twins[0] != twins[1], "each image has draws of its own"
+    assert twins[0] != twins[1], "each image has its own draws"
 
 
-def test_the_estimate_leaves_the_generator_where_it_was(data):
+def test_an_estimate_does_not_advance_the_global_generator(data):
     vae, x = data
     torch.manual_seed(0)
     expected = torch.rand(3)
@@ -74,23 +74,23 @@ def test_the_estimate_leaves_the_generator_where_it_was(data):
 
 
 @pytest.mark.parametrize("samples", [1, 25, 1000, 1001, 2300])
-def test_as_many_samples_as_asked_for_are_drawn_and_merged(data, samples):
-    """Trap 7: a number of samples that is ignored, or a mean of log-mean-exp over chunks. By brute force here."""
+def test_all_samples_are_drawn_and_merged(data, samples):
+    """Trap 7: an ignored number of samples, or a mean of log-mean-exp over chunks. Compared with brute force."""
     vae, x = data
-    base, drawn = vae.encoder.q, []
+    base, draws = vae.encoder.q, []
 
-    class Watched(Normal):
+    class Recording(Normal):
         def rsample(self, sample_shape=torch.Size()):
-            drawn.append(super().rsample(sample_shape))
-            return drawn[-1]
+            draws.append(super().rsample(sample_shape))
+            return draws[-1]
 
-    vae.encoder = GivenPosterior(lambda x: Independent(Watched(base(x).base_dist.loc, base(x).base_dist.scale), 1))
-    (found,) = vae.log_likelihood(x[:1], samples=samples, seed=5, decoded_at_once=64)
-    z = torch.cat(drawn[1:])  # the first draw looks at the kind of likelihood
+    vae.encoder = GivenPosterior(lambda x: Independent(Recording(base(x).base_dist.loc, base(x).base_dist.scale), 1))
+    (estimate,) = vae.log_likelihood(x[:1], samples=samples, seed=5, chunk_size=64)
+    z = torch.cat(draws[1:])  # the first draw serves to check the likelihood
     assert len(z) == samples
     trace = vae.trace(zoo.Batch(x[:1]))
     log_weight = vae.decode(z).log_prob(x[:1]) + trace.prior.log_prob(z) - trace.q.log_prob(z)
-    assert found.item() == pytest.approx(log_weight.double().exp().mean().log().item(), abs=1e-5)
+    assert estimate.item() == pytest.approx(log_weight.double().exp().mean().log().item(), abs=1e-5)
 
 
 def test_a_perfect_posterior_gives_the_marginal_with_one_sample():
@@ -138,7 +138,7 @@ def test_a_joint_draw_and_density_are_taken_from_one_call():
             return z, Normal.log_prob(self, z).sum(-1)
 
         def log_prob(self, value):
-            raise AssertionError("inverting the flow is expensive and was not asked for")
+            raise AssertionError("the flow was inverted, which is expensive and unnecessary")
 
     flow = Flow(torch.zeros(1, 2), torch.ones(1, 2))
     vae = linear_gaussian_vae()
@@ -148,7 +148,7 @@ def test_a_joint_draw_and_density_are_taken_from_one_call():
     assert Flow.calls == 1
 
 
-def test_real_valued_pixels_under_a_bernoulli_are_no_likelihood():
+def test_real_valued_pixels_under_a_bernoulli_cause_a_warning():
     vae = zoo.create_model("mlp-vae", data_shape=(1, 4, 4))
     with pytest.warns(UserWarning, match="outside the support"):
         vae.log_likelihood(torch.full((2, 1, 4, 4), 0.5), samples=2)
@@ -158,18 +158,18 @@ def test_real_valued_pixels_under_a_bernoulli_are_no_likelihood():
 def test_an_energy_has_no_likelihood():
     vae = linear_gaussian_vae()
     vae.decoder = Unnormalized()
-    with pytest.raises(zoo.ComponentError, match="not a normalised density"):
+    with pytest.raises(zoo.ComponentError, match="not a normalized density"):
         vae.log_likelihood(torch.rand(2, 1, 1, 4), samples=2)
 
 
-def test_reconstruction_is_the_mean_image_at_the_posterior_mean():
+def test_reconstruction_is_the_likelihood_mean_at_the_posterior_mean():
     vae = linear_gaussian_vae()
     x = torch.rand(3, 1, 1, 4)
     expected = vae.encode(x).mean @ vae.decoder.weight.T
     torch.testing.assert_close(vae.reconstruct(x).flatten(1), expected)
 
 
-def test_noise_is_normal_and_not_uniform():
+def test_noise_is_normal():
     """Trap 1: the tutorial draws uniform noise. Draws from q = N(2, 3^2) have its moments, and values below 2."""
     vae = linear_gaussian_vae()
     vae.encoder = GivenPosterior(lambda x: Independent(Normal(torch.full((1, 2), 2.0), torch.full((1, 2), 3.0)), 1))
@@ -180,7 +180,7 @@ def test_noise_is_normal_and_not_uniform():
     assert ((z - 2) / 3).pow(4).mean().item() == pytest.approx(3, abs=0.1)
 
 
-# --- what is no image of the model
+# --- invalid input
 
 
 EXPECTED = r"The model takes data of shape \(N, 1, 8, 8\), not "
@@ -190,7 +190,7 @@ WRONG = {
     "flat": (torch.rand(5, 64), EXPECTED + r"\(5, 64\)"),
     "no batch": (torch.rand(1, 8, 8), EXPECTED + r"\(1, 8, 8\). A batch of one is x\[None\]"),
     "an array": (torch.rand(5, 1, 8, 8).numpy(), "takes data as a tensor, not a ndarray"),
-    "bytes": (torch.ones(5, 1, 8, 8, dtype=torch.uint8), "takes floats, not torch.uint8. .* divide levels by 255"),
+    "bytes": (torch.ones(5, 1, 8, 8, dtype=torch.uint8), "takes floats, not torch.uint8. Divide uint8 images by 255"),
 }
 USES = {
     "encode": lambda vae, x: vae.encode(x),
@@ -205,8 +205,8 @@ USES = {
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("model", ["mlp-vae", "conv-vae", "vq-vae"])
 @pytest.mark.parametrize("wrong", WRONG)
-def test_what_is_no_image_of_the_model_gets_a_sentence(wrong, model, use):
-    """Whatever the encoder would do with it: some take any size."""
+def test_invalid_data_are_explained(wrong, model, use):
+    """Even if the encoder accepts any size."""
     x, message = WRONG[wrong]
     vae = zoo.create_model(model, data_shape=(1, 8, 8)).eval()
     with pytest.raises(zoo.UsageError, match=message):
@@ -214,7 +214,7 @@ def test_what_is_no_image_of_the_model_gets_a_sentence(wrong, model, use):
 
 
 @pytest.mark.parametrize("z", [torch.rand(5, 7), torch.ones(5, 2, dtype=torch.int64), [0.0]])
-def test_what_is_no_latent_of_the_model_gets_a_sentence(z):
+def test_invalid_latents_are_explained(z):
     vae = zoo.create_model("mlp-vae", data_shape=(1, 8, 8), latent_dim=2)
     with pytest.raises(zoo.UsageError, match="The model takes latents "):
         vae.decode(z)
@@ -222,16 +222,15 @@ def test_what_is_no_latent_of_the_model_gets_a_sentence(z):
 
 @pytest.mark.parametrize("shape", [64, (), (0, 8, 8), (1, -8, 8), (1, 8.0, 8), (True,), "188", None, {}])
 @pytest.mark.parametrize("create", [zoo.create_model, zoo.create_loss])
-def test_a_shape_that_is_none_of_data(create, shape):
+def test_invalid_data_shapes_are_refused(create, shape):
     with pytest.raises(zoo.UsageError, match="data_shape is the shape of one example.*whole numbers from 1; got"):
         create("mlp-vae", data_shape=shape)
 
 
-@pytest.mark.parametrize("given", [None, 5, ["runs"], b"runs", zoo.Batch(torch.rand(1, 1, 8, 8)), "vae"])
-def test_what_is_no_run_is_refused_by_name(given):
-    """Every function that takes a run."""
-    given = zoo.create_model("mlp-vae", data_shape=(1, 8, 8)) if given == "vae" else given
+@pytest.mark.parametrize("run", [None, 5, ["runs"], b"runs", zoo.Batch(torch.rand(1, 1, 8, 8)), "vae"])
+def test_every_function_refuses_an_argument_that_is_not_a_run(run):
+    run = zoo.create_model("mlp-vae", data_shape=(1, 8, 8)) if run == "vae" else run
     uses = [zoo.evaluate, zoo.load, zoo.resume, encode, export, report, zoo.Run.open, compare]
     for use in (*uses, lambda run: zoo.fit_prior(run, "gaussian-mixture")):
-        with pytest.raises(zoo.RunError, match=f"A run is a folder.*or a zoo.Run; got a {type(given).__name__}"):
-            use(given)
+        with pytest.raises(zoo.RunError, match=f"A run is a folder.*or a zoo.Run; got a {type(run).__name__}"):
+            use(run)

@@ -9,13 +9,13 @@ import zoo
 from zoo.plugins.registry import registry
 
 
-def test_listing_and_getting():
+def test_list_and_get():
     assert zoo.list_models("*conv*") == ["conv-vae", "conv-vae-mse"]
     assert {"conv", "mlp"} <= set(zoo.list_components("encoder"))
     assert issubclass(zoo.get("encoder", "mlp"), zoo.Encoder)
 
 
-def test_a_pattern_is_a_part_of_a_name_or_a_shell_pattern(zoo_command, tmp_path):
+def test_a_pattern_is_a_substring_or_a_shell_pattern(zoo_command, tmp_path):
     assert zoo.list_models("conv") == ["conv-vae", "conv-vae-mse"]
     assert set(zoo.list_models("vae")) == {name for name in zoo.list_models() if "vae" in name}
     assert zoo.list_components("likelihood", "bernoulli") == ["bernoulli", "continuous-bernoulli"]
@@ -28,10 +28,10 @@ def test_a_pattern_is_a_part_of_a_name_or_a_shell_pattern(zoo_command, tmp_path)
     assert [row["name"] for row in json.loads(listed)] == ["conv-vae", "conv-vae-mse", "my-conv-net"]
 
 
-def test_an_unknown_name_comes_with_a_suggestion():
+def test_an_unknown_name_causes_a_suggestion():
     with pytest.raises(zoo.UnknownName, match=r"no encoder named 'mpl'. Did you mean 'mlp'\?$"):
         zoo.get("encoder", "mpl")
-    with pytest.raises(zoo.UnknownName, match=r"no encoder named 'transformer'. There are: .*conv, .*mlp"):
+    with pytest.raises(zoo.UnknownName, match=r"no encoder named 'transformer'. Available: .*conv, .*mlp"):
         zoo.get("encoder", "transformer")
     with pytest.raises(zoo.UnknownName, match="Did you mean 'encoder'"):
         zoo.list_components("encoders")
@@ -48,7 +48,7 @@ ACME = """
 """
 
 
-def test_two_claims_to_one_name_are_an_error_for_that_name_alone(install):
+def test_a_contested_name_is_an_error_for_that_name_only(install):
     install("acme-vae", ACME.format(name="mlp"), version="2.1")
     with pytest.raises(zoo.NameConflict) as error:
         zoo.get("encoder", "mlp")
@@ -63,9 +63,9 @@ def test_two_claims_to_one_name_are_an_error_for_that_name_alone(install):
     assert zoo.recipe("mlp-vae", ["encoder={use: 'acme-vae:mlp', hidden: [3]}"]).encoder.use == "acme-vae:mlp"
 
 
-def test_an_unknown_name_says_which_broken_plugin_may_hold_it(install):
+def test_an_unknown_name_lists_broken_plugins(install):
     install("acme-vae", "import nothing_of_the_kind")
-    with pytest.raises(zoo.UnknownName, match="A broken plugin may hold it: acme_vae of acme-vae 1.0"):
+    with pytest.raises(zoo.UnknownName, match="A broken plugin may provide it: acme_vae of acme-vae 1.0"):
         zoo.get("encoder", "acme")
 
 
@@ -83,7 +83,7 @@ def test_a_component_that_cannot_be_imported_is_named(install):
     )
     with pytest.raises(zoo.ComponentError, match="encoder 'absent' of acme-vae 1.0 could not be imported") as error:
         zoo.get("encoder", "absent")
-    assert "pip install" not in str(error.value), "a package of that name may be anybody's"
+    assert "pip install" not in str(error.value), "the module could belong to any package"
     with pytest.raises(zoo.ComponentError, match="MPLEncoder"):
         zoo.get("encoder", "misspelt")
 
@@ -92,7 +92,7 @@ def test_a_component_that_cannot_be_imported_is_named(install):
     ("module", "name", "advice"),
     [("zuko", "iaf", "pip install 'vae-zoo[flows]'"), ("vector_quantize_pytorch", "vector-quantized", "[discrete]'")],
 )
-def test_a_missing_package_is_advised_by_the_extra_that_brings_it(module, name, advice, monkeypatch):
+def test_a_missing_requirement_names_its_extra(module, name, advice, monkeypatch):
     target = registry().names("posterior").find(name).item.target.partition(":")[0]
     for loaded in [target, *(m for m in sys.modules if m.partition(".")[0] == module)]:
         monkeypatch.delitem(sys.modules, loaded, raising=False)
@@ -103,7 +103,7 @@ def test_a_missing_package_is_advised_by_the_extra_that_brings_it(module, name, 
 
 
 class Absent:
-    """An import hook for which one package is not installed."""
+    """An import hook that hides a package."""
 
     def __init__(self, module: str) -> None:
         self.module = module
@@ -122,9 +122,9 @@ class Absent:
         ("yield zoo.Component('encoder', 'good', 'a:b'); raise ValueError('half-way')", "ValueError: half-way"),
     ],
 )
-def test_a_hook_that_returns_something_else_is_that_plugins_failure(install, body, message):
+def test_an_invalid_result_of_a_hook_is_an_error_of_its_plugin(install, body, message):
     install("acme-vae", f"import zoo\n@zoo.hookimpl\ndef zoo_components():\n    {body}\n")
     (broken,) = registry().plugins.broken()
     assert message in broken.errors[0]
     assert {"elbo", "mse"} <= set(zoo.list_components("loss")), "the rest works"
-    assert "good" not in zoo.list_components("encoder"), "a hook that fails half-way brings nothing"
+    assert "good" not in zoo.list_components("encoder"), "a hook that fails midway provides nothing"

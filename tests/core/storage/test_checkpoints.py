@@ -22,6 +22,7 @@ import zoo
 from resuming import TINY, assert_same, essence, reseal, run_main, stopped
 from zoo.recipes.datasets import load_data
 from zoo.recipes.schema import ComponentSpec
+from zoo.recorder import RunRecorder, create_run
 from zoo.storage.checkpoints import STATE, Checkpoint, Checkpoints
 from zoo.storage.files import FORMAT, MANIFEST, TEMPORARY
 from zoo.storage.locate import WEIGHTS
@@ -50,19 +51,19 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def break_it(checkpoint: Checkpoint) -> None:
+def damage(checkpoint: Checkpoint) -> None:
     (checkpoint.path / STATE).write_bytes(b"")
 
 
-def test_a_kill_at_any_moment_of_a_save_costs_nothing():
-    """Scenario 1. Fifteen real kills of a process that does nothing but save; `make soak` does two hundred."""
+def test_a_kill_during_a_save_loses_no_checkpoint():
+    """Scenario 1. Fifteen real kills of a process that only saves; `make soak` runs two hundred."""
     done = subprocess.run(
         [sys.executable, TESTS / "soak_kill.py", "--kills", "15"], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    found = re.search(r"15 of 15 kills survived, \d+ of them in the middle of a file; (\d+) steps saved", done.stdout)
-    assert found, done.stdout
-    assert int(found[1]) > 0
+    match = re.search(r"15 of 15 kills survived, \d+ of them in the middle of a file; (\d+) steps saved", done.stdout)
+    assert match, done.stdout
+    assert int(match[1]) > 0
 
 
 class Unsavable:
@@ -70,8 +71,8 @@ class Unsavable:
         raise ZeroDivisionError("half-way")
 
 
-def test_a_serialiser_that_raises_half_way_leaves_no_trace(checkpoints):
-    """Scenario 2. The state's first megabyte is on the disk when its second entry refuses."""
+def test_an_error_while_serializing_leaves_no_file(checkpoints):
+    """Scenario 2. The first megabyte of the state is on disk when its second entry raises."""
     before = contents(checkpoints.folder)
     with pytest.raises(ZeroDivisionError, match="half-way"):
         checkpoints.save(4, weights_at(4), {"moments": torch.zeros(2**18), "rest": Unsavable()})
@@ -79,7 +80,7 @@ def test_a_serialiser_that_raises_half_way_leaves_no_trace(checkpoints):
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["step-1", "step-2", "step-3"]
 
 
-def test_what_a_killed_process_left_behind_is_removed_by_the_next_save(checkpoints):
+def test_a_save_removes_temporary_files_of_a_killed_process(checkpoints):
     """Scenario 2."""
     (checkpoints.folder / (TEMPORARY + "abc")).mkdir()
     (checkpoints.folder / (TEMPORARY + "abc") / WEIGHTS).write_bytes(b"half")
@@ -89,23 +90,23 @@ def test_what_a_killed_process_left_behind_is_removed_by_the_next_save(checkpoin
 
 
 def test_order_of_a_save(checkpoints, monkeypatch):
-    """Scenario 3. Every file and its folder are on the disk before the one rename that makes it a checkpoint, and
-    the folder that holds the new name is on the disk after it. The calls are real; only a note is taken of each.
+    """Scenario 3. Every file and the temporary folder are synced before the rename, and the parent folder after it. The
+    calls are real and recorded.
     """
     calls: list[tuple[str, Path]] = []
     fsync, replace = os.fsync, os.replace
 
-    def noting_fsync(descriptor: int) -> None:
+    def recording_fsync(descriptor: int) -> None:
         calls.append(("fsync", Path(f"/proc/self/fd/{descriptor}").readlink()))
         fsync(descriptor)
 
-    def noting_replace(source, target, **keywords) -> None:
+    def recording_replace(source, target, **keywords) -> None:
         calls.append(("replace", Path(target)))
         replace(source, target, **keywords)
 
-    monkeypatch.setattr(os, "fsync", noting_fsync)
-    monkeypatch.setattr(os, "replace", noting_replace)
-    monkeypatch.setattr(os, "rename", noting_replace)
+    monkeypatch.setattr(os, "fsync", recording_fsync)
+    monkeypatch.setattr(os, "replace", recording_replace)
+    monkeypatch.setattr(os, "rename", recording_replace)
     checkpoints.save(4, weights_at(4), {"step": 4})
 
     target = checkpoints.folder / "step-4"
@@ -113,7 +114,7 @@ def test_order_of_a_save(checkpoints, monkeypatch):
     before, after = calls[:published], calls[published + 1 :]
     synced = [path for call, path in before if call == "fsync"]
     (temporary,) = {path.parent for path in synced if path.name == STATE}
-    assert temporary.parent == checkpoints.folder, "beside the target, hence on its file system"
+    assert temporary.parent == checkpoints.folder, "on the file system of the target"
     assert temporary.name.startswith(TEMPORARY)
     for name in (WEIGHTS, STATE, MANIFEST):
         assert before.index(("fsync", temporary / name)) < published
@@ -123,12 +124,12 @@ def test_order_of_a_save(checkpoints, monkeypatch):
 
 @contextlib.contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[None]:
-    """A file system of its own at `folder`, with so much room and no more."""
+    """Mount a file system of a limited size at `folder`."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     mounted = shutil.which("mount") and subprocess.run(command, capture_output=True).returncode == 0
     if not mounted:
-        pytest.skip("a small file system can be mounted by root alone")
+        pytest.skip("only root can mount a small file system")
     try:
         yield
     finally:
@@ -137,7 +138,7 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def small_files(size: int) -> Iterator[None]:
-    """No file of this process can grow beyond a size. Python ignores the signal, so that writing fails."""
+    """Limit the size of files of this process. Python ignores the signal, so writing fails."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -167,14 +168,14 @@ def test_a_full_disk(kind, full_at, tmp_path):
         assert contents(checkpoints.folder) == before
         assert steps(checkpoints) == [1]
         checkpoints.newest().verify()
-        assert not list(checkpoints.folder.glob(TEMPORARY + "*")), "what was half-written gives its room back"
-        assert checkpoints.save(2, weights_at(2), {}).step == 2, "and with a little room it goes on"
+        assert not list(checkpoints.folder.glob(TEMPORARY + "*")), "temporary files are removed"
+        assert checkpoints.save(2, weights_at(2), {}).step == 2, "a small save succeeds"
 
 
 @pytest.mark.parametrize("kilobytes", [60, 100, 150])
-def test_a_training_on_a_disk_that_fills_up_goes_on_when_there_is_room(kilobytes, tmp_path):
-    """Scenario 4, from end to end: wherever the disk is full (checkpoint, metrics), the message is one of the zoo's,
-    the newest checkpoint loads, and with more room the training goes on to the very bits of one that had it.
+def test_a_training_on_a_full_disk_can_be_resumed(kilobytes, tmp_path):
+    """Scenario 4, end to end: whichever file does not fit (checkpoint, metrics), the error is a `TrainingError`, the
+    newest checkpoint loads, and with more space the resumed run is bit-identical to an uninterrupted one.
     """
     overrides = [*TINY, "train.epochs=6", "train.checkpoint.keep=99"]
     disk = tmp_path / "disk"
@@ -193,7 +194,7 @@ def test_a_training_on_a_disk_that_fills_up_goes_on_when_there_is_room(kilobytes
 
 
 def test_a_full_disk_at_the_end_of_a_run(tmp_path, caplog):
-    """Scenario 4: no room for ``model.safetensors``; and none for the figures, which loses no finished training."""
+    """Scenario 4: no space for the figures, with which the run still finishes; and none for ``model.safetensors``."""
     run = stopped("mlp-vae", [*TINY, "train.epochs=1", "train.checkpoint.steps=1"], 11, tmp_path)
     checkpoint = run.checkpoints.newest()
     size = sum(file.stat().st_size for file in checkpoint.path.iterdir())
@@ -207,22 +208,22 @@ def test_a_full_disk_at_the_end_of_a_run(tmp_path, caplog):
         small_files(100),
         pytest.raises(zoo.TrainingError, match=r"safetensors could not be written: .*File too large"),
     ):
-        run.finish()
+        RunRecorder(run).finish()
     assert not run.finished
     assert not list(run.path.glob(TEMPORARY + "*"))
-    run.finish()
+    RunRecorder(run).finish()
     assert zoo.load(run).latent_shape == (2,)
 
 
-@pytest.mark.parametrize("harm", ["truncated", "empty", "missing"])
+@pytest.mark.parametrize("kind", ["truncated", "empty", "missing"])
 @pytest.mark.parametrize("file", [WEIGHTS, STATE, MANIFEST])
-def test_a_harmed_file_is_named_and_the_newest_valid_one_used(checkpoints, file, harm, caplog):
+def test_a_damaged_file_is_named_and_the_newest_valid_checkpoint_is_used(checkpoints, file, kind, caplog):
     """Scenario 6."""
     path = checkpoints.folder / "step-3" / file
-    if harm == "missing":
+    if kind == "missing":
         path.unlink()
     else:
-        path.write_bytes(path.read_bytes()[: 0 if harm == "empty" else -20])
+        path.write_bytes(path.read_bytes()[: 0 if kind == "empty" else -20])
     with pytest.raises(zoo.RunError, match=re.escape(str(path))):
         next(iter(checkpoints)).verify()
     with caplog.at_level(logging.WARNING, "zoo"):
@@ -233,8 +234,8 @@ def test_a_harmed_file_is_named_and_the_newest_valid_one_used(checkpoints, file,
     assert record.levelno == logging.WARNING
 
 
-def test_resume_falls_back_to_the_newest_valid_one_and_says_so(tmp_path, caplog):
-    """Scenario 6. The result is that of an undisturbed training all the same: what is lost is trained again."""
+def test_resume_falls_back_to_the_newest_valid_checkpoint_with_a_warning(tmp_path, caplog):
+    """Scenario 6. The result equals that of an uninterrupted training: the lost steps are repeated."""
     overrides = [*TINY, "train.epochs=3"]
     run = stopped("mlp-vae", overrides, 30, tmp_path / "stopped")
     assert steps(run.checkpoints) == [30, 24]
@@ -243,13 +244,13 @@ def test_resume_falls_back_to_the_newest_valid_one_and_says_so(tmp_path, caplog)
     with caplog.at_level(logging.WARNING, "zoo"):
         resumed = essence(zoo.resume(run))
     assert [r.getMessage() for r in caplog.records] == [
-        f"{state} is damaged: its SHA-256 is not that of the manifest. It is skipped."
+        f"{state} is damaged: its SHA-256 does not match the manifest. It is skipped."
     ]
     assert_same(resumed, essence(zoo.train("mlp-vae", overrides, out=tmp_path / "undisturbed")))
 
 
-def test_every_flipped_bit_is_found(checkpoints):
-    """Scenario 7. Every bit of the manifest, and one of each byte of the other files."""
+def test_every_flipped_bit_is_detected(checkpoints):
+    """Scenario 7. Every bit of the manifest, and one bit of each byte of the other files."""
     checkpoint = checkpoints.best()
     draw = random.Random(0)
     for name in (WEIGHTS, STATE, MANIFEST):
@@ -267,52 +268,52 @@ def test_every_flipped_bit_is_found(checkpoints):
 def test_retention_keeps_the_newest_and_the_best(tmp_path):
     """Scenario 8."""
     checkpoints = Checkpoints(tmp_path, keep=2)
-    kept = []
+    history = []
     for step, score in ((1, 5.0), (2, 3.0), (3, None), (4, None), (5, 1.0), (6, None), (7, None), (8, None)):
         checkpoints.save(step, weights_at(step), {}, score)
-        kept.append(steps(checkpoints))
-    assert kept == [[1], [2, 1], [3, 2], [4, 3, 2], [5, 4], [6, 5], [7, 6, 5], [8, 7, 5]]
+        history.append(steps(checkpoints))
+    assert history == [[1], [2, 1], [3, 2], [4, 3, 2], [5, 4], [6, 5], [7, 6, 5], [8, 7, 5]]
     assert checkpoints.best().step == 5
 
 
 @pytest.mark.parametrize("keep", [1, 2])
 def test_retention_never_deletes_the_last_valid_one(tmp_path, keep):
-    """Scenario 8: corrupt ones that are newer than what is saved (after a fallback) do not push out what is valid."""
-    generous = Checkpoints(tmp_path, keep=99)
+    """Scenario 8: damaged checkpoints with a higher step, left after a fallback, do not displace valid ones."""
+    unlimited = Checkpoints(tmp_path, keep=99)
     for step in (1, 2, 3, 8, 9):
-        generous.save(step, weights_at(step), {})
-    for checkpoint in list(generous)[:2]:
-        break_it(checkpoint)
+        unlimited.save(step, weights_at(step), {})
+    for checkpoint in list(unlimited)[:2]:
+        damage(checkpoint)
     checkpoints = Checkpoints(tmp_path, keep=keep)
     assert checkpoints.newest().step == 3
     checkpoints.save(4, weights_at(4), {})
     assert checkpoints.newest().step == 4
-    assert set(steps(checkpoints)) >= {4, 3}, "nothing is deleted on the word of a corrupt one"
+    assert set(steps(checkpoints)) >= {4, 3}, "a damaged checkpoint causes no deletion"
     for step in (5, 6, 7, 8, 9):
         checkpoints.save(step, weights_at(step), {})
         assert checkpoints.newest().step == step
-    assert steps(checkpoints) == [9, 8][:keep], "the corrupt ones are replaced, and the rest is tidied up"
+    assert steps(checkpoints) == [9, 8][:keep], "damaged checkpoints are replaced, and old ones deleted"
 
 
-def test_retention_keeps_the_best_of_the_valid_ones(tmp_path, caplog):
-    """Scenario 8: with the best one corrupt, the next best is kept."""
+def test_retention_keeps_the_best_valid_checkpoint(tmp_path, caplog):
+    """Scenario 8: if the best one is damaged, the next best is kept."""
     checkpoints = Checkpoints(tmp_path, keep=3)
     for step, score in ((1, 2.0), (2, 1.0), (3, None)):
         checkpoints.save(step, weights_at(step), {}, score)
-    break_it(Checkpoint(tmp_path / "step-2", 2))
+    damage(Checkpoint(tmp_path / "step-2", 2))
     checkpoints.keep = 1
     checkpoints.save(4, weights_at(4), {})
     assert checkpoints.best().step == 1
     assert 4 in steps(checkpoints)
 
 
-def test_a_valid_checkpoint_is_not_written_a_second_time(checkpoints):
-    """Scenarios 1 and 8: to replace it would leave a moment without it, and lose that it was the best."""
+def test_a_valid_checkpoint_is_not_overwritten(checkpoints):
+    """Scenarios 1 and 8: replacing it would leave a moment without it, and lose its score."""
     before = contents(checkpoints.folder)
-    again = checkpoints.save(2, weights_at(99), {"step": 99})
-    assert (again.step, again.score) == (2, 1.0)
+    existing = checkpoints.save(2, weights_at(99), {"step": 99})
+    assert (existing.step, existing.score) == (2, 1.0)
     assert contents(checkpoints.folder) == before
-    break_it(again)
+    damage(existing)
     checkpoints.save(2, weights_at(2), {"step": 2}, 1.0)
     assert checkpoints.best().state() == {"step": 2}
 
@@ -322,20 +323,20 @@ def test_newest_is_numeric(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=99)
     for step in (9, 100, 10, 1000, 99):
         checkpoints.save(step, weights_at(step), {})
-    for stranger in ("step-", "step-x", "step-²", "step-7.tmp", "step--3"):
-        (tmp_path / stranger).mkdir()
+    for other in ("step-", "step-x", "step-²", "step-7.tmp", "step--3"):
+        (tmp_path / other).mkdir()
     assert steps(checkpoints) == [1000, 100, 99, 10, 9]
     assert checkpoints.newest().step == 1000
     assert Checkpoints(tmp_path / "absent").newest() is None
 
 
 @pytest.mark.parametrize("overrides", [(), ("--json",)])
-def test_a_run_to_resume_that_does_not_exist_is_an_error(overrides, tmp_path, capsys, monkeypatch):
-    """Scenario 10. Never a fresh start: nothing is written."""
+def test_resuming_a_run_that_does_not_exist_is_an_error(overrides, tmp_path, capsys, monkeypatch):
+    """Scenario 10: no new run starts, and nothing is written."""
     monkeypatch.chdir(tmp_path)
     assert run_main("train", "mlp-vae", "--resume", "runs/mlp-vae/2026-01-31T12-00-00", *overrides) == 2
     captured = capsys.readouterr()
-    assert "Error: runs/mlp-vae/2026-01-31T12-00-00 is no folder." in captured.err
+    assert "Error: runs/mlp-vae/2026-01-31T12-00-00 is not a directory." in captured.err
     assert captured.out == ""
     assert list(tmp_path.iterdir()) == []
 
@@ -362,17 +363,17 @@ def test_a_run_without_a_checkpoint_cannot_be_resumed(tmp_path, capsys):
         {"format": None},
     ],
 )
-def test_another_format_is_refused_by_name(checkpoints, manifest):
-    """Scenario 11, whatever else such a manifest holds."""
+def test_another_format_version_is_refused_by_name(checkpoints, manifest):
+    """Scenario 11, whatever else the manifest contains."""
     (checkpoints.folder / "step-3" / MANIFEST).write_text(json.dumps(manifest))
-    expected = rf"step-3 has the format {manifest['format']}, this version reads {FORMAT}\."
+    expected = rf"step-3 has format {manifest['format']}; this version of vae-zoo reads format {FORMAT}\."
     with pytest.raises(zoo.RunError, match=expected):
         next(iter(checkpoints)).verify()
     assert checkpoints.newest().step == 2
 
 
 @pytest.mark.parametrize("manifest", ["[]", "7", "{}", '{"sha256": {}}', "null", f'{{"format": {FORMAT}}}'])
-def test_what_is_no_manifest_is_refused(checkpoints, manifest):
+def test_an_invalid_manifest_is_refused(checkpoints, manifest):
     """Scenario 6."""
     (checkpoints.folder / "step-3" / MANIFEST).write_text(manifest)
     with pytest.raises(zoo.RunError, match=r"manifest\.json"):
@@ -380,7 +381,7 @@ def test_what_is_no_manifest_is_refused(checkpoints, manifest):
 
 
 class Malicious:
-    """A pickle that touches a file when it is loaded."""
+    """An object whose pickle creates a folder when it is loaded."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -391,7 +392,7 @@ class Malicious:
 
 @pytest.mark.parametrize("how", ["zip", "legacy", "pickle"])
 def test_a_malicious_pickle_never_runs(how, tmp_path):
-    """Scenario 32. The state of the training is a pickle with a program in it, and its manifest is in order."""
+    """Scenario 32. The training state is a malicious pickle with a valid manifest."""
     import pickle
 
     run = stopped("mlp-vae", [*TINY, "train.epochs=2"], 5, tmp_path)
@@ -408,10 +409,10 @@ def test_a_malicious_pickle_never_runs(how, tmp_path):
         zoo.resume(run)
     assert not proof.exists()
     zoo.load(run)
-    assert not proof.exists(), "the weights are no pickle"
+    assert not proof.exists(), "the weights are not a pickle"
     with (checkpoint.path / STATE).open("rb") as file:
         pickle.load(file) if how == "pickle" else torch.load(file, weights_only=False)
-    assert proof.exists(), "the program would have worked"
+    assert proof.exists(), "the pickle is effective"
 
 
 def header(text: str, length: int | None = None, rest: bytes = b"\0" * 64) -> bytes:
@@ -448,7 +449,7 @@ def entry(dtype: str = "F32", shape: str = "[4]", offsets: str = "[0,16]") -> st
     ids=lambda item: item[0],
 )
 def test_a_hostile_safetensors_header_is_refused(content, digits_run, tmp_path):
-    """Scenario 32, in the result of a run and in a checkpoint whose manifest is in order."""
+    """Scenario 32, in the weights of a run and in a checkpoint, each with a valid manifest."""
     run = zoo.Run(shutil.copytree(digits_run, tmp_path / "run"))
     (run.path / WEIGHTS).write_bytes(content[1])
     reseal(run.path)
@@ -463,7 +464,7 @@ def test_a_hostile_safetensors_header_is_refused(content, digits_run, tmp_path):
 
 
 def test_weights_of_another_model_are_refused(digits_run, tmp_path):
-    """Scenario 32: the shapes are those of the recipe, or nothing is loaded."""
+    """Scenario 32: the shapes must match the recipe."""
     run = zoo.Run(shutil.copytree(digits_run, tmp_path / "run"))
     recipe = run.path / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("400", "300"))
@@ -481,7 +482,7 @@ def test_weights_of_another_model_are_refused(digits_run, tmp_path):
 
 @pytest.mark.parametrize("kind", ["a folder", "nothing", "a file"])
 def test_a_run_is_not_written_through_a_link(kind, tmp_path):
-    """Scenario 35. ``runs/mlp-vae`` leads out of ``runs``."""
+    """Scenario 35. ``runs/mlp-vae`` is a link out of ``runs``."""
     outside, root = tmp_path / "outside", tmp_path / "runs"
     root.mkdir()
     (root / "mlp-vae").symlink_to(outside)
@@ -491,7 +492,7 @@ def test_a_run_is_not_written_through_a_link(kind, tmp_path):
         outside.write_text("mine")
     recipe = zoo.recipe("mlp-vae", data="digits")
     with pytest.raises(zoo.RunError, match=f"{root / 'mlp-vae'} is a link to {outside}"):
-        zoo.Run.create(root, recipe, load_data([ComponentSpec(use="digits")]), torch.device("cpu"))
+        create_run(root, recipe, load_data([ComponentSpec(use="digits")]), torch.device("cpu"))
     with pytest.raises(zoo.RunError, match="is a link to"):
         zoo.train("mlp-vae", TINY, out=root)
     if kind == "a folder":
@@ -502,8 +503,8 @@ def test_a_run_is_not_written_through_a_link(kind, tmp_path):
         assert not outside.exists()
 
 
-def test_two_threads_may_save_into_two_folders(tmp_path):
-    """Checkpoints of two runs in one process do not know of each other."""
+def test_two_threads_can_save_into_two_folders(tmp_path):
+    """Checkpoints of two runs in one process are independent."""
     errors: list[BaseException] = []
 
     def save(name: str) -> None:

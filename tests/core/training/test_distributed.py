@@ -84,7 +84,7 @@ def test_a_signal_to_one_of_them_stops_all(start, tmp_path, caplog):
     first.wait_for("epoch  2/20")
     second.popen.send_signal(signal.SIGTERM)
     assert [process.end()[0] for process in (first, second)] == [143, 143], first.stderr + second.stderr
-    assert "Stopped by SIGTERM. The state is saved. To go on:" in first.stderr
+    assert "Stopped by SIGTERM. The state is saved. To resume:" in first.stderr
     assert "Stopped" not in second.stderr, "one of them speaks"
     run = the_run(tmp_path / "work" / "runs")
     checkpoint = run.checkpoints.newest()

@@ -18,7 +18,9 @@ from zoo.training.trainer import Trainer
 SGD = "train.optimizer={use: SGD, lr: 0.1}"
 
 
-def trainer_for(*overrides: str, n: int = 10, loss: zoo.Loss | None = None, **keywords) -> Trainer:
+def trainer_for(
+    *overrides: str, n: int = 10, loss: zoo.Loss | None = None, validation: bool = False, **keywords
+) -> Trainer:
     """Ten images of 4x4 pixels, in batches of 4: two whole ones and one of two."""
     small = ("latent_dim=2", "encoder.hidden=[8]", "decoder.hidden=[8]", "train.batch_size=4", "train.epochs=2")
     recipe = zoo.recipe("mlp-vae", [*small, *overrides])
@@ -26,7 +28,8 @@ def trainer_for(*overrides: str, n: int = 10, loss: zoo.Loss | None = None, **ke
     pixels = torch.randint(0, 256, (n, 1, 4, 4), dtype=torch.uint8, generator=generator)
     torch.manual_seed(recipe.train.seed)
     vae, own = build(recipe, (1, 4, 4))
-    dataset = zoo.Dataset(zoo.Split(pixels), zoo.Split(pixels[:5]))
+    held_out = zoo.Split(pixels[:5])
+    dataset = zoo.Dataset(zoo.Split(pixels), held_out, held_out if validation else None)
     return Trainer(vae, loss or own, dataset, recipe.train, binarize=recipe.binarize, **keywords)
 
 
@@ -350,10 +353,11 @@ def test_a_schedule_is_that_of_torch(schedule, unit, warmup):
 
 
 def test_a_plateau_is_one_of_the_selected_term():
-    """`ReduceLROnPlateau` against torch's own, fed by hand with the test terms of the epochs."""
+    """`ReduceLROnPlateau` against torch's own, fed by hand with the validation terms of the epochs."""
     trainer = trainer_for(
         *(SGD, "train.scheduler={use: ReduceLROnPlateau, factor: 0.5, patience: 1}", "train.epochs=12"),
         *("train.monitor=rate", "train.batch_size=10", "loss={use: elbo, beta: 0.0}"),
+        validation=True,
     )
     rates = rates_of(trainer)
     history = trainer.fit()
@@ -362,7 +366,7 @@ def test_a_plateau_is_one_of_the_selected_term():
     expected = []
     for epoch in history:
         expected.append(optimizer.param_groups[0]["lr"])
-        by_hand.step(epoch.test["rate"])
+        by_hand.step(epoch.validation["rate"])
     assert rates == expected
     assert len(set(rates)) > 1
 

@@ -112,7 +112,7 @@ def test_other_models_resume_to_the_same_bits(model, tmp_path):
 
 
 # The rate rises from the first epoch on, which is therefore the best one.
-RISING = ("train.monitor=rate", "loss={use: elbo, beta: 0.1}", "train.optimizer.lr=0.01")
+RISING = ("train.monitor=rate", "loss={use: elbo, beta: 0.1}", "train.optimizer.lr=0.01", "data.validation=29")
 
 SETTINGS = {
     "averaged weights": ["train.ema_decay=0.9"],
@@ -126,7 +126,7 @@ SETTINGS = {
     ],
     "reduced on a plateau": [
         "train.scheduler={use: ReduceLROnPlateau, factor: 0.5, patience: 0}",
-        "train.monitor=rate",
+        *("train.monitor=rate", "data.validation=29"),
     ],
     "warm-up of the learning rate": ["train.warmup_steps=20"],
     "warm-up and a schedule": ["train.warmup_steps=20", "train.scheduler={use: ExponentialLR, gamma: 0.8}"],
@@ -141,7 +141,7 @@ SETTINGS = {
     "everything": [
         *("train.ema_decay=0.9", "train.microbatches=3", "train.precision=bfloat16", "train.max_grad_norm=0.5"),
         *("train.warmup_steps=20", "train.scheduler={use: StepLR, step_size: 2}", "binarize=dynamic"),
-        *("loss={use: elbo, warmup_epochs: 3}", "train.patience=3"),
+        *("loss={use: elbo, warmup_epochs: 3}", "train.patience=3", "data.validation=29"),
     ],
 }
 
@@ -214,7 +214,9 @@ def toy_trainer(*overrides: str) -> Trainer:
     generator = torch.Generator().manual_seed(0)
     images = zoo.Split(torch.randint(0, 256, (10, 1, 4, 4), dtype=torch.uint8, generator=generator))
     torch.manual_seed(0)
-    return Trainer(*build(recipe, (1, 4, 4)), zoo.Dataset(images, images), recipe.train, binarize=recipe.binarize)
+    return Trainer(
+        *build(recipe, (1, 4, 4)), zoo.Dataset(images, images, images), recipe.train, binarize=recipe.binarize
+    )
 
 
 # These want a closure, sparse gradients, or matrices alone.
@@ -344,7 +346,7 @@ def test_when_the_state_is_saved(settings, expected, tmp_path):
     overrides = [*TINY, *RISING, "train.epochs=4", f"train.checkpoint={settings}"]
     run = zoo.train("mlp-vae", overrides, out=tmp_path)
     assert [checkpoint.step for checkpoint in run.checkpoints][::-1] == expected
-    rates = [epoch.test["rate"] for epoch in run.epochs()]
+    rates = [epoch.validation["rate"] for epoch in run.epochs()]
     assert min(rates) == rates[0]
     best = run.checkpoints.best()
     assert (best.step, best.score) == (12, rates[0])
@@ -368,7 +370,7 @@ def test_the_best_survives_a_stop_at_the_end_of_its_epoch(tmp_path):
     run = stopped("mlp-vae", [*TINY, *RISING, "train.epochs=4"], EPOCH, tmp_path)
     (epoch,) = run.epochs()
     best = run.checkpoints.best()
-    assert (best.step, best.score) == (EPOCH, epoch.test["rate"])
+    assert (best.step, best.score) == (EPOCH, epoch.validation["rate"])
     resumed(run)
     assert run.checkpoints.best().step == EPOCH
 
@@ -388,7 +390,8 @@ FICKLE = """
         def forward(self, vae, batch):
             trace = vae.trace(batch)
             loss = trace.kl.mean() - trace.log_px.mean()
-            return {"loss": loss, "metric": loss.detach() * 0 + (1.0 if self.training else self.values.pop(0))}
+            value = self.values.pop(0) if not self.training and len(batch.x) == 29 else 1.0  # of the validation split
+            return {"loss": loss, "metric": loss.detach() * 0 + value}
 """
 
 
@@ -406,8 +409,8 @@ def test_a_metric_that_is_not_a_number_never_becomes_the_best(values, best, inst
     """Scenario 23."""
     install("acme-fickle", FICKLE)
     overrides = [*TINY, "train.epochs=4", f"loss={{use: fickle, values: {json.dumps(values)}}}"]
-    run = zoo.train("mlp-vae", [*overrides, "train.monitor=metric"], out=tmp_path)
-    metrics = [epoch.test["metric"] for epoch in run.epochs()]
+    run = zoo.train("mlp-vae", [*overrides, "train.monitor=metric", "data.validation=29"], out=tmp_path)
+    metrics = [epoch.validation["metric"] for epoch in run.epochs()]
     assert [str(metric) for metric in metrics] == [str(float(value)) for value in values]
     checkpoint = run.checkpoints.best()
     assert (checkpoint.step, checkpoint.score) == (best * EPOCH, float(values[best - 1]))
@@ -419,7 +422,7 @@ def test_a_training_without_one_finite_metric_fails(install, tmp_path):
     install("acme-fickle", FICKLE)
     overrides = [*TINY, "train.epochs=3", "loss={use: fickle, values: ['nan', 'nan', 'inf']}"]
     with pytest.raises(zoo.TrainingError, match=r"The term 'metric' became inf\. Try a smaller"):
-        zoo.train("mlp-vae", [*overrides, "train.monitor=metric"], out=tmp_path)
+        zoo.train("mlp-vae", [*overrides, "train.monitor=metric", "data.validation=29"], out=tmp_path)
     (path,) = (tmp_path / "mlp-vae").iterdir()
     assert not zoo.Run(path).finished
 

@@ -58,7 +58,7 @@ def test_a_signal_saves_and_exits_with_128_and_its_number(number, expected, star
     process.popen.send_signal(number)
     code, stdout = process.end()
     assert (code, stdout) == (expected, ""), process.stderr
-    assert f"Stopped by {number.name}. The state is saved. To go on:" in process.stderr
+    assert f"Stopped by {number.name}. The state is saved. To resume:" in process.stderr
     assert "Traceback" not in process.stderr
     run = the_run(tmp_path / "work" / "runs")
     assert not run.finished
@@ -77,7 +77,7 @@ def test_ctrl_c_prints_the_command_that_goes_on(start, tmp_path):
     process.popen.send_signal(signal.SIGINT)
     code, stdout = process.end()
     assert (code, stdout) == (130, ""), process.stderr
-    assert "Stopped by Ctrl-C. The state is saved. To go on:" in process.stderr
+    assert "Stopped by Ctrl-C. The state is saved. To resume:" in process.stderr
     run = the_run(tmp_path / "work" / "all-runs")
     assert not run.finished
 
@@ -139,7 +139,7 @@ def test_a_time_limit_and_resume_auto(tmp_path, monkeypatch, capsys):
     assert run_main("train", "small.yaml", "--time-limit", "0.1s") == 0
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "The time limit is reached. The state is saved. To go on:" in captured.err
+    assert "The time limit is reached. The state is saved. To resume:" in captured.err
     run = the_run(Path("runs"))
     assert not run.finished
     assert command_to_resume(captured.err) == ["train", "--resume", str(run.path)]
