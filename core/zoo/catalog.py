@@ -15,7 +15,7 @@ from zoo.model.loss import Loss
 from zoo.model.vae import VAE
 from zoo.plugins.hookspecs import KINDS
 from zoo.plugins.registry import registry
-from zoo.recipes.components import build, validate
+from zoo.recipes.components import build_loss, build_model, validate
 from zoo.recipes.datasets import DatasetStatus, block_for, load_data, survey
 from zoo.recipes.library import ResolvedRecipe
 from zoo.recipes.library import load as load_recipe
@@ -25,9 +25,6 @@ from zoo.recipes.signatures import INTERFACES
 from zoo.recipes.source import Raw
 
 T = TypeVar("T")
-
-MNIST_SHAPE = (1, 28, 28)
-MNIST_TRAIN = 60_000
 
 
 def register(component: T, *, kind: str | None = None, name: str | None = None) -> T:
@@ -173,41 +170,39 @@ def survey_data(data_dir: Path | str | None = None) -> list[DatasetStatus]:
     return survey(None if data_dir is None else Path(data_dir))
 
 
-def create_model(
-    model: str | Recipe, *, data_shape: tuple[int, ...] = MNIST_SHAPE, classes: int = 10, **changes: Any
-) -> VAE:
-    """A new model for data of one shape, its weights drawn from torch's global generator.
+def create_model(model: str | Recipe, *, data_shape: tuple[int, ...], classes: int = 0, **changes: Any) -> VAE:
+    """Create a model for data of one shape. The weights are drawn from torch's global generator.
 
     Args:
         model: as in `recipe`.
-        data_shape: event shape of x: (C, H, W) for images, (D,) for a row of D numbers.
+        data_shape: event shape of x: (C, H, W) for images, (D,) for rows of D numbers.
         classes: number of labels, for conditional models.
-        changes: to the recipe, as in `recipe`.
+        changes: changes of the recipe, as in `recipe`.
 
-    >>> vae = create_model("mlp-vae", latent_dim=2, data_shape=(1, 8, 8))
+    >>> vae = create_model("mlp-vae", latent_dim=2, data_shape=(1, 28, 28))
     >>> vae.sample(4).shape
-    torch.Size([4, 1, 8, 8])
+    torch.Size([4, 1, 28, 28])
     """
-    return build(recipe(model, **changes), _data_shape(data_shape), classes)[0]
+    return build_model(recipe(model, **changes), _data_shape(data_shape), classes)
 
 
 def create_loss(
-    model: str | Recipe,
-    *,
-    data_shape: tuple[int, ...] = MNIST_SHAPE,
-    classes: int = 10,
-    train_size: int = MNIST_TRAIN,
-    **changes: Any,
+    model: str | Recipe, *, data_shape: tuple[int, ...], classes: int = 0, train_size: int = 0, **changes: Any
 ) -> Loss:
-    """The loss of a model's recipe; the arguments are those of `create_model`, and `train_size`, the number of training
-    images, for losses that estimate something about all of them from a batch.
+    """Create the loss of a model's recipe.
 
-    >>> x = torch.rand(5, 1, 28, 28).round()
-    >>> terms = create_loss("mlp-vae")(create_model("mlp-vae"), zoo.Batch(x))
+    Args:
+        model, data_shape, classes, changes: as in `create_model`.
+        train_size: number of training examples, for losses that estimate a quantity of the whole training split from a
+            batch; 0 if it is unknown.
+
+    >>> shape = (1, 28, 28)
+    >>> x = torch.rand(5, *shape).round()
+    >>> terms = create_loss("mlp-vae", data_shape=shape)(create_model("mlp-vae", data_shape=shape), zoo.Batch(x))
     >>> sorted(terms)
     ['distortion', 'loss', 'rate']
     """
-    return build(recipe(model, **changes), _data_shape(data_shape), classes, train_size)[1]
+    return build_loss(recipe(model, **changes), _data_shape(data_shape), classes, train_size)
 
 
 def _data_shape(shape: object) -> tuple[int, ...]:

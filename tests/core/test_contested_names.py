@@ -73,7 +73,7 @@ def test_a_prior_that_chooses_components_itself(install):
     install("greedy", greedy())
     anew()
     for name in ("two-stage", "gaussian-mixture"):
-        assert zoo.create_model("mlp-vae", latent_dim=2, prior=f"vae-zoo:{name}") is not None
+        assert zoo.create_model("mlp-vae", data_shape=(1, 28, 28), prior=f"vae-zoo:{name}") is not None
 
 
 def test_a_training_where_every_name_is_contested(install, tmp_path):

@@ -323,7 +323,7 @@ def test_components_that_fail_when_they_are_used_stop_nothing_else(site, tmp_pat
 def test_a_component_that_fails_when_it_is_used_is_named(name, site):
     lazily_broken(site)
     with pytest.raises(zoo.ZooError, match=f"loss 'bad-{name}'|loss Part|loss str|loss int|loss dict"):
-        zoo.create_loss("mlp-vae", loss=f"bad-{name}")
+        zoo.create_loss("mlp-vae", data_shape=(1, 28, 28), loss=f"bad-{name}")
 
 
 def test_what_plugins_print_never_mixes_with_results(site, zoo_command, tmp_path):

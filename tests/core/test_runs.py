@@ -623,7 +623,7 @@ def test_nothing_else_may_change(arguments, message, unfinished, capsys, monkeyp
     assert run_main("train", *model, *arguments, "--resume", str(unfinished.path)) == 2
     text = capsys.readouterr().err
     assert message in text
-    assert "Only --epochs may be given" in text
+    assert "Only --epochs is allowed" in text
     assert contents(unfinished.path) == before
 
 

@@ -80,7 +80,7 @@ def test_without_a_layer_only_the_heads_are_left():
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_gradients_reach_every_parameter(shape, channels):
     vae = conv_vae(shape, [16 + c for c in channels])  # wide enough that no layer is dead as a whole
-    zoo.create_loss("conv-vae")(vae, zoo.Batch(torch.rand(16, *shape)))["loss"].backward()
+    zoo.create_loss("conv-vae", data_shape=shape)(vae, zoo.Batch(torch.rand(16, *shape)))["loss"].backward()
     for name, parameter in vae.named_parameters():
         assert torch.isfinite(parameter.grad).all(), name
         assert parameter.grad.abs().sum() > 0, name

@@ -105,7 +105,7 @@ def test_gradients_reach_every_parameter_and_every_pixel(shape):
     vae.encode(x).mean.square().sum().backward()
     assert (x.grad != 0).all(dim=0).all()
     vae.zero_grad()
-    zoo.create_loss("resnet-vae")(vae, zoo.Batch(x.detach()))["loss"].backward()
+    zoo.create_loss("resnet-vae", data_shape=tuple(x.shape[1:]))(vae, zoo.Batch(x.detach()))["loss"].backward()
     for name, parameter in vae.named_parameters():
         assert torch.isfinite(parameter.grad).all(), name
         assert parameter.grad.abs().sum() > 0, name

@@ -221,7 +221,7 @@ def test_parts_that_do_not_go_together_are_refused():
     with pytest.raises(zoo.ComponentError, match="posterior=joint"):
         zoo.create_model("mlp-vae", data_shape=SHAPE, prior="joint")
     with pytest.raises(zoo.ComponentError, match="posterior=joint and prior=joint"):
-        zoo.create_loss("joint-vae")(zoo.create_model("mlp-vae", data_shape=SHAPE), batch)
+        zoo.create_loss("joint-vae", data_shape=SHAPE)(zoo.create_model("mlp-vae", data_shape=SHAPE), batch)
     with pytest.raises(zoo.ComponentError, match="needs a posterior that quantises"):
         VQ()(zoo.create_model("mlp-vae", data_shape=SHAPE), batch)
     for prior in ("uniform-codes", "autoregressive-codes"):
@@ -564,4 +564,4 @@ def test_a_prior_fitted_to_a_run_has_the_sizes_of_its_quantiser(model, tmp_path,
 @pytest.mark.parametrize("levels", [[10**9], [2**12, 2**13], [3] * 40])
 def test_more_codes_than_can_be_listed_are_refused(levels):
     with pytest.raises(zoo.ComponentError, match="their product is the number of codes"):
-        zoo.create_model("fsq-vae", encoder={"posterior": {"levels": levels}})
+        zoo.create_model("fsq-vae", data_shape=SHAPE, encoder={"posterior": {"levels": levels}})

@@ -176,8 +176,8 @@ def test_a_loss_that_asks_for_it_gets_the_number_of_training_images(tmp_path, mo
     monkeypatch.setattr("zoo.session.Trainer", just_built)
     with pytest.raises(zoo.UsageError, match="^1438 images"):
         zoo.train("beta-tc-vae", ["data=[{use: digits}]"], out=tmp_path)
-    assert zoo.create_loss("beta-tc-vae", train_size=17).train_size == 17
-    assert zoo.create_loss("beta-tc-vae").train_size == 60_000
+    assert zoo.create_loss("beta-tc-vae", data_shape=(1, 4, 4), train_size=17).train_size == 17
+    assert zoo.create_loss("beta-tc-vae", data_shape=(1, 4, 4)).train_size == 0
     with pytest.raises(zoo.RecipeError, match=r"loss.train_size.*set by the zoo"):
         zoo.recipe("beta-tc-vae", ["loss.train_size=5"])
 

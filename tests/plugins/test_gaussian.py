@@ -454,7 +454,7 @@ def test_every_activation_follows_every_hidden_layer(activation):
     vae = zoo.create_model("mlp-vae", data_shape=SHAPE, latent_dim=2, encoder=block, decoder=block)
     for trunk in (vae.encoder.trunk, vae.decoder.trunk):
         assert sum(isinstance(layer, ACTIVATIONS[activation]) for layer in trunk.modules()) == 2
-    zoo.create_loss("mlp-vae")(vae, zoo.Batch(torch.rand(9, *SHAPE)))["loss"].backward()
+    zoo.create_loss("mlp-vae", data_shape=SHAPE)(vae, zoo.Batch(torch.rand(9, *SHAPE)))["loss"].backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in vae.parameters())
 
 

@@ -286,62 +286,82 @@ def _keys_inside(kind: str, spec: ComponentSpec, place: str) -> list[str]:
     return keys
 
 
-@torch.inference_mode(False)  # the parameters of a model that is made in inference mode can be trained too
+@torch.inference_mode(False)  # so that a model that is built in inference mode can be trained
 def build(recipe: Recipe, data_shape: tuple[int, ...], classes: int = 0, train_size: int = 0) -> tuple[VAE, Loss]:
-    """The model and the loss of a recipe for data of one shape, from torch's global generator.
+    """Build the model and the loss of a recipe. The weights are drawn from torch's global generator.
 
     Args:
-        classes: the number of labels in the data, 0 where they have none.
-        train_size: the number of training examples, 0 where it is not known.
+        data_shape: event shape of x.
+        classes: number of labels in the data, 0 if they have none.
+        train_size: number of training examples, 0 if it is unknown.
 
     Raises:
-        ComponentError: a component refused, or posterior and prior are densities with respect to different measures
-            (see `zoo.base_measure`); the message names them.
-        UsageError: it would not fit into the memory of this machine.
+        ComponentError: a component failed, or posterior and prior have different base measures (see
+            `zoo.base_measure`); the message names them.
+        UsageError: the model would not fit into the memory of this machine.
     """
-    given: dict[str, Any] = {
-        "data_shape": data_shape,
-        "latent_dim": recipe.latent_dim,
-        "classes": classes,
-        "train_size": train_size,
-    }
+    context = _context(recipe, data_shape, classes)
     with exclusive(), bounded():
-        encoder = construct("encoder", recipe.encoder, given)
-        q = _posterior(recipe.encoder.use, encoder, data_shape, classes)
-        given["latent_shape"] = tuple(q.event_shape)
-        decoder = construct("decoder", recipe.decoder, given)
-        prior = _prior_of(q, recipe, recipe.prior, encoder, given)
-        loss = construct("loss", recipe.loss, given)
-    vae = VAE(encoder, decoder, prior)
-    vae.data_shape, vae.latent_shape = data_shape, given["latent_shape"]
+        vae = _build_model(recipe, context)
+        loss: Loss = construct("loss", recipe.loss, {**context, "train_size": train_size})
     return vae, loss
+
+
+@torch.inference_mode(False)
+def build_model(recipe: Recipe, data_shape: tuple[int, ...], classes: int = 0) -> VAE:
+    """Build the model of a recipe; see `build`."""
+    with exclusive(), bounded():
+        return _build_model(recipe, _context(recipe, data_shape, classes))
+
+
+@torch.inference_mode(False)
+def build_loss(recipe: Recipe, data_shape: tuple[int, ...], classes: int = 0, train_size: int = 0) -> Loss:
+    """Build the loss of a recipe; see `build`. An encoder is built only if the loss needs the shape of the latent."""
+    context = {**_context(recipe, data_shape, classes), "train_size": train_size}
+    with exclusive(), bounded():
+        if "latent_shape" in read_signature("loss", recipe.loss.use).injected:
+            encoder = construct("encoder", recipe.encoder, context)
+            context["latent_shape"] = tuple(_posterior(recipe.encoder.use, encoder, data_shape, classes).event_shape)
+        loss: Loss = construct("loss", recipe.loss, context)
+    return loss
+
+
+def _context(recipe: Recipe, data_shape: tuple[int, ...], classes: int) -> dict[str, Any]:
+    """The values of injected parameters."""
+    return {"data_shape": data_shape, "latent_dim": recipe.latent_dim, "classes": classes}
+
+
+def _build_model(recipe: Recipe, context: dict[str, Any]) -> VAE:
+    """Build encoder, decoder and prior, and add the shape of the latent to the context."""
+    encoder = construct("encoder", recipe.encoder, context)
+    q = _posterior(recipe.encoder.use, encoder, context["data_shape"], context["classes"])
+    context["latent_shape"] = tuple(q.event_shape)
+    decoder = construct("decoder", recipe.decoder, context)
+    vae = VAE(encoder, decoder, _prior_of(q, recipe, recipe.prior, encoder, context))
+    vae.data_shape, vae.latent_shape = context["data_shape"], context["latent_shape"]
+    return vae
 
 
 @torch.inference_mode(False)
 def build_prior(
     block: ComponentSpec, recipe: Recipe, encoder: Encoder, data_shape: tuple[int, ...], classes: int = 0
 ) -> Prior:
-    """Another prior for a recipe's model, whose encoder is there already.
+    """Build another prior for a model of a recipe.
 
     Raises:
         UnknownName, NameConflict, RecipeError, ComponentError: see `construct` and `build`.
     """
     q = _posterior(recipe.encoder.use, encoder, data_shape, classes)
-    given = {
-        "data_shape": data_shape,
-        "latent_dim": recipe.latent_dim,
-        "classes": classes,
-        "latent_shape": tuple(q.event_shape),
-    }
-    return _prior_of(q, recipe, block, encoder, given)
+    context = {**_context(recipe, data_shape, classes), "latent_shape": tuple(q.event_shape)}
+    return _prior_of(q, recipe, block, encoder, context)
 
 
 def _prior_of(
-    q: Distribution, recipe: Recipe, block: ComponentSpec, encoder: Encoder, given: Mapping[str, Any]
+    q: Distribution, recipe: Recipe, block: ComponentSpec, encoder: Encoder, context: Mapping[str, Any]
 ) -> Prior:
-    """The prior of a block, which goes with the posterior `q` of a recipe's encoder."""
+    """Build a prior, and compare its base measure with that of the posterior `q`."""
     with exclusive():
-        prior: Prior = construct("prior", block, {**given, "model_encoder": encoder})
+        prior: Prior = construct("prior", block, {**context, "model_encoder": encoder})
     try:
         with torch.no_grad(), evaluating(encoder, prior):
             p = prior(encoder)
