@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import zoo
@@ -12,6 +13,8 @@ from zoo_reproduce.rows import Published, Quantity, Row
 from zoo_reproduce.verdict import Outcome, Verdict, shown
 
 RESULTS, PAGE = "reproductions.json", "reproductions.md"
+PRIVATE = ("command", "platform", "id")
+"""Entries of an environment that are not published."""
 
 INTRODUCTION = """\
 # Reproductions
@@ -42,7 +45,7 @@ def write(folder: Path, rows: Mapping[str, Row], verdicts: Mapping[str, Verdict]
     """
     every = {**read(folder), **verdicts}
     kept = {name: every[name] for name in rows if name in every}
-    content = {name: verdict.to_json() for name, verdict in kept.items()}
+    content = {name: _public(verdict).to_json() for name, verdict in kept.items()}
     try:
         for name, text in ((RESULTS, zoo.to_json(content) + "\n"), (PAGE, page(rows, kept))):
             with zoo.atomic_write(folder / name) as file:
@@ -66,6 +69,12 @@ def read(folder: Path) -> dict[str, Verdict]:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} cannot be read: {error}") from error
+
+
+def _public(verdict: Verdict) -> Verdict:
+    """The verdict without what names the machine and its files."""
+    environment = {key: value for key, value in verdict.environment.items() if key not in PRIVATE}
+    return replace(verdict, environment=environment)
 
 
 def page(rows: Mapping[str, Row], verdicts: Mapping[str, Verdict]) -> str:
