@@ -84,7 +84,7 @@ class LadderPrior(Prior):
         """
         if not isinstance(encoder, LadderEncoder):
             raise ComponentError(
-                f"The prior 'ladder' needs the encoder 'ladder', whose top-down network it uses; got a "
+                f"The prior 'ladder' needs the encoder 'ladder', whose top-down network it uses; got "
                 f"{type(encoder).__name__}. Use encoder=ladder or another prior."
             )
         return encoder.prior()

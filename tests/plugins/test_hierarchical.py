@@ -199,7 +199,7 @@ def test_incompatible_parts_are_an_error():
         zoo.create_model("mlp-vae", data_shape=SHAPE, latent_dim=3, prior="two-level")
     with pytest.raises(zoo.ComponentError, match=r"got 3 level\(s\) .* and 2 width\(s\)"):
         zoo.create_model("ladder-vae", data_shape=SHAPE, encoder={"upper": [4, 2]})
-    with pytest.raises(zoo.ComponentError, match="got a MLPEncoder. Use encoder=ladder"):
+    with pytest.raises(zoo.ComponentError, match="got MLPEncoder. Use encoder=ladder"):
         zoo.create_model("mlp-vae", data_shape=SHAPE, prior="ladder")
     with pytest.raises(zoo.ComponentError, match="a posterior and a prior with the same levels"):
         zoo.create_loss("ladder-vae", data_shape=SHAPE)(

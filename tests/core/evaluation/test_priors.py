@@ -175,7 +175,7 @@ def test_a_fit_that_cannot_be_written_leaves_the_one_before(run, monkeypatch):
         ("gaussian-mixture", ["component=3"], "Did you mean 'components'"),
         ("gaussian-mixture", ["components=0"], "greater than 0"),
         ("gaussian-mixture", ["components"], "expected KEY=VALUE"),
-        ("gaussian-mixture", ["components=2000"], "2000 components need as many draws at least"),
+        ("gaussian-mixture", ["components=2000"], "= 2000 draws; got"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused_and_nothing_is_written(run, prior, overrides, message):
