@@ -15,10 +15,11 @@ from zoo import ComponentFactory, Decoder, Encoder, Likelihood, Posterior
 
 
 class GatedDense(nn.Module):
-    """h = (W x + b) * sigmoid(V x + c): a linear layer, each unit of which another one opens and shuts.
+    """h = (W x + b) * sigmoid(V x + c) (arXiv 1612.08083, eq. 1).
 
     Args:
-        width_in, width_out: units before and after.
+        width_in: number of inputs.
+        width_out: number of outputs.
     """
 
     def __init__(self, width_in: int, width_out: int) -> None:
@@ -27,7 +28,7 @@ class GatedDense(nn.Module):
         self.gate = nn.Linear(width_in, width_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., width_in) to (..., width_out)."""
+        """Map (..., width_in) to (..., width_out)."""
         h: Tensor = self.linear(x) * torch.sigmoid(self.gate(x))
         return h
 
@@ -38,7 +39,7 @@ class GatedEncoder(Encoder):
     Args:
         data_shape: event shape of x.
         latent_dim: number of latent dimensions.
-        hidden: widths of the layers, the first next to the input.
+        hidden: widths of the layers, from x to z.
         posterior: the head.
     """
 
@@ -66,7 +67,7 @@ class GatedDecoder(Decoder):
     Args:
         data_shape: event shape of x.
         latent_shape: event shape of the latent.
-        hidden: widths of the layers, the first next to the latent.
+        hidden: widths of the layers, from z to x.
         likelihood: the head.
     """
 

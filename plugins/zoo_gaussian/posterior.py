@@ -9,10 +9,10 @@ from zoo import Gaussian, Posterior, at_least_float32
 
 
 class DiagonalGaussian(Posterior):
-    """q(z | x) = N(z; mean, diag(exp(log_variance))), both linear in the features.
+    """q(z | x) = N(z; mean, diag(exp(log_variance))), with mean and log-variance linear in the features.
 
     Args:
-        features: width of the trunk.
+        features: number of features.
         latent_dim: number of latent dimensions.
     """
 

@@ -1,4 +1,4 @@
-"""What goes into the log of a run."""
+"""The callback that writes the TensorBoard log of a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from zoo import Callback, Epoch, Run, Training
 
 
 class TensorBoardLog(Callback):
-    """Writes the log of one run. A resumed run continues its log, without what was logged after its checkpoint.
+    """Write the log of one run. A resumed run discards what was logged after its checkpoint and continues the log.
 
     Args:
         run: the run.
@@ -20,13 +20,13 @@ class TensorBoardLog(Callback):
         self.run = run
 
     def on_train_begin(self, trainer: Training) -> None:
-        """Open the log."""
+        """Open the log and write the recipe."""
         purge = trainer.step + 1 if trainer.step else None
         self.writer: Any = SummaryWriter(str(self.run.path / "tensorboard"), purge_step=purge)
         self.writer.add_text("recipe", f"```yaml\n{(self.run.path / 'recipe.yaml').read_text('utf-8')}```", 0)
 
     def on_epoch_end(self, trainer: Training, epoch: Epoch) -> None:
-        """Log the terms of every step, and those of the test split."""
+        """Log the terms of every step, and the means over training and test split."""
         for name, values in epoch.curve.items():
             first = epoch.step - len(values) + 1
             for offset, value in enumerate(values):
@@ -37,7 +37,7 @@ class TensorBoardLog(Callback):
         self.writer.flush()
 
     def on_train_end(self, trainer: Training, finished: bool) -> None:
-        """Log the figures, and the hyper-parameters with the last test terms, of a finished run; close the log."""
+        """Log the figures and hyperparameters of a finished run, with its last test terms, and close the log."""
         if finished:
             self._figures()
             recipe = _flat(self.run.recipe.to_raw())
@@ -53,7 +53,7 @@ class TensorBoardLog(Callback):
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as one of dotted keys to plain values."""
+    """Flatten a nested mapping to dotted keys and scalar or string values."""
     flat: dict[str, Any] = {}
     for key, inner in value.items():
         if isinstance(inner, dict):
