@@ -36,6 +36,10 @@ class DataUnavailable(DataError):
     """A data set cannot be had here: its files are absent and could not be fetched."""
 
 
+class NotPrepared(DataUnavailable):
+    """The files of a data set are present, but must be decoded first; see `zoo.surveying`."""
+
+
 class NotApplicable(UsageError):
     """A metric was asked for that this model or these data do not have; the message says why."""
 

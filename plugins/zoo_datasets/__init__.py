@@ -1,10 +1,25 @@
-"""Data sets: digits that need no network, well-known ones through torchvision, and images and arrays of your own."""
+"""Data sets: digits that need no network, well-known ones through torchvision, and the user's own images and arrays.
+
+For data sets of other packages, `cached_images` decodes images once into a memory-mapped cache.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from zoo import OBJECT, Component, hookimpl
+from zoo import OBJECT, Command, Component, hookimpl
+
+if TYPE_CHECKING:
+    from zoo_datasets.cache import cached_images as cached_images
+else:
+
+    def __getattr__(name):  # imports torch, which loading a plugin must not
+        if name == "cached_images":
+            from zoo_datasets.cache import cached_images
+
+            return cached_images
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @hookimpl
@@ -38,3 +53,9 @@ def zoo_components() -> Iterable[Component]:
             (OBJECT,),
         ),
     )
+
+
+@hookimpl
+def zoo_commands() -> Iterable[Command]:
+    """The commands of this plugin."""
+    return (Command("clean-cache", "Delete decoded images that are no longer used.", "zoo_datasets.cli:clean_cache_"),)

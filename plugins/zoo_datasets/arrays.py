@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zoo import DataError, Dataset, DataUnavailable, Split, cached_images
+from zoo import DataError, Dataset, DataUnavailable, Split
+from zoo_datasets.cache import cached_images
 from zoo_datasets.own import Fraction, Place, Seed, absolute, digest, place, split
 
 log = logging.getLogger("zoo")

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import PositiveInt
 
-from zoo import DataError, Dataset, DataUnavailable, Split, cached_images
+from zoo import DataError, Dataset, DataUnavailable, Split
+from zoo_datasets.cache import cached_images
 from zoo_datasets.files import check_md5, gather
 from zoo_datasets.own import digest
 from zoo_datasets.threads import in_order

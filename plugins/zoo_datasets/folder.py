@@ -21,7 +21,8 @@ from PIL import Image, ImageOps
 from PIL.ExifTags import Base as Exif
 from pydantic import PositiveInt
 
-from zoo import DataError, Dataset, DataUnavailable, Split, cached_images
+from zoo import DataError, Dataset, DataUnavailable, Split
+from zoo_datasets.cache import cached_images
 from zoo_datasets.failures import FORMATS, reason
 from zoo_datasets.own import Fraction, Place, Seed, absolute, digest, place, split
 from zoo_datasets.threads import in_order

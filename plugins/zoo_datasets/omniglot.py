@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from pydantic import PositiveInt
 
-from zoo import Dataset, Split, cached_images
+from zoo import Dataset, Split
+from zoo_datasets.cache import cached_images
 from zoo_datasets.files import check_md5, gather
 from zoo_datasets.threads import in_order
 

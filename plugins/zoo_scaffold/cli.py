@@ -1,4 +1,4 @@
-"""``zoo new-plugin``. It does not import torch."""
+"""``zoo new-plugin`` and ``zoo schema``. Only the latter imports torch."""
 
 from __future__ import annotations
 
@@ -47,3 +47,16 @@ def new_plugin_(ctx: click.Context, name: str, kind: str, out: Path, as_json: bo
     for path in written:
         click.echo(folder / path)
     click.echo("\nNext:\n" + "\n".join(f"  {line}" for line in following))
+
+
+@click.command(short_help="Print the JSON Schema of recipe files, for editors.")
+@click.option("--builtin", is_flag=True, help="Include only the components of vae-zoo itself.")
+def schema(builtin: bool) -> None:
+    """Print the JSON Schema of recipe files, with all installed components, for completion in editors.
+
+    \b
+    zoo schema > recipes.schema.json
+    """
+    from zoo_scaffold.json_schema import recipe_file_schema
+
+    print_json(recipe_file_schema("vae-zoo" if builtin else None))
