@@ -70,7 +70,7 @@ class SweepPage:
             return headlines
         where = describe(best.settings) or "all seeds"
         first = [
-            Headline(f"least test {results.select}", f"{results.score(best):.2f}", "nats", f"trial {best.number}"),
+            Headline(f"least test {results.monitor}", f"{results.score(best):.2f}", "nats", f"trial {best.number}"),
             Headline("with", where),
         ]
         return [*first, *headlines]
@@ -81,7 +81,7 @@ class SweepPage:
         seeds = self.sweep.plan.seeds
         spread = f"mean ± standard deviation over {len(seeds)} seeds, " if seeds else ""
         return Table(
-            f"Nats per example, {spread}in each run's best epoch; the least test {self.results.select} stands out",
+            f"Nats per example, {spread}in each run's best epoch; the least test {self.results.monitor} stands out",
             header,
             rows,
             range(1 + len(self.keys), len(header) - ("note" in header)),

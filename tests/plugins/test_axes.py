@@ -39,11 +39,11 @@ def test_what_is_the_same_for_all(override):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["latent_dim=2,5,2"], "2 stands there twice"),
+        (["latent_dim=2,5,2"], "2 occurs twice"),
         (["latent_dim=2,5", "latent_dim=7,9"], "latent_dim is swept twice"),
-        (["latent_dim=9..2"], "the lower end comes first"),
+        (["latent_dim=9..2"], "expected the lower end first"),
         (["latent_dim=2..9:lgo"], r"expected a range such as 2\.\.64"),
-        (["loss.beta=0..1:log"], "starts above 0"),
+        (["loss.beta=0..1:log"], "must be above 0"),
     ],
 )
 def test_what_cannot_be_swept(overrides, message):

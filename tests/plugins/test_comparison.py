@@ -46,7 +46,7 @@ def runs(tmp_path_factory) -> dict[str, Path]:
             {"decoder.likelihood": ["bernoulli", "continuous-bernoulli"]},
             "The likelihoods differ (bernoulli, continuous-bernoulli)",
         ),
-        ("repeated", {"data.repeat": [1, 2]}, "They were trained on different data (digits)"),
+        ("repeated", {"data.repeat": [1, 2]}, "The runs were trained on different data (digits)"),
         (
             "clipped",
             {
@@ -161,10 +161,10 @@ def test_a_sweep_is_compared_as_its_finished_runs(tmp_path, monkeypatch, capsys)
 
 def test_what_cannot_be_compared(runs, tmp_path, monkeypatch):
     monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
-    with pytest.raises(zoo.UsageError, match="There are 1 runs to compare: give at least two"):
+    with pytest.raises(zoo.UsageError, match="needs at least two finished runs, and there are 1"):
         compare(runs["base"])
     early = stopped("mlp-vae", FIXED, 3, tmp_path)
-    with pytest.raises(zoo.RunError, match="was stopped before its first epoch ended"):
+    with pytest.raises(zoo.RunError, match="has no finished epoch"):
         compare(runs["base"], early)
     with pytest.raises(zoo.RunError, match="cannot be written"):
         raise_from_main(runs, tmp_path)

@@ -10,7 +10,7 @@ from torch.distributions import Independent, MixtureSameFamily, Normal
 import zoo
 from resuming import run_main
 from zoo_figures import figures
-from zoo_figures.cli import _labelled
+from zoo_figures.arguments import parse_label
 
 SHAPE = (1, 4, 4)
 SMALL = {
@@ -170,7 +170,7 @@ def test_the_command_line_samples_a_label(tmp_path, capsys):
     assert (run.figures / "manifold.png").exists()
     capsys.readouterr()
     assert run_main("sample", str(run.path), "--label", "10") == 2
-    assert "--label 10: there is no such label, the model knows those from 0 to 9." in capsys.readouterr().err
+    assert "--label 10: there is no such label. Labels are 0 to 9." in capsys.readouterr().err
     with pytest.raises(zoo.UsageError, match="was given none: pass them as `condition`, or --label"):
         figures.traversals(run.load())
 
@@ -204,4 +204,4 @@ def test_a_label_is_refused_where_the_model_is_not_conditional():
     vae = zoo.create_model("mlp-vae", data_shape=SHAPE, latent_dim=2)
     assert vae.classes == 0
     with pytest.raises(zoo.UsageError, match="--label 3: this model is not conditional on labels"):
-        _labelled(vae, 3)
+        parse_label("3", vae)

@@ -325,8 +325,8 @@ def test_of_several_sizes_the_most_frequent_is_taken_and_that_is_said(pics, capl
     assert dataset.shape == (1, 4, 6)
     assert {array.tobytes() for array in arrays} < set(everything(dataset)), "those of that size are not touched"
     assert (
-        "They are of 2 sizes, height x width (how many): 4x6 (5), 9x9 (1). All are scaled and cropped to 4x6; "
-        "for another size add data.size=[HEIGHT,WIDTH]." in caplog.messages
+        "The images have 2 sizes, height x width (number): 4x6 (5), 9x9 (1). Scaling and cropping all to 4x6; "
+        "set data.size=[HEIGHT,WIDTH] for another size." in caplog.messages
     )
     assert folder(str(pics), size=(8, 8)).shape == (1, 8, 8)
 
@@ -336,8 +336,8 @@ def test_many_sizes_are_not_all_named_and_large_ones_become_small(pics, caplog):
         save(draw(0, i, i), pics / f"{i}.png")
     with caplog.at_level(logging.INFO, "zoo"):
         assert folder(str(pics)).shape == (1, 64, 64)
-    assert "of 8 sizes, height x width (how many): 65x65 (1), 66x66 (1), 67x67 (1), .... All" in caplog.text
-    assert "taken as grey, since all are" in caplog.text
+    assert "have 8 sizes, height x width (number): 65x65 (1), 66x66 (1), 67x67 (1), .... Scaling" in caplog.text
+    assert "Converting to grey, as all images are grey." in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -368,7 +368,7 @@ def test_images_of_one_size_keep_it_however_large(pics, caplog):
     save(draw(1, 300, 20), pics / "b.png")
     with caplog.at_level(logging.INFO, "zoo"):
         assert folder(str(pics)).shape == (1, 300, 20)
-    assert "All are of 300x20, which takes its time; data.size=[64,64]" in caplog.text
+    assert "All images are 300x20, which trains slowly. Set data.size=[64,64]" in caplog.text
 
 
 def test_an_image_that_lies_on_its_side_has_the_size_that_is_seen(pics):
@@ -413,16 +413,16 @@ def test_files_that_cannot_be_decoded_are_left_out_and_that_is_said_each_time(pi
         assert everything(dataset) == sorted(array.tobytes() for array in arrays)
         (warning,) = caplog.messages
         assert warning == (
-            f"9 of 29 image files in {pics} cannot be used and are left out. a-cut.png: is truncated; b-empty.jpg: is "
-            "empty; c-text.gif: is no image in BMP, GIF, JPEG, PNG, PPM, TIFF or WEBP; and 6 more."
+            f"Left out 9 of 29 image files in {pics}: a-cut.png: is truncated; b-empty.jpg: is "
+            "empty; c-text.gif: is not an image in BMP, GIF, JPEG, PNG, PPM, TIFF or WEBP; and 6 more."
         )
         reasons = dict(left.split(": ", 1) for left in dataset.left_out)
         assert sorted(reasons) == broken
         assert reasons["d-postscript.png"] == reasons["c-text.gif"]
-        assert reasons["e-dangling.png"] == "is a link to nothing"
+        assert reasons["e-dangling.png"] == "is a broken link"
         assert reasons["f-float.tif"] == reasons["g-int.tif"]
-        assert reasons["f-float.tif"] == "cannot be decoded (pixels of 32 bits have no known range)"
-        assert reasons["h-pipe.png"] == "is no regular file"
+        assert reasons["f-float.tif"] == "cannot be decoded (the range of 32-bit pixels is unknown)"
+        assert reasons["h-pipe.png"] == "is not a regular file"
         assert reasons["i-flipped.png"].startswith("cannot be decoded (")
 
 
@@ -459,12 +459,12 @@ def tiff(array: np.ndarray, channels: int = 1) -> bytes:
 @pytest.mark.parametrize(
     ("dtype", "channels", "reason"),
     [
-        ("f2", 1, "a TIFF of 1 channel of 16-bit floating-point numbers, which Pillow does not read"),
-        ("f4", 1, "pixels of 32 bits have no known range"),
-        ("f4", 3, "a TIFF of 3 channels of 32-bit floating-point numbers, which Pillow does not read"),
-        ("f8", 1, "a TIFF of 1 channel of 64-bit floating-point numbers, which Pillow does not read"),
-        ("u4", 1, "pixels of 32 bits have no known range"),
-        ("u1", 5, "a TIFF of 5 channels of 8-bit unsigned integers, which Pillow does not read"),
+        ("f2", 1, "a TIFF of 1 channel of 16-bit floating-point numbers, which Pillow does not support"),
+        ("f4", 1, "the range of 32-bit pixels is unknown"),
+        ("f4", 3, "a TIFF of 3 channels of 32-bit floating-point numbers, which Pillow does not support"),
+        ("f8", 1, "a TIFF of 1 channel of 64-bit floating-point numbers, which Pillow does not support"),
+        ("u4", 1, "the range of 32-bit pixels is unknown"),
+        ("u1", 5, "a TIFF of 5 channels of 8-bit unsigned integers, which Pillow does not support"),
     ],
 )
 def test_a_tiff_of_other_numbers_is_refused_with_the_true_reason(dtype, channels, reason, pics):
@@ -480,7 +480,7 @@ def test_of_a_tiff_with_several_pages_the_first_counts_and_that_is_said(pics, ca
     pages[0].save(pics / "a.tif", save_all=True, append_images=pages[1:])
     with caplog.at_level(logging.INFO, "zoo"):
         assert np.array_equal(one(pics / "a.tif"), draw(0)[None])
-    assert "2 of them have several frames or pages, of which the first counts." in caplog.messages
+    assert "2 images have several frames or pages; using the first." in caplog.messages
 
 
 @pytest.mark.parametrize("ending", ["pgm", "ppm", "pnm", "PGM"])
@@ -502,7 +502,7 @@ def test_image_files_of_other_formats_are_counted_and_named(pics, caplog):
 
 def test_a_folder_of_nothing_but_other_formats(pics):
     (pics / "a.heic").write_bytes(b"...")
-    with pytest.raises(zoo.DataError, match="There is no image in .* 1 image files are of other formats"):
+    with pytest.raises(zoo.DataError, match="There are no images in .* 1 image files have other formats"):
         folder(str(pics))
 
 
@@ -524,14 +524,14 @@ def test_a_decompression_bomb_is_refused_unread(pics):
     header = struct.pack(">IIBBBBB", 20000, 10000, 8, 0, 0, 0, 0)
     body = chunk(b"IDAT", zlib.compress(bytes(20001 * 1000))) + chunk(b"IEND", b"")
     (pics / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body)
-    assert folder(str(pics)).left_out == ("bomb.png: has more than the 179 million pixels that are decoded",)
+    assert folder(str(pics)).left_out == ("bomb.png: has more than 179 million pixels",)
 
 
 def test_a_file_of_terabytes_is_not_read_into_memory(pics):
     save_some(pics, 2)
     with (pics / "large.png").open("wb") as file:
         file.truncate(2**40)
-    assert folder(str(pics)).left_out == ("large.png: has 1099.5 GB, more than the 2 GB that are read",)
+    assert folder(str(pics)).left_out == ("large.png: has 1099.5 GB; the limit is 2 GB",)
 
 
 def test_a_mended_file_is_seen(pics, caplog):
@@ -540,7 +540,7 @@ def test_a_mended_file_is_seen(pics, caplog):
     with caplog.at_level(logging.WARNING, "zoo"):
         assert len(everything(folder(str(pics)))) == 4
     assert "1 of 5 image files" in caplog.text
-    assert "left out. broken.png: is no image" in caplog.text
+    assert ": broken.png: is not an image" in caplog.text
     save(draw(99), pics / "broken.png")
     assert draw(99).tobytes() in everything(folder(str(pics)))
 
@@ -548,7 +548,7 @@ def test_a_mended_file_is_seen(pics, caplog):
 def test_no_image_that_can_be_decoded(pics, cache):
     break_some(pics)
     with pytest.raises(
-        zoo.DataError, match=f"None of the 7 image files in {pics} can be decoded. a-cut.*truncated, for one"
+        zoo.DataError, match=f"None of the 7 image files in {pics} can be decoded. The first: a-cut.*truncated"
     ):
         folder(str(pics), size=(4, 6))
     assert list(cache.iterdir()) == []
@@ -559,21 +559,21 @@ def test_no_image_that_can_be_decoded(pics, cache):
 def test_an_empty_folder(pics):
     (pics / "readme.txt").write_text("no image")
     (pics / "deeper").mkdir()
-    with pytest.raises(zoo.DataError, match=rf"no image in {pics}\. Looked for files that end in \.bmp, .*\.webp"):
+    with pytest.raises(zoo.DataError, match=rf"no images in {pics}\. Supported endings: \.bmp, .*\.webp"):
         folder(str(pics))
 
 
 def test_a_missing_folder_and_a_file(pics):
-    with pytest.raises(zoo.DataUnavailable, match=f"{pics}/nothing is not there"):
+    with pytest.raises(zoo.DataUnavailable, match=f"{pics}/nothing does not exist"):
         folder(str(pics / "nothing"))
     save(draw(0), pics / "a.png")
-    with pytest.raises(zoo.DataUnavailable, match=r"a\.png is no folder"):
+    with pytest.raises(zoo.DataUnavailable, match=r"a\.png is not a directory"):
         folder(str(pics / "a.png"))
 
 
 def test_a_single_image(pics):
     save(draw(0), pics / "a.png")
-    with pytest.raises(zoo.DataError, match=r"one image, a\.png: there must be one to train on and one to test on"):
+    with pytest.raises(zoo.DataError, match=r"one image, a\.png; at least two are needed"):
         folder(str(pics))
 
 
@@ -673,11 +673,11 @@ def test_hidden_files_are_passed_over_and_links_are_counted(pics, tmp_path):
     assert dataset.train.labels is None
     assert everything(dataset) == sorted(draw(i).tobytes() for i in (0, 1, 2, 8))
     assert dataset.left_out == (
-        "annexed.png: is a link to an image that is read already",
-        "link: is a link to a folder, which is not followed",
-        "linked.png: is a link that points outside the folder, which is not followed",
-        "round: is a link to a folder, which is not followed",
-        "twin.png: is a link to an image that is read already",
+        "annexed.png: is a link to an image that is listed already",
+        "link: is a link to a folder; links to folders are not followed",
+        "linked.png: is a link that points outside the folder",
+        "round: is a link to a folder; links to folders are not followed",
+        "twin.png: is a link to an image that is listed already",
     )
 
 
@@ -710,9 +710,9 @@ def test_train_and_test_are_splits_and_no_labels(train, test, val, pics, caplog)
     assert dataset.label_names == ("a", "b")
     for split in (dataset.train, dataset.test):
         assert [dataset.label_names[label] for label in split.labels] == [path.split("/")[1] for path in split.paths]
-    assert f"6 images of a validation split in {pics} are neither trained nor tested on" in caplog.text
+    assert f"Not using 6 images of a validation split in {pics}" in caplog.text
     assert len(dataset.left_out) == 6
-    assert dataset.left_out[0] == "extra/a/0.png: lies in no split"
+    assert dataset.left_out[0] == "extra/a/0.png: is outside the splits"
 
 
 @pytest.mark.parametrize(
@@ -753,10 +753,10 @@ def test_a_label_may_be_called_train(pics):
     [
         (
             ["cat/1.png", "dog/2.png", "Test/3.png"],
-            "holds a folder Test beside others: if it is a split, put the others",
+            "has a folder Test next to others. If it is a split, move the others",
         ),
-        (["1.png", "2.png", "val/3.png"], "holds a folder val beside others"),
-        (["test/1.png", "test/2.png"], "holds no training split beside test. Name that folder itself"),
+        (["1.png", "2.png", "val/3.png"], "has a folder val next to others"),
+        (["test/1.png", "test/2.png"], "has no training split next to test. To use all of that folder"),
     ],
 )
 def test_a_test_split_without_a_training_split_is_refused(names, message, pics):
@@ -956,7 +956,7 @@ def test_a_home_folder(pics, monkeypatch):
 def test_a_missing_folder_may_have_a_substitute(tmp_path):
     loaded = load_data([ComponentSpec(use="folder", path=str(tmp_path / "nothing")), ComponentSpec(use="digits")])
     assert loaded.block.use == "digits"
-    assert "nothing is not there" in loaded.passed_over[0]
+    assert "nothing does not exist" in loaded.passed_over[0]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from torch.distributions import (
 import zoo
 from toys import GivenPosterior, GivenPrior
 from zoo_figures import latents
-from zoo_figures.latents import encoded, information, rates
+from zoo_figures.latents import encode_means, information, rates
 
 
 def model(q, p) -> zoo.VAE:
@@ -100,10 +100,10 @@ CORRELATED = MultivariateNormal(torch.zeros(2), torch.eye(2))
 )
 def test_a_rate_that_does_not_divide_is_refused_and_the_codes_variance_taken_for_it(q, p, at_fault):
     x = torch.tensor([[1.0, 0.0], [3.0, 0.0], [5.0, 0.5]]).view(3, 1, 1, 2)
-    with pytest.raises(zoo.UsageError, match=f"the {at_fault} is no product"):
+    with pytest.raises(zoo.UsageError, match=f"the {at_fault} does not factorise"):
         rates(model(q, p), zoo.Batch(x))
     found = information(model(q, p), zoo.Batch(x))
-    assert found.measure == "variance of the codes"
+    assert found.measure == "variance of the posterior mean"
     torch.testing.assert_close(found.values, x.flatten(1).double().var(0, correction=0))
 
 
@@ -117,8 +117,8 @@ def test_a_posterior_without_a_mean_is_drawn_under_a_seed():
     vae = model(lambda x: Independent(Meanless(x.flatten(1), torch.ones(len(x), 2)), 1), normal(torch.zeros(2), 1.0))
     x = torch.zeros(5, 1, 1, 2)
     torch.manual_seed(3)
-    first = encoded(vae, zoo.Batch(x))
-    assert torch.equal(encoded(vae, zoo.Batch(x)), first)
+    first = encode_means(vae, zoo.Batch(x))
+    assert torch.equal(encode_means(vae, zoo.Batch(x)), first)
     assert (first != 0).all()
     torch.manual_seed(3)
     drawn = vae.posterior_mean(x)

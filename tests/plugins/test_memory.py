@@ -48,7 +48,7 @@ def rows(images: torch.Tensor) -> set[bytes]:
         (torch.from_numpy(LEVELS) / 255).requires_grad_(),
         np.asfortranarray(LEVELS),
         LEVELS[::-1][::-1],
-        np.broadcast_to(LEVELS, LEVELS.shape),  # which may not be written to
+        np.broadcast_to(LEVELS, LEVELS.shape),  # which is read-only
         (LEVELS, LABELS),
         (torch.from_numpy(LEVELS), torch.from_numpy(LABELS)),
         (LEVELS, LABELS[:, None].astype(np.uint8)),
@@ -114,7 +114,7 @@ def test_the_split_follows_its_seed_alone_and_the_log_has_it(caplog):
         one, again, other = (zoo.load_dataset(LEVELS, split_seed=seed, test_fraction=0.2) for seed in (1, 1, 2))
     assert torch.equal(one.test.x, again.test.x)
     assert not torch.equal(one.test.x, other.test.x)
-    assert caplog.messages[0] == "10 of 50 images are held out for testing: test_fraction 0.2, split_seed 1."
+    assert caplog.messages[0] == "Holding out 10 of 50 images for testing: test_fraction 0.2, split_seed 1."
     # However many images are added, those that were there keep their side but for a few at the border.
     more = zoo.load_dataset(np.concatenate([LEVELS, LEVELS[::-1] ^ 1]), split_seed=1, test_fraction=0.2)
     assert len(rows(one.test.x) & rows(more.test.x)) >= 7
@@ -142,7 +142,7 @@ def test_a_run_is_stopped_resumed_evaluated_and_fitted_with_the_data_given_again
     assert run.recipe.data[0].parameters == {"layout": "auto", "test_fraction": 0.3, "split_seed": 2}
     whole = train(data, tmp_path / "whole", "data.test_fraction=0.3", "data.split_seed=2")
 
-    again = re.escape("Give them again: zoo.resume(run, data=...), zoo.evaluate(run, data=...)")
+    again = re.escape("Pass them again: zoo.resume(run, data=...), zoo.evaluate(run, data=...)")
     other = "not those that .* was trained on: their digests differ"
     fit = ("gaussian-mixture", ["components=2"])
     for use in (zoo.resume, zoo.evaluate, lambda run, **data: zoo.fit_prior(run, *fit, **data)):
@@ -174,7 +174,7 @@ def test_the_commands_say_what_such_a_run_needs(tmp_path, capsys):
     run = train(LEVELS, tmp_path)
     for command in ("evaluate", "reconstruct"):
         assert run_main(command, str(run.path)) == 2
-        assert "Give them again: zoo.resume(run, data=...)" in capsys.readouterr().err
+        assert "Pass them again: zoo.resume(run, data=...)" in capsys.readouterr().err
     assert run_main("sample", str(run.path)) == 0
     assert run_main("report", str(run.path)) == 0
     assert run_main("train", "mlp-vae", "--data", "memory", "--out", str(tmp_path / "other")) == 2
@@ -211,7 +211,7 @@ REFUSED = {
     "dict": ({"images": LEVELS}, "type dict are not supported"),
     "single": ((LEVELS,), "type tuple are not supported"),
     "triple": ((LEVELS, LEVELS, LEVELS), "type tuple are not supported"),
-    "strings": (("digits", "mnist"), "type str are not supported.*are loaded by it"),
+    "strings": (("digits", "mnist"), "type str are not supported.*are loaded from there"),
     "dataset": (
         torch.utils.data.TensorDataset(torch.rand(3, 1, 4, 4)),
         r"torch.TensorDataset are not supported.*torch.stack\(\[image for image",
@@ -223,23 +223,23 @@ REFUSED = {
     "frame": (DataFrame(), r"DataFrame are not supported.*to_numpy\(\).reshape\(-1, HEIGHT, WIDTH\)"),
     "masked": (np.ma.masked_array(LEVELS), "numpy.MaskedArray are not supported"),
     "model": (SimpleNamespace(), "types.SimpleNamespace are not supported"),
-    "sparse": (torch.rand(5, 1, 4, 4).to_sparse(), "A tensor of torch.float32, torch.sparse_coo, on cpu"),
-    "meta": (torch.rand(5, 1, 4, 4, device="meta"), "A tensor of torch.float32, torch.strided, on meta"),
-    "levels as floats": (LEVELS.astype(float), r"has the value \d+ at .* in \[0, 1\]. Are they levels up to 255"),
-    "levels as integers": (LEVELS.astype(int), "array of int64; .* convert them with .astype"),
+    "sparse": (torch.rand(5, 1, 4, 4).to_sparse(), "A tensor of torch.float32 with layout torch.sparse_coo on cpu"),
+    "meta": (torch.rand(5, 1, 4, 4, device="meta"), "A tensor of torch.float32 with layout torch.strided on meta"),
+    "levels as floats": (LEVELS.astype(float), r"has the value \d+ at .* in \[0, 1\]. If these are levels up to 255"),
+    "levels as integers": (LEVELS.astype(int), "dtype int64; .*Convert levels .* with .astype"),
     "nan": (torch.full((5, 6, 6), float("nan")), "image 0 has the value nan"),
     "infinite": (torch.full((5, 6, 6), float("inf")), "image 0 has the value inf"),
-    "signed": (torch.rand(5, 6, 6) * 2 - 1, r"Are they in \[-1, 1\]"),
-    "complex": (torch.rand(5, 6, 6, dtype=torch.complex64), "array of complex64"),
-    "objects": (np.array([None]), "array of object"),
-    "rows": (torch.rand(5, 64), r"of shape \(5, 64\); images are .* \.reshape\(-1, HEIGHT, WIDTH\)"),
-    "one image": (LEVELS[0], r"of shape \(6, 5\); images are"),
-    "one": (LEVELS[:1], "one image: there must be one to train on and one to test on"),
-    "none": (LEVELS[:0], "there is no image in it"),
+    "signed": (torch.rand(5, 6, 6) * 2 - 1, r"If these are in \[-1, 1\]"),
+    "complex": (torch.rand(5, 6, 6, dtype=torch.complex64), "dtype complex64"),
+    "objects": (np.array([None]), "dtype object"),
+    "rows": (torch.rand(5, 64), r"shape \(5, 64\); expected .* \.reshape\(-1, HEIGHT, WIDTH\)"),
+    "one image": (LEVELS[0], r"shape \(6, 5\); expected"),
+    "one": (LEVELS[:1], "one image; training and testing need at least two"),
+    "none": (LEVELS[:0], "holds no image"),
     "doubtful": (np.zeros((5, 3, 4, 3), np.uint8), "Write data.layout=nhwc"),
-    "fewer labels": ((LEVELS, LABELS[:3]), "labels of 50 images are whole numbers"),
+    "fewer labels": ((LEVELS, LABELS[:3]), "labels of 50 images are non-negative integers"),
     "negative labels": ((LEVELS, LABELS - 1), "has the label -1 at 0"),
-    "labels as floats": ((LEVELS, LABELS / 2), "labels is an array of float64"),
+    "labels as floats": ((LEVELS, LABELS / 2), "labels has dtype float64"),
     "test of another shape": ((LEVELS, COLOUR), "they must agree"),
     "test of 0 to 255": ((LEVELS, LEVELS.astype(float)), "data: test: image 0 has the value"),
 }
@@ -263,7 +263,7 @@ def test_the_layout_settles_a_doubt():
 
 @pytest.mark.parametrize("given", [(LEVELS, LEVELS[:7]), zoo.Dataset(*[zoo.Split(torch.from_numpy(COLOUR))] * 2)])
 def test_data_that_are_split_are_not_split_again(given):
-    with pytest.raises(zoo.DataError, match="split into .* already: leave out test_fraction and split_seed"):
+    with pytest.raises(zoo.DataError, match="already split into .*: leave out test_fraction and split_seed"):
         zoo.load_dataset(given, test_fraction=0.5)
 
 

@@ -41,7 +41,7 @@ def go_through(source: Search) -> list[dict]:
     for number, settings in source:
         assert number == len(asked) + 1
         value = (settings["a"] - 10) ** 2 + (math.log10(settings["b"]) + 3) ** 2 + (settings["c"] == "x")
-        source.tell(number, value, {"runs": []})
+        source.record(number, value, {"runs": []})
         asked.append(dict(settings))
     return asked
 
@@ -67,14 +67,16 @@ def test_a_search_that_is_opened_again_goes_on(tmp_path):
     number, settings = next(iter(first))
     assert (number, settings) == (1, undisturbed[0])
     second = search(tmp_path, 4)
-    assert list(second.begun()) == [(1, undisturbed[0])]
-    second.tell(1, 3.0, {"runs": []})
-    second.tell(1, 5.0, {"runs": []})
-    assert [(told.number, told.state, told.settings) for told in second.told()] == [(1, "finished", undisturbed[0])]
+    assert list(second.started()) == [(1, undisturbed[0])]
+    second.record(1, 3.0, {"runs": []})
+    second.record(1, 5.0, {"runs": []})
+    assert [(trial.number, trial.state, trial.settings) for trial in second.trials()] == [
+        (1, "finished", undisturbed[0])
+    ]
     assert first.study.trials[0].value == 3.0, "what is told twice is known already"
-    second.tell(next(iter(second))[0], None, {"runs": []})
-    assert [told.state for told in first.told()] == ["finished", "failed"]
-    assert list(first.begun()) == []
+    second.record(next(iter(second))[0], None, {"runs": []})
+    assert [trial.state for trial in first.trials()] == ["finished", "failed"]
+    assert list(first.started()) == []
 
 
 def test_no_more_trials_than_wanted_although_two_ask_at_once(tmp_path):
@@ -83,7 +85,7 @@ def test_no_more_trials_than_wanted_although_two_ask_at_once(tmp_path):
     ask = first.study.ask
     first.study.ask = lambda: (next(iter(second)), ask())[1]
     assert list(first) == []
-    assert [(told.number, told.state) for told in first.told()] == [(1, "unfinished")]
+    assert [(trial.number, trial.state) for trial in first.trials()] == [(1, "unfinished")]
     assert list(second) == []
 
 
@@ -163,7 +165,7 @@ def test_the_study_of_something_else_is_refused(tmp_path):
     shared = {"trials": 1, "storage": url, "name": "s"}
     sweep("mlp-vae", [*SMALL, "latent_dim=2..6"], out=tmp_path / "a", **shared)
     for other in (["latent_dim=2..7"], ["latent_dim=2..6", "loss=mse"]):
-        with pytest.raises(zoo.RunError, match="is of another recipe, other data or other keys"):
+        with pytest.raises(zoo.RunError, match="has another recipe, other data or other keys"):
             sweep("mlp-vae", [*SMALL, *other], out=tmp_path / "b", **shared)
     assert not (tmp_path / "b").exists()
 

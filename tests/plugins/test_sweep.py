@@ -87,7 +87,7 @@ def test_a_command_on_a_sweep_is_about_its_best_run(seeds, tmp_path, capsys):
 
 def test_a_command_on_a_sweep_without_a_finished_trial_is_refused(tmp_path):
     swept = sweep("mlp-vae", [*ONE_EPOCH, "train.optimizer.lr=1e20,1e21"], out=tmp_path)
-    with pytest.raises(zoo.RunError, match="is a sweep without a finished trial"):
+    with pytest.raises(zoo.RunError, match="has no finished trial"):
         best_run(swept.path)
 
 
@@ -111,7 +111,7 @@ def test_the_numbers_are_those_of_the_best_epoch(tmp_path):
     fixed = [*SMALL, "train.epochs=3", "train.monitor=rate", "loss={use: elbo, beta: 0.1}", "train.optimizer.lr=0.01"]
     swept = sweep("mlp-vae", [*fixed, "latent_dim=2,3"], out=tmp_path)
     results = swept.results()
-    assert results.select == "rate"
+    assert results.monitor == "rate"
     best = []
     for row, trial in zip(results.rows, swept.trials, strict=True):
         epochs = trial.run.epochs()
@@ -270,11 +270,11 @@ def test_a_trial_in_other_hands_is_left_to_them(tmp_path, caplog):
     with FileLock(swept.path / ".locks" / "001"), caplog.at_level("INFO", "zoo"):
         swept.run()
     assert [(trial.number, trial.state) for trial in swept.trials] == [(2, "finished")]
-    assert "Trial 1 (latent_dim=2) is in the hands of another process." in caplog.messages
+    assert "Another process is training trial 1 (latent_dim=2)." in caplog.messages
     assert [trial.state for trial in swept.run().trials] == ["finished", "finished"]
 
 
-def test_what_is_the_same_for_all_is_said_once(tmp_path, caplog):
+def test_repeated_messages_are_logged_once(tmp_path, caplog):
     with caplog.at_level("INFO", "zoo"):
         sweep("mlp-vae", [*ONE_EPOCH, "latent_dim=2,3,4"], out=tmp_path)
     assert [message for message in caplog.messages if message.startswith("trial")] == [
@@ -301,7 +301,7 @@ def test_other_data_are_refused(tmp_path):
     swept = Sweep.create("mlp-vae", [*ONE_EPOCH, "latent_dim=2,3"], out=tmp_path)
     plan = swept.path / "sweep.yaml"
     plan.write_text(plan.read_text().replace(swept.plan.digest, "f" * 64))
-    with pytest.raises(zoo.RunError, match="their digests differ"):
+    with pytest.raises(zoo.RunError, match="The data differ from those"):
         Sweep.open(swept.path).run()
     assert not swept.trials
 
@@ -315,27 +315,27 @@ def test_data_can_be_swept(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["latent_dim=2"], "No KEY has several values, so there is nothing to sweep"),
+        (["latent_dim=2"], "Nothing to sweep: no KEY has several values"),
         (["latent_dmi=2,5"], "Did you mean 'latent_dim'?"),
         (["latent_dim=2,5", "encoder.hiden=[3]"], "Did you mean 'hidden'?"),
         (["loss=elbo,elbwo"], "Did you mean 'elbo'?"),
         (["latent_dim=2,two"], "input should be a valid integer, got 'two'"),
         (["latent_dim=2,5,0"], "greater than 0, got 0"),
-        (["latent_dim=2,5", "latent_dim=3"], "latent_dim is given twice"),
+        (["latent_dim=2,5", "latent_dim=3"], "latent_dim is set twice"),
         (["latent_dim=2,5", "--data", "mnits"], "Did you mean 'mnist'?"),
         (["latent_dim=2,5", "--device", "tpu9"], "There is no device 'tpu9'"),
-        (["latent_dim=2..64"], "latent_dim is a range: say with --trials"),
-        (["latent_dim=2..0", "--trials", "3"], "the lower end comes first"),
+        (["latent_dim=2..64"], "latent_dim is a range, which takes a search"),
+        (["latent_dim=2..0", "--trials", "3"], "expected the lower end first"),
         (["latent_dim=0..64", "--trials", "3"], "greater than 0, got 0"),
-        (["latent_dim=2,5", "--storage", "sqlite:///s.db"], "give --trials too"),
+        (["latent_dim=2,5", "--storage", "sqlite:///s.db"], "set --trials too"),
         (["latent_dim=2..5", "--trials", "3", "--storage", "nosuch://x"], "The storage nosuch://x cannot be used"),
-        (["--seeds", "2", "--trials", "3"], "No KEY has several values"),
+        (["--seeds", "2", "--trials", "3"], "no KEY has several values"),
         (["train.seed=0,1", "--seeds", "2"], "leave out one of them"),
-        (["train.seed=0..5", "--trials", "3"], "train.seed is no range to search"),
+        (["train.seed=0..5", "--trials", "3"], "train.seed cannot be a range"),
         (["train.seed=0,x"], "train.seed: input should be a valid integer, got 'x'"),
         (["--seeds", "1"], "Invalid value for '--seeds'"),
-        (["latent_dim=2,5", "--name", "../x"], "a name is made of letters"),
-        (["latent_dim=2,5", "--resume", "x"], "leave out what would change it"),
+        (["latent_dim=2,5", "--name", "../x"], "expected at most 100 letters"),
+        (["latent_dim=2,5", "--resume", "x"], "continues the sweep unchanged"),
     ],
 )
 def test_bad_input_is_refused_before_any_training(arguments, message, tmp_path, monkeypatch, capsys):
@@ -353,7 +353,7 @@ def test_bad_input_is_refused_before_any_training(arguments, message, tmp_path, 
     [
         (["sweep"], "Missing argument 'MODEL'"),
         (["sweep", "mlp-va", "latent_dim=2,3"], "Did you mean 'mlp-vae'?"),
-        (["sweep", "--resume", "nowhere"], "nowhere is no sweep"),
+        (["sweep", "--resume", "nowhere"], "nowhere is not a sweep"),
         (["compare", "nowhere"], "nowhere is no folder"),
     ],
 )
