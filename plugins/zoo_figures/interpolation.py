@@ -81,7 +81,8 @@ def _spherical(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
         return _linear(a, b, t)
     if cosine < -1 + 1e-6:
         raise UsageError(
-            "The images have opposite directions in latent space, so no spherical path is shortest. Choose the linear path."
+            "The images have opposite directions in latent space, so no spherical path is shortest. "
+            "Choose the linear path."
         )
     angle = torch.acos(cosine)
     return (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)

@@ -58,14 +58,16 @@ def runs(tmp_path_factory) -> dict[str, Path]:
         ),
     ],
 )
-def test_what_differs_is_listed_and_nothing_else(runs, other, differences, warning):
-    compared = compare(runs["base"], runs[other])
-    assert dict(compared.differences) == differences
+def test_only_differences_are_listed(runs, other, differences, warning):
+    comparison = compare(runs["base"], runs[other])
+    assert dict(comparison.differences) == differences
     if warning is None:
-        assert compared.warnings == []
+        assert comparison.warnings == []
     else:
-        (said,) = compared.warnings
-        assert said == f"{warning}: their numbers cannot be compared."
+        (message,) = comparison.warnings
+        assert (
+            message == f"{warning}: {'their' if warning.startswith('The runs') else 'the'} numbers are not comparable."
+        )
 
 
 def test_a_likelihood_inside_another_decoder_is_compared(runs, tmp_path, monkeypatch):
@@ -82,7 +84,7 @@ def test_a_likelihood_inside_another_decoder_is_compared(runs, tmp_path, monkeyp
     )
     assert compare(runs["base"], same).warnings == []
     assert compare(runs["base"], other).warnings == [
-        "The likelihoods differ (bernoulli, gaussian): their numbers cannot be compared."
+        "The likelihoods differ (bernoulli, gaussian): the numbers are not comparable."
     ]
 
 
@@ -97,27 +99,27 @@ def test_data_are_called_by_their_path(tmp_path, monkeypatch):
         monkeypatch.setattr(figures, "reconstructions", lambda *_: None)
         monkeypatch.setattr(figures, "samples", lambda *_: None)
         monkeypatch.setattr(figures, "save", lambda *_: None)
-        compared.append(zoo.train("mlp-vae", NO_DATA, data=str(tmp_path / name), out=tmp_path / "runs"))
+        comparison.append(zoo.train("mlp-vae", NO_DATA, data=str(tmp_path / name), out=tmp_path / "runs"))
         assert titles == [f"mlp-vae on {name}"]
         assert compared[-1].result()["data"] == name
     comparison = compare(*compared)
     assert [run["data"] for run in comparison.to_json()["runs"]] == ["cats.npy", "dogs.npy"]
     assert comparison.warnings == [
-        "They were trained on different data (cats.npy, dogs.npy): their numbers cannot be compared."
+        "The runs were trained on different data (cats.npy, dogs.npy): their numbers are not comparable."
     ]
 
 
 def test_the_same_recipe_twice_differs_in_nothing(runs):
-    compared = compare(runs["base"], zoo.Run(runs["base"]))
-    assert (dict(compared.differences), compared.warnings) == ({}, [])
-    assert compared.names == ["1: mlp-vae", "2: mlp-vae"]
+    comparison = compare(runs["base"], zoo.Run(runs["base"]))
+    assert (dict(comparison.differences), comparison.warnings) == ({}, [])
+    assert comparison.names == ["1: mlp-vae", "2: mlp-vae"]
 
 
 def test_names_and_figure(runs):
-    compared = compare(*(runs[name] for name in ("base", "mse")))
-    assert compared.names == ["loss=elbo", "loss=mse"]
+    comparison = compare(*(runs[name] for name in ("base", "mse")))
+    assert comparison.names == ["loss=elbo", "loss=mse"]
     assert compare(runs["base"], runs["clipped"]).names == ["1: mlp-vae", "2: mlp-vae"]
-    curves, *bars = compared.figure().axes
+    curves, *bars = comparison.figure().axes
     tests = [zoo.Run(runs[name]).epochs()[-1].test for name in ("base", "mse")]
     assert [list(line.get_ydata()) for line in curves.lines] == [[test["loss"]] for test in tests]
     for axes, term in zip(bars, ("loss", "distortion", "rate"), strict=True):
@@ -140,20 +142,20 @@ def test_a_sweep_is_compared_as_its_finished_runs(tmp_path, monkeypatch, capsys)
     monkeypatch.chdir(tmp_path)
     swept = sweep("mlp-vae", [*FIXED, "train.optimizer.lr=1e-3,1e20,1e-2"], out=tmp_path)
     (other,) = (stopped("mlp-vae", [*FIXED, "train.epochs=2"], 15, tmp_path),)
-    compared = compare(swept.path, other)
-    assert [run.path.name for run in compared.runs] == ["trial-001", "trial-003", other.path.name]
-    assert dict(compared.differences) == {"train.epochs": [1, 1, 2], "train.optimizer.lr": [0.001, 0.01, 0.001]}
-    assert [outcome.state for outcome in compared.outcomes] == ["finished", "finished", "unfinished"]
+    comparison = compare(swept.path, other)
+    assert [run.path.name for run in comparison.runs] == ["trial-001", "trial-003", other.path.name]
+    assert dict(comparison.differences) == {"train.epochs": [1, 1, 2], "train.optimizer.lr": [0.001, 0.01, 0.001]}
+    assert [outcome.state for outcome in comparison.outcomes] == ["finished", "finished", "unfinished"]
 
     assert run_main("compare", str(swept.path), str(other.path), "--json") == 0
     printed = json.loads(capsys.readouterr().out)
-    assert printed == {**compared.to_json(), "figure": "comparison.png"}
+    assert printed == {**comparison.to_json(), "figure": "comparison.png"}
     assert Path("comparison.png").read_bytes()[:4] == b"\x89PNG"
     assert run_main("compare", str(swept.path), str(other.path), "--out", "c.png") == 0
     table = capsys.readouterr().out
     assert "(unfinished)" in table
-    assert [line.split() for line in table.splitlines() if line.startswith(("WHAT", "train."))] == [
-        ["WHAT", "DIFFERS", "1", "2", "3"],
+    assert [line.split() for line in table.splitlines() if line.startswith(("DIFFERENCE", "train."))] == [
+        ["DIFFERENCE", "1", "2", "3"],
         ["train.epochs", "1", "1", "2"],
         ["train.optimizer.lr", "0.001", "0.01", "0.001"],
     ]

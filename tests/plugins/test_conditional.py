@@ -194,10 +194,7 @@ def test_a_label_may_be_named(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert run_main("traverse", str(run.path), "--label", "cta") == 2
     said = " ".join(capsys.readouterr().err.split())
-    assert (
-        "--label cta: there is no such label, the model knows those from 0 to 2 or 7, cat, dog. Did you mean 'cat'?"
-        in said
-    )
+    assert "--label cta: there is no such label. Labels are 0 to 2 or 7, cat, dog. Did you mean 'cat'?" in said
 
 
 def test_a_label_is_refused_where_the_model_is_not_conditional():

@@ -135,7 +135,7 @@ def test_other_images_and_the_other_split(digits_run, digits, install):
     train = encode(digits_run, "digits", split="train")
     assert (train["labels"] == digits.train.labels.repeat(40).numpy()).all()
     np.testing.assert_allclose(train["mean"][1438 * 39 :], train["mean"][:1438], rtol=1e-4, atol=1e-5)
-    with pytest.raises(zoo.DataError, match="was trained on images of 1x8x8, these are 1x8x9"):
+    with pytest.raises(zoo.DataError, match="was trained on images of shape 1x8x8; these have shape 1x8x9"):
         encode(digits_run, "wide")
     with pytest.raises(zoo.ZooError, match="Did you mean 'digits'?"):
         encode(digits_run, "digit")

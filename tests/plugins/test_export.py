@@ -191,9 +191,9 @@ def test_a_folder_is_replaced_if_it_is_an_export_and_no_other(vae, tmp_path):
     mine.mkdir()
     (mine / "thesis.tex").write_text("all of it")
     for folder in (mine, mine / "thesis.tex"):
-        with pytest.raises(zoo.UsageError, match="exists and is no earlier export"):
+        with pytest.raises(zoo.UsageError, match="exists and is not an earlier export"):
             export_model(vae, (1, 1, 4), folder, "torch")
-    with pytest.raises(zoo.UsageError, match=r"cannot be written.*Choose another with --out"):
+    with pytest.raises(zoo.UsageError, match=r"cannot be written.*Choose another folder with --out"):
         export_model(vae, (1, 1, 4), mine / "thesis.tex" / "there", "torch")
     assert (mine / "thesis.tex").read_text() == "all of it"
     assert {file.name for file in tmp_path.iterdir()} == {"there", "mine"}
@@ -203,7 +203,7 @@ def test_a_package_that_is_not_there_is_named(vae, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(zoo.UsageError, match=r"package onnxruntime: pip install 'vae-zoo\[export\]'"):
         export_model(vae, (1, 1, 4), tmp_path / "there", "onnx")
-    with pytest.raises(zoo.UsageError, match=r"There is no format 'onyx'. There are: onnx, torch."):
+    with pytest.raises(zoo.UsageError, match=r"There is no format 'onyx'. Choose from: onnx, torch."):
         export_model(vae, (1, 1, 4), tmp_path / "there", "onyx")
 
 

@@ -288,7 +288,7 @@ def test_the_latent_space_of_two_dimensions_is_drawn_as_it_is():
     found = rates(vae, zoo.Batch(x)).values
     assert [bar.get_height() for bar in bars.patches] == pytest.approx(sorted(found.tolist(), reverse=True))
     assert texts(bars.get_xticklabels()) == [str(dim) for dim in found.argsort(descending=True).tolist()]
-    assert bars.get_title() == f"{(found > 0.5).sum()} of 2 dimensions above 0.5 nats; {found.sum():.2f} nats in all"
+    assert bars.get_title() == f"{(found > 0.5).sum()} of 2 dimensions above 0.5 nats; {found.sum():.2f} nats in total"
     assert bars.lines[0].get_ydata()[0] == 0.5
 
 
