@@ -99,7 +99,7 @@ def test_data_are_called_by_their_path(tmp_path, monkeypatch):
         monkeypatch.setattr(figures, "reconstructions", lambda *_: None)
         monkeypatch.setattr(figures, "samples", lambda *_: None)
         monkeypatch.setattr(figures, "save", lambda *_: None)
-        comparison.append(zoo.train("mlp-vae", NO_DATA, data=str(tmp_path / name), out=tmp_path / "runs"))
+        compared.append(zoo.train("mlp-vae", NO_DATA, data=str(tmp_path / name), out=tmp_path / "runs"))
         assert titles == [f"mlp-vae on {name}"]
         assert compared[-1].result()["data"] == name
     comparison = compare(*compared)

@@ -104,21 +104,21 @@ def test_what_is_written_is_formatted_and_clean(packages):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("../escaped", "no name for a package"),
-        ("/absolute", "no name for a package"),
-        ("a/b", "no name for a package"),
-        ("", "no name for a package"),
+        ("../escaped", "not a package name"),
+        ("/absolute", "not a package name"),
+        ("a/b", "not a package name"),
+        ("", "not a package name"),
         ("2d-vae", "a letter first"),
         ("-vae", "Write 'vae'"),
         ("Acme_VAE", "Write 'acme-vae'"),
         ("acme--vae", "Write 'acme-vae'"),
-        ("acme-vae\0", "no name for a package"),
-        ("naïve", "no name for a package"),
-        ("class", "Python has a 'class' already"),
-        ("torch", "Python has a 'torch' already"),
-        ("zoo-gaussian", "Python has a 'zoo_gaussian' already"),
-        ("mlp-vae", "There is a model named 'mlp-vae' already"),
-        ("standard-normal", "There is a prior named 'standard-normal' already"),
+        ("acme-vae\0", "not a package name"),
+        ("naïve", "not a package name"),
+        ("class", "'class' is a keyword or an installed module"),
+        ("torch", "'torch' is a keyword or an installed module"),
+        ("zoo-gaussian", "'zoo_gaussian' is a keyword or an installed module"),
+        ("mlp-vae", "There is already a model named 'mlp-vae'"),
+        ("standard-normal", "There is already a prior named 'standard-normal'"),
     ],
 )
 def test_a_name_that_will_not_do_is_refused_and_nothing_written(name, message, tmp_path):
@@ -131,11 +131,11 @@ def test_a_name_that_will_not_do_is_refused_and_nothing_written(name, message, t
 def test_what_is_there_is_not_touched(tmp_path):
     new_plugin("acme-thing", "callback", tmp_path)
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
-    with pytest.raises(zoo.UsageError, match="exists already"):
+    with pytest.raises(zoo.UsageError, match="already exists"):
         new_plugin("acme-thing", "loss", tmp_path)
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(zoo.UsageError, match="exists already"):
+    with pytest.raises(zoo.UsageError, match="already exists"):
         new_plugin("link", parent=tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(zoo.UsageError, match="cannot be written"):
@@ -158,4 +158,4 @@ def test_the_command(zoo_command, tmp_path):
     folder = tmp_path / "work" / "mine" / "acme-thing"
     assert result["files"] == sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file())
     refused = zoo_command("new-plugin", "train", "--kind", "command", code=2)
-    assert "There is a command 'train' already" in refused.stderr
+    assert "There is already a command 'train'" in refused.stderr
