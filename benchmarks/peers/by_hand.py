@@ -1,7 +1,7 @@
 """The same training with gradients derived by hand and preallocated outputs, without autograd, modules or checks.
 
-This is the fastest complete step with torch's kernels: gather and scale the pixels, draw the noise, compute the loss, and
-update every weight and bias with Adam.
+This is the fastest complete step with torch's kernels: gather and scale the pixels, draw the noise, compute the loss,
+and update every weight and bias with Adam.
 """
 
 from __future__ import annotations

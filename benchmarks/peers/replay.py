@@ -14,7 +14,7 @@ SHAPES = [(PIXELS, HIDDEN), (HIDDEN, 2 * LATENT), (LATENT, HIDDEN), (HIDDEN, PIX
 
 
 class Layer:
-    """The operands and outputs of the three products of a linear layer, for full batches and for the last, smaller one."""
+    """The operands and outputs of the three products of a linear layer, for full batches and the smaller last one."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         self.weight = torch.randn(outputs, inputs) / inputs**0.5

@@ -120,7 +120,7 @@ def _module(name: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         better = f" Write {normal!r}." if re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", normal) else ""
         raise UsageError(
-            f"{name!r} is not a package name: expected lower-case letters, digits and hyphens, with a letter first.{better}"
+            f"{name!r} is not a package name: expected lower-case letters, digits and hyphens, a letter first.{better}"
         )
     module = name.replace("-", "_")
     if keyword.iskeyword(module) or importlib.util.find_spec(module) is not None:

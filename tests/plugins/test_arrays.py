@@ -26,7 +26,7 @@ def draw(*shape: int) -> np.ndarray:
 
 
 def save(file: Path, content: Any) -> str:
-    """An array, several by name, or anything that `torch.save` takes."""
+    """Save an array, several by name, or any value of `torch.save`."""
     if file.suffix == ".npy":
         np.save(file, content)
     elif file.suffix == ".npz":
@@ -60,7 +60,7 @@ def expected(array: np.ndarray) -> np.ndarray:
     ],
 )
 @pytest.mark.parametrize("ending", [".npy", ".npz", ".pt"])
-def test_the_axis_of_the_channels_is_found(shape, to_nchw, ending, tmp_path):
+def test_the_axis_of_the_channels_is_detected(shape, to_nchw, ending, tmp_path):
     array = draw(*shape)
     content = {".npy": array, ".npz": {"x": array}, ".pt": torch.from_numpy(array)}[ending]
     dataset = arrays(save(tmp_path / f"a{ending}", content))
@@ -81,7 +81,7 @@ def test_the_axis_of_the_channels_is_found(shape, to_nchw, ending, tmp_path):
         ((0, 5, 5), "holds no image", {}),
     ],
 )  # fmt: skip
-def test_a_shape_that_leaves_a_doubt_is_refused_with_what_to_write(shape, message, layouts, tmp_path, cache):
+def test_an_ambiguous_shape_is_refused_with_advice(shape, message, layouts, tmp_path, cache):
     """Scenario 28: a wrong shape."""
     array = draw(*shape)
     path = save(tmp_path / "a.npy", array)
@@ -129,8 +129,8 @@ def test_bfloat16_and_bits(tmp_path):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1.01, -0.01, 1e30])
-def test_the_first_number_that_is_wrong_is_named(value, tmp_path, cache, monkeypatch):
-    """Scenario 28, whatever order the split puts the images into, and however many are looked at together."""
+def test_the_first_invalid_number_is_named(value, tmp_path, cache, monkeypatch):
+    """Scenario 28, for any order of the split and any chunk size."""
     x = np.random.default_rng(0).random((50, 4, 5, 3)).astype(np.float32)
     x[17, 2, 3, 1] = x[40] = value
     path = save(tmp_path / "a.npz", {"images": x})
@@ -149,12 +149,12 @@ def test_the_first_number_that_is_wrong_is_named(value, tmp_path, cache, monkeyp
     ("x", "hint"),
     [(np.full((3, 4, 5), 200.0), "divide by 255"), (np.full((3, 4, 5), -0.5), r"save \(x \+ 1\) / 2")],
 )
-def test_the_usual_mistakes_are_recognised(x, hint, tmp_path):
+def test_common_mistakes_are_recognised(x, hint, tmp_path):
     with pytest.raises(zoo.DataError, match=hint):
         arrays(save(tmp_path / "a.npy", x))
 
 
-def test_what_rounding_adds_is_no_mistake(tmp_path):
+def test_rounding_errors_are_accepted(tmp_path):
     x = np.full((3, 4, 5), 1 + 2e-6, dtype=np.float32)
     x[1] = -1e-7
     assert everything(arrays(save(tmp_path / "a.npy", x)))[:, 0, 0, 0].tolist() == [0, 255, 255]
@@ -162,7 +162,7 @@ def test_what_rounding_adds_is_no_mistake(tmp_path):
 
 @pytest.mark.parametrize("dtype", ["int64", "int8", "uint16", "complex64", "U3", "datetime64[s]"])
 def test_another_dtype_is_refused(dtype, tmp_path):
-    """Scenario 28: a wrong dtype, even if its numbers would do."""
+    """Scenario 28: a wrong dtype, even with valid numbers."""
     with pytest.raises(zoo.DataError, match=r"has dtype .*; expected uint8, bool, or floats in \[0, 1\]") as error:
         arrays(save(tmp_path / "a.npy", np.zeros((3, 4, 5)).astype(dtype)))
     assert ("astype(np.uint8)" in str(error.value)) == ("int" in dtype)
@@ -179,8 +179,8 @@ PAIRS = {
 
 @pytest.mark.parametrize("convention", PAIRS)
 @pytest.mark.parametrize("ending", [".npz", ".pt"])
-def test_images_that_are_split_already_stay_so(convention, ending, tmp_path):
-    """As in Keras's mnist.npz and in MedMNIST, whose labels are a column."""
+def test_an_existing_split_is_used(convention, ending, tmp_path):
+    """The conventions of Keras's mnist.npz and of MedMNIST, whose labels are a column."""
     train, test = draw(7, 4, 5), draw(3, 4, 5)
     names = PAIRS[convention]
     content = dict(zip(names, (train, np.arange(7)[:, None], test, np.arange(3, dtype=np.uint8)), strict=True))
@@ -192,7 +192,7 @@ def test_images_that_are_split_already_stay_so(convention, ending, tmp_path):
     assert dataset.test.labels.tolist() == [0, 1, 2]
 
 
-def test_labels_go_with_their_images(tmp_path):
+def test_labels_stay_with_their_images(tmp_path):
     images = np.arange(100, dtype=np.uint8)[:, None, None].repeat(5, 1).repeat(5, 2)
     labels = (np.arange(100) * 7 % 10).astype(np.int16)
     for file, content in (
@@ -207,7 +207,7 @@ def test_labels_go_with_their_images(tmp_path):
             assert split.labels.tolist() == (split.x[:, 0, 0, 0].long() * 7 % 10).tolist()
 
 
-def test_names_that_are_given_and_names_that_are_not_there(tmp_path):
+def test_explicit_names_and_missing_names(tmp_path):
     content = {"a": draw(6, 8, 9), "b": draw(6, 8, 9) // 2, "c": np.arange(6)}
     path = save(tmp_path / "a.npz", content)
     with pytest.raises(zoo.DataError, match="holds a, b, c. Select the images with data.images=NAME"):
@@ -294,7 +294,7 @@ def test_a_damaged_file_is_named(ending, damage, tmp_path):
     assert str(error.value).startswith(f"{path} ")
 
 
-def test_a_flipped_bit_in_an_archive_is_found(tmp_path):
+def test_a_flipped_bit_in_an_archive_is_detected(tmp_path):
     path = save(tmp_path / "a.npz", {"x": draw(60, 8, 9)})
     Path(path).write_bytes(flip(Path(path).read_bytes()))
     with pytest.raises(zoo.DataError, match=r"a\.npz is damaged"):
@@ -302,7 +302,7 @@ def test_a_flipped_bit_in_an_archive_is_found(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor")
-def test_what_holds_no_tensor(tmp_path):
+def test_files_without_tensors_are_refused(tmp_path):
     for content in ([], {}, {"a": 1}, 7, "text"):
         with pytest.raises(zoo.DataError, match="holds no tensors. Save it with torch.save"):
             arrays(save(tmp_path / "a.pt", content))
@@ -328,7 +328,7 @@ def test_one_image(tmp_path):
     assert (len(dataset.train), len(dataset.test)) == (1, 1)
 
 
-# --- files that claim more than they hold
+# --- files that state more than they hold
 
 
 def header(shape: tuple[int, ...], descr: str = "|u1") -> bytes:
@@ -339,7 +339,7 @@ def header(shape: tuple[int, ...], descr: str = "|u1") -> bytes:
 
 @pytest.mark.parametrize("content", ["tensor", "bfloat16", "labels", "grey as colour"])
 def test_an_expanded_tensor_is_refused_before_it_is_decoded(content, tmp_path, cache):
-    """Issue 10, item 21: 1.5 KB that started to decode a terabyte."""
+    """A file of 1.5 KB can hold a tensor of a terabyte."""
     terabyte = torch.zeros(1, dtype=torch.uint8).expand(10**6, 1000, 1000)
     small = torch.zeros(6, 5, 5, dtype=torch.uint8)
     contents = {
@@ -355,7 +355,7 @@ def test_an_expanded_tensor_is_refused_before_it_is_decoded(content, tmp_path, c
     assert not cache.exists() or list(cache.iterdir()) == []
 
 
-def test_views_that_show_nothing_twice_are_read(tmp_path):
+def test_views_without_repetition_are_read(tmp_path):
     array = draw(6, 3, 8, 9)
     views = {"permuted": torch.from_numpy(array).permute(0, 2, 3, 1), "sliced": torch.from_numpy(array)[::2]}
     assert len(arrays(save(tmp_path / "a.pt", views["permuted"])).train) == 5
@@ -364,7 +364,7 @@ def test_views_that_show_nothing_twice_are_read(tmp_path):
 
 @pytest.mark.parametrize("shape", [(10**6, 1000, 1000), (2**62, 2**62, 3), (10**18, 5, 5)])
 @pytest.mark.parametrize("ending", [".npy", ".npz"])
-def test_an_absurd_header_is_damage(shape, ending, tmp_path):
+def test_an_impossible_header_is_reported_as_damage(shape, ending, tmp_path):
     content = header(shape) + bytes(1000)
     path = tmp_path / f"a{ending}"
     if ending == ".npy":
@@ -377,7 +377,7 @@ def test_an_absurd_header_is_damage(shape, ending, tmp_path):
 
 
 def test_a_compressed_array_that_does_not_fit_into_memory_is_refused_unread(tmp_path, monkeypatch):
-    """A bomb is told by what it says that it holds. 100 MB here, on a machine that has 50."""
+    """The header gives the size: 100 MB, on a machine with 50 MB of memory."""
     path = tmp_path / "bomb.npz"
     np.savez_compressed(path, images=np.zeros((100, 1000, 1000), np.uint8))
     assert path.stat().st_size < 200_000
@@ -398,7 +398,7 @@ def test_a_compressed_archive_called_pt_is_refused_unread(tmp_path):
         arrays(str(path))
 
 
-def test_the_place_of_each_image_in_the_file_is_kept(tmp_path):
+def test_the_index_of_each_image_in_the_file_is_recorded(tmp_path):
     array = draw(20, 4, 5)
     dataset = arrays(save(tmp_path / "a.npy", array))
     for split in (dataset.train, dataset.test):
@@ -409,7 +409,7 @@ def test_the_place_of_each_image_in_the_file_is_kept(tmp_path):
 # --- the split, and the cache
 
 
-def test_the_split_depends_on_seed_and_index_alone(tmp_path):
+def test_the_split_depends_only_on_seed_and_index(tmp_path):
     images = np.arange(200, dtype=np.uint8)[:, None, None].repeat(5, 1).repeat(5, 2)
 
     def test_images(n: int, **options: Any) -> set[int]:
@@ -425,7 +425,7 @@ def test_the_split_depends_on_seed_and_index_alone(tmp_path):
     assert len(test_images(200) - test_images(190)) <= 5
 
 
-def test_it_is_read_once_and_again_when_it_changes(tmp_path, monkeypatch, cache):
+def test_a_file_is_read_once_and_again_after_a_change(tmp_path, monkeypatch, cache):
     array = draw(20, 8, 9)
     path = save(tmp_path / "a.npz", {"images": array, "labels": np.arange(20)})
     first = arrays(path)
@@ -442,8 +442,8 @@ def test_it_is_read_once_and_again_when_it_changes(tmp_path, monkeypatch, cache)
     assert changed.sha256() != first.sha256()
 
 
-def test_an_array_larger_than_is_good_for_memory_is_mapped(tmp_path, monkeypatch):
-    """A sparse file of 1 TB is not read before its pixels are asked for: only its header is wrong here."""
+def test_an_array_larger_than_memory_is_mapped(tmp_path, monkeypatch):
+    """A sparse file of 1 TB is refused by its header, without reading it."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<i8", "fortran_order": False, "shape": (10**6, 400, 400)})
     with (tmp_path / "a.npy").open("wb") as out:

@@ -19,7 +19,7 @@ NO_DATA = tuple(change for change in FIXED if not change.startswith("data="))
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> dict[str, Path]:
-    """Runs that differ in this and that."""
+    """Runs with different recipes."""
     out = tmp_path_factory.mktemp("compared")
     changes = {
         "base": [],
@@ -71,7 +71,7 @@ def test_only_differences_are_listed(runs, other, differences, warning):
 
 
 def test_a_likelihood_inside_another_decoder_is_compared(runs, tmp_path, monkeypatch):
-    """Issue 10, item 29: it was called "none"."""
+    """The likelihood is found at any depth."""
     monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
     conditional = ["encoder={use: conditional}", "prior=conditional-normal"]
     same, other = (
@@ -88,8 +88,8 @@ def test_a_likelihood_inside_another_decoder_is_compared(runs, tmp_path, monkeyp
     ]
 
 
-def test_data_are_called_by_their_path(tmp_path, monkeypatch):
-    """Issue 10, item 29: they were all called "arrays"."""
+def test_data_are_named_by_their_path(tmp_path, monkeypatch):
+    """Not by the name of the data set, "arrays"."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     compared = []
     for name in ("cats.npy", "dogs.npy"):
@@ -109,7 +109,7 @@ def test_data_are_called_by_their_path(tmp_path, monkeypatch):
     ]
 
 
-def test_the_same_recipe_twice_differs_in_nothing(runs):
+def test_equal_recipes_have_no_differences(runs):
     comparison = compare(runs["base"], zoo.Run(runs["base"]))
     assert (dict(comparison.differences), comparison.warnings) == ({}, [])
     assert comparison.names == ["1: mlp-vae", "2: mlp-vae"]
@@ -127,7 +127,7 @@ def test_names_and_figure(runs):
 
 
 def test_recipes_as_dotted_keys_can_be_written_as_overrides():
-    """What is listed as different can be typed."""
+    """Each difference can be used as an override."""
     recipe = zoo.recipe("mlp-vae", ["loss={use: elbo, beta: 2.0}", "data=digits", "train.max_grad_norm=0.5"])
     flat = flatten(recipe)
     assert flat["loss"] == "elbo"
@@ -161,7 +161,7 @@ def test_a_sweep_is_compared_as_its_finished_runs(tmp_path, monkeypatch, capsys)
     ]
 
 
-def test_what_cannot_be_compared(runs, tmp_path, monkeypatch):
+def test_runs_that_cannot_be_compared_are_refused(runs, tmp_path, monkeypatch):
     monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
     with pytest.raises(zoo.UsageError, match="needs at least two finished runs, and there are 1"):
         compare(runs["base"])

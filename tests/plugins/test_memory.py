@@ -1,4 +1,4 @@
-"""Data that are given as objects in Python: what is taken, what becomes of it, and what is refused by name."""
+"""Data passed as Python objects: accepted types, conversion, and errors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def rows(images: torch.Tensor) -> set[bytes]:
     return {image.numpy().tobytes() for image in images}
 
 
-# --- what is taken
+# --- accepted data
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def rows(images: torch.Tensor) -> set[bytes]:
     ids=lambda given: type(given).__name__,
 )
 def test_the_same_images_in_any_form_are_the_same_data(given):
-    """A tenth is held out; of the forms of one array, floats included, pixel for pixel the same."""
+    """A tenth is held out, and every form of one array, including floats, gives the same pixels."""
     dataset = zoo.load_dataset(given)
     expected = zoo.load_dataset(LEVELS)
     assert (len(dataset.train), len(dataset.test)) == (45, 5)
@@ -72,7 +72,7 @@ def test_the_same_images_in_any_form_are_the_same_data(given):
 
 
 def test_the_same_images_in_a_file_and_in_memory_are_the_same_data(tmp_path, monkeypatch):
-    """One conversion and one split: digests of labelled floats, by the name of the file and as an object."""
+    """Conversion and split are shared, so the digests of labelled floats are equal."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     np.savez(tmp_path / "data.npz", images=LEVELS / 255, labels=LABELS)
     stored = zoo.load_dataset(str(tmp_path / "data.npz"), split_seed=4, test_fraction=0.3)
@@ -99,8 +99,8 @@ def test_shapes_and_splits(given, shape, sizes, classes):
     assert (dataset.shape, (len(dataset.train), len(dataset.test)), dataset.classes) == (shape, sizes, classes)
 
 
-def test_what_is_given_may_be_changed_afterwards():
-    """The data are a copy; and a data set is taken as it is."""
+def test_arrays_are_copied():
+    """A `zoo.Dataset` is not copied."""
     given = LEVELS.copy()
     dataset = zoo.load_dataset(given)
     digest = dataset.sha256()
@@ -109,13 +109,13 @@ def test_what_is_given_may_be_changed_afterwards():
     assert zoo.load_dataset(dataset) is dataset
 
 
-def test_the_split_follows_its_seed_alone_and_the_log_has_it(caplog):
+def test_the_split_depends_only_on_its_seed_and_is_logged(caplog):
     with caplog.at_level(logging.INFO, "zoo"):
         one, again, other = (zoo.load_dataset(LEVELS, split_seed=seed, test_fraction=0.2) for seed in (1, 1, 2))
     assert torch.equal(one.test.x, again.test.x)
     assert not torch.equal(one.test.x, other.test.x)
     assert caplog.messages[0] == "Holding out 10 of 50 images for testing: test_fraction 0.2, split_seed 1."
-    # However many images are added, those that were there keep their side but for a few at the border.
+    # Adding images moves only a few of the others to the other split.
     more = zoo.load_dataset(np.concatenate([LEVELS, LEVELS[::-1] ^ 1]), split_seed=1, test_fraction=0.2)
     assert len(rows(one.test.x) & rows(more.test.x)) >= 7
 
@@ -123,7 +123,7 @@ def test_the_split_follows_its_seed_alone_and_the_log_has_it(caplog):
 # --- a run
 
 
-def test_a_run_of_given_data_is_that_of_the_same_data_by_name(tmp_path):
+def test_a_run_on_an_object_equals_that_on_the_same_named_data(tmp_path):
     digits = zoo.load_dataset("digits")
     given, named = train(digits, tmp_path / "given"), train("digits", tmp_path / "named", "data.repeat=1")
     assert_same(essence(given), essence(named))
@@ -133,8 +133,8 @@ def test_a_run_of_given_data_is_that_of_the_same_data_by_name(tmp_path):
     assert evaluations[0] == evaluations[1]
 
 
-def test_a_run_is_stopped_resumed_evaluated_and_fitted_with_the_data_given_again(tmp_path):
-    """And without them, or with others, refused; what needs no data works without."""
+def test_a_run_is_resumed_evaluated_and_fitted_with_the_same_data(tmp_path):
+    """Missing or different data are refused; functions without data work."""
     data = (LEVELS, LABELS)
     with pytest.raises(zoo.Interrupted) as caught:
         train(data, tmp_path / "stopped", "data.test_fraction=0.3", "data.split_seed=2", time_limit=0.0)
@@ -161,7 +161,7 @@ def test_a_run_is_stopped_resumed_evaluated_and_fitted_with_the_data_given_again
     assert codes["mean"].shape[1:] == (2,)
 
 
-def test_data_by_name_are_not_given_again(tmp_path):
+def test_named_data_cannot_be_passed_as_objects(tmp_path):
     run = stopped("mlp-vae", [*TINY, "train.epochs=1"], 3, tmp_path)
     with pytest.raises(zoo.UsageError, match="digits is loaded by its name: leave out data"):
         zoo.resume(run, data=LEVELS)
@@ -170,7 +170,7 @@ def test_data_by_name_are_not_given_again(tmp_path):
         zoo.evaluate(run, data=zoo.load_dataset("digits"))
 
 
-def test_the_commands_say_what_such_a_run_needs(tmp_path, capsys):
+def test_commands_explain_how_to_pass_the_data(tmp_path, capsys):
     run = train(LEVELS, tmp_path)
     for command in ("evaluate", "reconstruct"):
         assert run_main(command, str(run.path)) == 2
@@ -182,8 +182,8 @@ def test_the_commands_say_what_such_a_run_needs(tmp_path, capsys):
     assert "memory" not in {found.name for found in zoo.survey_data()}, "there is nothing to look for"
 
 
-def test_a_path_may_be_an_object_too(tmp_path, monkeypatch):
-    """`pathlib.Path` is a path, also where a data set has its name."""
+def test_a_path_can_be_an_object(tmp_path, monkeypatch):
+    """`pathlib.Path` is a path, even if a data set has the same name."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     np.save(tmp_path / "x.npy", LEVELS)
@@ -192,11 +192,11 @@ def test_a_path_may_be_an_object_too(tmp_path, monkeypatch):
         zoo.load_dataset(Path("digits"))
 
 
-# --- what is refused
+# --- errors
 
 
 class DataLoader:
-    """What is called so is told how to be given."""
+    """The error for a data frame explains how to convert it."""
 
 
 class DataFrame:
@@ -246,8 +246,8 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_anything_else_is_refused_by_name(what, tmp_path):
-    """Before anything is written, by `zoo.train` as by `zoo.load_dataset`."""
+def test_other_data_are_refused(what, tmp_path):
+    """By `zoo.train`, before a folder is created, and by `zoo.load_dataset`."""
     given, message = REFUSED[what]
     for use in (zoo.load_dataset, lambda data: train(data, tmp_path / "runs")):
         with pytest.raises(zoo.DataError, match=message):
@@ -255,14 +255,14 @@ def test_anything_else_is_refused_by_name(what, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_layout_settles_a_doubt():
+def test_the_layout_resolves_an_ambiguous_shape():
     doubtful = np.zeros((5, 3, 4, 3), np.uint8)
     assert zoo.load_dataset(doubtful, layout="nhwc").shape == (3, 3, 4)
     assert zoo.load_dataset(doubtful, layout="nchw").shape == (3, 4, 3)
 
 
 @pytest.mark.parametrize("given", [(LEVELS, LEVELS[:7]), zoo.Dataset(*[zoo.Split(torch.from_numpy(COLOUR))] * 2)])
-def test_data_that_are_split_are_not_split_again(given):
+def test_split_parameters_are_refused_for_split_data(given):
     with pytest.raises(zoo.DataError, match="already split into .*: leave out test_fraction and split_seed"):
         zoo.load_dataset(given, test_fraction=0.5)
 
