@@ -64,8 +64,8 @@ def check_density(distribution: Distribution, support: object) -> None:
         NotImplementedError: it has no ``log_prob`` or ``sample``, or torch has no bijection to its support.
     """
     space = Space(distribution, support)
-    fitted = space.points(drawn(distribution, FITTING_DRAWS))
-    references = [Reference(*rows, discrete=space.transform is None) for rows in fitted.each()]
+    fitting_points = space.points(drawn(distribution, FITTING_DRAWS))
+    references = [Reference(*rows, discrete=space.transform is None) for rows in fitting_points.each()]
     x, y = space.points(drawn(distribution, DRAWS)), space.sample(references)
     log_px, log_py = (_log_prob(distribution, points.values) for points in (x, y))
     require(not bool((log_px.isnan() & x.resolved).any()), "its log_prob is NaN at its own draws")

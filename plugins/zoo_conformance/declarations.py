@@ -53,10 +53,10 @@ def yaml(candidate: Candidate) -> None:
     original = candidate.factory().with_defaults().spec
     text = write_yaml({candidate.kind: original.model_dump()})
     spec = ComponentSpec.model_validate(parse_yaml(text)[candidate.kind])
-    read = ComponentFactory(candidate.kind, spec.use, **spec.parameters)
-    problems = read.problems()
+    parsed = ComponentFactory(candidate.kind, spec.use, **spec.parameters)
+    problems = parsed.problems()
     require(not problems, f"its own defaults are refused: {'; '.join(map(str, problems))}")
-    again = read.with_defaults().spec
+    again = parsed.with_defaults().spec
     require(again == original, f"{original.model_dump()} becomes {again.model_dump()}")
 
 
@@ -80,9 +80,9 @@ def arguments_untouched(candidate: Candidate) -> None:
     """It modifies neither the lists passed to it nor its defaults, as ``hidden.reverse()`` would."""
     injected, arguments = candidate.injected(), _arguments(candidate)
     defaults = {name: p.default for name, p in _signature(candidate).items() if isinstance(p.default, list | dict)}
-    passed = {name: value for name, value in arguments.items() if isinstance(value, list | dict)}
+    list_arguments = {name: value for name, value in arguments.items() if isinstance(value, list | dict)}
     without = {name: value for name, value in arguments.items() if name not in defaults}
-    for values, call in ((passed, arguments), (defaults, without)):
+    for values, call in ((list_arguments, arguments), (defaults, without)):
         before = copy.deepcopy(values)
         candidate.target(**injected, **call)
         for name, value in before.items():

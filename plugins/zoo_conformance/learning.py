@@ -31,8 +31,8 @@ def gradients(candidate: Candidate) -> None:
     names = {id(p): name for module in (vae, loss) for name, p in module.named_parameters()}
     own = {id(p) for part in candidate.parts(vae, loss) for p in part.parameters() if p.requires_grad}
     phases = loss.phases(vae)
-    trained = {id(parameter) for phase in phases for parameter in phase.parameters}
-    for idle in own - trained:
+    trainable = {id(parameter) for phase in phases for parameter in phase.parameters}
+    for idle in own - trainable:
         require(False, f"no phase trains {names[idle]}")
     for phase in phases:
         for module in (vae, loss):

@@ -1,4 +1,4 @@
-"""Arrays in files of NumPy and PyTorch, opened lazily and checked against their headers. No pickle is ever run."""
+"""Arrays in files of NumPy and PyTorch, stream lazily and checked against their headers. No pickle is ever run."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def open_arrays(file: Path) -> dict[str, Loader]:
 
 
 def _numpy_file(file: Path) -> dict[str, Loader]:
-    with file.open("rb") as opened:  # numpy would leave a damaged archive open
-        magic = opened.read(6)
+    with file.open("rb") as stream:  # numpy would leave a damaged archive open
+        magic = stream.read(6)
         if magic.startswith(b"PK"):
-            opened.seek(0)
-            return {name: partial(_member, file, name) for name in np.load(opened, allow_pickle=False).files}
+            stream.seek(0)
+            return {name: partial(_member, file, name) for name in np.load(stream, allow_pickle=False).files}
         if magic == np.lib.format.MAGIC_PREFIX:
-            opened.seek(0)
-            size, rest = _stated_size(opened), file.stat().st_size - opened.tell()
+            stream.seek(0)
+            size, rest = _stated_size(stream), file.stat().st_size - stream.tell()
             if size is not None and size > rest:
                 raise ValueError(f"its header states {size} bytes of data, and {rest} follow")
     mapped = np.load(file, mmap_mode="r", allow_pickle=False)

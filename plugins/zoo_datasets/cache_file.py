@@ -138,15 +138,15 @@ def write_images(out: io.FileIO, images: Iterable[Item], folder: Path) -> None:
         labels.append(label)
     if shape is None:
         raise DataError("There are no images to cache.")
-    encoded = json.dumps(notes).encode()
+    note_bytes = json.dumps(notes).encode()
     # An even second: some file systems store times with a resolution of two seconds.
     modified = time.time_ns() // 2_000_000_000 * 2_000_000_000
     with explain_os_errors(folder):
-        for data in (memoryview(labels), memoryview(encoded)):
+        for data in (memoryview(labels), memoryview(note_bytes)):
             digest.update(data)
             _write_all(out, data)
         out.seek(0)
-        header = _Header((len(labels), *shape), len(encoded), digest.hexdigest(), modified)
+        header = _Header((len(labels), *shape), len(note_bytes), digest.hexdigest(), modified)
         _write_all(out, memoryview(header.encode()))
         os.utime(out.fileno(), ns=(time.time_ns(), modified))
 
@@ -158,21 +158,21 @@ def open_cached(file: Path, warn: bool = False) -> CachedSplit | None:
         warn: log a warning if it is damaged.
     """
     try:
-        with file.open("rb") as opened:
-            status = os.fstat(opened.fileno())
+        with file.open("rb") as stream:
+            status = os.fstat(stream.fileno())
             size = status.st_size
-            header = _Header.decode(opened.read(HEADER), size)
+            header = _Header.decode(stream.read(HEADER), size)
             n, *shape = header.shape
             if status.st_mtime_ns != header.modified:
-                opened.seek(HEADER)
-                if hashlib.file_digest(opened, "sha256").hexdigest() != header.sha256:
+                stream.seek(HEADER)
+                if hashlib.file_digest(stream, "sha256").hexdigest() != header.sha256:
                     raise ValueError("its content has changed")
             # Record the last use for `clean_cache`. Reading works without it.
             with contextlib.suppress(OSError):
-                os.utime(opened.fileno(), ns=(time.time_ns(), header.modified))
+                os.utime(stream.fileno(), ns=(time.time_ns(), header.modified))
             # Private and writable: torch warns about read-only memory, and a stray write to it would be fatal.
             flags, access = mmap.MAP_PRIVATE | MAP_NORESERVE, mmap.PROT_READ | mmap.PROT_WRITE
-            mapping = mmap.mmap(opened.fileno(), size, flags=flags, prot=access)
+            mapping = mmap.mmap(stream.fileno(), size, flags=flags, prot=access)
     except FileNotFoundError:
         return None
     except ValueError as error:

@@ -109,11 +109,11 @@ def _size(headers: Sequence[_Header]) -> tuple[int, int]:
         if 2 * n <= len(headers) or max(size) > SMALL:
             side = min(SMALL, int(statistics.median(min(header.size) for header in headers)))
             size = side, side
-        listed = ", ".join(f"{h}x{w} ({n})" for (h, w), n in most[:3]) + (", ..." if len(most) > 3 else "")
+        frequencies = ", ".join(f"{h}x{w} ({n})" for (h, w), n in most[:3]) + (", ..." if len(most) > 3 else "")
         log.info(
             "The images have %d sizes, height x width (number): %s. Scaling and cropping all to %dx%d; "
             "set data.size=[HEIGHT,WIDTH] for another size.",
-            *(len(counts), listed, *size),
+            *(len(counts), frequencies, *size),
         )
     elif max(size) > 4 * SMALL:
         log.info("All images are %dx%d, which trains slowly. Set data.size=[64,64] to scale them down.", *size)

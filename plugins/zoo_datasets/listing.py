@@ -81,8 +81,8 @@ def list_images(root: Path, seed: int) -> Listing:
     files, left_out = _walk(root)
     if not files:
         warn_left_out(root, sorted(left_out), len(left_out))
-        unread = f" {len(left_out)} image files have other formats or cannot be read." if left_out else ""
-        raise DataError(f"There are no images in {root}. Supported endings: {', '.join(ENDINGS)}.{unread}")
+        hint = f" {len(left_out)} image files have other formats or cannot be read." if left_out else ""
+        raise DataError(f"There are no images in {root}. Supported endings: {', '.join(ENDINGS)}.{hint}")
     files = _assign_splits(root, files)
     splits = Counter(file.split for file in files)
     official = splits[None] < len(files)

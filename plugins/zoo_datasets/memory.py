@@ -73,42 +73,42 @@ def memory(
     return Dataset(train, test)
 
 
-def _images(given: Any, name: str, layout: Literal["auto", "nhw", "nhwc", "nchw"]) -> Split:
+def _images(data: Any, name: str, layout: Literal["auto", "nhw", "nhwc", "nchw"]) -> Split:
     """The images of one split."""
-    if isinstance(given, Split):
-        return given
-    pixels, labels = given, None
-    if isinstance(given, tuple) and len(given) == 2 and _are_labels(given[1]):
-        pixels, labels = given
+    if isinstance(data, Split):
+        return data
+    pixels, labels = data, None
+    if isinstance(data, tuple) and len(data) == 2 and _are_labels(data[1]):
+        pixels, labels = data
     return convert_split(name, _array(pixels), None if labels is None else _array(labels), layout)
 
 
-def _are_labels(given: Any) -> bool:
+def _are_labels(value: Any) -> bool:
     """Whether a value is an array with one axis or one column, which images are not."""
-    shape = getattr(given, "shape", None)
-    return isinstance(given, (np.ndarray, torch.Tensor)) and (len(shape or ()) == 1 or tuple(shape or ())[1:] == (1,))
+    shape = getattr(value, "shape", None)
+    return isinstance(value, (np.ndarray, torch.Tensor)) and (len(shape or ()) == 1 or tuple(shape or ())[1:] == (1,))
 
 
-def _array(given: Any) -> np.ndarray[Any, np.dtype[Any]]:
+def _array(value: Any) -> np.ndarray[Any, np.dtype[Any]]:
     """Convert a tensor or an array to an array.
 
     Raises:
         DataError: it is of another type, or numpy has no such dtype or layout.
     """
-    if isinstance(given, torch.Tensor):
-        tensor = given.detach()
+    if isinstance(value, torch.Tensor):
+        tensor = value.detach()
         if tensor.dtype == torch.bfloat16:
             tensor = tensor.float()
         try:
             array: np.ndarray[Any, np.dtype[Any]] = tensor.cpu().numpy()
         except (TypeError, RuntimeError, NotImplementedError) as error:
             raise DataError(
-                f"A tensor of {given.dtype} with layout {given.layout} on {given.device} cannot be used as images."
+                f"A tensor of {value.dtype} with layout {value.layout} on {value.device} cannot be used as images."
             ) from error
         return array
-    if isinstance(given, np.ndarray) and not isinstance(given, np.ma.MaskedArray):
-        return np.asarray(given)
-    kind = type(given)
+    if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
+        return np.asarray(value)
+    kind = type(value)
     names = [base.__name__ for base in kind.__mro__]
     advice = next((text for name, text in ADVICE.items() if name in names), "")
     module = kind.__module__.partition(".")[0]

@@ -66,15 +66,15 @@ def encode(
     from zoo_export import codes as encoding
 
     log_to_stderr(logging.WARNING)
-    opened = zoo.Run.open(run)
+    trained_run = zoo.Run.open(run)
     codes = encoding.encode(
-        opened, data, split=split, samples=samples, seed=seed, data_dir=data_dir, device=device  # type: ignore[arg-type]
+        trained_run, data, split=split, samples=samples, seed=seed, data_dir=data_dir, device=device  # type: ignore[arg-type]
     )  # fmt: skip
-    path = opened.path / "codes.npz" if out is None else out
+    path = trained_run.path / "codes.npz" if out is None else out
     _write(codes, path)
     if as_json:
         arrays = {name: {"dtype": str(array.dtype), "shape": list(array.shape)} for name, array in codes.items()}
-        print_json({"run": str(opened.path), "codes": str(path), "arrays": arrays})
+        print_json({"run": str(trained_run.path), "codes": str(path), "arrays": arrays})
         return
     for name, array in codes.items():
         click.echo(f"{name:<8} {array.dtype} {tuple(array.shape)}")
@@ -121,12 +121,12 @@ def export(run: str, format: str, out: Path | None, only: str | None, as_json: b
     import zoo
     from zoo_export import export as exporting
 
-    opened = zoo.Run.open(run)
+    trained_run = zoo.Run.open(run)
     parts: dict[str, Any] = {} if only is None else {"parts": [only]}
-    folder = exporting.export(opened, format, out, **parts)  # type: ignore[arg-type]
+    folder = exporting.export(trained_run, format, out, **parts)  # type: ignore[arg-type]
     manifest = json.loads((folder / "export.json").read_text("utf-8"))
     if as_json:
-        print_json({"run": str(opened.path), "folder": str(folder), **manifest})
+        print_json({"run": str(trained_run.path), "folder": str(folder), **manifest})
         return
     for part in manifest["parts"].values():
         signature = f"{_signature(part['inputs'])} -> {_signature(part['outputs'])}"

@@ -45,11 +45,11 @@ def reconstruct(run: str, count: int, data_dir: Path | None, out: Path | None, a
     import zoo
     from zoo_figures import figures
 
-    opened = zoo.Run.open(run)
-    test = opened.test_batch(count, data_dir)
-    title = f"{opened.title}: test images"
-    figure = figures.reconstructions(opened.load(), test.x, title, test.condition)
-    _finish(opened, figure, "reconstructions.png", out, as_json)
+    trained_run = zoo.Run.open(run)
+    test = trained_run.test_batch(count, data_dir)
+    title = f"{trained_run.title}: test images"
+    figure = figures.reconstructions(trained_run.load(), test.x, title, test.condition)
+    _finish(trained_run, figure, "reconstructions.png", out, as_json)
 
 
 @click.command()
@@ -84,17 +84,17 @@ def sample(
     import zoo
     from zoo_figures import figures
 
-    opened = zoo.Run.open(run)
-    vae = opened.load(prior=prior)
-    condition, label_title = parse_label(label, vae, opened.label_names)
+    trained_run = zoo.Run.open(run)
+    vae = trained_run.load(prior=prior)
+    condition, label_title = parse_label(label, vae, trained_run.label_names)
     if points:
-        z, title = parse_points(points, vae.latent_shape), f"{opened.title}: decoded latent points{label_title}"
-        _finish(opened, figures.decoded(vae, z, title, condition), "decoded.png", out, as_json)
+        z, title = parse_points(points, vae.latent_shape), f"{trained_run.title}: decoded latent points{label_title}"
+        _finish(trained_run, figures.decoded(vae, z, title, condition), "decoded.png", out, as_json)
     else:
-        fitted = prior == "fitted" and opened.fitted_prior.exists
-        source = f"{opened.fitted_prior.said()['prior']['use']}, fitted after training" if fitted else "the prior"
-        title = f"{opened.title}: means of p(x | z) at samples from {source}{label_title}"
-        _finish(opened, figures.samples(vae, count, title, seed, condition), "samples.png", out, as_json)
+        fitted = prior == "fitted" and trained_run.fitted_prior.exists
+        source = f"{trained_run.fitted_prior.said()['prior']['use']}, fitted after training" if fitted else "the prior"
+        title = f"{trained_run.title}: means of p(x | z) at samples from {source}{label_title}"
+        _finish(trained_run, figures.samples(vae, count, title, seed, condition), "samples.png", out, as_json)
 
 
 @click.command(short_help="Vary one latent dimension at a time.")
@@ -149,18 +149,18 @@ def traverse(
     from zoo_figures import figures
     from zoo_figures.latents import encode_means
 
-    opened = zoo.Run.open(run)
-    vae = opened.load(prior="original")  # a fitted prior has no rate for each dimension
-    condition, label_title = parse_label(label, vae, opened.label_names)
+    trained_run = zoo.Run.open(run)
+    vae = trained_run.load(prior="original")  # a fitted prior has no rate for each dimension
+    condition, label_title = parse_label(label, vae, trained_run.label_names)
     if vae.latent_shape == (2,) and image is None and dims is None:
-        title = f"{opened.title}: the latent space, decoded{label_title}"
+        title = f"{trained_run.title}: the latent space, decoded{label_title}"
         figure = figures.manifold(vae, steps or 20, condition=condition, title=title)
-        _finish(opened, figure, "manifold.png", out, as_json)
+        _finish(trained_run, figure, "manifold.png", out, as_json)
         return
-    images = opened.test_batch(RANKED, data_dir) if dims is None else None
+    images = trained_run.test_batch(RANKED, data_dir) if dims is None else None
     z, around = None, "the origin"
     if image is not None:
-        start = select_test_images(opened, [image], data_dir)
+        start = select_test_images(trained_run, [image], data_dir)
         z, around = encode_means(vae, start)[0], f"test image {image}"
         condition = start.condition if condition is None else condition
     figure = figures.traversals(
@@ -171,9 +171,9 @@ def traverse(
         reach=reach,
         images=images,
         condition=condition,
-        title=f"{opened.title}: latent traversals around {around}{label_title}",
+        title=f"{trained_run.title}: latent traversals around {around}{label_title}",
     )
-    _finish(opened, figure, "traverse.png", out, as_json)
+    _finish(trained_run, figure, "traverse.png", out, as_json)
 
 
 @click.command(short_help="Interpolate between two test images in latent space.")
@@ -203,18 +203,18 @@ def interpolate(
     import zoo
     from zoo_figures import figures
 
-    opened = zoo.Run.open(run)
-    test = select_test_images(opened, [a, b], data_dir)
+    trained_run = zoo.Run.open(run)
+    test = select_test_images(trained_run, [a, b], data_dir)
     figure = figures.interpolation(
-        opened.load(),
+        trained_run.load(),
         test.x,
         steps=steps,
         path=path,
         condition=test.condition,
         names=(f"image {a}", f"image {b}"),
-        title=f"{opened.title}: from test image {a} to {b}",
+        title=f"{trained_run.title}: from test image {a} to {b}",
     )
-    _finish(opened, figure, "interpolate.png", out, as_json)
+    _finish(trained_run, figure, "interpolate.png", out, as_json)
 
 
 @click.command(short_help="Plot test images in the latent space.")
@@ -238,12 +238,12 @@ def latent(run: str, count: int, threshold: float, data_dir: Path | None, out: P
     import zoo
     from zoo_figures import figures
 
-    opened = zoo.Run.open(run)
-    test = opened.test_batch(count, data_dir)
-    title = f"{opened.title}: the latent space of test images"
-    vae = opened.load(prior="original")  # a fitted prior has no rate for each dimension
+    trained_run = zoo.Run.open(run)
+    test = trained_run.test_batch(count, data_dir)
+    title = f"{trained_run.title}: the latent space of test images"
+    vae = trained_run.load(prior="original")  # a fitted prior has no rate for each dimension
     figure = figures.latent_space(vae, test.x, test.condition, threshold=threshold, title=title)
-    _finish(opened, figure, "latent.png", out, as_json)
+    _finish(trained_run, figure, "latent.png", out, as_json)
 
 
 def _save(figure: Figure, path: Path) -> None:

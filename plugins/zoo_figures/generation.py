@@ -68,5 +68,5 @@ def decoded(vae: VAE, z: Tensor, title: str = "Decoded latent points", condition
 
 
 def _coordinates(point: list[float]) -> str:
-    shown = [f"{value:g}" for value in point[:4]]
-    return f"[{', '.join(shown)}{', ...' if len(point) > 4 else ''}]"
+    coordinates = [f"{value:g}" for value in point[:4]]
+    return f"[{', '.join(coordinates)}{', ...' if len(point) > 4 else ''}]"

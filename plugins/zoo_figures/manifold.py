@@ -51,10 +51,10 @@ def manifold(vae: VAE, steps: int = 20, *, condition: Tensor | None = None, titl
     show(axes, tiles, steps, gap=GAP, around=0.0)
     height, width = tiles.shape[-2:]
     ticks = min(steps, TICKS)
-    shown = sorted({round(i * (steps - 1) / max(1, ticks - 1)) for i in range(ticks)})
+    tick_indices = sorted({round(i * (steps - 1) / max(1, ticks - 1)) for i in range(ticks)})
     columns, rows = centres(steps, width, GAP), centres(steps, height, GAP)[::-1]
-    axes.set_xticks([columns[i] for i in shown], [f"{across[i]:.2f}" for i in shown], fontsize=8)
-    axes.set_yticks([rows[i] for i in shown], [f"{up[i]:.2f}" for i in shown], fontsize=8)
+    axes.set_xticks([columns[i] for i in tick_indices], [f"{across[i]:.2f}" for i in tick_indices], fontsize=8)
+    axes.set_yticks([rows[i] for i in tick_indices], [f"{up[i]:.2f}" for i in tick_indices], fontsize=8)
     axes.set(xlabel="z[0], at equal quantiles of the prior", ylabel="z[1], at equal quantiles of the prior")
     figure.suptitle(title)
     return figure

@@ -75,24 +75,24 @@ def report(
         UsageError: `samples` or `limit` is set for a sweep, the model has no log-likelihood, or the device is unknown.
     """
     target = resolve_device(device)
-    opened = _open(source)
+    run_or_sweep = _open(source)
     root = None if data_dir is None else Path(data_dir)
     attempts = Attempts()
     with flushed_denormals():
-        if isinstance(opened, Sweep):
+        if isinstance(run_or_sweep, Sweep):
             if samples is not None or limit is not None:
                 raise UsageError(
                     "The report of a sweep has no metrics. For metrics, write the report of one of its runs."
                 )
-            page = SweepPage(opened, root, attempts).page()
+            page = SweepPage(run_or_sweep, root, attempts).page()
         else:
             measuring = Measuring(metrics, samples, limit, announce, progress)
-            page = RunPage(opened, root, target, measuring, attempts).page()
-    path = _write(page, opened.path / NAME if out is None else Path(out))
+            page = RunPage(run_or_sweep, root, target, measuring, attempts).page()
+    path = _write(page, run_or_sweep.path / NAME if out is None else Path(out))
     pictures = [
         p for section in page.sections for part in section.parts if isinstance(part, Gallery) for p in part.pictures
     ]
-    return Report(path, opened, [picture.title for picture in pictures], attempts.left_out)
+    return Report(path, run_or_sweep, [picture.title for picture in pictures], attempts.left_out)
 
 
 def _open(source: str | Path | Run | Sweep) -> Run | Sweep:

@@ -102,13 +102,13 @@ def sweep(
             raise click.UsageError(
                 "--resume continues the sweep unchanged: leave out MODEL, KEY=VALUE and all other settings."
             )
-        opened = Sweep.open(resume, storage)
+        active_sweep = Sweep.open(resume, storage)
     elif model is None:
         raise click.UsageError("Missing argument 'MODEL'.")
     else:
         if trials is None and ctx.get_parameter_source("storage") is ParameterSource.ENVIRONMENT:
             storage = None  # the variable applies to searches only
-        opened = Sweep.create(
+        active_sweep = Sweep.create(
             model,
             overrides,
             seeds=seeds,
@@ -122,15 +122,15 @@ def sweep(
             registries=registries,
         )
     try:
-        opened.run(data_dir=data_dir, device=device, progress=True)
+        active_sweep.run(data_dir=data_dir, device=device, progress=True)
     except zoo.Interrupted as interrupted:
-        print_resume_command(str(interrupted), "sweep", opened.path, data_dir, device)
+        print_resume_command(str(interrupted), "sweep", active_sweep.path, data_dir, device)
         sys.exit(interrupted.exit_code)
     except KeyboardInterrupt:
-        print_resume_command("Stopped at once.", "sweep", opened.path, data_dir, device)
+        print_resume_command("Stopped at once.", "sweep", active_sweep.path, data_dir, device)
         sys.exit(130)
-    results = opened.results()
-    _report(opened, results, as_json)
+    results = active_sweep.results()
+    _report(active_sweep, results, as_json)
     if not any(row.finished for row in results.rows):
         sys.exit(1)
 

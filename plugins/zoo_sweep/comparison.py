@@ -88,19 +88,19 @@ def compare(*runs: str | Path | Run | Sweep) -> Comparison:
         RunError: a run does not exist, is damaged or has no finished epoch.
         UsageError: there are fewer than two runs.
     """
-    opened = [run for source in runs for run in _open(source)]
-    for run in opened:
+    all_runs = [run for source in runs for run in _open(source)]
+    for run in all_runs:
         run.verify()
-    if len(opened) < 2:
-        raise UsageError(f"A comparison needs at least two finished runs, and there are {len(opened)}.")
-    flat = [flatten(run.recipe) for run in opened]
+    if len(all_runs) < 2:
+        raise UsageError(f"A comparison needs at least two finished runs, and there are {len(all_runs)}.")
+    flat = [flatten(run.recipe) for run in all_runs]
     keys = dict.fromkeys(key for recipe in flat for key in recipe)
     values = {key: [recipe.get(key, ABSENT) for recipe in flat] for key in keys}
     return Comparison(
-        opened,
-        [Outcome.of(run) for run in opened],
+        all_runs,
+        [Outcome.of(run) for run in all_runs],
         {key: column for key, column in values.items() if any(value != column[0] for value in column)},
-        _warnings(opened, flat),
+        _warnings(all_runs, flat),
     )
 
 

@@ -35,23 +35,25 @@ def losses(rows: Sequence[Row], keys: Sequence[str], title: str) -> Figure:
     figure = _figure(10.0, 4.2)
     training = figure.add_subplot(1, 2, 1)
     testing = figure.add_subplot(1, 2, 2, sharex=training, sharey=training)
-    shown: list[float] = []
+    visible_values: list[float] = []
     for row, color in zip(rows, _colors(rows, keys), strict=True):
         histories = [Run(Path(outcome.run)).epochs() for outcome in row.finished]
-        smoothed = []
+        smooth_curves = []
         for history in histories:
             positions, steps = _steps(history)
             if len(histories) == 1:
                 training.plot(positions, steps, color=color, alpha=0.2, linewidth=0.6)
             window = max(1, len(steps) // len(history) // 10)
             means = torch.tensor(steps).unfold(0, window, 1).mean(1)
-            smoothed.append((positions[window // 2 :][: len(means)], means.tolist()))
-        smooth = _line(training, smoothed, color, "-")
+            smooth_curves.append((positions[window // 2 :][: len(means)], means.tolist()))
+        smooth = _line(training, smooth_curves, color, "-")
         tests = [_tests(history) for history in histories]
-        shown += smooth[len(smooth) // 20 :] + _line(testing, tests, color, "o-", label(row, keys))
-    margin = 0.04 * (max(shown) - min(shown)) or 1.0
+        visible_values += smooth[len(smooth) // 20 :] + _line(testing, tests, color, "o-", label(row, keys))
+    margin = 0.04 * (max(visible_values) - min(visible_values)) or 1.0
     training.set(ylabel="loss (nats per example)", title="training, at each step")
-    training.set_ylim(min(shown) - margin, max(shown) + margin)  # without the high losses of the first steps
+    training.set_ylim(
+        min(visible_values) - margin, max(visible_values) + margin
+    )  # without the high losses of the first steps
     training.set_xlim(left=0)
     testing.set(title="test set, after each epoch")
     for axes in (training, testing):

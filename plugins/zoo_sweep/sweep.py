@@ -318,14 +318,14 @@ class Sweep:
         finished = [row for row in results.rows if row.machine is None and row.finished]
         if not finished:
             return {}
-        shown = sorted(sorted(finished, key=results.score)[: figures.MOST], key=lambda row: row.number)
+        best_rows = sorted(sorted(finished, key=results.score)[: figures.MOST], key=lambda row: row.number)
         title = results.model if results.data is None else f"{results.model} on {results.data}"
-        if len(shown) < len(finished):
-            title += f": the best {len(shown)} of {len(finished)} trials"
+        if len(best_rows) < len(finished):
+            title += f": the best {len(best_rows)} of {len(finished)} trials"
         root = None if data_dir is None else Path(data_dir)
         drawings: dict[str, Callable[[], Figure]] = {
-            "losses": lambda: figures.losses(shown, keys, title),
-            "reconstructions": lambda: figures.reconstructions(shown, keys, f"{title}: test images", root),
+            "losses": lambda: figures.losses(best_rows, keys, title),
+            "reconstructions": lambda: figures.reconstructions(best_rows, keys, f"{title}: test images", root),
         }
         if self.plan.trials is not None:
             drawings["history"] = lambda: figures.history(results, f"{title}: the search")
