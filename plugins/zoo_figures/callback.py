@@ -53,5 +53,5 @@ class DrawFigures(Callback):
                 continue
             except Exception as error:
                 log.warning(
-                    "%s is finished, but %s cannot be written: %s", self.run.path, path.name, error_summary(error)
+                    "%s is finished, but %s could not be written: %s", self.run.path, path.name, error_summary(error)
                 )

@@ -107,7 +107,8 @@ class Sweep:
         processes = os.environ.get("WORLD_SIZE", "1")
         if processes not in ("", "1"):
             raise UsageError(
-                f"A sweep trains each model in one process, and WORLD_SIZE is {processes!r}. Start it without torchrun."
+                f"A sweep trains each model in one process, and the environment variable WORLD_SIZE is {processes!r}. "
+                "Start it without torchrun."
             )
         if data is not None and not isinstance(data, str | os.PathLike):
             raise UsageError(
@@ -119,7 +120,7 @@ class Sweep:
         check_axes(axes, values, fixed, trials, storage)
         if name is not None and not NAME.fullmatch(name):
             raise UsageError(
-                f"--name {name[:100]!r}: expected at most 100 letters, digits, '.', '_' and '-', with a letter "
+                f"--name {name[:100]!r}: a name is made of letters, digits, '.', '_' and '-', at most 100, with a letter "
                 "or digit first and no '.' at the end."
             )
 
@@ -230,7 +231,7 @@ class Sweep:
         try:
             self.draw(data_dir)
         except Exception as error:
-            log.warning("%s is finished, but its figures cannot be written: %s", self.path, error_summary(error))
+            log.warning("%s is finished, but its figures could not be written: %s", self.path, error_summary(error))
         return self
 
     def _train(

@@ -135,7 +135,7 @@ class Trial:
             with zoo.atomic_write(self.path / FAILURE) as file:
                 file.write(zoo.to_json(record).encode())
         except OSError as failure:
-            raise TrainingError(f"{self.path} cannot be written: {failure}. The trial failed: {reason}") from error
+            raise TrainingError(f"{self.path} could not be written: {failure}. The trial failed: {reason}") from error
 
 
 def trials_in(folder: Path) -> Sequence[Trial]:

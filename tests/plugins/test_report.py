@@ -268,7 +268,7 @@ def test_a_sweep_has_its_table_figures_and_differences(sweep, reports):
     recipe = parse_yaml(page.by_id("recipe").all("code")[0].text)["models"]["mlp-vae"]
     assert recipe["decoder"]["likelihood"] == "bernoulli", "the recipe is complete"
     assert zoo.recipe("mlp-vae", **recipe) == with_defaults(sweep.recipe)
-    assert table(page.by_id("what-differs")) == [["key", "values"], ["latent_dim", "2, 3"]]
+    assert table(page.by_id("differences")) == [["key", "values"], ["latent_dim", "2, 3"]]
     assert [row[-1] for row in table(page.by_id("runs"))[1:]] == [str(trial.path) for trial in sweep.trials]
     with pytest.raises(zoo.UsageError, match="report of a sweep has no metrics"):
         report(sweep, samples=10)
@@ -362,7 +362,7 @@ def test_sources_that_cannot_be_reported_are_refused(run, tmp_path, monkeypatch)
     monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
     with pytest.raises(zoo.RunError, match="nowhere is no folder"):
         report(tmp_path / "nowhere")
-    with pytest.raises(zoo.RunError, match="was stopped before its first epoch ended"):
+    with pytest.raises(zoo.RunError, match="has no finished epoch"):
         report(stopped("mlp-vae", [*TINY, "train.epochs=1"], 1, tmp_path))
     with pytest.raises(zoo.RunError, match=r"no.r\.html cannot be written: No such file or directory"):
         report(run, tmp_path / "no" / "r.html", metrics=False)

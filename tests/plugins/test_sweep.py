@@ -334,7 +334,7 @@ def test_data_can_be_swept(tmp_path):
         (["train.seed=0..5", "--trials", "3"], "train.seed cannot be a range"),
         (["train.seed=0,x"], "train.seed: input should be a valid integer, got 'x'"),
         (["--seeds", "1"], "Invalid value for '--seeds'"),
-        (["latent_dim=2,5", "--name", "../x"], "expected at most 100 letters"),
+        (["latent_dim=2,5", "--name", "../x"], "a name is made of letters"),
         (["latent_dim=2,5", "--resume", "x"], "continues the sweep unchanged"),
     ],
 )
