@@ -86,10 +86,10 @@ class Candidate:
         if self.kind not in BASES:
             return zoo.recipe(NEUTRAL)
         registry().get(self.kind, self.name)  # reports an import error as that of the component
-        me = (self.kind, self.name)
-        used = next((model for model in _models() if me in _components_in(registry(), model)), None)
-        if used is not None:
-            return zoo.recipe(used)
+        key = (self.kind, self.name)
+        user = next((model for model in _models() if key in _components_in(registry(), model)), None)
+        if user is not None:
+            return zoo.recipe(user)
         try:
             neutral = self._in(NEUTRAL)
         except RecipeError as error:
@@ -203,11 +203,11 @@ class Candidate:
         if self.kind in ("plugin", "dataset", "metric"):
             return {}
         try:
-            used = _components(self.recipe)
+            components = _components(self.recipe)
         except ZooError:
             return {}
         failures: dict[str, str] = {}
-        for kind, name in used:
+        for kind, name in components:
             if (kind, name) != (self.kind, self.name):
                 claim = registry().names(kind).find(name)
                 failures |= {check: f"{kind}/{name}: {reason}" for check, reason in _expected(claim).items()}

@@ -70,16 +70,17 @@ def changes(recipe: Recipe) -> dict[str, tuple[Any, Any]] | None:
         The differences, or None if there is no such recipe.
     """
     try:
-        registered = _registered(recipe.name)
-        used = next((block for block in registered.data if block.use == recipe.data[0].use), registered.data[0])
-        here, there = (flatten(with_defaults(one)) for one in (recipe, registered.model_copy(update={"data": [used]})))
+        base = _registry_recipe(recipe.name)
+        data = next((block for block in base.data if block.use == recipe.data[0].use), base.data[0])
+        own = flatten(with_defaults(recipe))
+        registry = flatten(with_defaults(base.model_copy(update={"data": [data]})))
     except ZooError:
         return None
-    pairs = {key: (here.get(key), there.get(key)) for key in {**there, **here}}
-    return {key: (own, theirs) for key, (own, theirs) in pairs.items() if own != theirs}
+    pairs = {key: (own.get(key), registry.get(key)) for key in {**registry, **own}}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def _registered(name: str) -> Recipe:
+def _registry_recipe(name: str) -> Recipe:
     """The recipe in the registry. The name of a run of ``acme:wide-vae`` is ``acme.wide-vae``."""
     for position in (position for position, character in enumerate(name) if character == "."):
         with contextlib.suppress(UnknownName):

@@ -120,8 +120,8 @@ class Sweep:
         check_axes(axes, values, fixed, trials, storage)
         if name is not None and not NAME.fullmatch(name):
             raise UsageError(
-                f"--name {name[:100]!r}: a name is made of letters, digits, '.', '_' and '-', at most 100, with a letter "
-                "or digit first and no '.' at the end."
+                f"--name {name[:100]!r}: a name is made of letters, digits, '.', '_' and '-', at most 100, with a "
+                "letter or digit first and no '.' at the end."
             )
 
         base = zoo.recipe_for(data, model, fixed, registries=registries, **changes)
