@@ -59,7 +59,7 @@ class Outcome:
         """
         epochs = run.epochs()
         if not epochs:
-            raise RunError(f"{run.path} has no finished epoch, so there is nothing to compare.")
+            raise RunError(f"{run.path} has no finished epoch, and therefore no results.")
         best = best_epoch(epochs, run.recipe.train.monitor)
         return cls(
             str(run.path),

@@ -139,7 +139,7 @@ def test_a_declared_failure_that_passes_is_a_failure(broken):
     (case,) = cases("encoder/broken", only=("kl",))
     result = case.run()
     assert result.outcome == "failed"
-    assert "it passes, and was expected to fail (it is too hard)" in result.reason
+    assert "it passes, but is declared to fail (it is too hard)" in result.reason
 
 
 def test_a_model_is_not_blamed_for_the_declared_failures_of_its_components(broken):
