@@ -1,9 +1,9 @@
-"""Every model after the same short training on dynamically binarised MNIST: a table, and a sheet of samples.
+"""Train every model briefly on dynamically binarised MNIST, and write a table and a figure of samples.
 
     ZOO_DATA=... python benchmarks/models.py --epochs 5
 
-A number that a model does not have is a dash: no density to weigh draws by, or a likelihood that is none. What is
-measured is kept in the output folder, model by model: a second start measures the others only.
+A dash marks a number that a model does not have, for example because it has no density. The results of each model are
+stored in the output folder; a second start measures only the missing models.
 """
 
 from __future__ import annotations
@@ -27,11 +27,10 @@ from torchvision.utils import make_grid
 
 import zoo
 from epoch import cpu_model
-from zoo.recipes.components import with_defaults
 
 IMAGES_IN_A_ROW = 12
 METRICS = ("elbo", "log-likelihood", "active-units")
-# Models whose training shapes no prior to draw from, and what is fitted afterwards (`zoo fit-prior`).
+# Models that are trained without a prior to sample from, and the prior fitted afterwards (`zoo fit-prior`).
 FITTED_AFTER = {
     "ae": "gaussian-mixture",
     "rae-gp": "gaussian-mixture",
@@ -42,8 +41,8 @@ FITTED_AFTER = {
 }
 
 
-def measured(name: str, settings: argparse.Namespace, out: Path) -> dict[str, Any]:
-    """Train a model, measure it, and draw samples from its prior."""
+def measure(name: str, settings: argparse.Namespace, out: Path) -> dict[str, Any]:
+    """Train a model, compute its metrics, and sample from its prior."""
     run = zoo.train(
         name,
         ["binarize=dynamic"],
@@ -55,7 +54,7 @@ def measured(name: str, settings: argparse.Namespace, out: Path) -> dict[str, An
     )
     vae = zoo.load(run)
     epochs = run.epochs()
-    found: dict[str, Any] = {
+    row: dict[str, Any] = {
         "model": name,
         "paper": ", ".join(re.findall(r"arXiv [\d.]+|OpenReview \w+", run.recipe.summary)),
         "parameters": sum(parameter.numel() for parameter in vae.parameters()),
@@ -63,24 +62,24 @@ def measured(name: str, settings: argparse.Namespace, out: Path) -> dict[str, An
         "loss": epochs[-1].test["loss"],
     }
     for metric in METRICS:
-        asked = {"log-likelihood": {"samples": settings.samples}} if metric == "log-likelihood" else {}
+        parameters = {"log-likelihood": {"samples": settings.samples}} if metric == "log-likelihood" else {}
         try:
-            measurement = zoo.evaluate(run, [metric], asked, limit=settings.images)[metric]
+            measurement = zoo.evaluate(run, [metric], parameters, limit=settings.images)[metric]
         except (zoo.ZooError, KeyError) as error:
             logging.getLogger("zoo").info("%s has no %s: %s", name, metric, error)
             continue
         if not measurement.note:
-            found[metric] = measurement.value
+            row[metric] = measurement.value
     if name in FITTED_AFTER:
         zoo.fit_prior(run, FITTED_AFTER[name], seed=settings.seed)
         vae = zoo.load(run)
     torch.manual_seed(settings.seed)
-    found["images"] = vae.sample(IMAGES_IN_A_ROW)
-    return found
+    row["images"] = vae.sample(IMAGES_IN_A_ROW)
+    return row
 
 
 def table(rows: list[dict[str, Any]], settings: argparse.Namespace) -> str:
-    """The rows as Markdown, the greatest log-likelihood first and those without one last."""
+    """Format the rows as Markdown, the highest log-likelihood first and models without one last."""
 
     def cell(row: dict[str, Any], key: str, digits: int) -> str:
         return f"{row[key]:,.{digits}f}" if key in row else "-"
@@ -89,14 +88,14 @@ def table(rows: list[dict[str, Any]], settings: argparse.Namespace) -> str:
         f"- {datetime.date.today()}, {cpu_model()}, {torch.get_num_threads()} thread(s); torch {torch.__version__}",
         f"- `{settings.data}`, dynamically binarised; {settings.epochs} epochs, seed {settings.seed}, same recipes",
         f"- ELBO, log p(x), active units: first {settings.images} test images, {settings.samples} importance samples",
-        "- in nats; the seconds are of training and testing together",
+        "- in nats; seconds include training and testing",
         "",
         "| model | log p(x) | ELBO | active units | test loss | s/epoch | parameters | network | likelihood | paper |",
         "|---|---:|---:|---:|---:|---:|---:|---|---|---|",
     ]
     for row in sorted(rows, key=lambda row: -row.get("log-likelihood", -float("inf"))):
         recipe = zoo.recipe(row["model"], data=settings.data)
-        parts = [recipe.encoder.use, likelihood_in(with_defaults(recipe).decoder.parameters)]
+        parts = [recipe.encoder.use, likelihood_in(zoo.with_defaults(recipe).decoder.parameters)]
         numbers = [cell(row, "log-likelihood", 1), cell(row, "elbo", 1), cell(row, "active-units", 0)]
         numbers += [cell(row, "loss", 1), cell(row, "seconds", 1), cell(row, "parameters", 0)]
         lines.append(f"| `{row['model']}` | {' | '.join(numbers + parts)} | {row['paper'] or '-'} |")
@@ -104,16 +103,16 @@ def table(rows: list[dict[str, Any]], settings: argparse.Namespace) -> str:
 
 
 def likelihood_in(parameters: dict[str, Any]) -> str:
-    """The likelihood among the parameters of a decoder, or of one inside it."""
+    """The likelihood in the parameters of a decoder, at any depth."""
     if "likelihood" in parameters:
-        chosen = parameters["likelihood"]
-        return str(chosen if isinstance(chosen, str) else chosen["use"])
+        likelihood = parameters["likelihood"]
+        return str(likelihood if isinstance(likelihood, str) else likelihood["use"])
     inside = (likelihood_in(value) for value in parameters.values() if isinstance(value, dict))
     return next(filter(None, inside), "")
 
 
 def sheet(rows: list[dict[str, Any]]) -> Figure:
-    """A row of samples for each model, in two columns."""
+    """Draw a row of samples for each model, in two columns."""
     lines = math.ceil(len(rows) / 2)
     figure = Figure(figsize=(10, 0.42 * lines), layout="constrained")
     cells = figure.subplots(lines, 2, squeeze=False)
@@ -129,7 +128,7 @@ def sheet(rows: list[dict[str, Any]]) -> Figure:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default="*", help="a pattern")
+    parser.add_argument("--models", default="*", help="pattern of model names")
     parser.add_argument("--data", default="mnist")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
@@ -142,14 +141,14 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as runs:
         for name in zoo.list_models(settings.models):
-            kept = settings.out / f"{name}.pt"
-            if not kept.exists():
+            file = settings.out / f"{name}.pt"
+            if not file.exists():
                 try:
-                    torch.save(measured(name, settings, Path(runs)), kept)
+                    torch.save(measure(name, settings, Path(runs)), file)
                 except zoo.ZooError as error:
                     print(f"{name} failed: {error}")
                     continue
-            rows.append(torch.load(kept, weights_only=True))
+            rows.append(torch.load(file, weights_only=True))
             print(json.dumps({key: value for key, value in rows[-1].items() if key != "images"}), flush=True)
             (settings.out / "models.md").write_text(table(rows, settings))
             sheet(rows).savefig(settings.out / "models.png", dpi=110, bbox_inches="tight")

@@ -405,7 +405,6 @@ EVERY_COMMAND = {
     "list": "",
     "show": "mlp-vae",
     "plugins": "",
-    "schema": "",
     "completion": "bash",
     "data": "digits",
     "preview": "digits --out digits.png",
@@ -423,6 +422,8 @@ EVERY_COMMAND = {
     "export": "runs/mlp-vae --format torch",
     "check": "loss/elbo",
     "new-plugin": "another-vae",
+    "schema": "",
+    "clean-cache": "",
 }
 ALL_OF_THEM = """
 import contextlib, glob, io, json, shlex, sys

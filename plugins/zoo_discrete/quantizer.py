@@ -122,7 +122,7 @@ class Quantized(Distribution):
             ComponentError: always.
         """
         raise ComponentError(
-            "A quantised posterior has no density, so importance sampling cannot estimate log p(x); distortion + rate "
-            "is an upper bound on -log p(x). Use a loss that needs no density (loss=vq), or a posterior with a density or "
-            "mass (gaussian, gumbel-softmax)."
+            "A quantized posterior has no density, so importance sampling cannot estimate log p(x); distortion + rate "
+            "is an upper bound on -log p(x). Use a loss that needs no density (loss=vq), or a posterior with a density "
+            "or mass (gaussian, gumbel-softmax)."
         )

@@ -14,7 +14,8 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from zoo import DataError, Dataset, DataUnavailable, cached_images
+from zoo import DataError, Dataset, DataUnavailable
+from zoo_datasets import cached_images
 
 FILE = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
 SOURCE = "https://github.com/google-deepmind/dsprites-dataset"

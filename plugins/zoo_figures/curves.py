@@ -17,12 +17,12 @@ COLUMNS = 4
 
 
 def curves(history: Sequence[Epoch], title: str = "Training", terms: Sequence[str] | None = None) -> Figure:
-    """Every term of the loss against the epochs: in training at each step, on the test set after each epoch.
+    """Plot every term of the loss against the epochs: each training step, and the test set after each epoch.
 
     Args:
-        history: the epochs, as `Run.epochs` reads them.
-        title: above the figure.
-        terms: which; by default all.
+        history: the epochs, as returned by `Run.epochs`.
+        title: of the figure.
+        terms: the terms to plot; by default all.
     """
     names = list(history[0].test if terms is None else terms)
     columns = min(COLUMNS, len(names))
@@ -39,7 +39,7 @@ def curves(history: Sequence[Epoch], title: str = "Training", terms: Sequence[st
             label="train, mean of the epoch",
         )  # fmt: skip
         axes.plot(epochs, [e.test[name] for e in history], "s-", color=RED, markersize=4, label="test, after the epoch")
-        # The first steps are far off; the rest is what one wants to see.
+        # The axis leaves out the high losses of the first steps.
         settled = steps[len(steps) // 20 :] + [e.test[name] for e in history]
         margin = 0.05 * (max(settled) - min(settled)) or 1.0
         axes.set_ylim(min(settled) - margin, max(settled) + margin)

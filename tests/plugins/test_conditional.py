@@ -10,7 +10,7 @@ from torch.distributions import Independent, MixtureSameFamily, Normal
 import zoo
 from resuming import run_main
 from zoo_figures import figures
-from zoo_figures.cli import _labelled
+from zoo_figures.arguments import parse_label
 
 SHAPE = (1, 4, 4)
 SMALL = {
@@ -170,7 +170,7 @@ def test_the_command_line_samples_a_label(tmp_path, capsys):
     assert (run.figures / "manifold.png").exists()
     capsys.readouterr()
     assert run_main("sample", str(run.path), "--label", "10") == 2
-    assert "--label 10: there is no such label, the model knows those from 0 to 9." in capsys.readouterr().err
+    assert "--label 10: there is no such label. Labels are 0 to 9." in capsys.readouterr().err
     with pytest.raises(zoo.UsageError, match="none were given. Pass them as `condition`, or as --label"):
         figures.traversals(run.load())
 
@@ -193,15 +193,12 @@ def test_a_label_can_be_given_by_name(tmp_path, monkeypatch, capsys):
     assert sample_image("7") == sample_image("0") != sample_image("dog"), "a name takes precedence over an index"
     capsys.readouterr()
     assert run_main("traverse", str(run.path), "--label", "cta") == 2
-    message = " ".join(capsys.readouterr().err.split())
-    assert (
-        "--label cta: there is no such label, the model knows those from 0 to 2 or 7, cat, dog. Did you mean 'cat'?"
-        in message
-    )
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--label cta: there is no such label. Labels are 0 to 2 or 7, cat, dog. Did you mean 'cat'?" in said
 
 
 def test_a_label_is_an_error_if_the_model_is_not_conditional():
     vae = zoo.create_model("mlp-vae", data_shape=SHAPE, latent_dim=2)
     assert vae.classes == 0
     with pytest.raises(zoo.UsageError, match="--label 3: this model is not conditional on labels"):
-        _labelled(vae, 3)
+        parse_label("3", vae)
