@@ -123,6 +123,6 @@ class Quantized(Distribution):
         """
         raise ComponentError(
             "A quantised posterior has no density, so importance sampling cannot estimate log p(x); distortion + rate "
-            "is an upper bound on -log p(x). Use a loss that needs no density (loss=vq), or a posterior with a density or "
-            "mass (gaussian, gumbel-softmax)."
+            "is an upper bound on -log p(x). Use a loss that needs no density (loss=vq), or a posterior with a density "
+            "or mass (gaussian, gumbel-softmax)."
         )
