@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 DPI = 150
 COLUMNS = 12
 _LOOK: dict[str, Any] = {"dpi": DPI, "bbox_inches": "tight", "pad_inches": 0.12}
-BLUE, RED = "#4c78a8", "#e45756"
+BLUE, RED, GREEN = "#4c78a8", "#e45756", "#54a24b"
 
 
 def blank(width: float, height: float) -> Figure:

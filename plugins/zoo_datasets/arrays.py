@@ -18,8 +18,16 @@ from zoo_datasets.own import Fraction, Place, Seed, absolute, digest, split
 VERSION = 1  # of the conversion; a new version invalidates the cache
 
 IMAGES = ("images", "x", "data", "pixels", "train_images", "x_train", "images_train", "train")
+VALIDATION_IMAGES = (
+    *("val_images", "valid_images", "validation_images", "x_val", "x_valid", "x_validation"),
+    *("images_val", "images_valid", "images_validation", "val", "valid", "validation"),
+)
 TEST_IMAGES = ("test_images", "x_test", "images_test", "test")
 LABELS = ("labels", "y", "targets", "train_labels", "y_train", "labels_train")
+VALIDATION_LABELS = (
+    *("val_labels", "valid_labels", "validation_labels", "y_val", "y_valid", "y_validation"),
+    *("labels_val", "labels_valid", "labels_validation"),
+)
 TEST_LABELS = ("test_labels", "y_test", "labels_test")
 
 
@@ -29,6 +37,8 @@ def arrays(
     labels: str | None = None,
     test_images: str | None = None,
     test_labels: str | None = None,
+    validation_images: str | None = None,
+    validation_labels: str | None = None,
     layout: Literal["auto", "nhw", "nhwc", "nchw"] = "auto",
     test_fraction: Fraction = 0.1,
     split_seed: Seed = 0,
@@ -39,7 +49,8 @@ def arrays(
     and labels. Default names, in any case, are ``images``, ``x``, ``data``, ``pixels``, ``train_images``, ``x_train``,
     ``images_train`` and ``train`` for the images (or the only array of the file); ``test_images``, ``x_test``,
     ``images_test`` and ``test`` for test images; ``labels``, ``y``, ``targets``, ``train_labels``, ``y_train`` and
-    ``labels_train`` for labels; ``test_labels``, ``y_test`` and ``labels_test`` for those of the test images.
+    ``labels_train`` for labels; ``test_labels``, ``y_test`` and ``labels_test`` for those of the test images. The names
+    for validation are those for testing with ``val``, ``valid`` or ``validation`` in place of ``test``.
 
     Pixels are uint8, bool, or floats in [0, 1], which are rounded to the nearest level i/255. The shape is (N, H, W),
     (N, H, W, C) or (N, C, H, W). Of four axes, the second or the last holds the channels, whichever alone has length 1
@@ -47,7 +58,7 @@ def arrays(
 
     Args:
         path: the file; ``~`` is the home directory.
-        images, labels, test_images, test_labels: names of the arrays.
+        images, labels, test_images, test_labels, validation_images, validation_labels: names of the arrays.
         layout: order of the axes.
         test_fraction: fraction of test images, if the file has none; as in `folder`.
         split_seed: seed of the split, which depends only on it and on the index of each image.
@@ -64,8 +75,12 @@ def arrays(
     test_name = _find(file, contents, "test_images", test_images, TEST_IMAGES)
     if train_name is None:
         raise DataError(f"{file} holds {_names(contents)}. Select the images with data.images=NAME.")
+    validation_name = _find(file, contents, "validation_images", validation_images, VALIDATION_IMAGES)
     train_label_name = _find(file, contents, "labels", labels, LABELS)
     test_label_name = _find(file, contents, "test_labels", test_labels, TEST_LABELS) if test_name is not None else None
+    validation_label_name = (
+        _find(file, contents, "validation_labels", validation_labels, VALIDATION_LABELS) if validation_name else None
+    )
     status = file.stat()
     state = digest(str(file.resolve()), str(status.st_size), str(status.st_mtime_ns)).hex()
 
@@ -77,18 +92,21 @@ def arrays(
         unlabelled = bool((cached.labels == NO_LABEL).all())
         return Split(cached.x, None if unlabelled else cached.labels, cached.digest), cached.file
 
+    validation, caches = None, []
+    if validation_name is not None:
+        validation, cache = load(validation_name, validation_label_name, None)
+        caches.append(cache)
+    train, cache = load(train_name, train_label_name, split_seed if test_name is None else None)
+    caches.append(cache)
     if test_name is not None:
-        (train, first), (test, second) = (
-            load(train_name, train_label_name, None),
-            load(test_name, test_label_name, None),
-        )
-        return Dataset(train, test, cache=(first, second))
-    every, cache = load(train_name, train_label_name, split_seed)
-    if len(every) < 2:
+        test, cache = load(test_name, test_label_name, None)
+        caches.append(cache)
+    elif len(train) < 2:
         raise DataError(f"{file} holds one image; training and testing need at least two.")
-    every = replace(every, index=torch.tensor(shuffled(len(every), split_seed)))
-    train, test = split(every, test_fraction)
-    return Dataset(train, test, cache=(cache,))
+    else:
+        train = replace(train, index=torch.tensor(shuffled(len(train), split_seed)))
+        train, test = split(train, test_fraction)
+    return Dataset(train, test, validation, cache=tuple(caches))
 
 
 def _find(

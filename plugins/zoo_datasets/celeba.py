@@ -42,7 +42,7 @@ def celeba(
         root: the folder that holds ``celeba``.
         size: height and width, in pixels.
         crop: side of the square, in pixels.
-        test: the part used for testing; the other part is not used.
+        test: the part used for testing. With ``valid`` there is no validation split, and the test part is not used.
         attribute: one of the 40 attributes, such as ``Smiling``, as the label: 0 or 1. By default there are no labels.
 
     Raises:
@@ -67,17 +67,17 @@ def celeba(
         raise DataUnavailable(f"{FACES} not in {folder}. Unpack {FACES}.zip there.")
     labels = None if attribute is None else _labels(texts[ATTRIBUTES], attribute)
     files = []
-    for part in (TRAIN, VALID if test == "valid" else TEST):
+    for part in (TRAIN, VALID, TEST) if test == "test" else (TRAIN, VALID):
         names = sorted(name for name, of in parts.items() if int(of) == part)
         key = f"celeba {VERSION} {size} {crop} {_state(faces, names)}"
         cached = cached_images(key, _decoded(faces, names, size, crop))
         part_labels = None if labels is None else torch.tensor([labels[name] for name in names])
         splits.append(Split(cached.x, part_labels, cached.digest))
         files.append(cached.file)
-    train_split, test_split = splits
     return Dataset(
-        train_split,
-        test_split,
+        splits[0],
+        splits[-1],
+        splits[1] if test == "test" else None,
         label_names=() if attribute is None else (f"not {attribute}", attribute),
         cache=tuple(files),
     )

@@ -31,11 +31,4 @@ def digits(repeat: PositiveInt = 1, validation: HoldOut = 0, seed: int = 0) -> D
     dataset = Dataset(Split(pixels[~test], targets[~test], index=index), Split(pixels[test], targets[test]))
     if validation:
         dataset = dataset.hold_out(validation, seed)
-    return replace(dataset, train=_repeated(dataset.train, repeat))
-
-
-def _repeated(split: Split, times: int) -> Split:
-    rows = torch.arange(len(split)).repeat(times)
-    assert split.labels is not None
-    assert split.index is not None
-    return Split(split.x[rows], split.labels[rows], index=split.index[rows])
+    return replace(dataset, train=dataset.train.repeat(repeat))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -35,11 +36,11 @@ def folder(
     first use and cached. They are decoded again when a file is added, removed or changed (size or modification time),
     and for another size or mode.
 
-    Sibling folders ``train`` and ``test`` (or ``training``, ``testing``, in any case) are splits, not labels: test
-    images are never trained on, and ``test_fraction`` has no effect. The labels are then the folders below the splits,
-    or those that contain the splits (``cat/train``, ``cat/test``). Images in a sibling folder ``val``, ``valid`` or
-    ``validation`` are not used yet, and images outside the splits are left out. A folder ``test`` next to any other
-    folder is refused, because it may be a split or a label.
+    Sibling folders ``train``, ``val`` and ``test`` (or ``training``, ``valid``, ``validation``, ``testing``, in any
+    case) are splits, not labels. The labels are then the folders below the splits, or those that contain the splits
+    (``cat/train``, ``cat/test``). Without ``test``, part of the training split is held out for testing; with it,
+    ``test_fraction`` has no effect. Images outside the splits are left out. A folder ``test`` or ``val`` next to any
+    other folder is refused, because it may be a split or a label.
 
     An image is converted in this order:
 
@@ -85,25 +86,23 @@ def folder(
     warn_left_out(root, left_out, len(files) + len(listing.left_out))
     labels, names = _labels([file.label_path for file in decoded])
     images = Split(cached.x, labels, cached.digest, paths=tuple(file.name for file in decoded))
-    if listing.validation:
-        log.warning(
-            "Not using %d images of a validation split in %s: validation splits of folders are not supported yet.",
-            *(listing.validation, root),
-        )
-    n = sum(file.split == "test" for file in decoded)
-    if listing.official_test:
-        if not 0 < n < len(decoded):
-            raise DataError(
-                f"No {'training' if n else 'test'} image in {root} can be decoded. The warning above gives the reasons."
-            )
-        train, test = images.part(n, len(images)), images.part(0, n)
-    elif len(decoded) < 2:
+    counts = Counter(file.split for file in decoded)
+    for name in sorted(listing.official):
+        if not counts[name]:
+            what = "training" if name == "train" else name
+            raise DataError(f"No {what} image in {root} can be decoded. The warning above gives the reasons.")
+    tested, held_out = counts["test"], counts["test"] + counts["validation"]
+    validation = images.part(tested, held_out) if held_out > tested else None
+    train = images.part(held_out, len(images))
+    if tested:
+        test = images.part(0, tested)
+    elif len(train) < 2:
         raise DataError(
-            f"{root} holds one image, {decoded[0].name}; at least two are needed, for training and for testing."
+            f"{root} holds one image, {train.paths[0]}; at least two are needed, for training and for testing."
         )
     else:
-        train, test = split(images, test_fraction)
-    return Dataset(train, test, label_names=names, left_out=tuple(left_out), cache=(cached.file,))
+        train, test = split(train, test_fraction)
+    return Dataset(train, test, validation, label_names=names, left_out=tuple(left_out), cache=(cached.file,))
 
 
 def _key(root: Path, files: Iterable[ImageFile], size: Size, mode: Mode) -> str:

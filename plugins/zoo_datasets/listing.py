@@ -57,16 +57,15 @@ class Listing(NamedTuple):
     """The image files of a folder.
 
     Attributes:
-        files: the files to decode, in the order of the split; the images of an official test split come first.
+        files: the files to decode; those of an official test split come first, then those of an official validation
+            split, each in an order that depends on the seed.
         left_out: the files that are not decoded, each with the reason.
-        official_test: whether there is an official test split.
-        validation: number of images in a validation split.
+        official: the names of the official splits: ``train``, ``validation``, ``test``; empty without them.
     """
 
     files: list[ImageFile]
     left_out: list[str]
-    official_test: bool
-    validation: int
+    official: frozenset[str]
 
 
 def list_images(root: Path, seed: int) -> Listing:
@@ -93,9 +92,10 @@ def list_images(root: Path, seed: int) -> Listing:
             raise DataError(f"{root} has no training split next to {others}. To use all of that folder, pass its path.")
         if not splits["test"]:
             log.info("There is no test split in %s; holding out part of the training split for testing.", root)
-        files = [file for file in files if file.split in ("train", "test")]
-    files.sort(key=lambda file: (file.split != "test", place(seed, file.name)))
-    return Listing(files, left_out, splits["test"] > 0, splits["validation"])
+        files = [file for file in files if file.split is not None]
+    first = {"test": 0, "validation": 1}
+    files.sort(key=lambda file: (first.get(file.split or "", 2), place(seed, file.name)))
+    return Listing(files, left_out, frozenset(filter(None, splits)))
 
 
 def _walk(root: Path) -> tuple[list[ImageFile], list[str]]:

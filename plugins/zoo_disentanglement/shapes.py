@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from zoo import Dataset, Split
+from zoo import Dataset, HoldOut, Split
 
 NAMES = ("shape", "scale", "rotation", "x", "y")
 LABELS = ("ellipse", "rectangle", "triangle")
@@ -17,7 +18,7 @@ SIDE = 32
 TEST = 922  # a fifth of the images
 
 
-def shapes(repeat: PositiveInt = 16) -> Dataset:
+def shapes(repeat: PositiveInt = 16, validation: HoldOut = 0, seed: int = 0) -> Dataset:
     """4608 white shapes on black, 32x32, one for each combination of shape (ellipse, rectangle, triangle), scale (3),
     rotation (8 multiples of 22.5 degrees), x and y (8 each). The label is the shape.
 
@@ -25,15 +26,19 @@ def shapes(repeat: PositiveInt = 16) -> Dataset:
 
     Args:
         repeat: passes over the training images per epoch; with 16, an epoch is about as long as one of MNIST.
+        validation: examples to hold out of the training split before it is repeated: a number, or a fraction.
+        seed: determines which examples are held out.
     """
     factors = torch.cartesian_prod(*(torch.arange(n) for n in COUNTS))
     factors = factors[torch.randperm(len(factors), generator=torch.Generator().manual_seed(0))]
     pixels = torch.cat([draw(chunk) for chunk in torch.split(factors, 512)])
     test, train = (
-        Split(pixels[rows].repeat(n, 1, 1, 1), factors[rows, 0].repeat(n), factors=factors[rows].repeat(n, 1))
-        for rows, n in ((slice(TEST), 1), (slice(TEST, None), repeat))
+        Split(pixels[rows], factors[rows, 0], factors=factors[rows]) for rows in (slice(TEST), slice(TEST, None))
     )
-    return Dataset(train=train, test=test, factor_names=NAMES, label_names=LABELS)
+    dataset = Dataset(train, test, factor_names=NAMES, label_names=LABELS)
+    if validation:
+        dataset = dataset.hold_out(validation, seed)
+    return replace(dataset, train=dataset.train.repeat(repeat))
 
 
 def draw(factors: Tensor) -> Tensor:

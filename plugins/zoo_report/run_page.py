@@ -108,12 +108,14 @@ class RunPage:
         monitor, epochs = self.run.recipe.train.monitor, len(self.epochs)
         best = f"best of {epochs} epochs: {self.outcome.epoch}" if epochs > 1 else "1 epoch"
         test = f"{self.data['test']} test images"
-        notes = {monitor: best} | ({} if monitor == "loss" else {"loss": ""})
         headlines = [
-            Headline(f"test {term}", f"{self.outcome.test[term]:.2f}", "nats", notes.get(term, test))
-            for term in dict.fromkeys(("loss", "distortion", "rate", monitor))
+            Headline(f"test {term}", f"{self.outcome.test[term]:.2f}", "nats", test)
+            for term in ("loss", "distortion", "rate")
             if term in self.outcome.test
         ]
+        if monitor in self.outcome.validation:
+            value = f"{self.outcome.validation[monitor]:.2f}"
+            headlines.insert(0, Headline(f"validation {monitor}", value, "nats", best))
         if evaluation is not None:
             headlines += _metric_headlines(evaluation)
         seconds = f"{epochs} epoch{'s' * (epochs > 1)} on {self.run.environment['device']}"
@@ -129,10 +131,11 @@ class RunPage:
 
     def _curve(self, term: str) -> Picture:
         values = [epoch.test[term] for epoch in self.epochs]
+        splits = " and ".join(f"the {split} split" for split in self.epochs[0].held_out)
         trend = f"{values[0]:.2f} after the first epoch"
         if values[1:]:
             trend += f" and {values[-1]:.2f} after the last"
-        alt = f"The {term} against the epochs, in training and on the test set. On the test set it is {trend}."
+        alt = f"The {term} against the epochs, in training and on {splits}. On the test split it is {trend}."
         return Picture.of(figures.curves(self.epochs, "", [term]), term.capitalize(), alt, chart=True, headed=False)
 
     def _images(self) -> list[Part]:
@@ -222,15 +225,15 @@ def _epoch_table(epochs: Sequence[Epoch], terms: Sequence[str], outcome: Outcome
     rows = [
         [
             str(epoch.epoch),
-            *(f"{epoch.train[term]:.2f}" for term in terms),
-            *(f"{epoch.test[term]:.2f}" for term in terms),
+            *(f"{split[term]:.2f}" for split in (epoch.train, *epoch.held_out.values()) for term in terms),
             f"{epoch.seconds:.1f}",
         ]
         for epoch in epochs
     ]
-    header = ["epoch", *(f"train {term}" for term in terms), *(f"test {term}" for term in terms), "seconds"]
+    splits = ("train", *epochs[0].held_out)
+    header = ["epoch", *(f"{split} {term}" for split in splits for term in terms), "seconds"]
     best = next(i for i, epoch in enumerate(epochs) if epoch.epoch == outcome.epoch)
-    caption = "Every epoch, in nats per example; the best is highlighted"
+    caption = "Every epoch, in nats per example; the one whose weights are kept is highlighted"
     return Table(caption, header, rows, range(1, len(header)), best, folded=True)
 
 

@@ -70,7 +70,9 @@ class SweepPage:
             return headlines
         settings = describe(best.settings) or "all seeds"
         first = [
-            Headline(f"lowest test {results.monitor}", f"{results.score(best):.2f}", "nats", f"trial {best.number}"),
+            Headline(
+                f"validation {results.monitor}", f"{results.score(best):.2f}", "nats", f"lowest: trial {best.number}"
+            ),
             Headline("settings", settings),
         ]
         return [*first, *headlines]
@@ -81,7 +83,8 @@ class SweepPage:
         seeds = self.sweep.plan.seeds
         spread = f"mean ± standard deviation over {len(seeds)} seeds, " if seeds else ""
         return Table(
-            f"Nats per example, {spread}in each run's best epoch; lowest test {self.results.monitor} highlighted",
+            f"Nats per example, {spread}in each run's best epoch"
+            + ("" if best is None else f"; lowest validation {self.results.monitor} highlighted"),
             header,
             rows,
             range(1 + len(self.keys), len(header) - ("note" in header)),
@@ -93,13 +96,13 @@ class SweepPage:
         texts = {
             "losses": (
                 "Loss against the epochs",
-                f"Training and test loss against the epochs, one line per {swept}.",
+                f"Training and held-out loss against the epochs, one line per {swept}.",
             ),
             "reconstructions": (
                 "Reconstructions",
                 f"Test images and their reconstructions, one row per {swept}.",
             ),
-            "history": ("The search", "The test loss of each trial, and the best so far."),
+            "history": ("The search", "The validation loss of each trial, and the best so far."),
         }
         makers = {
             name: lambda draw=draw, name=name: Picture.of(draw(), *texts[name], chart=name != "reconstructions")

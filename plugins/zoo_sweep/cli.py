@@ -153,7 +153,9 @@ def _report(sweep: Sweep, results: Results, as_json: bool) -> None:
 
         where = f"   on {best.machine}" if best.machine else f"   {best.outcomes[0].run}"
         settings = f": {describe(best.settings)}" if best.settings else ""
-        click.echo(f"best     trial {best.number}{settings}   test {results.monitor} {results.score(best):.2f}{where}")
+        click.echo(
+            f"best     trial {best.number}{settings}   validation {results.monitor} {results.score(best):.2f}{where}"
+        )
     click.echo(f"sweep    {sweep.path}")
     if figures:
         click.echo(f"figures  {', '.join(file.name for file in figures)}")

@@ -27,7 +27,9 @@ COLUMNS = 12
 
 
 def losses(rows: Sequence[Row], keys: Sequence[str], title: str) -> Figure:
-    """Training loss and test loss against the epochs, one line for each setting.
+    """Training loss and held-out loss against the epochs, one line for each setting.
+
+    The held-out loss is that of the validation split, or of the test split if there is none.
 
     The training loss is a running mean over a tenth of an epoch. With one seed, the loss at every step is drawn in the
     background; with several, the line is their mean, with a band of one standard deviation.
@@ -36,6 +38,7 @@ def losses(rows: Sequence[Row], keys: Sequence[str], title: str) -> Figure:
     training = figure.add_subplot(1, 2, 1)
     testing = figure.add_subplot(1, 2, 2, sharex=training, sharey=training)
     visible_values: list[float] = []
+    split = "validation" if all(outcome.validation for row in rows for outcome in row.finished) else "test"
     for row, color in zip(rows, _colors(rows, keys), strict=True):
         histories = [Run(Path(outcome.run)).epochs() for outcome in row.finished]
         smooth_curves = []
@@ -47,15 +50,15 @@ def losses(rows: Sequence[Row], keys: Sequence[str], title: str) -> Figure:
             means = torch.tensor(steps).unfold(0, window, 1).mean(1)
             smooth_curves.append((positions[window // 2 :][: len(means)], means.tolist()))
         smooth = _line(training, smooth_curves, color, "-")
-        tests = [_tests(history) for history in histories]
-        visible_values += smooth[len(smooth) // 20 :] + _line(testing, tests, color, "o-", label(row, keys))
+        held_out = [_held_out(history, split) for history in histories]
+        visible_values += smooth[len(smooth) // 20 :] + _line(testing, held_out, color, "o-", label(row, keys))
     margin = 0.04 * (max(visible_values) - min(visible_values)) or 1.0
     training.set(ylabel="loss (nats per example)", title="training, at each step")
     training.set_ylim(
         min(visible_values) - margin, max(visible_values) + margin
     )  # without the high losses of the first steps
     training.set_xlim(left=0)
-    testing.set(title="test set, after each epoch")
+    testing.set(title=f"{split} split, after each epoch")
     for axes in (training, testing):
         count(axes, "epoch")
         _tidy(axes)
@@ -78,9 +81,9 @@ def _steps(history: Sequence[Epoch]) -> Curve:
     return [(i + 1) / per_epoch for i in range(len(steps))], steps
 
 
-def _tests(history: Sequence[Epoch]) -> Curve:
-    """The test loss after each epoch."""
-    return [epoch.epoch for epoch in history], [epoch.test["loss"] for epoch in history]
+def _held_out(history: Sequence[Epoch], split: str = "test") -> Curve:
+    """The loss on a split after each epoch."""
+    return [epoch.epoch for epoch in history], [epoch.held_out[split]["loss"] for epoch in history]
 
 
 def _line(axes: Axes, curves: Sequence[Curve], color: str, style: str, name: str | None = None) -> list[float]:
@@ -145,7 +148,7 @@ def history(results: Results, title: str) -> Figure:
         top = axes.get_ylim()[1]
         axes.plot(failed, [top] * len(failed), "x", color="#777777", label="failed", clip_on=False)
     name = "loss (nats per example)" if results.monitor == "loss" else results.monitor
-    axes.set(title=title, ylabel=f"test {name}")
+    axes.set(title=title, ylabel=f"validation {name}")
     count(axes, "trial")
     axes.legend(frameon=False, fontsize=9)
     _tidy(axes)
@@ -160,8 +163,8 @@ def comparison(names: Sequence[str], outcomes: Sequence[Outcome], title: str) ->
     curves = figure.add_subplot(grid[0])
     colors = _spread_colors(len(names))
     for name, outcome, color in zip(names, outcomes, colors, strict=True):
-        _line(curves, [_tests(Run(Path(outcome.run)).epochs())], color, "o-", name)
-    curves.set(title="test set, after each epoch", ylabel="loss (nats per example)")
+        _line(curves, [_held_out(Run(Path(outcome.run)).epochs())], color, "o-", name)
+    curves.set(title="test split, after each epoch", ylabel="loss (nats per example)")
     count(curves, "epoch")
     _tidy(curves)
     figure.legend(loc="outside lower center", ncols=min(4, len(names)), frameon=False, fontsize=9)

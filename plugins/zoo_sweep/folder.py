@@ -44,9 +44,11 @@ def _best_score(run: Path) -> float:
     try:
         (recipe,) = parse_yaml((run / "recipe.yaml").read_text("utf-8"))["models"].values()
         epochs = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
-        scores = [float(epoch["test"][recipe["train"]["monitor"]]) for epoch in epochs]
+        scores = [float(epoch["validation"][recipe["train"]["monitor"]]) for epoch in epochs if epoch["validation"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise RunError(f"The metrics of {run} cannot be read: {' '.join(str(error).split())}") from error
+    if not scores:
+        raise RunError(f"{run.parent.parent} has no best run: it was trained without a validation split. Choose a run.")
     return min((score for score in scores if not math.isnan(score)), default=math.inf)
 
 

@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from zoo import Epoch, Run, RunError
+from zoo import Run, RunError
 from zoo_sweep.axes import Settings, describe, show
 from zoo_sweep.trial import Trial
 
 TERMS = ("loss", "distortion", "rate")
 """Terms with a column in tables."""
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Outcome:
         reason: why it failed.
         epoch: the best epoch by ``train.monitor``, whose weights the run keeps.
         seconds: duration of all epochs.
-        train, test: the terms of the best epoch, in nats per example.
+        train, validation, test: the terms of the best epoch, in nats per example.
     """
 
     run: str
@@ -38,15 +39,14 @@ class Outcome:
     epoch: int | None = None
     seconds: float | None = None
     train: Mapping[str, float] = field(default_factory=dict)
+    validation: Mapping[str, float] = field(default_factory=dict)
     test: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Outcome:
         """Read an outcome from a study, where numbers that are not finite are strings such as ``"NaN"``."""
         terms = {
-            split: {name: float(value) for name, value in values[split].items()}
-            for split in ("train", "test")
-            if split in values
+            split: {name: float(value) for name, value in values[split].items()} for split in SPLITS if split in values
         }
         return cls(**{**values, **terms})
 
@@ -60,13 +60,14 @@ class Outcome:
         epochs = run.epochs()
         if not epochs:
             raise RunError(f"{run.path} has no finished epoch, and therefore no results.")
-        best = best_epoch(epochs, run.recipe.train.monitor)
+        best = run.best_epoch()
         return cls(
             str(run.path),
             state="finished" if run.finished else "unfinished",
             epoch=best.epoch,
             seconds=round(sum(epoch.seconds for epoch in epochs), 3),
             train={name: value for name, value in best.train.items() if name in best.test},
+            validation=best.validation,
             test=best.test,
         )
 
@@ -76,15 +77,6 @@ class Outcome:
         if trial.state == "finished":
             return cls(**{**asdict(cls.of(trial.run)), "seed": trial.seed})
         return cls(str(trial.path), trial.seed, trial.state, trial.failure)
-
-
-def best_epoch(epochs: Sequence[Epoch], monitor: str) -> Epoch:
-    """The epoch whose weights a run keeps: the first with the lowest monitored test term."""
-    return min(epochs, key=lambda epoch: _last_if_nan(epoch.test[monitor]))
-
-
-def _last_if_nan(value: float) -> float:
-    return math.inf if math.isnan(value) else value
 
 
 @dataclass(frozen=True)
@@ -136,7 +128,7 @@ class Row:
     def to_json(self) -> dict[str, Any]:
         """Plain mappings and lists."""
         summary: dict[str, dict[str, Any]] = {"mean": {}, "sd": {}}
-        for split in ("train", "test"):
+        for split in SPLITS:
             terms = dict.fromkeys(term for outcome in self.finished for term in getattr(outcome, split))
             spreads = {term: self.spread(lambda o, s=split, t=term: getattr(o, s).get(t)) for term in terms}  # type: ignore[misc]
             summary["mean"][split] = {term: mean for term, (mean, _) in spreads.items()}
@@ -160,7 +152,7 @@ class Results:
         sweep: its folder.
         model: the name of the recipe.
         data: the data set; None if it is swept.
-        monitor: the test term that the best setting minimizes.
+        monitor: the validation term that the best setting minimizes.
         rows: one for each setting, by number.
     """
 
@@ -172,14 +164,14 @@ class Results:
 
     @property
     def best(self) -> Row | None:
-        """The finished setting with the lowest mean of the monitored term."""
-        candidates = [row for row in self.rows if row.state == "finished"]
+        """The finished setting with the lowest mean of the monitored term; None without a validation split."""
+        candidates = [row for row in self.rows if row.state == "finished" and self.score(row) < math.inf]
         return min(candidates, key=self.score, default=None)
 
     def score(self, row: Row) -> float:
-        """The mean of the monitored term; infinite without a finished training."""
-        mean, _ = row.spread(lambda outcome: outcome.test.get(self.monitor))
-        return math.inf if mean is None else mean
+        """The mean of the monitored validation term; infinite without a finished training or a validation split."""
+        mean, _ = row.spread(lambda outcome: outcome.validation.get(self.monitor))
+        return math.inf if mean is None or math.isnan(mean) else mean
 
     def to_json(self) -> dict[str, Any]:
         """The output of ``zoo sweep --json``."""
@@ -230,14 +222,17 @@ def table(results: Results, axes: Sequence[str], longest_note: int | None = None
         longest_note: the number of characters after which a reason is cut.
     """
     terms = tuple(dict.fromkeys((*TERMS, results.monitor)))
-    header = ["trial", *axes, "train loss", *(f"test {term}" for term in terms), "epoch", "seconds", "note"]
-    rows = [_cells(row, axes, terms, longest_note) for row in results.rows]
+    validated = any(outcome.validation for row in results.rows for outcome in row.outcomes)
+    selecting = dict.fromkeys(("loss", results.monitor)) if validated else ()
+    columns = [("train", "loss"), *(("validation", term) for term in selecting), *(("test", term) for term in terms)]
+    header = ["trial", *axes, *map(" ".join, columns), "epoch", "seconds", "note"]
+    rows = [_cells(row, axes, columns, longest_note) for row in results.rows]
     if all(row[-1] == "" for row in rows):
         return header[:-1], [row[:-1] for row in rows]
     return header, rows
 
 
-def _cells(row: Row, axes: Sequence[str], terms: Sequence[str], longest_note: int | None) -> list[str]:
+def _cells(row: Row, axes: Sequence[str], columns: Sequence[tuple[str, str]], longest_note: int | None) -> list[str]:
     def cell(number: Callable[[Outcome], float | None], digits: int = 2) -> str:
         mean, sd = row.spread(number)
         if mean is None:
@@ -255,8 +250,7 @@ def _cells(row: Row, axes: Sequence[str], terms: Sequence[str], longest_note: in
     return [
         str(row.number),
         *(show(row.settings.get(key)) for key in axes),
-        cell(lambda outcome: outcome.train.get("loss")),
-        *(cell(lambda outcome, t=term: outcome.test.get(t)) for term in terms),  # type: ignore[misc]
+        *(cell(lambda outcome, s=split, t=term: getattr(outcome, s).get(t)) for split, term in columns),  # type: ignore[misc]
         "-".join(dict.fromkeys([epochs[0], epochs[-1]])) if epochs else "-",
         cell(lambda outcome: outcome.seconds, 1),
         prefix + "; ".join(dict.fromkeys(notes)),

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("zoo")
 
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
+VALIDATION = 0.1
+"""The fraction of training examples that a sweep holds out, if the data have no validation split."""
 CHECKED = 1000
 """Settings of a search that are validated before it starts. Of a grid, all are."""
 
@@ -129,8 +131,12 @@ class Sweep:
             base = zoo.recipe(base, {"train.epochs": epochs})
         digest = None
         if all(axis.key != "data" for axis in axes):
-            loaded = zoo.load_data(base.data, None if data_dir is None else Path(data_dir))
+            root = None if data_dir is None else Path(data_dir)
+            loaded = zoo.load_data(base.data, root, seed=base.train.seed)
             base = zoo.recipe(base, data=[loaded.block.model_dump()])  # warns once about unavailable choices
+            if axes and loaded.dataset.validation is None:
+                base = _with_validation(base, (*fixed, *(axis.key for axis in axes)), trials)
+                loaded = zoo.load_data(base.data, root, seed=base.train.seed)
             digest = loaded.dataset.sha256()
         elif data is not None:
             raise UsageError("--data and data=... set the data twice: leave out one of them.")
@@ -254,7 +260,7 @@ class Sweep:
                     log.warning("%s Skipping the trial.", error)
                     return
             row = Row(number, settings, [Outcome.of_trial(trial) for trial in trials])
-            value, _ = row.spread(lambda outcome: outcome.test.get(self.recipe.train.monitor))
+            value, _ = row.spread(lambda outcome: outcome.validation.get(self.recipe.train.monitor))
             outcomes = {"runs": [asdict(outcome) for outcome in row.outcomes]}
             source.record(number, value if row.state == "finished" else None, outcomes)
         stop.raise_if_requested()
@@ -289,7 +295,8 @@ class Sweep:
         """Require the data that the sweep was started with."""
         if self.plan.digest is None or self._data_checked:
             return
-        loaded = zoo.load_data(self.recipe.data, None if data_dir is None else Path(data_dir))
+        root = None if data_dir is None else Path(data_dir)
+        loaded = zoo.load_data(self.recipe.data, root, seed=self.recipe.train.seed)
         if loaded.dataset.sha256() != self.plan.digest:
             raise RunError(f"The data differ from those that {self.path} was started with.")
         self._data_checked = True
@@ -372,6 +379,20 @@ def sweep(
     zoo.resolve_device(device)
     created = Sweep.create(model, overrides, data_dir=data_dir, **options)
     return created.run(data_dir=data_dir, device=device, callbacks=callbacks, progress=progress)
+
+
+def _with_validation(recipe: Recipe, overrides: Sequence[str], trials: int | None) -> Recipe:
+    """Hold out validation examples to compare the settings on, unless `overrides` say otherwise."""
+    if not any(override.partition("=")[0].strip() == "data.validation" for override in overrides):
+        log.info(
+            "Settings are compared on a validation split: data.validation=%g holds out training examples. "
+            "data.validation=0 trains on all of them, without a best setting.",
+            VALIDATION,
+        )
+        return zoo.recipe(recipe, {"data.validation": VALIDATION})
+    if trials is not None:
+        raise UsageError("A search needs a validation split: leave out data.validation=0.")
+    return recipe
 
 
 def _data_name(recipe: Recipe) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from zoo import Callback, Epoch, Run, Training
+from zoo import Callback, Epoch, Run, Training, best_epoch
 
 
 class TensorBoardLog(Callback):
@@ -26,23 +26,23 @@ class TensorBoardLog(Callback):
         self.writer.add_text("recipe", f"```yaml\n{(self.run.path / 'recipe.yaml').read_text('utf-8')}```", 0)
 
     def on_epoch_end(self, trainer: Training, epoch: Epoch) -> None:
-        """Log the terms of every step, and the means over training and test split."""
+        """Log the terms of every step, and the means over each split."""
         for name, values in epoch.curve.items():
             first = epoch.step - len(values) + 1
             for offset, value in enumerate(values):
                 self.writer.add_scalar(f"step/{name}", value, first + offset)
-        for split, terms in (("train", epoch.train), ("test", epoch.test)):
+        for split, terms in (("train", epoch.train), *epoch.held_out.items()):
             for name, value in terms.items():
                 self.writer.add_scalar(f"{split}/{name}", value, epoch.step)
         self.writer.flush()
 
     def on_train_end(self, trainer: Training, finished: bool) -> None:
-        """Log the figures and hyperparameters of a finished run, with its last test terms, and close the log."""
+        """Close the log. Of a finished run, log the figures, and the hyperparameters with the best epoch's test terms."""
         if finished:
             self._figures()
             recipe = _flat(self.run.recipe.to_raw())
-            last = trainer.history[-1]
-            self.writer.add_hparams(recipe, {f"hparam/{k}": v for k, v in last.test.items()}, run_name="hparams")
+            best = best_epoch(trainer.history, trainer.config.monitor)
+            self.writer.add_hparams(recipe, {f"hparam/{k}": v for k, v in best.test.items()}, run_name="hparams")
         self.writer.close()
 
     def _figures(self) -> None:

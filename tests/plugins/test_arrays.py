@@ -192,6 +192,20 @@ def test_an_existing_split_is_used(convention, ending, tmp_path):
     assert dataset.test.labels.tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("names", [("x_val", "y_val"), ("val_images", "val_labels"), ("images_valid", "labels_valid")])
+@pytest.mark.parametrize("tested", [True, False])
+def test_a_validation_split_of_the_file_is_used(names, tested, tmp_path):
+    validation = draw(4, 4, 5)
+    content = {"x_train": draw(10, 4, 5), "y_train": np.arange(10), names[0]: validation, names[1]: np.arange(4)}
+    content |= {"x_test": draw(3, 4, 5), "y_test": np.arange(3)} if tested else {}
+    dataset = arrays(save(tmp_path / "a.npz", content), test_fraction=0.2)
+    assert np.array_equal(dataset.validation.x[:, 0].numpy(), validation)
+    assert dataset.validation.labels.tolist() == [0, 1, 2, 3]
+    assert (len(dataset.train), len(dataset.test)) == ((10, 3) if tested else (8, 2))
+    with pytest.raises(zoo.DataError, match="leave out data.validation"):
+        zoo.load_dataset(tmp_path / "a.npz", validation=2)
+
+
 def test_labels_stay_with_their_images(tmp_path):
     images = np.arange(100, dtype=np.uint8)[:, None, None].repeat(5, 1).repeat(5, 2)
     labels = (np.arange(100) * 7 % 10).astype(np.int16)

@@ -140,7 +140,7 @@ def test_a_sweep_is_compared_as_its_finished_runs(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
     monkeypatch.setattr(Sweep, "draw", lambda *_: [])
     monkeypatch.chdir(tmp_path)
-    swept = sweep("mlp-vae", [*FIXED, "train.optimizer.lr=1e-3,1e20,1e-2"], out=tmp_path)
+    swept = sweep("mlp-vae", [*FIXED, "data.validation=0", "train.optimizer.lr=1e-3,1e20,1e-2"], out=tmp_path)
     (other,) = (stopped("mlp-vae", [*FIXED, "train.epochs=2"], 15, tmp_path),)
     comparison = compare(swept.path, other)
     assert [run.path.name for run in comparison.runs] == ["trial-001", "trial-003", other.path.name]

@@ -693,7 +693,7 @@ def save_tree(root: Path, *names: str) -> dict[bytes, str]:
 
 def split_paths(dataset: zoo.Dataset, tree: dict[bytes, str]) -> tuple[set[str], set[str]]:
     """The paths of the training and test images, compared with `Split.paths`."""
-    for split in (dataset.train, dataset.test):
+    for split in dataset.splits.values():
         assert [tree[image.numpy().tobytes()] for image in split.x] == list(split.paths)
     return set(dataset.train.paths), set(dataset.test.paths)
 
@@ -708,9 +708,11 @@ def test_train_and_test_are_splits_not_labels(train, test, val, pics, caplog):
         {name for name in names if name.startswith(part)} for part in (train, test)
     )
     assert dataset.label_names == ("a", "b")
-    for split in (dataset.train, dataset.test):
+    assert set(dataset.validation.paths) == {name for name in names if name.startswith(val)}
+    for split in dataset.splits.values():
         assert [dataset.label_names[label] for label in split.labels] == [path.split("/")[1] for path in split.paths]
-    assert f"Not using 6 images of a validation split in {pics}" in caplog.text
+    plain = dataset.validation.x.untyped_storage().data_ptr()
+    assert plain == dataset.train.x.untyped_storage().data_ptr(), "mapped, like the others"
     assert len(dataset.left_out) == 6
     assert dataset.left_out[0] == "extra/a/0.png: is outside the splits"
 
@@ -738,8 +740,10 @@ def test_the_layout_of_splits_and_labels(names, labels, tested, pics):
 
 def test_without_a_test_split_a_part_of_the_training_split_is_held_out(pics):
     tree = save_tree(pics, *(f"{split}/{i}.png" for split in ("train", "valid") for i in range(10)))
-    train, test = split_paths(folder(str(pics), test_fraction=0.3), tree)
+    dataset = folder(str(pics), test_fraction=0.3)
+    train, test = split_paths(dataset, tree)
     assert (len(train), len(test)) == (7, 3)
+    assert set(dataset.validation.paths) == {name for name in tree.values() if name.startswith("valid")}
     assert {name.partition("/")[0] for name in train | test} == {"train"}
 
 
@@ -765,11 +769,12 @@ def test_a_test_split_without_a_training_split_is_refused(names, message, pics):
         folder(str(pics))
 
 
-def test_a_split_without_decodable_images(pics):
+@pytest.mark.parametrize("name", ["test", "validation"])
+def test_a_split_without_decodable_images(name, pics):
     save_tree(pics, "train/1.png", "train/2.png")
-    (pics / "test").mkdir()
-    (pics / "test" / "3.png").write_text("no image")
-    with pytest.raises(zoo.DataError, match="No test image in .* can be decoded"):
+    (pics / name).mkdir()
+    (pics / name / "3.png").write_text("no image")
+    with pytest.raises(zoo.DataError, match=f"No {name} image in .* can be decoded"):
         folder(str(pics))
 
 
@@ -943,6 +948,7 @@ def test_a_model_trains_on_a_folder(pics, tmp_path):
         "mode": "auto",
         "test_fraction": 0.1,
         "split_seed": 0,
+        "validation": 0,
     }
     assert zoo.load(run.path).sample(2).shape == (2, 3, 16, 16)
 

@@ -139,7 +139,7 @@ def test_a_run_is_resumed_evaluated_and_fitted_with_the_same_data(tmp_path):
     with pytest.raises(zoo.Interrupted) as caught:
         train(data, tmp_path / "stopped", "data.test_fraction=0.3", "data.split_seed=2", time_limit=0.0)
     run = zoo.Run(caught.value.run)
-    assert run.recipe.data[0].parameters == {"layout": "auto", "test_fraction": 0.3, "split_seed": 2}
+    assert run.recipe.data[0].parameters == {"layout": "auto", "test_fraction": 0.3, "split_seed": 2, "validation": 0}
     whole = train(data, tmp_path / "whole", "data.test_fraction=0.3", "data.split_seed=2")
 
     again = re.escape("Pass them again: zoo.resume(run, data=...), zoo.evaluate(run, data=...)")

@@ -19,7 +19,7 @@ from zoo_sweep.sweep import Sweep, sweep
 
 optuna = pytest.importorskip("optuna")
 
-SMALL = ("data=digits", "encoder.hidden=[8]", "decoder.hidden=[8]", "train.epochs=1")
+SMALL = ("data={use: digits, validation: 29}", "encoder.hidden=[8]", "decoder.hidden=[8]", "train.epochs=1")
 RANGES = ("latent_dim=2..6", "train.optimizer.lr=1e-4..1e-2:log", "loss=elbo,{use: elbo, beta: 2.0}")
 
 
@@ -109,7 +109,7 @@ def test_a_search_of_trainings(tmp_path):
     assert dict(results.rows[1].settings) == settings
     study = optuna.load_study(study_name=None, storage=f"sqlite:///{swept.path / 'study.db'}")
     for row, trial in zip(results.rows, study.trials, strict=True):
-        losses = [zoo.Run(Path(outcome.run)).epochs()[-1].test["loss"] for outcome in row.outcomes]
+        losses = [zoo.Run(Path(outcome.run)).epochs()[-1].validation["loss"] for outcome in row.outcomes]
         assert trial.value == pytest.approx(sum(losses) / 2, rel=1e-12)
         recipe = zoo.Run(Path(row.outcomes[0].run)).recipe
         assert (recipe.latent_dim, recipe.train.optimizer.parameters["lr"]) == (
@@ -121,6 +121,12 @@ def test_a_search_of_trainings(tmp_path):
     dots, best = figures.history(results, "title").axes[0].lines
     assert list(dots.get_ydata()) == scores
     assert list(best.get_ydata()) == [min(scores[: i + 1]) for i in range(3)]
+
+
+def test_a_search_needs_a_validation_split(tmp_path):
+    with pytest.raises(zoo.UsageError, match="A search needs a validation split: leave out data.validation=0"):
+        sweep("mlp-vae", ["data=digits", "data.validation=0", *RANGES], trials=2, out=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failed_trial_of_a_search(tmp_path, monkeypatch, capsys):

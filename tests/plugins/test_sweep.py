@@ -20,7 +20,7 @@ from zoo_sweep import figures
 from zoo_sweep.folder import best_run
 from zoo_sweep.sweep import Sweep, sweep
 
-SMALL = ("data=digits", "encoder.hidden=[8]", "decoder.hidden=[8]")
+SMALL = ("data={use: digits, validation: 29}", "encoder.hidden=[8]", "decoder.hidden=[8]")
 ONE_EPOCH = (*SMALL, "train.epochs=1")
 EPOCH = 12  # steps, on digits without repetition
 
@@ -42,6 +42,32 @@ def files(folder: Path) -> dict[Path, int]:
     files = (path for path in folder.rglob("*") if path.is_file())
     # Lock files are empty; filelock before 4.0 truncates them on every acquisition.
     return {path: path.stat().st_mtime_ns for path in files if path.parent.name != ".locks"}
+
+
+def test_settings_are_compared_on_a_validation_split(tmp_path, caplog):
+    """Never on the test split. The examples are held out by themselves, and the log says so."""
+    small = ["data=digits", *SMALL[1:], "train.epochs=1"]
+    with caplog.at_level("INFO", "zoo"):
+        results = sweep("mlp-vae", [*small, "latent_dim=2,3"], out=tmp_path, name="s").results()
+    assert "compared on a validation split: data.validation=0.1 holds out" in caplog.text
+    runs = [zoo.Run(Path(row.outcomes[0].run)) for row in results.rows]
+    scores = [run.epochs()[-1].validation["loss"] for run in runs]
+    assert [results.score(row) for row in results.rows] == scores
+    assert results.best.number == 1 + int(np.argmin(scores))
+    assert [run.environment["data"]["validation"] for run in runs] == [144, 144]
+    assert best_run(tmp_path / "mlp-vae" / "sweep-s") == runs[results.best.number - 1].path
+
+
+def test_without_a_validation_split_no_setting_is_the_best(tmp_path, caplog):
+    small = ["data=digits", *SMALL[1:], "train.epochs=1"]
+    with caplog.at_level("INFO", "zoo"):
+        swept = sweep("mlp-vae", [*small, "data.validation=0", "latent_dim=2,3"], out=tmp_path)
+        seeds = sweep("mlp-vae", small, seeds=2, out=tmp_path, name="seeds")
+    assert "validation" not in caplog.text
+    assert swept.results().best is None
+    assert seeds.results().best is None, "seeds are not selected from"
+    with pytest.raises(zoo.RunError, match="has no best run: it was trained without a validation split"):
+        best_run(swept.path)
 
 
 def test_a_trial_equals_a_run_of_zoo_train(tmp_path):
@@ -70,7 +96,7 @@ def test_mean_and_spread_over_seeds(tmp_path):
         assert summary["sd"]["test"]["loss"] == pytest.approx(losses.std(ddof=1), rel=1e-9)
         rates = np.array([run.epochs()[-1].train["rate"] for run in runs])
         assert summary["sd"]["train"]["rate"] == pytest.approx(rates.std(ddof=1), rel=1e-9)
-    means = [row.to_json()["mean"]["test"]["loss"] for row in rows]
+    means = [row.to_json()["mean"]["validation"]["loss"] for row in rows]
     assert swept.results().best.number == 1 + int(np.argmin(means))
 
 
@@ -115,7 +141,7 @@ def test_the_numbers_are_those_of_the_best_epoch(tmp_path):
     best = []
     for row, trial in zip(results.rows, swept.trials, strict=True):
         epochs = trial.run.epochs()
-        rates = [epoch.test["rate"] for epoch in epochs]
+        rates = [epoch.validation["rate"] for epoch in epochs]
         best.append(epochs[int(np.argmin(rates))])
         (outcome,) = row.outcomes
         assert (outcome.epoch, outcome.test) == (best[-1].epoch, best[-1].test)
@@ -231,7 +257,9 @@ def test_a_failed_trial_is_recorded_and_the_sweep_continues(tmp_path, monkeypatc
     assert run_main("sweep", "--resume", str(folder)) == 0
     assert files(folder) == before, "no trial is trained again"
     table = capsys.readouterr().out.splitlines()
-    header = "TRIAL train.optimizer.lr TRAIN LOSS TEST LOSS TEST DISTORTION TEST RATE EPOCH SECONDS NOTE"
+    header = (
+        "TRIAL train.optimizer.lr TRAIN LOSS VALIDATION LOSS TEST LOSS TEST DISTORTION TEST RATE EPOCH SECONDS NOTE"
+    )
     assert " ".join(table[0].split()) == header
     assert table[2].startswith("2      1e+20")
     assert "failed: " in table[2]
@@ -282,7 +310,7 @@ def test_repeated_messages_are_logged_once(tmp_path, caplog):
         "trial 2 of 3: latent_dim=3",
         "trial 3 of 3: latent_dim=4",
     ]
-    assert sum("training, 359 test examples" in message for message in caplog.messages) == 1
+    assert sum("29 validation, 359 test examples" in message for message in caplog.messages) == 1
 
 
 def test_the_same_command_continues_and_another_is_refused(tmp_path):
@@ -401,7 +429,7 @@ def test_the_figures_show_the_numbers_of_the_runs(draws, tmp_path):
         assert list(raw.get_xdata()) == pytest.approx([(i + 1) / EPOCH for i in range(2 * EPOCH)])
         assert list(mean.get_ydata()) == pytest.approx(steps, rel=1e-6), "a tenth of twelve steps is one step"
         assert list(testing.lines[position].get_xdata()) == [1, 2]
-        assert list(testing.lines[position].get_ydata()) == [epoch.test["loss"] for epoch in epochs]
+        assert list(testing.lines[position].get_ydata()) == [epoch.validation["loss"] for epoch in epochs]
 
     shown = figures.reconstructions(rows, ["latent_dim", "train.optimizer.lr"], "title")
     assert [axes.get_yticklabels()[0].get_text() for axes in shown.axes] == ["input", *legend]
@@ -418,7 +446,8 @@ def test_a_band_over_seeds_is_one_standard_deviation_wide(tmp_path):
     rows = swept.results().rows
     testing = figures.losses(rows, ["latent_dim"], "title").axes[1]
     losses = np.array(
-        [[epoch.test["loss"] for epoch in zoo.Run(Path(o.run)).epochs()] for o in rows[0].outcomes], dtype=np.float64
+        [[epoch.validation["loss"] for epoch in zoo.Run(Path(o.run)).epochs()] for o in rows[0].outcomes],
+        dtype=np.float64,
     )
     assert list(testing.lines[0].get_ydata()) == pytest.approx(losses.mean(0))
     band = testing.collections[0].get_paths()[0].vertices

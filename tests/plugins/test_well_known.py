@@ -282,7 +282,7 @@ def fake_celeba(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_celeba(fake_celeba, tmp_path, monkeypatch):
     dataset = load("celeba", tmp_path, attribute="Smiling")
     assert (len(dataset.train), len(dataset.test), dataset.shape) == (3, 2, (3, 64, 64))
-    for split, numbers in ((dataset.train, (1, 2, 6)), (dataset.test, (4, 5))):
+    for split, numbers in ((dataset.train, (1, 2, 6)), (dataset.validation, (3,)), (dataset.test, (4, 5))):
         for image, i in zip(split.x, numbers, strict=True):
             colour = torch.tensor([20 * i, 10 * i, 0]).view(3, 1, 1)
             assert (image[:, 1:-1, 1:-1].int() - colour).abs().max() <= 2, (
@@ -399,9 +399,9 @@ def test_the_survey(root, monkeypatch):
         "shapes": "available",
         "svhn": "damaged",
     }  # fmt: skip
-    assert found["cifar10"].detail == "20 + 4 images, 3x32x32"
+    assert found["cifar10"].detail == "20 + 4 examples, 3x32x32"
     assert found["celeba"].detail == "not decoded yet"
     assert "test_32x32.mat is damaged" in found["svhn"].detail
     assert found["arrays"].detail == ".npy .npz .pt .pth"
     load("celeba", root)
-    assert {one.name: one.detail for one in zoo.survey_data(root)}["celeba"] == "3 + 2 images, 3x64x64"
+    assert {one.name: one.detail for one in zoo.survey_data(root)}["celeba"] == "3 + 1 + 2 examples, 3x64x64"

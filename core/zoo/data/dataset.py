@@ -109,6 +109,24 @@ class Split:
             None if self.mask is None else self.mask[start:stop],
         )
 
+    def repeat(self, times: int) -> Split:
+        """Return the split with each example `times` times, for more steps per epoch. Hold out validation first."""
+        rows = torch.arange(len(self)).repeat(times)
+
+        def repeated(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor[rows]
+
+        return replace(
+            self,
+            x=self.x[rows],
+            labels=repeated(self.labels),
+            digest=None if self.digest is None else f"{self.digest}x{times}",
+            factors=repeated(self.factors),
+            paths=self.paths * times,
+            index=rows if self.index is None else self.index[rows],
+            mask=repeated(self.mask),
+        )
+
     def separate(self, rows: Tensor) -> tuple[Split, Split]:
         """Return the examples outside `rows` and those at `rows`, each in the order of the split up to a few swaps.
 
