@@ -37,7 +37,7 @@ class TensorBoardLog(Callback):
         self.writer.flush()
 
     def on_train_end(self, trainer: Training, finished: bool) -> None:
-        """Close the log. Of a finished run, log the figures, and the hyperparameters with the best epoch's test terms."""
+        """Close the log. Of a finished run, log the figures, the hyperparameters and the best epoch's test terms."""
         if finished:
             self._figures()
             recipe = _flat(self.run.recipe.to_raw())
