@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-lowest docs soak bench clean
+.PHONY: demo test test-lowest docs soak bench results clean
 
 demo: $(VENV)/.installed
 	$(BIN)/zoo train mlp-vae
@@ -38,6 +38,10 @@ bench: $(VENV)/.installed benchmarks/.venv
 	$(BIN)/python benchmarks/overheads.py --out build/bench.md
 	$(BIN)/zoo train mlp-vae binarize=dynamic --data mnist --out build/bench-runs
 	benchmarks/.venv/bin/python benchmarks/likelihood.py build/bench-runs/mlp-vae --out build/bench.md
+
+# The table of docs/results.md: every model with three seeds on MNIST. It takes a day on one core, and continues if interrupted.
+results: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/models.py --out build/models
 
 # pythae is no dependency of the zoo: it gets an environment of its own, which borrows torch from the other.
 benchmarks/.venv: benchmarks/requirements.txt $(VENV)/.installed

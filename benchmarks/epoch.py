@@ -1,11 +1,11 @@
 """Time one training epoch of the tutorial VAE (MNIST, 784-400-40-400-784) in the zoo and in its peers.
 
-Every peer lives in a process of its own, and the peers take turns on the machine: one epoch each to warm up, then
-`--rounds` rounds of one epoch each. An epoch is all of the training, data feeding included, and no evaluation.
+Each peer runs in its own process. The peers alternate: one warm-up epoch each, then `--rounds` rounds of one epoch. An
+epoch includes training and data loading, but no evaluation.
 
     python benchmarks/epoch.py --data-dir DIR --out benchmarks/RESULTS.md
 
-pythae is no dependency of the zoo. Its row is skipped unless ``make benchmarks/.venv`` has installed it.
+pythae is not a dependency of the zoo. Its row is skipped unless ``make benchmarks/.venv`` has installed it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ZOO = "zoo"
 
 @dataclass(frozen=True)
 class Peer:
-    """What is timed: a module in `peers`, the interpreter that runs it and how to install what it needs."""
+    """An implementation to time: a module in `peers`, its Python interpreter, and the command that installs it."""
 
     module: str
     title: str
@@ -59,10 +59,10 @@ class Skipped(Exception):
 
 @dataclass
 class Worker:
-    """A peer's process, from the parent's side.
+    """The process of a peer.
 
     Attributes:
-        seconds: of each epoch after the first.
+        seconds: duration of each epoch after the warm-up.
         info: the last answer, with ``peak_mib``, ``torch`` and ``threads``.
     """
 
@@ -72,7 +72,7 @@ class Worker:
     info: dict[str, Any] = field(default_factory=dict)
 
     def start(self) -> None:
-        """Start the process and train the epoch that warms up."""
+        """Start the process and train the warm-up epoch."""
         if not self.peer.python.exists():
             raise Skipped(f"not installed, run `{self.peer.install}`")
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
@@ -86,7 +86,7 @@ class Worker:
         self.ask("go")
 
     def measure(self) -> float:
-        """Train one epoch and keep its time."""
+        """Train one epoch and record its duration."""
         self.seconds.append(self.ask("go"))
         return self.seconds[-1]
 
@@ -114,9 +114,9 @@ class Worker:
 
 
 def child(module: str, data_dir: str) -> None:
-    """Answer each line of standard input with a line of JSON: one more epoch, its seconds and the peak memory."""
+    """For each line of standard input, train an epoch and print its duration and the peak memory as a line of JSON."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print goes to standard error
+    os.dup2(2, 1)  # libraries print to standard error
     import torch
 
     torch.manual_seed(0)
@@ -136,7 +136,7 @@ def child(module: str, data_dir: str) -> None:
 
 
 def run(names: list[str], data_dir: str, rounds: int) -> tuple[dict[str, Worker], dict[str, str]]:
-    """Measure the peers in turn. Returns the workers that ran, and why the others did not."""
+    """Measure the peers alternately. Return their workers, and the reasons of skipped peers."""
     workers: dict[str, Worker] = {}
     skipped: dict[str, str] = {}
     try:
@@ -159,7 +159,7 @@ def run(names: list[str], data_dir: str, rounds: int) -> tuple[dict[str, Worker]
 
 
 def report(names: list[str], workers: dict[str, Worker], skipped: dict[str, str]) -> str:
-    """The results as Markdown. A ratio is the median of the rounds' ratios, so that a slow round hits both sides."""
+    """Format the results as Markdown. A ratio is the median over rounds, so that a slow round affects both sides."""
     info = next(iter(workers.values())).info if workers else {}
     rounds = max((len(worker.seconds) for worker in workers.values()), default=0)
     columns = ["peer", "median s/epoch", "min", "max", "images/s", "peer / zoo", "zoo / peer", "peak MiB"]
@@ -213,7 +213,7 @@ def main() -> None:
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.data_dir is None:
-        parser.error("give --data-dir or set ZOO_DATA")
+        parser.error("set --data-dir or ZOO_DATA")
     if args.child:
         child(args.child, args.data_dir)
         return

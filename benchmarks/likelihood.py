@@ -1,7 +1,7 @@
 """Time the importance-sampled log-likelihood of a trained `mlp-vae` in the zoo and in pythae, on test images of MNIST.
 
-Both hold the same weights and take turns, image by image, in one process. pythae runs at its best batch size, which is
-looked for first. It must be installed: ``make benchmarks/.venv``.
+Both have the same weights and alternate image by image in one process. pythae runs with its fastest batch size, which
+is determined first. It must be installed: ``make benchmarks/.venv``.
 
     zoo train mlp-vae binarize=dynamic --data mnist
     benchmarks/.venv/bin/python benchmarks/likelihood.py runs/mlp-vae --out benchmarks/RESULTS.md
@@ -30,7 +30,7 @@ BATCH_SIZES = (50, 100, 200, 250, 500, 1000, 2500, 5000)
 
 
 def peer_of(vae: zoo.VAE) -> VAE:
-    """pythae's model with the weights of the zoo's."""
+    """A model of pythae with the weights of a model of the zoo."""
     encoder, decoder = Encoder(), Decoder()
     hidden, head = vae.encoder.trunk[1], vae.encoder.posterior.linear
     first, last = vae.decoder.trunk[1], vae.decoder.trunk[3]
@@ -45,7 +45,7 @@ def peer_of(vae: zoo.VAE) -> VAE:
 
 
 def timed(work: Callable[[], float]) -> tuple[float, float]:
-    """Seconds, and what came out."""
+    """Call a function and return its duration in seconds and its value."""
     start = time.perf_counter()
     value = work()
     return time.perf_counter() - start, value
@@ -73,13 +73,13 @@ def main() -> None:
         return -vae.log_likelihood(x, samples, seed=index).item()
 
     def peer_nll(x: torch.Tensor, batch_size: int) -> float:
-        return -float(peer.get_nll(x.flatten(1), samples, batch_size))  # what it calls so is the log-likelihood
+        return -float(peer.get_nll(x.flatten(1), samples, batch_size))  # `get_nll` returns the log-likelihood
 
-    tried: dict[int, list[float]] = {size: [] for size in BATCH_SIZES if samples % size == 0}
+    durations: dict[int, list[float]] = {size: [] for size in BATCH_SIZES if samples % size == 0}
     for _ in range(5):
-        for size, seconds in tried.items():
+        for size, seconds in durations.items():
             seconds.append(timed(lambda size=size: peer_nll(images[:1], size))[0])
-    best = min(tried, key=lambda size: statistics.median(tried[size]))
+    best = min(durations, key=lambda size: statistics.median(durations[size]))
     zoo_nll(images[:1], 0)
 
     times: dict[str, list[float]] = {"pythae": [], "zoo": []}
@@ -102,7 +102,7 @@ def main() -> None:
         "weights in both implementations, which alternate image by image in one process.",
         f"{datetime.now(UTC):%Y-%m-%d}, {cpu_model()}, torch {torch.__version__}, {torch.get_num_threads()} threads.",
         "pythae uses the fastest of the batch sizes",
-        f"{', '.join(map(str, tried))}.",
+        f"{', '.join(map(str, durations))}.",
         "",
         "| | images/s | median ms/image | min | NLL, nats |",
         "|---|---:|---:|---:|---:|",

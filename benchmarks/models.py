@@ -1,9 +1,10 @@
-"""Every model after the same short training on dynamically binarised MNIST: a table, and a sheet of samples.
+"""Train every model with several seeds on dynamically binarized MNIST, and write a table and a sheet of samples.
 
-    ZOO_DATA=... python benchmarks/models.py --epochs 5
+    ZOO_DATA=... python benchmarks/models.py
 
-A number that a model does not have is a dash: no density to weigh draws by, or a likelihood that is none. What is
-measured is kept in the output folder, model by model: a second start measures the others only.
+Each run and its measurements are kept in the output folder. If the command is interrupted, the next start continues:
+finished runs are not trained again, and an unfinished run is resumed. A dash in the table marks a quantity that a model
+does not have.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import math
 import os
 import re
 import statistics
-import tempfile
+from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,11 @@ from torchvision.utils import make_grid
 
 import zoo
 from epoch import cpu_model
-from zoo.recipes.components import with_defaults
+
+log = logging.getLogger("zoo")
 
 IMAGES_IN_A_ROW = 12
 METRICS = ("elbo", "log-likelihood", "active-units")
-# Models whose training shapes no prior to draw from, and what is fitted afterwards (`zoo fit-prior`).
 FITTED_AFTER = {
     "ae": "gaussian-mixture",
     "rae-gp": "gaussian-mixture",
@@ -40,90 +41,117 @@ FITTED_AFTER = {
     "rvq-vae": "autoregressive-codes",
     "vq-vae": "autoregressive-codes",
 }
+"""Models without a trained prior, and the prior that is fitted to draw samples (`zoo fit-prior`)."""
 
 
-def measured(name: str, settings: argparse.Namespace, out: Path) -> dict[str, Any]:
-    """Train a model, measure it, and draw samples from its prior."""
-    run = zoo.train(
-        name,
-        ["binarize=dynamic"],
-        data=settings.data,
-        epochs=settings.epochs,
-        device="cpu",
-        out=out,
-        seed=settings.seed,
-    )
-    vae = zoo.load(run)
-    epochs = run.epochs()
-    found: dict[str, Any] = {
-        "model": name,
-        "paper": ", ".join(re.findall(r"arXiv [\d.]+|OpenReview \w+", run.recipe.summary)),
-        "parameters": sum(parameter.numel() for parameter in vae.parameters()),
-        "seconds": statistics.median(epoch.seconds for epoch in epochs),
-        "loss": epochs[-1].test["loss"],
+def trained(name: str, seed: int, settings: argparse.Namespace) -> zoo.Run:
+    """Train a run, resume it, or open it if it is finished."""
+    folder = settings.out / name / f"seed-{seed}"
+    options: dict[str, Any] = {"device": "cpu", "figures": False}
+    if (folder / "recipe.yaml").exists():
+        run = zoo.Run(folder)
+        if run.finished or run.checkpoints.newest() is not None:
+            return zoo.resume(run, **options)
+        raise zoo.RunError(f"{folder} was stopped before its first checkpoint. Remove it.")
+    overrides = [
+        "binarize=dynamic",
+        f"data.validation={settings.validation}",
+        f"train.epochs={settings.epochs}",
+        f"train.seed={seed}",
+    ]
+    return zoo.train(name, overrides, data=settings.data, folder=folder, **options)
+
+
+def measured(run: zoo.Run, settings: argparse.Namespace) -> dict[str, Any]:
+    """Measure a run on the test split, or read its measurements."""
+    file = run.path.with_suffix(".json")
+    if file.exists():
+        values: dict[str, Any] = json.loads(file.read_text())
+        return values
+    best = run.best_epoch()
+    values = {
+        "model": run.recipe.name,
+        "seed": run.recipe.train.seed,
+        "epoch": best.epoch,
+        "parameters": sum(parameter.numel() for parameter in zoo.load(run).parameters()),
+        "seconds": statistics.median(epoch.seconds for epoch in run.epochs()),
+        "loss": best.test["loss"],
     }
     for metric in METRICS:
-        asked = {"log-likelihood": {"samples": settings.samples}} if metric == "log-likelihood" else {}
+        options = {"log-likelihood": {"samples": settings.samples}} if metric == "log-likelihood" else {}
         try:
-            measurement = zoo.evaluate(run, [metric], asked, limit=settings.images)[metric]
+            measurement = zoo.evaluate(run, [metric], options, limit=settings.images)[metric]
         except (zoo.ZooError, KeyError) as error:
-            logging.getLogger("zoo").info("%s has no %s: %s", name, metric, error)
+            log.info("%s has no %s: %s", run.recipe.name, metric, error)
             continue
         if not measurement.note:
-            found[metric] = measurement.value
-    if name in FITTED_AFTER:
-        zoo.fit_prior(run, FITTED_AFTER[name], seed=settings.seed)
-        vae = zoo.load(run)
-    torch.manual_seed(settings.seed)
-    found["images"] = vae.sample(IMAGES_IN_A_ROW)
-    return found
+            values[metric] = measurement.value
+    with zoo.atomic_write(file) as opened:
+        opened.write(zoo.to_json(values).encode())
+    return values
 
 
-def table(rows: list[dict[str, Any]], settings: argparse.Namespace) -> str:
-    """The rows as Markdown, the greatest log-likelihood first and those without one last."""
+def samples(run: zoo.Run) -> torch.Tensor:
+    """Samples from the prior of a run; a prior is fitted if the model has none that is trained."""
+    prior = FITTED_AFTER.get(run.recipe.name)
+    if prior is not None and not run.fitted_prior.exists:
+        zoo.fit_prior(run, prior)
+    with zoo.seeded(0):
+        return zoo.load(run).sample(IMAGES_IN_A_ROW, mean=True)
 
-    def cell(row: dict[str, Any], key: str, digits: int) -> str:
-        return f"{row[key]:,.{digits}f}" if key in row else "-"
+
+def table(rows: Sequence[Sequence[dict[str, Any]]], settings: argparse.Namespace) -> str:
+    """Format the measurements as Markdown, with the highest log-likelihood first."""
+
+    def values(row: Sequence[dict[str, Any]], key: str) -> list[float]:
+        return [measurements[key] for measurements in row if key in measurements]
+
+    def cell(row: Sequence[dict[str, Any]], key: str, digits: int) -> str:
+        numbers = values(row, key)
+        if not numbers:
+            return "-"
+        spread = f" ± {statistics.stdev(numbers):.{digits}f}" if len(numbers) > 1 else ""
+        return f"{statistics.fmean(numbers):,.{digits}f}{spread}"
+
+    def order(row: Sequence[dict[str, Any]]) -> float:
+        numbers = values(row, "log-likelihood")
+        return -statistics.fmean(numbers) if numbers else math.inf
 
     lines = [
         f"- {datetime.date.today()}, {cpu_model()}, {torch.get_num_threads()} thread(s); torch {torch.__version__}",
-        f"- `{settings.data}`, dynamically binarised; {settings.epochs} epochs, seed {settings.seed}, same recipes",
+        f"- `{settings.data}`, dynamically binarized; {settings.validation} training images held out for validation",
+        f"- {settings.epochs} epochs at most, recipes as registered; the epoch with the lowest validation loss",
+        f"- mean ± standard deviation over {settings.seeds} seeds; all numbers are of the test split",
         f"- ELBO, log p(x), active units: first {settings.images} test images, {settings.samples} importance samples",
-        "- in nats; the seconds are of training and testing together",
+        "- in nats per image; seconds per epoch include evaluation",
         "",
         "| model | log p(x) | ELBO | active units | test loss | s/epoch | parameters | network | likelihood | paper |",
         "|---|---:|---:|---:|---:|---:|---:|---|---|---|",
     ]
-    for row in sorted(rows, key=lambda row: -row.get("log-likelihood", -float("inf"))):
-        recipe = zoo.recipe(row["model"], data=settings.data)
-        parts = [recipe.encoder.use, likelihood_in(with_defaults(recipe).decoder.parameters)]
+    for row in sorted(rows, key=order):
+        recipe = zoo.recipe_for(settings.data, row[0]["model"])
+        likelihoods = [spec.use for _, kind, spec in zoo.components_of(recipe) if kind == "likelihood"]
+        paper = ", ".join(re.findall(r"arXiv [\d.]+|OpenReview \w+", recipe.summary)) or "-"
         numbers = [cell(row, "log-likelihood", 1), cell(row, "elbo", 1), cell(row, "active-units", 0)]
-        numbers += [cell(row, "loss", 1), cell(row, "seconds", 1), cell(row, "parameters", 0)]
-        lines.append(f"| `{row['model']}` | {' | '.join(numbers + parts)} | {row['paper'] or '-'} |")
+        numbers += [cell(row, "loss", 1), f"{statistics.median(values(row, 'seconds')):.1f}"]
+        parameters = f"{row[0]['parameters']:,}"
+        parts = [recipe.encoder.use, likelihoods[0] if likelihoods else "-", paper]
+        lines.append(f"| `{recipe.name}` | {' | '.join([*numbers, parameters, *parts])} |")
     return "\n".join(lines) + "\n"
 
 
-def likelihood_in(parameters: dict[str, Any]) -> str:
-    """The likelihood among the parameters of a decoder, or of one inside it."""
-    if "likelihood" in parameters:
-        chosen = parameters["likelihood"]
-        return str(chosen if isinstance(chosen, str) else chosen["use"])
-    inside = (likelihood_in(value) for value in parameters.values() if isinstance(value, dict))
-    return next(filter(None, inside), "")
-
-
-def sheet(rows: list[dict[str, Any]]) -> Figure:
-    """A row of samples for each model, in two columns."""
-    lines = math.ceil(len(rows) / 2)
+def sheet(images: dict[str, torch.Tensor]) -> Figure:
+    """Draw a row of samples for each model, in two columns."""
+    lines = math.ceil(len(images) / 2)
     figure = Figure(figsize=(10, 0.42 * lines), layout="constrained")
     cells = figure.subplots(lines, 2, squeeze=False)
-    for axes, row in zip_longest(cells.T.flat, rows):
+    for axes, name in zip_longest(cells.T.flat, images):
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
-        if row is not None:
-            grid = make_grid(row["images"].clamp(0, 1), nrow=IMAGES_IN_A_ROW, padding=2, pad_value=1.0)
+        if name is not None:
+            grid = make_grid(images[name].clamp(0, 1), nrow=IMAGES_IN_A_ROW, padding=2, pad_value=1.0)
             axes.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest")
-            axes.set_ylabel(row["model"], rotation=0, ha="right", va="center", fontsize=9)
+            axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
     return figure
 
 
@@ -131,28 +159,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="*", help="a pattern")
     parser.add_argument("--data", default="mnist")
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--images", type=int, default=500)
-    parser.add_argument("--samples", type=int, default=500)
+    parser.add_argument("--validation", type=int, default=5000, help="training images to hold out")
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--images", type=int, default=1000, help="test images for the ELBO, log p(x) and active units")
+    parser.add_argument("--samples", type=int, default=500, help="importance samples")
     parser.add_argument("--out", type=Path, default=Path("build/models"))
     settings = parser.parse_args()
     os.environ["ZOO_DISABLE_PLUGINS"] = "tensorboard"
     settings.out.mkdir(parents=True, exist_ok=True)
-    rows = []
-    with tempfile.TemporaryDirectory() as runs:
+    rows: dict[str, list[dict[str, Any]]] = {}
+    images: dict[str, torch.Tensor] = {}
+    for seed in range(settings.seeds):  # all models with one seed first, so that the table is complete early
         for name in zoo.list_models(settings.models):
-            kept = settings.out / f"{name}.pt"
-            if not kept.exists():
-                try:
-                    torch.save(measured(name, settings, Path(runs)), kept)
-                except zoo.ZooError as error:
-                    print(f"{name} failed: {error}")
-                    continue
-            rows.append(torch.load(kept, weights_only=True))
-            print(json.dumps({key: value for key, value in rows[-1].items() if key != "images"}), flush=True)
-            (settings.out / "models.md").write_text(table(rows, settings))
-            sheet(rows).savefig(settings.out / "models.png", dpi=110, bbox_inches="tight")
+            try:
+                run = trained(name, seed, settings)
+                rows.setdefault(name, []).append(measured(run, settings))
+                if name not in images:
+                    images[name] = samples(run)
+            except zoo.Interrupted:
+                raise
+            except zoo.ZooError as error:
+                print(f"{name} failed: {error}")
+                continue
+            print(json.dumps(rows[name][-1]), flush=True)
+            (settings.out / "models.md").write_text(table(list(rows.values()), settings))
+    sheet(images).savefig(settings.out / "models.png", dpi=110, bbox_inches="tight")
 
 
 if __name__ == "__main__":

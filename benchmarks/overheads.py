@@ -1,8 +1,8 @@
-"""What the trainer's care costs: checkpoints, finiteness, the record of metrics, the dry run, and the start.
+"""Measure the overhead of the trainer: checkpoints, checks for finite values, metrics, preflight and start-up.
 
     python benchmarks/overheads.py --data-dir DIR
 
-Epochs with and without a feature take turns, and the figures are medians of the rounds' ratios.
+Epochs with and without a feature alternate; the numbers are medians of the ratios over rounds.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LAUNCHERS = {
 
 
 def median_epoch(launcher: tuple[str, ...], threads: str, data_dir: Path) -> float:
-    """The seconds of an epoch of `zoo train`, test set included, as a run of four epochs tells."""
+    """Median duration of an epoch of `zoo train` in a run of four epochs, including the test set."""
     command = [*launcher, "-m", "zoo", "train", "mlp-vae", "--data", "mnist", "--data-dir", str(data_dir)]
     environment = {**os.environ, "OMP_NUM_THREADS": threads}
     with tempfile.TemporaryDirectory() as folder:
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="append the table to this file as well")
     arguments = parser.parse_args()
     if arguments.data_dir is None:
-        parser.error("give --data-dir or set ZOO_DATA")
+        parser.error("set --data-dir or ZOO_DATA")
     torch.set_flush_denormal(True)
 
     import zoo
@@ -94,7 +94,7 @@ def main() -> None:
                 ("epoch", epoch),
                 ("bare", bare),
                 ("checkpoint", trainer.save),
-                ("dry run", lambda: preflight(recipe.train, trainer.vae, trainer.loss, batch)),
+                ("preflight", lambda: preflight(recipe.train, trainer.vae, trainer.loss, batch)),
                 ("test", lambda: mean_terms(trainer.vae, trainer.loss, trainer.test)),
             ):
                 times.setdefault(name, []).append(seconds(work))
@@ -102,20 +102,20 @@ def main() -> None:
     def share(name: str) -> float:
         return statistics.median(t / e for t, e in zip(times[name], times["epoch"], strict=True))
 
-    care = statistics.median(1 - b / e for b, e in zip(times["bare"], times["epoch"], strict=True))
+    overhead = statistics.median(1 - b / e for b, e in zip(times["bare"], times["epoch"], strict=True))
     rows = [
         ("an epoch of training", statistics.median(times["epoch"]), 1.0),
         (
             "of which checks for finite terms and gradients, gradient norm, record",
-            care * statistics.median(times["epoch"]),
-            care,
+            overhead * statistics.median(times["epoch"]),
+            overhead,
         ),
         ("a checkpoint", statistics.median(times["checkpoint"]), share("checkpoint")),
-        ("preflight (once)", statistics.median(times["dry run"]), share("dry run")),
+        ("preflight (once)", statistics.median(times["preflight"]), share("preflight")),
         ("evaluation on 10000 test images", statistics.median(times["test"]), share("test")),
     ]
     lines = [
-        "## What the trainer's care costs",
+        "## Overhead of checks and checkpoints",
         "",
         "`mlp-vae` on MNIST.",
         "",
@@ -132,8 +132,8 @@ def main() -> None:
             run = partial(
                 subprocess.run, [sys.executable, "-m", "zoo", *command], cwd=folder, check=True, capture_output=True
             )
-            took = [seconds(run) for _ in range(5)]
-        lines.append(f"| {name} | {statistics.median(took):.2f} |")
+            durations = [seconds(run) for _ in range(5)]
+        lines.append(f"| {name} | {statistics.median(durations):.2f} |")
     alone, together = (median_epoch(launcher, threads, arguments.data_dir) for launcher, threads in LAUNCHERS.values())
     lines += ["", "| processes | seconds per epoch |", "|---|---:|"]
     lines += [f"| {name} | {value:.2f} |" for name, value in zip(LAUNCHERS, (alone, together), strict=True)]

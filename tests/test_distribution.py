@@ -405,7 +405,6 @@ EVERY_COMMAND = {
     "list": "",
     "show": "mlp-vae",
     "plugins": "",
-    "schema": "",
     "completion": "bash",
     "data": "digits",
     "preview": "digits --out digits.png",
@@ -424,6 +423,8 @@ EVERY_COMMAND = {
     "reproduce": "--list",
     "check": "loss/elbo",
     "new-plugin": "another-vae",
+    "schema": "",
+    "clean-cache": "",
 }
 ALL_OF_THEM = """
 import contextlib, glob, io, json, shlex, sys

@@ -1,7 +1,7 @@
-"""The same training with its gradients derived by hand, into preallocated outputs: no autograd, no module, no check.
+"""The same training with gradients derived by hand and preallocated outputs, without autograd, modules or checks.
 
-It is what torch's kernels allow to a step that does all of the work: the pixels are gathered and scaled, the noise is
-drawn, the loss is worked out, and Adam updates every weight and bias. Nothing else is done.
+This is the fastest complete step with torch's kernels: gather and scale the pixels, draw the noise, compute the loss,
+and update every weight and bias with Adam.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torchvision.datasets import MNIST
 
-from peers import BATCH, IMAGES, LATENT, LEARNING_RATE, PIXELS
+from peers import BATCH, IMAGES, LATENT, LR, PIXELS
 from peers.replay import SHAPES
 
 
 def prepare(data_dir: str) -> Callable[[], None]:
-    """Return one epoch of steps."""
+    """Return a function that trains one epoch."""
     torch.set_flush_denormal(True)
     images = MNIST(data_dir, train=True, download=False).data.reshape(-1, PIXELS)
     weights = [torch.nn.Parameter(torch.randn(outputs, inputs) / inputs**0.5) for inputs, outputs in SHAPES]
     biases = [torch.nn.Parameter(torch.zeros(outputs)) for _, outputs in SHAPES]
     for parameter in weights + biases:
         parameter.grad = torch.zeros_like(parameter)
-    optimizer = torch.optim.Adam(weights + biases, lr=LEARNING_RATE, fused=True)
+    optimizer = torch.optim.Adam(weights + biases, lr=LR, fused=True)
     activations = [torch.empty(BATCH, outputs) for _, outputs in SHAPES]
     gradients = [torch.empty(BATCH, outputs) for _, outputs in SHAPES]
     inputs = torch.empty(BATCH, PIXELS)

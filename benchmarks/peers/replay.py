@@ -1,4 +1,4 @@
-"""The floor: nothing but the matrix products of an epoch, forward and backward, into preallocated outputs."""
+"""A lower bound: only the matrix products of an epoch, forward and backward, with preallocated outputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHAPES = [(PIXELS, HIDDEN), (HIDDEN, 2 * LATENT), (LATENT, HIDDEN), (HIDDEN, PIX
 
 
 class Layer:
-    """The operands and the outputs of one linear layer's three products, for full batches and for the ragged one."""
+    """The operands and outputs of the three products of a linear layer, for full batches and the smaller last one."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         self.weight = torch.randn(outputs, inputs) / inputs**0.5

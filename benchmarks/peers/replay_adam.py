@@ -1,4 +1,4 @@
-"""The replay with a fused Adam step after each step's products: what the optimiser's memory traffic adds to them."""
+"""The matrix products with a fused Adam step, which adds the memory traffic of the optimizer."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from peers import LEARNING_RATE, replay
+from peers import LR, replay
 
 
 def prepare(data_dir: str) -> Callable[[], None]:
-    """Return one epoch of products and optimiser steps. The biases, 0.2 % of the parameters, are left out."""
+    """Return a function for one epoch of products and optimizer steps, without biases (0.2 % of the parameters)."""
     optimizer: torch.optim.Adam | None = None
 
     def step(weights: list[Tensor], gradients: list[Tensor]) -> None:
         nonlocal optimizer
         if optimizer is None:
-            optimizer = torch.optim.Adam(weights, lr=LEARNING_RATE, fused=True)
+            optimizer = torch.optim.Adam(weights, lr=LR, fused=True)
             for weight, gradient in zip(weights, gradients, strict=True):
                 weight.grad = gradient
         optimizer.step()

@@ -1,4 +1,4 @@
-"""The loop that tutorials teach: an image dataset, a data loader with two workers, a module, Adam, a running loss."""
+"""The loop of tutorials: an image dataset, a data loader with two workers, a module, Adam, and a running loss."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from peers import BATCH, HIDDEN, LATENT, LEARNING_RATE, PIXELS
+from peers import BATCH, HIDDEN, LATENT, LR, PIXELS
 
 
 class VAE(nn.Module):
-    """A variational autoencoder with one hidden layer on either side."""
+    """A variational autoencoder with one hidden layer in encoder and decoder."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ def prepare(data_dir: str) -> Callable[[], None]:
     train_set = datasets.MNIST(data_dir, train=True, download=False, transform=transforms.ToTensor())
     train_loader = DataLoader(train_set, batch_size=BATCH, shuffle=True, num_workers=2)
     model = VAE()
-    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+    optimizer = torch.optim.Adam(model.parameters(), lr=LR)
 
     def epoch() -> None:
         model.train()

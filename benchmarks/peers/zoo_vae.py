@@ -1,4 +1,4 @@
-"""The zoo: the recipe ``mlp-vae`` on MNIST, trained by its own trainer."""
+"""The recipe ``mlp-vae`` on MNIST, trained by `zoo.Trainer`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 
 def prepare(data_dir: str) -> Callable[[], None]:
-    """Return one epoch of the zoo's trainer, without evaluation."""
+    """Return a function that trains one epoch, without evaluation."""
     torch.set_flush_denormal(True)  # as zoo.train does, before torch starts its threads
 
     import zoo

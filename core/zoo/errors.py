@@ -36,6 +36,10 @@ class DataUnavailable(DataError):
     """A data set is not available: its files are missing and could not be downloaded."""
 
 
+class NotPrepared(DataUnavailable):
+    """The files of a data set are present, but must be decoded first; see `zoo.surveying`."""
+
+
 class NotApplicable(UsageError):
     """A metric does not apply to a model or its data; the message gives the reason."""
 

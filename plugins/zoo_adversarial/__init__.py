@@ -1,4 +1,4 @@
-"""Adversaries: a discriminator of codes, and one of images."""
+"""Adversarial losses: a discriminator of latents, and one of images."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from zoo import Component, hookimpl
 
 @hookimpl
 def zoo_components() -> Iterable[Component]:
-    """Two losses, each with a discriminator inside and a phase for each player."""
+    """Return the losses. Each contains its discriminator and has one phase per player."""
     return (
         Component(
             "loss",
             "aae",
             "zoo_adversarial.aae:AdversarialAutoencoder",
-            "Distortion, and a discriminator between codes and prior",
+            "Distortion, and a discriminator that matches q(z) to the prior",
         ),
         Component(
             "loss",
             "vae-gan",
             "zoo_adversarial.vae_gan:VAEGAN",
-            "Rate, and a discriminator of images that is also the measure of their distance",
+            "Rate, and an image discriminator whose features measure the distortion",
         ),
     )

@@ -1,4 +1,4 @@
-"""Discriminators. Each gives the logit of D(.), the probability that its input is no fake."""
+"""Discriminators. Each returns the logit of D(.), the probability that its input is real."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from zoo import VAE, Batch, at_least_float32, image_shape, match_dtype
 
 
-class CodeDiscriminator(nn.Module):
-    """A multilayer perceptron on the flattened code (arXiv 1511.05644, section 2).
+class LatentDiscriminator(nn.Module):
+    """A multilayer perceptron on the flattened latent (arXiv 1511.05644, section 2).
 
     Args:
         latent_shape: event shape of the latent.
@@ -27,19 +27,22 @@ class CodeDiscriminator(nn.Module):
         self.layers = nn.Sequential(nn.Flatten(), *layers, nn.Linear(widths[-1], 1), nn.Flatten(0))
 
     def forward(self, z: Tensor) -> Tensor:
-        """Codes (N, *latent_shape) to logits (N,)."""
+        """Map latents (N, *latent_shape) to logits (N,)."""
         return at_least_float32(self.layers(match_dtype(z, self)))
 
 
 class ImageDiscriminator(nn.Module):
-    """Strided convolutions, whose last layer is the space Dis_l that images are compared in (arXiv 1512.09300, eq. 6).
+    """Strided convolutions and a linear output; Dis_l is the last convolutional layer (arXiv 1512.09300, eq. 6).
 
-    Every layer but the first is normalised for each image alone: a distance between features then has a scale, as it
-    has in the paper by batch normalisation, and no image is judged by its neighbours in the batch.
+    Every layer but the first is normalised per image, which fixes the scale of feature distances, as batch
+    normalisation does in the paper, and makes the output independent of the other images in the batch.
 
     Args:
-        data_shape: (C, H, W), of any size.
-        channels: channels of each layer; each halves the sides of the image.
+        data_shape: (C, H, W).
+        channels: output channels of each layer; each halves height and width.
+
+    Raises:
+        ComponentError: x is not an image.
     """
 
     def __init__(self, data_shape: tuple[int, ...], channels: Sequence[PositiveInt]) -> None:
@@ -53,19 +56,19 @@ class ImageDiscriminator(nn.Module):
             layers.append(nn.LeakyReLU(0.2))
             height, width = -(-height // 2), -(-width // 2)
         self.layers = nn.Sequential(*layers, nn.Flatten())
-        self.judge = nn.Linear([colours, *channels][-1] * height * width, 1)
+        self.output = nn.Linear([colours, *channels][-1] * height * width, 1)
 
     def features(self, x: Tensor) -> Tensor:
-        """Map images (N, C, H, W) to Dis_l(x), (N, features)."""
+        """Map images (N, C, H, W) to Dis_l(x) (N, features)."""
         return at_least_float32(self.layers(match_dtype(x, self)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (N, C, H, W) to logits (N,)."""
-        return at_least_float32(self.judge(self.layers(match_dtype(x, self))).squeeze(-1))
+        return at_least_float32(self.output(self.layers(match_dtype(x, self))).squeeze(-1))
 
 
-def prior_draws(vae: VAE, batch: Batch) -> Tensor:
-    """A draw from p(z) for each image, (N, *latent_shape), without a gradient."""
+def prior_samples(vae: VAE, batch: Batch) -> Tensor:
+    """Draw one sample of p(z) per example, (N, *latent_shape), without a gradient."""
     prior = vae.prior(vae.encoder, batch.condition)
-    draws: Tensor = prior.sample(() if prior.batch_shape else (len(batch.x),))
-    return draws
+    z: Tensor = prior.sample(() if prior.batch_shape else (len(batch.x),))
+    return z

@@ -1,4 +1,4 @@
-"""The VAE whose images are compared by a discriminator, and judged by it (arXiv 1512.09300)."""
+"""The VAE/GAN (arXiv 1512.09300)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from zoo import VAE, Batch, ComponentError, Loss, Phase
-from zoo_adversarial.discriminators import ImageDiscriminator, prior_draws
+from zoo_adversarial.discriminators import ImageDiscriminator, prior_samples
 
 
 class VAEGAN(Loss):
@@ -23,17 +23,19 @@ class VAEGAN(Loss):
     L_features = E_q[|Dis_l(x) - Dis_l(x~)|^2] / 2                              (eq. 6 and 7, up to a constant)
     L_GAN = E[log Dis(x) + log(1 - Dis(x~)) + log(1 - Dis(x_p))]                (eq. 10)
 
-    x~ is the mean image of a code of x, and x_p that of a draw from the prior. The signs are those of the game of
-    eq. 5, in which the discriminator maximises L_GAN; the paper's algorithm writes -L_GAN in both lines where it moves
-    the two, which is the same game if L_GAN stands for the cross entropy there.
+    x~ is the decoder mean at a sample of q(z | x), and x_p that at a sample of the prior. The signs follow eq. 5, where
+    the discriminator maximises L_GAN; the paper's algorithm has -L_GAN in its updates of decoder and discriminator.
 
-    L_features is a Gaussian log-likelihood of features that change as the discriminator learns, so that it is
-    comparable neither between models nor between epochs: the plain distortion is returned as well.
+    L_features changes meaning as the discriminator learns, so it compares neither models nor epochs. The ordinary
+    distortion is therefore returned as well.
 
     Args:
         data_shape: (C, H, W).
-        gamma: weight of the features in the decoder's objective, against its game.
-        channels: channels of the discriminator's layers.
+        gamma: weight of L_features in the decoder's objective.
+        channels: output channels of the discriminator's layers.
+
+    Raises:
+        ComponentError: x is not an image.
     """
 
     def __init__(
@@ -47,55 +49,59 @@ class VAEGAN(Loss):
         self.discriminator = ImageDiscriminator(data_shape, channels)
 
     def forward(self, vae: VAE, batch: Batch) -> dict[str, Tensor]:
-        """Return the encoder's ``loss`` and its parts ``features`` and ``rate``, the plain ``distortion``, and the
-        losses of the other two players; nats per example.
+        """Return the encoder's ``loss`` with its parts ``features`` and ``rate``, the ``distortion``, and the losses
+        of decoder and discriminator, in nats per example.
         """
         return {
-            **self.encode(vae, batch),
-            "decoder.loss": self.decode(vae, batch)["loss"],
-            "discriminator.loss": self.discriminate(vae, batch)["loss"],
+            **self.encoder_loss(vae, batch),
+            "decoder.loss": self.decoder_loss(vae, batch)["loss"],
+            "discriminator.loss": self.discriminator_loss(vae, batch)["loss"],
         }
 
     def phases(self, vae: VAE) -> Sequence[Phase]:
-        """The three players. A prior that has parameters learns with the encoder: of these terms, the rate has it."""
+        """Encoder, decoder and discriminator. A prior with parameters is trained with the encoder, by the rate."""
         return [
-            Phase("encoder", [*vae.encoder.parameters(), *vae.prior.parameters()], self.encode),
-            Phase("decoder", list(vae.decoder.parameters()), self.decode),
-            Phase("discriminator", list(self.discriminator.parameters()), self.discriminate),
+            Phase("encoder", [*vae.encoder.parameters(), *vae.prior.parameters()], self.encoder_loss),
+            Phase("decoder", list(vae.decoder.parameters()), self.decoder_loss),
+            Phase("discriminator", list(self.discriminator.parameters()), self.discriminator_loss),
         ]
 
-    def encode(self, vae: VAE, batch: Batch) -> dict[str, Tensor]:
-        """Rate and distance of features, for the encoder."""
+    def encoder_loss(self, vae: VAE, batch: Batch) -> dict[str, Tensor]:
+        """Rate plus L_features.
+
+        Raises:
+            ComponentError: the batch has missing entries.
+        """
         if batch.mask is not None:
-            raise ComponentError("The loss 'vae-gan' compares complete images: it takes no data with missing entries.")
+            raise ComponentError("The loss 'vae-gan' needs complete images; these have missing entries.")
         trace = vae.trace(batch)
         features, rate = self._features(batch.x, trace.p.mean), trace.kl.mean()
         return {"loss": features + rate, "features": features, "rate": rate, "distortion": -trace.log_px.mean()}
 
-    def decode(self, vae: VAE, batch: Batch) -> dict[str, Tensor]:
-        """Distance of features and the game, for the decoder."""
-        reconstructed, drawn = self._fakes(vae, batch)
-        features, game = self._features(batch.x, reconstructed), self._game(batch.x, reconstructed, drawn)
-        return {"loss": self.gamma * features + game, "features": features, "game": game}
+    def decoder_loss(self, vae: VAE, batch: Batch) -> dict[str, Tensor]:
+        """gamma L_features + L_GAN."""
+        reconstruction, sample = self._fakes(vae, batch)
+        features, gan = self._features(batch.x, reconstruction), self._gan(batch.x, reconstruction, sample)
+        return {"loss": self.gamma * features + gan, "features": features, "game": gan}
 
-    def discriminate(self, vae: VAE, batch: Batch) -> dict[str, Tensor]:
-        """The game alone, for the discriminator."""
+    def discriminator_loss(self, vae: VAE, batch: Batch) -> dict[str, Tensor]:
+        """-L_GAN."""
         with torch.no_grad():
-            reconstructed, drawn = self._fakes(vae, batch)
-        return {"loss": -self._game(batch.x, reconstructed, drawn)}
+            reconstruction, sample = self._fakes(vae, batch)
+        return {"loss": -self._gan(batch.x, reconstruction, sample)}
 
-    def _features(self, x: Tensor, reconstructed: Tensor) -> Tensor:
+    def _features(self, x: Tensor, reconstruction: Tensor) -> Tensor:
         """L_features."""
-        difference = self.discriminator.features(x) - self.discriminator.features(reconstructed)
+        difference = self.discriminator.features(x) - self.discriminator.features(reconstruction)
         return 0.5 * difference.square().sum(-1).mean()
 
-    def _game(self, x: Tensor, reconstructed: Tensor, drawn: Tensor) -> Tensor:
-        """L_GAN, from logits: log D = logsigmoid(logit), and log(1 - D) = logsigmoid(-logit)."""
-        real, *fakes = (self.discriminator(images) for images in (x, reconstructed, drawn))
+    def _gan(self, x: Tensor, reconstruction: Tensor, sample: Tensor) -> Tensor:
+        """L_GAN from logits: log D = logsigmoid(logit) and log(1 - D) = logsigmoid(-logit)."""
+        real, *fakes = (self.discriminator(images) for images in (x, reconstruction, sample))
         return logsigmoid(real).mean() + sum(logsigmoid(-fake).mean() for fake in fakes)
 
     def _fakes(self, vae: VAE, batch: Batch) -> tuple[Tensor, Tensor]:
-        """x~ and x_p, (N, C, H, W), with a gradient to the decoder alone."""
+        """x~ and x_p (N, C, H, W), with gradients in the decoder only."""
         with torch.no_grad():
-            codes, draws = vae.trace(batch).z, prior_draws(vae, batch)
-        return vae.decode(codes, batch.condition).mean, vae.decode(draws, batch.condition).mean
+            z, z_p = vae.trace(batch).z, prior_samples(vae, batch)
+        return vae.decode(z, batch.condition).mean, vae.decode(z_p, batch.condition).mean

@@ -1,4 +1,4 @@
-"""What figures are drawn on: an empty figure, images in a grid, the PNG."""
+"""Drawing helpers: empty figures, grids of images, and writing PNG files."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ if TYPE_CHECKING:
 DPI = 150
 COLUMNS = 12
 _LOOK: dict[str, Any] = {"dpi": DPI, "bbox_inches": "tight", "pad_inches": 0.12}
-BLUE, RED = "#4c78a8", "#e45756"
+BLUE, RED, GREEN = "#4c78a8", "#e45756", "#54a24b"
 
 
 def blank(width: float, height: float) -> Figure:
-    """An empty figure, in inches; without pyplot, so that no window and no global state is involved."""
+    """Create an empty figure, in inches, without pyplot and its global state."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def save(figure: Figure, path: Path | str) -> Path:
-    """Write a figure as PNG, or in the format that the ending of the path names, atomically.
+    """Write a figure atomically, as PNG or in the format of the path's ending.
 
     Raises:
-        OSError, ValueError: the file cannot be written, or its ending is no format of images.
+        OSError: the file cannot be written.
+        ValueError: the ending is not an image format.
     """
     path = Path(path)
     with atomic_write(path) as file:
@@ -42,25 +43,32 @@ def save(figure: Figure, path: Path | str) -> Path:
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as PNG, as `save` writes it, at `DPI` pixels for each inch."""
+    """Encode a figure as PNG, as `save` writes it, at `DPI` pixels per inch."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", **_LOOK)
     return buffer.getvalue()
 
 
 def show(axes: Axes, images: Tensor, columns: int, gap: int | None = None, around: float = 1.0) -> None:
-    """Draw images (N, C, H, W), clipped to [0, 1], in a grid with `gap` pixels around each, by default `gap_of`, white.
+    """Draw images (N, C, H, W), clipped to [0, 1], in a grid.
 
-    One channel is grey, three are red, green and blue; of any other number the mean is shown. One image has no gap.
+    One channel is drawn in grey, three in RGB, any other number as its mean. A single image has no gap around it.
+
+    Args:
+        axes: where to draw.
+        images: the images.
+        columns: number of columns.
+        gap: pixels around each image; by default `gap_of`.
+        around: grey level of the gap, in [0, 1].
 
     Raises:
-        UsageError: these are not images.
+        UsageError: the data are not images.
     """
     if images.ndim != 4:
-        raise UsageError(f"Only images (C, H, W) can be drawn; these data have the shape {tuple(images.shape[1:])}.")
+        raise UsageError(f"Only images (C, H, W) can be drawn; these data have shape {tuple(images.shape[1:])}.")
     gap = gap_of(images) if gap is None else gap
-    drawn = grid(images, columns, gap if len(images) > 1 else 0, around)
-    axes.imshow(drawn.numpy(), interpolation="nearest")
+    pixels = grid(images, columns, gap if len(images) > 1 else 0, around)
+    axes.imshow(pixels.numpy(), interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])
     axes.tick_params(length=0)
@@ -68,9 +76,9 @@ def show(axes: Axes, images: Tensor, columns: int, gap: int | None = None, aroun
 
 
 def grid(images: Tensor, columns: int, gap: int, around: float = 1.0) -> Tensor:
-    """Images (N, C, H, W), clipped to [0, 1], as one of shape (height, width, 3), `gap` pixels around each.
+    """Join images (N, C, H, W), clipped to [0, 1], into one (height, width, 3) with `gap` pixels around each.
 
-    That of torchvision, without the two seconds that it takes to import.
+    It does the same as torchvision's `make_grid`, which takes two seconds to import.
 
     >>> import torch
     >>> grid(torch.zeros(3, 1, 1, 1), columns=2, gap=1)[..., 0]
@@ -87,25 +95,25 @@ def grid(images: Tensor, columns: int, gap: int, around: float = 1.0) -> Tensor:
     rows = math.ceil(count / columns)
     cells = torch.full((rows * columns, 3, gap + height, gap + width), around)
     cells[:count, :, gap:, gap:] = images.clamp(0, 1).cpu()
-    joined = cells.reshape(rows, columns, *cells.shape[1:]).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
-    return torch.nn.functional.pad(joined, (0, 0, 0, gap, 0, gap), value=around)
+    image = cells.reshape(rows, columns, *cells.shape[1:]).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
+    return torch.nn.functional.pad(image, (0, 0, 0, gap, 0, gap), value=around)
 
 
-def count(axes: Axes, what: str) -> None:
-    """Label the x axis with what is counted along it, with ticks at whole numbers only."""
+def count(axes: Axes, label: str) -> None:
+    """Label the x axis and restrict its ticks to integers."""
     from matplotlib.ticker import MaxNLocator
 
-    axes.set_xlabel(what)
+    axes.set_xlabel(label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def gap_of(images: Tensor) -> int:
-    """Pixels between images in a grid."""
+    """Default number of pixels between images in a grid."""
     return max(1, images.shape[-2] // 14)
 
 
 def centres(count: int, size: int, gap: int) -> list[float]:
-    """Where the middles of `count` images in a row lie, each of `size` pixels, in the coordinates of the axes.
+    """Coordinates of the centres of `count` images in a row, each of `size` pixels.
 
     >>> centres(3, size=4, gap=1)
     [2.5, 7.5, 12.5]

@@ -1,4 +1,4 @@
-"""Conditional models: encoder, decoder and prior that are told the label (Sohn et al., NeurIPS 2015)."""
+"""Conditional models: encoder, decoder and prior given the label (Sohn et al., NeurIPS 2015)."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from zoo import Component, hookimpl
 
 @hookimpl
 def zoo_components() -> Iterable[Component]:
-    """An encoder and a decoder around any other, and a prior."""
+    """Return the encoder and decoder, which wrap any other, and the prior."""
     return (
         Component(
             "encoder",
             "conditional",
             "zoo_conditional.networks:ConditionalEncoder",
-            "Any encoder, told the label as one more channel",
+            "Any encoder, with the label as an additional channel",
         ),
         Component(
             "decoder",
             "conditional",
             "zoo_conditional.networks:ConditionalDecoder",
-            "Any decoder, told the label beside the latent",
+            "Any decoder, with the label appended to the latent",
         ),
         Component(
             "prior", "conditional-normal", "zoo_conditional.prior:ConditionalNormal", "A Gaussian for each label"

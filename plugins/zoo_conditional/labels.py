@@ -1,4 +1,4 @@
-"""Labels as tensors, and what is said where they are absent or wrong."""
+"""Validation and encoding of labels."""
 
 from __future__ import annotations
 
@@ -8,36 +8,35 @@ from torch import Tensor
 from zoo import UsageError
 
 
-def required(classes: int) -> int:
-    """The number of labels in the data.
+def require_labels(classes: int) -> int:
+    """Return the number of labels in the data.
 
     Raises:
-        UsageError: they have none.
+        UsageError: the data have no labels.
     """
     if classes < 1:
-        raise UsageError("A conditional model learns from labels, and these data have none.")
+        raise UsageError("A conditional model needs labels; these data have none.")
     return classes
 
 
-def checked(condition: Tensor | None, classes: int) -> Tensor:
-    """The labels (N,). Their range is checked on the CPU alone: elsewhere it would make the device wait.
+def check_labels(condition: Tensor | None, classes: int) -> Tensor:
+    """Return the labels (N,). Their range is checked on the CPU only, to avoid a device synchronisation.
 
     Raises:
-        UsageError: there are none, or one is out of range.
+        UsageError: there are no labels, or one is out of range.
     """
-    known = f"labels from 0 to {classes - 1}"
     if condition is None:
         raise UsageError(
-            f"The model is conditional on {known}, and was given none: pass them as `condition`, or --label on the "
-            "command line."
+            f"The model is conditional on labels from 0 to {classes - 1}, and none were given. Pass them as "
+            "`condition`, or as --label on the command line."
         )
     if condition.device.type == "cpu" and not torch.compiler.is_compiling():
-        wrong = condition[(condition < 0) | (condition >= classes)]
-        if len(wrong):
-            raise UsageError(f"There is no label {int(wrong[0])}: the model knows {known}.")
+        invalid = condition[(condition < 0) | (condition >= classes)]
+        if len(invalid):
+            raise UsageError(f"The model has labels from 0 to {classes - 1}; got {int(invalid[0])}.")
     return condition
 
 
 def one_hot(labels: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
-    """1 at the label and 0 elsewhere, (N, classes)."""
+    """Encode labels (...) as one-hot vectors (..., classes)."""
     return (labels.unsqueeze(-1) == torch.arange(classes, device=labels.device)).to(dtype)

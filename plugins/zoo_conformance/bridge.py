@@ -1,19 +1,19 @@
-"""Whether the density of a distribution is that of its draws, decided so that a true density never fails.
+"""A test of whether a distribution's density agrees with its draws, which a correct density practically never fails.
 
-Let p be what ``log_prob`` states, s what ``sample`` draws from, and r any density that can be drawn from and evaluated.
+Let p be the density of ``log_prob``, s that of ``sample``, and r any density that can be sampled and evaluated.
 For every bounded function h
 
     E_{y ~ r}[h(y) p(y) / (p(y) + r(y))] = E_{x ~ s}[h(x) r(x) / (p(x) + r(x))]    if p = s
 
-(the two-sample bridge of Bennett, 1976, and of Meng and Wong, 1996). With h in [0, 1] both sides are means of numbers
-in [0, 1] whatever p is: kinks, heavy tails, narrow peaks, modes far apart, poles and point masses included. For a true
-density the difference D of two such numbers lies in [-1, 1] and has mean zero, so that the product of 1 + lambda D over
-independent pairs has mean one and exceeds 1 / alpha with a probability of at most alpha (a test by betting, arXiv
-2010.09686). No assumption on p is made. A reference r that is unlike p costs power and nothing else; it is fitted to
-draws of its own.
+(the two-sample bridge of Bennett, 1976, and of Meng and Wong, 1996). With h in [0, 1], both sides are means of numbers
+in [0, 1] for any p, including densities with kinks, heavy tails, narrow peaks, distant modes, poles and point masses.
+For a correct density, the difference D of two such numbers is in [-1, 1] and has mean zero, so the product of
+1 + lambda D over independent pairs has mean one and exceeds 1 / alpha with probability at most alpha (a test by
+betting, arXiv 2010.09686). There is no assumption on p. A reference r that is far from p reduces only the power; it is
+fitted to separate draws.
 
-Up to four dimensions a normalisation that is off by 3 %, a scale by 10 % or a location by a tenth of the scale fails;
-with more dimensions the power falls.
+Up to four dimensions, an error of 3 % in the normalisation, of 10 % in the scale, or of a tenth of the scale in the
+location is detected. The power decreases with more dimensions.
 """
 
 from __future__ import annotations
@@ -32,42 +32,43 @@ from zoo_conformance.check import require
 from zoo_conformance.probe import drawn
 
 FALSE_ALARMS = 1e-7
-"""The greatest probability that a true density fails."""
+"""The largest probability that a correct density fails."""
 DRAWS = 40_000
-"""Draws on either side."""
+"""Draws from the distribution and from the reference."""
 STAKES = torch.tensor([sign * 0.99 * 2.0**-k for sign in (1, -1) for k in range(8)], dtype=torch.float64)
-"""The values of lambda, among which the evidence is averaged."""
-FITTED = 2000
-"""Draws to which the reference is fitted."""
+"""The values of lambda; the evidence is averaged over them."""
+FITTING_DRAWS = 2000
+"""Draws that the reference is fitted to."""
 KERNELS = 64
 NEIGHBOURS = 8
 COORDINATES = 4
-"""The first coordinates, along each of which draws and density are compared."""
+"""Number of leading coordinates along which draws and density are compared."""
 ROWS = 2000
-"""Points at which densities are worked out together."""
+"""Points per evaluation of a density."""
 REPEATED = 3
-"""Equal draws that make a value one of a positive probability."""
+"""Number of equal draws from which a value counts as a point mass."""
 FARTHEST = 25.0
-"""Unconstrained coordinates beyond which a bounded support is not resolved by float64."""
+"""Absolute unconstrained coordinates above which float64 does not resolve a bounded support."""
 
 Functions = dict[str, Callable[[Tensor], Tensor]]
 
 
 def check_density(distribution: Distribution, support: object) -> None:
-    """Fail the check unless the density of a distribution is that of its draws.
+    """Fail the check unless the density of a distribution agrees with its draws.
 
     Args:
+        distribution: the distribution, or a batch of them.
         support: its support, a constraint of `torch.distributions.constraints`.
 
     Raises:
-        NotImplementedError: it has no ``log_prob``, cannot be drawn from, or torch knows no bijection to its support.
+        NotImplementedError: it has no ``log_prob`` or ``sample``, or torch has no bijection to its support.
     """
     space = Space(distribution, support)
-    fitted = space.points(drawn(distribution, FITTED))
-    references = [Reference(*rows, discrete=space.transform is None) for rows in fitted.each()]
+    fitting_points = space.points(drawn(distribution, FITTING_DRAWS))
+    references = [Reference(*rows, discrete=space.transform is None) for rows in fitting_points.each()]
     x, y = space.points(drawn(distribution, DRAWS)), space.sample(references)
     log_px, log_py = (_log_prob(distribution, points.values) for points in (x, y))
-    require(not bool((log_px.isnan() & x.resolved).any()), "its log_prob is NaN at draws of its own")
+    require(not bool((log_px.isnan() & x.resolved).any()), "its log_prob is NaN at its own draws")
     pairs = zip(references, x.each(), log_px.unbind(1), y.each(), log_py.unbind(1), strict=True)
     for reference, at_x, of_x, at_y, of_y in pairs:
         _compare(reference, at_x, of_x, at_y, of_y, FALSE_ALARMS / len(references))
@@ -82,10 +83,10 @@ class Rows(NamedTuple):
     """Points of one distribution of a batch.
 
     Attributes:
-        values: as they are, (n, values).
-        u: in unconstrained coordinates, (n, dims).
+        values: the points, (n, values).
+        u: unconstrained coordinates, (n, dims).
         volume: log |dx / du|, (n,).
-        resolved: whether float64 tells the point from its neighbours, (n,).
+        resolved: whether float64 separates the point from its neighbours, (n,).
     """
 
     values: Tensor
@@ -96,17 +97,19 @@ class Rows(NamedTuple):
 
 def _compare(reference: Reference, x: Rows, log_px: Tensor, y: Rows, log_py: Tensor, false_alarms: float) -> None:
     log_rx, log_ry = reference.log_prob(x), reference.log_prob(y)
-    # Where r is zero so is the integrand, whatever p is.
+    # Where r is zero, so is the integrand.
     of_draws = torch.where(log_rx.isneginf(), 0.0, torch.sigmoid(log_rx - log_px))
     of_density = torch.where(log_ry.isneginf(), 0.0, torch.sigmoid(log_py - log_ry).nan_to_num(0.0))
     functions = reference.functions()
-    for what, h in functions.items():
+    for region, h in functions.items():
         difference = h(y.u) * of_density - h(x.u) * of_draws
         if _evidence(difference) > math.log(len(functions) / false_alarms):
             excess, error = difference.mean().item(), difference.std().item() / math.sqrt(len(difference))
             integral = torch.where(log_ry.isneginf(), -math.inf, log_py - log_ry).exp().mean().item()
             where = (
-                f"it has {'more' if excess > 0 else 'less'} mass where {what}" if what else "its integral is not one"
+                f"it has {'more' if excess > 0 else 'less'} mass where {region}"
+                if region
+                else "its integral is not one"
             )
             require(
                 False,
@@ -116,17 +119,17 @@ def _compare(reference: Reference, x: Rows, log_px: Tensor, y: Rows, log_py: Ten
 
 
 def _evidence(differences: Tensor) -> float:
-    """The logarithm of what was won by betting against a mean of zero."""
+    """The log of the gain from betting against a mean of zero."""
     gains = torch.stack([(stake * differences).log1p().sum() for stake in STAKES])
     return gains.logsumexp(0).item() - math.log(len(STAKES))
 
 
 class Space:
-    """Where a batch of distributions lives: its events, and unconstrained coordinates for them.
+    """The event space of a batch of distributions, with unconstrained coordinates.
 
     Args:
         distribution: the batch.
-        support: what all of it is supported on.
+        support: of the whole batch.
     """
 
     def __init__(self, distribution: Distribution, support: Any) -> None:
@@ -143,7 +146,7 @@ class Space:
         self.inner = inner[len(self.batch) :] if self.transform is not None else inner
 
     def points(self, values: Tensor) -> Points:
-        """Points (n, *batch, *event) with all that is to be known of them."""
+        """Points (n, *batch, *event) with their coordinates and volumes."""
         n, batch = len(values), math.prod(self.batch)
         values = values.double()
         u, volume = values, torch.zeros(n, batch, dtype=torch.float64)
@@ -156,12 +159,12 @@ class Space:
         return Points(values, values.reshape(n, batch, -1), u, volume, resolved)
 
     def sample(self, references: Sequence[Reference]) -> Points:
-        """Draws from a reference for each distribution of the batch."""
+        """Draw from the reference of each distribution of the batch."""
         kernels, atoms = zip(*(reference.sample(DRAWS) for reference in references), strict=True)
         u = torch.stack(kernels, 1).reshape(DRAWS, *self.batch, *self.inner)
         values = (u if self.transform is None else self.transform(u)).reshape(DRAWS, len(references), -1)
-        for i, (is_atom, chosen) in enumerate(atoms):
-            values[is_atom, i] = chosen
+        for i, (is_atom, masses) in enumerate(atoms):
+            values[is_atom, i] = masses
         return self.points(values.reshape(DRAWS, *self.batch, *self.event))
 
 
@@ -170,7 +173,7 @@ class Points:
     """Points of a batch of distributions.
 
     Attributes:
-        values: as ``log_prob`` takes them, (n, *batch, *event).
+        values: in the shape that ``log_prob`` takes, (n, *batch, *event).
         flat, u, volume, resolved: as in `Rows`, with the batch as the second dimension.
     """
 
@@ -181,7 +184,7 @@ class Points:
     resolved: Tensor
 
     def each(self) -> Iterator[Rows]:
-        """Those of each distribution of the batch."""
+        """The points of each distribution of the batch."""
         parts = (self.flat, self.u, self.volume, self.resolved)
         return map(Rows, *(part.unbind(1) for part in parts))
 
@@ -199,7 +202,7 @@ class Kernels:
 
     @classmethod
     def fit(cls, points: Tensor) -> Kernels:
-        """One kernel at each point, as wide in each dimension as its nearest neighbours lie apart."""
+        """Fit one kernel per point, whose width in each dimension is the distance to its nearest neighbours."""
         unit = (points.quantile(0.75, 0) - points.quantile(0.25, 0)).clamp_min(1e-12)
         near = torch.cdist(points / unit, points / unit).topk(min(NEIGHBOURS, len(points)), largest=False).indices
         apart = (points[near] - points[:, None]).square().mean(1).sqrt()
@@ -223,10 +226,10 @@ class Kernels:
 
 
 class Reference:
-    """A distribution to compare with: point masses at values that are drawn again and again, kernels around the others.
+    """A reference distribution: point masses at repeated values, and kernels around the other draws.
 
     Args:
-        values, u, volume, resolved: the draws that it is fitted to, as in `Rows`.
+        values, u, volume, resolved: the draws to fit, as in `Rows`.
         discrete: whether every value is a point mass.
     """
 
@@ -241,19 +244,19 @@ class Reference:
         others = u[~repeated[inverse] & resolved][:KERNELS]
         if not discrete and self.share < 0.9 and len(others) > NEIGHBOURS:
             self.kernels = Kernels.fit(others)
-            # A density is not read beyond its draws: that of an angle is periodic, and torch calls its support real.
+            # The range of the draws bounds the comparison: the density of an angle is periodic, with a real support.
             self.low, self.high = u[resolved].aminmax(dim=0)
         elif len(masses):
             self.log_masses, self.share = (masses / masses.sum()).log(), 1.0
         else:
-            raise NotImplementedError("its draws lie where float64 does not resolve its support")
+            raise NotImplementedError("float64 does not resolve its support at its draws")
         self.dims = u.shape[1]
         middle = u[:, :COORDINATES].nan_to_num()
         self.median = middle.median(0).values
         self.deviation = 2 * (middle - self.median).abs().median(0).values
 
     def functions(self) -> Functions:
-        """The functions h, of coordinates, each under what its argument fulfils."""
+        """The functions h of the coordinates, by the condition that each indicates."""
         functions: Functions = {"": lambda u: torch.ones(len(u), dtype=torch.float64)}
         for d, (median, deviation) in enumerate(zip(self.median.tolist(), self.deviation.tolist(), strict=True)):
             functions[f"coordinate {d} < {median:.4g}"] = _below(d, median)
@@ -266,14 +269,14 @@ class Reference:
         return functions
 
     def sample(self, n: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Coordinates (n, dims) of draws around the kernels; and which of them are point masses instead, and these."""
+        """Draw coordinates (n, dims) from the kernels; also return which draws are point masses, and their values."""
         is_atom = torch.rand(n, dtype=torch.float64) < self.share
         u = torch.zeros(n, self.dims, dtype=torch.float64) if self.kernels is None else self.kernels.sample(n)
         which = torch.multinomial(self.log_masses.exp(), int(is_atom.sum()), True) if is_atom.any() else slice(0)
         return u, (is_atom, self.atoms[which])
 
     def log_prob(self, points: Rows) -> Tensor:
-        """Log-densities, or log-masses where there are point masses, (n,). Minus infinity where it is not resolved."""
+        """Log-densities, or log-masses at point masses, (n,); minus infinity at unresolved points."""
         log_r = torch.full((len(points.u),), -math.inf, dtype=torch.float64)
         if self.kernels is not None:
             density = self.kernels.log_prob(points.u) - points.volume + math.log(1 - self.share)

@@ -1,4 +1,4 @@
-"""What is checked, and the model in which it is: a component is checked inside the first recipe that uses it."""
+"""Candidates for checks. A component is checked inside a model: that of the first recipe that uses it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from zoo_conformance.check import CHECKS, skip
 
 DISTRIBUTION = "vae-zoo"
 NEUTRAL = f"{DISTRIBUTION}:mlp-vae"
-"""The plainest recipe: a component that no recipe uses is checked in its place here, or in the first that it fits."""
+"""The recipe for components that no recipe uses. If a component does not fit, the first recipe that it fits is used."""
 
 SHAPE = (1, 8, 8)
 FEATURES = 16
@@ -63,8 +63,8 @@ class Candidate:
 
     Attributes:
         kind: one of `zoo.KINDS`, or ``model`` or ``plugin``.
-        name: as recipes would write it.
-        plugin: which brings it.
+        name: as written in recipes.
+        plugin: the plugin that provides it.
     """
 
     kind: str
@@ -76,7 +76,7 @@ class Candidate:
 
     @cached_property
     def recipe(self) -> Recipe:
-        """The recipe that it is checked in, on small digits."""
+        """The recipe of the model that it is checked in, with the data set digits."""
         recipe = self._recipe()
         return recipe.model_copy(update={"data": [DIGITS]})
 
@@ -85,11 +85,11 @@ class Candidate:
             return zoo.recipe(self.name)
         if self.kind not in BASES:
             return zoo.recipe(NEUTRAL)
-        registry().get(self.kind, self.name)  # where it cannot be imported, that is said, and of no recipe
-        me = (self.kind, self.name)
-        used = next((model for model in _models() if me in _components_in(registry(), model)), None)
-        if used is not None:
-            return zoo.recipe(used)
+        registry().get(self.kind, self.name)  # reports an import error as that of the component
+        key = (self.kind, self.name)
+        user = next((model for model in _models() if key in _components_in(registry(), model)), None)
+        if user is not None:
+            return zoo.recipe(user)
         try:
             neutral = self._in(NEUTRAL)
         except RecipeError as error:
@@ -105,11 +105,11 @@ class Candidate:
         return neutral
 
     def _in(self, model: str) -> Recipe:
-        """The recipe of a model, with this component in its place."""
-        return zoo.recipe(model, **self._in_its_place())
+        """The recipe of a model with this component."""
+        return zoo.recipe(model, **self._change())
 
-    def _in_its_place(self) -> dict[str, Any]:
-        """The change that puts it into a recipe: a head goes into the encoder or decoder."""
+    def _change(self) -> dict[str, Any]:
+        """The change that inserts it into a recipe. A head is nested in the encoder or decoder."""
         if self.kind in PARTS:
             return {self.kind: self.name}
         for kind in PARTS:
@@ -121,7 +121,7 @@ class Candidate:
 
     @cached_property
     def block(self) -> ComponentSpec:
-        """It, with the parameters that its recipe gives it. A data set is taken from where it lies, never fetched."""
+        """The component with its parameters in the recipe. Data sets are not downloaded."""
         if self.kind == "dataset" and "download" in inspect.signature(self.target).parameters:
             return ComponentSpec.model_validate({"use": self.name, "download": False})
         if self.kind in ("dataset", "metric"):
@@ -134,18 +134,18 @@ class Candidate:
         return registry().get(self.kind, self.name)
 
     def factory(self) -> ComponentFactory:
-        """What makes it, if it has all that it needs; else the check is left out."""
+        """Its factory. Skips the check if the recipe does not set a required parameter."""
         factory = ComponentFactory(self.kind, self.block.use, **self.block.parameters)
         _skip_if_incomplete(factory.problems())
         return factory
 
-    def given(self) -> dict[str, Any]:
-        """What the zoo passes to its constructor."""
+    def injected(self) -> dict[str, Any]:
+        """The arguments that the zoo passes to its constructor."""
         if self.kind in ("dataset", "metric"):
-            known: dict[str, Any] = {"root": zoo.data_root(), "given": digits()}
+            values: dict[str, Any] = {"root": zoo.data_root(), "given": digits()}
         else:
             vae, _ = self.build()
-            known = {
+            values = {
                 "data_shape": SHAPE,
                 "latent_dim": self.recipe.latent_dim,
                 "latent_shape": vae.latent_shape,
@@ -155,17 +155,17 @@ class Candidate:
                 "model_encoder": vae.encoder,
             }
         accepted = inspect.signature(self.target).parameters
-        return {name: known[name] for name in INJECTED[self.kind] if name in accepted and name in known}
+        return {name: values[name] for name in INJECTED[self.kind] if name in accepted and name in values}
 
-    def make(self, **given: Any) -> Any:
-        """A new one on its own, from whatever of `given` it asks for."""
+    def make(self, **injected: Any) -> Any:
+        """Create the component outside of a model. Injected arguments that it does not accept are ignored."""
         with seeded(0):
-            return self.factory()(**given)
+            return self.factory()(**injected)
 
     def build(
         self, seed: int = 0, data_shape: tuple[int, int, int] = SHAPE, latent_dim: int | None = None
     ) -> tuple[VAE, Loss]:
-        """The model and the loss of its recipe, past any warm-up."""
+        """Build the model and the loss of its recipe, after any warm-up."""
         recipe = self.recipe
         if latent_dim is not None:
             recipe = recipe.model_copy(update={"latent_dim": latent_dim})
@@ -177,66 +177,70 @@ class Candidate:
         return vae, loss
 
     def batch(self, n: int) -> Batch:
-        """The first `n` digits, binarised as the recipe says."""
+        """The first `n` digits, binarised as in the recipe."""
         with seeded(0):
             return Loader(digits().train, n, self.recipe.binarize)[torch.arange(n)]
 
     def parts(self, vae: VAE, loss: Loss) -> list[nn.Module]:
-        """Where it is in a model that `build` made."""
+        """The modules of the candidate in a model of `build`."""
         if self.kind == "model":
             return [vae, loss]
         if self.kind in PARTS:
             return [loss if self.kind == "loss" else getattr(vae, self.kind)]
-        wanted = self.target if isinstance(self.target, type) else BASES[self.kind]
-        return [module for root in (vae, loss) for module in root.modules() if isinstance(module, wanted)]
+        cls = self.target if isinstance(self.target, type) else BASES[self.kind]
+        return [module for root in (vae, loss) for module in root.modules() if isinstance(module, cls)]
 
     @cached_property
     def expected(self) -> Mapping[str, str]:
-        """The checks that its author said it would fail, and why."""
+        """The declared failures, with their reasons."""
         if self.kind not in KINDS:
             return {}
         return _expected(registry().names(self.kind).find(self.name))
 
     @cached_property
-    def expected_around_it(self) -> Mapping[str, str]:
-        """The checks that another component of its recipe fails by its author's word, for which it is not to blame."""
+    def expected_of_others(self) -> Mapping[str, str]:
+        """The declared failures of the other components in its recipe."""
         if self.kind in ("plugin", "dataset", "metric"):
             return {}
         try:
-            used = _components(self.recipe)
+            components = _components(self.recipe)
         except ZooError:
             return {}
-        found: dict[str, str] = {}
-        for kind, name in used:
+        failures: dict[str, str] = {}
+        for kind, name in components:
             if (kind, name) != (self.kind, self.name):
                 claim = registry().names(kind).find(name)
-                found |= {check: f"{kind}/{name}: {why}" for check, why in _expected(claim).items()}
-        return found
+                failures |= {check: f"{kind}/{name}: {reason}" for check, reason in _expected(claim).items()}
+        return failures
 
 
 def candidates(name: str) -> list[Candidate]:
-    """What a name stands for: a component (``encoder/mlp``), a model (``mlp-vae``, or ``model/mlp-vae`` where a plugin
-    has that name too), or all that a plugin or a distribution brings.
+    """The candidates for a name.
+
+    Args:
+        name: a component (``encoder/mlp``), a model (``mlp-vae``, or ``model/mlp-vae`` if a plugin has the same name),
+            or a plugin or distribution, for everything that it provides.
 
     Raises:
-        UnknownName, NameConflict: there is nothing, or no one thing, of that name.
+        UnknownName: there is nothing with that name.
+        NameConflict: the name is ambiguous.
     """
     kind, slash, short = name.rpartition("/")
     if slash and kind != "model":
         names = registry().names(kind)
         claim = names.find(short)
         return [Candidate(kind, names.shortest(claim), claim.plugin)]
-    brought = [candidate for candidate in _all() if name in (candidate.plugin.name, candidate.plugin.distribution)]
-    if brought:
-        return brought
+    provided = [candidate for candidate in _all() if name in (candidate.plugin.name, candidate.plugin.distribution)]
+    if provided:
+        return provided
     models = zoo.library().models
     if short.rpartition(":")[2] in models:
         model = models.find(short)
         return [Candidate("model", models.shortest(model), model.plugin)]
-    known = {*zoo.library().names(), *(plugin.name for plugin in registry().plugins)}
+    choices = {*zoo.library().names(), *(plugin.name for plugin in registry().plugins)}
     raise UnknownName(
-        f"There is no model and no plugin named {name!r}.{did_you_mean(name, known)} "
-        "A component is written with its kind, such as encoder/mlp."
+        f"There is no model and no plugin named {name!r}.{did_you_mean(name, choices)} "
+        "Write a component with its kind, such as encoder/mlp."
     )
 
 
@@ -258,9 +262,9 @@ def _can_be_built(recipe: Recipe) -> bool:
 
 
 def _skip_if_incomplete(problems: Sequence[zoo.Problem]) -> None:
-    """Leave the check out where nothing is wrong but that no recipe says what a parameter should be."""
+    """Skip the check if the only problems are required parameters that no recipe sets."""
     if problems and all(problem.message.startswith("is required") for problem in problems):
-        skip(f"needs {', '.join(problem.place for problem in problems)}, and no recipe says what it should be")
+        skip(f"requires {', '.join(problem.place for problem in problems)}, and no recipe sets it")
 
 
 def _expected(claim: Any) -> Mapping[str, str]:
@@ -268,14 +272,14 @@ def _expected(claim: Any) -> Mapping[str, str]:
     for name in expected:
         if name not in CHECKS:
             raise ComponentError(
-                f"{claim.item.kind} {claim.name!r} of {claim.plugin} expects to fail {name!r}, which is no check."
-                f"{did_you_mean(name, CHECKS)} `zoo check --list` shows them."
+                f"{claim.item.kind} {claim.name!r} of {claim.plugin} expects to fail {name!r}, which is not a check."
+                f"{did_you_mean(name, CHECKS)} `zoo check --list` lists the checks."
             )
     return expected
 
 
 def _models() -> Iterator[str]:
-    """Every recipe, the built-in ones first and in the order in which they were written."""
+    """Every recipe, the built-in ones first, in the order of the registry."""
     models = zoo.library().models
     builtin = zoo.parse_yaml(zoo.builtin_registry().read_text("utf-8"))["models"]
     first = [models.shortest(models.find(f"{DISTRIBUTION}:{name}")) for name in builtin]
@@ -285,7 +289,7 @@ def _models() -> Iterator[str]:
 
 @functools.lru_cache(maxsize=1024)
 def _components_in(source: object, model: str) -> Mapping[tuple[str, str], ComponentSpec]:
-    """The components of a model; none if its recipe or a component is not available."""
+    """The components of a model; empty if its recipe or a component is not available."""
     try:
         return _components(zoo.recipe(model))
     except ZooError:
@@ -293,12 +297,12 @@ def _components_in(source: object, model: str) -> Mapping[tuple[str, str], Compo
 
 
 def _components(recipe: Recipe) -> dict[tuple[str, str], ComponentSpec]:
-    """The components of a recipe; of several with one name, the outermost."""
+    """The components of a recipe; the outermost of several with one name."""
     return {(kind, spec.use): spec for _, kind, spec in reversed(components_of(recipe))}
 
 
 def digits() -> Dataset:
-    """The digits that come inside scikit-learn."""
+    """The digits of scikit-learn."""
     return _digits(registry())
 
 
@@ -308,7 +312,7 @@ def _digits(source: object) -> Dataset:
 
 
 def few_digits(train: int, test: int) -> Dataset:
-    """The first of them."""
+    """The first digits of each split."""
     few = [
         Split(split.x[:n], None if split.labels is None else split.labels[:n])
         for split, n in ((digits().train, train), (digits().test, test))

@@ -1,4 +1,4 @@
-"""A candidate and a check: what is run, here and in anybody's pytest."""
+"""A case: one check of one candidate, run by ``zoo check`` or by pytest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from zoo import ComponentError, DataUnavailable, NotApplicable, UsageError, ZooError, did_you_mean, seeded
 from zoo_conformance.candidate import Candidate, candidates
 from zoo_conformance.check import CHECKS, Check, Result, Skipped, skip
-from zoo_conformance.state import kept_generators
+from zoo_conformance.state import restored_generators
 
 
 @dataclass(frozen=True)
@@ -27,32 +27,32 @@ class Case:
         return f"{self.candidate}: {self.check.name}"
 
     def run(self) -> Result:
-        """Make the check. Whatever the candidate raises is a failure of it; the process's generators are put back."""
+        """Run the check. Any exception is a failure. The random generators of the process are restored."""
         name = self.check.name
         try:
-            error = self._made()
+            error = self._failure()
             own = self.candidate.expected
             if error is not None:
-                around = {} if name in own else self.candidate.expected_around_it
-                reason = own.get(name) or around.get(name)
+                others = {} if name in own else self.candidate.expected_of_others
+                reason = own.get(name) or others.get(name)
                 if reason is not None:
                     return Result(str(self.candidate), name, "expected", reason, error)
-                return Result(str(self.candidate), name, "failed", _said(error), error)
+                return Result(str(self.candidate), name, "failed", _reason(error), error)
         except Skipped as skipped:
             return Result(str(self.candidate), name, "skipped", str(skipped))
         if name in own:
-            reason = f"it passes, and was expected to fail ({own[name]}): remove it from expected_failures"
+            reason = f"it passes, but is declared to fail ({own[name]}): remove it from expected_failures"
             return Result(str(self.candidate), name, "failed", reason)
         return Result(str(self.candidate), name, "passed")
 
-    def _made(self) -> Exception | None:
-        """What the check raised, if it failed.
+    def _failure(self) -> Exception | None:
+        """The exception of a failed check, or None.
 
         Raises:
-            Skipped: it does not apply, or a package or the data that the candidate needs are not here.
+            Skipped: it does not apply, or a package or data set is not available.
         """
         try:
-            with kept_generators(), seeded(0):
+            with restored_generators(), seeded(0):
                 self.check.function(self.candidate)
         except Skipped:
             raise
@@ -65,7 +65,7 @@ class Case:
         return None
 
     def verify(self) -> None:
-        """The same for pytest: an expected failure is an xfail, and what is left out a skip."""
+        """Run the check in pytest: a declared failure is an xfail, a skipped check a skip."""
         import pytest
 
         result = self.run()
@@ -77,7 +77,7 @@ class Case:
             raise AssertionError(f"{self!r}: {result.reason}") from result.error
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     text = (
         str(error)
         if isinstance(error, ZooError | AssertionError) and str(error)
@@ -87,21 +87,22 @@ def _said(error: Exception) -> str:
 
 
 def cases(*names: str, only: tuple[str, ...] = ()) -> Iterator[Case]:
-    """The checks of what some names stand for.
+    """The cases for some names.
 
     Args:
-        names: each a component (``encoder/mlp``), a model (``mlp-vae``), or a plugin or distribution, for all that it
-            brings.
-        only: make these checks and no other.
+        names: components (``encoder/mlp``), models (``mlp-vae``), and plugins or distributions, for everything that
+            they provide.
+        only: names of checks; by default all.
 
     Raises:
-        UnknownName, NameConflict: there is nothing, or no one thing, of that name.
+        UnknownName: there is nothing with that name.
+        NameConflict: the name is ambiguous.
         UsageError: there is no such check.
     """
-    for wanted in only:
-        if wanted not in CHECKS:
+    for name in only:
+        if name not in CHECKS:
             raise UsageError(
-                f"There is no check {wanted!r}.{did_you_mean(wanted, CHECKS)} There are: {', '.join(CHECKS)}."
+                f"There is no check {name!r}.{did_you_mean(name, CHECKS)} Choose from: {', '.join(CHECKS)}."
             )
     for candidate in [candidate for name in names for candidate in candidates(name)]:
         for check in CHECKS.values():
@@ -110,11 +111,11 @@ def cases(*names: str, only: tuple[str, ...] = ()) -> Iterator[Case]:
 
 
 def parametrize(*names: str) -> Callable[[Any], Any]:
-    """A pytest marker: one test for each check of what some names stand for.
+    """A pytest marker: one test for each of the `cases`.
 
     .. code-block:: python
 
-        @zoo_conformance.parametrize("acme-vae")
+        @kit.parametrize("acme-vae")
         def test_conformance(case):
             case.verify()
     """

@@ -1,4 +1,4 @@
-"""What a check is, and what can become of it."""
+"""Checks and their results."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ Outcome = Literal["passed", "failed", "expected", "skipped"]
 
 
 class CheckFailed(AssertionError):
-    """A component or a model does not keep a promise; the message says how."""
+    """A component or a model violates its contract; the message says how."""
 
 
 class Skipped(Exception):
-    """A check says nothing of this candidate or cannot be made here; the message says why."""
+    """A check does not apply to this candidate or cannot run here; the message says why."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One promise that a component or a model keeps.
+    """One part of the contract of components or models.
 
     Attributes:
-        name: such as ``batch-independence``; what an author's ``expected_failures`` go by.
-        kinds: of the candidates that it applies to, ``model`` and ``plugin`` beside the kinds of components.
-        function: raises `CheckFailed`, or `Skipped`.
+        name: such as ``batch-independence``, which ``expected_failures`` refer to.
+        kinds: the kinds of candidates that it applies to: those of components, ``model`` and ``plugin``.
+        function: raises `CheckFailed` or `Skipped`.
     """
 
     name: str
@@ -37,16 +37,16 @@ class Check:
 
     @property
     def proves(self) -> str:
-        """What it proves, in a sentence."""
+        """What the check verifies, in a sentence."""
         return " ".join(inspect.cleandoc(self.function.__doc__ or "").split("\n\n")[0].split())
 
 
 CHECKS: dict[str, Check] = {}
-"""Every check by its name, in the order in which they are made."""
+"""Every check by name, in the order of execution."""
 
 
 def check(*kinds: str) -> Callable[[Callable[[Candidate], None]], Callable[[Candidate], None]]:
-    """Make a function a check of candidates of some kinds."""
+    """Register a function as a check of some kinds of candidates."""
 
     def register(function: Callable[[Candidate], None]) -> Callable[[Candidate], None]:
         name = function.__name__.replace("_", "-")
@@ -63,20 +63,20 @@ def require(condition: bool, message: str) -> None:
 
 
 def skip(reason: object) -> NoReturn:
-    """Leave the check out; of a longer reason the first sentence is kept."""
+    """Skip the check, with the first sentence of a reason."""
     raise Skipped(str(reason).split("\n")[0].split(". ")[0])
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a check.
+    """The result of a check.
 
     Attributes:
         candidate: such as ``encoder/mlp``.
-        check: its name.
-        outcome: ``passed``, ``failed``, ``expected`` (it failed, as its author said it would) or ``skipped``.
-        reason: why it did not pass; empty where it did.
-        error: what was raised.
+        check: the name of the check.
+        outcome: ``passed``, ``failed``, ``expected`` (a declared failure) or ``skipped``.
+        reason: why it did not pass; empty if it passed.
+        error: the exception that it raised.
     """
 
     candidate: str

@@ -1,4 +1,4 @@
-"""``zoo check``: whether a component, a model or a plugin keeps what it promises."""
+"""``zoo check``: check the contract of a component, a model or a plugin."""
 
 from __future__ import annotations
 
@@ -21,21 +21,19 @@ def _list_checks(ctx: click.Context, parameter: click.Parameter, value: bool) ->
     if value:
         from zoo_conformance.kit import CHECKS
 
-        print_table(("CHECK", "WHAT IT PROVES"), [(check.name, check.proves) for check in CHECKS.values()])
+        print_table(("CHECK", "VERIFIES"), [(check.name, check.proves) for check in CHECKS.values()])
         ctx.exit()
 
 
-@click.command(short_help="Check that NAME keeps to its contract.")
+@click.command(short_help="Check that NAME keeps its contract.")
 @click.argument("name")
-@click.option(
-    "--only", multiple=True, metavar="CHECK", help="Make this check and no other; may be given several times."
-)
+@click.option("--only", multiple=True, metavar="CHECK", help="Run only this check. Can be repeated.")
 @click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_checks, help="List the checks.")
 @json_option
 def check(name: str, only: tuple[str, ...], as_json: bool) -> None:
-    """Check that NAME keeps to its contract: a component, a model, or all that a plugin brings.
+    """Check that NAME keeps its contract: a component, a model, or everything in a plugin.
 
-    An "expected" failure is one that its author declared. Ends with 1 if a check failed.
+    An "expected" failure is declared by the author of a component. The exit code is 1 if a check fails.
 
     \b
     zoo check encoder/mlp
@@ -46,11 +44,11 @@ def check(name: str, only: tuple[str, ...], as_json: bool) -> None:
 
     results = []
     for candidate, group in itertools.groupby(cases(name, only=only), key=lambda case: str(case.candidate)):
-        found = [case.run() for case in group]
-        results += found
+        group_results = [case.run() for case in group]
+        results += group_results
         if not as_json:
             click.secho(candidate, bold=True)
-            print_table(("CHECK", "RESULT", "REASON"), list(_rows(found)))
+            print_table(("CHECK", "RESULT", "REASON"), list(_rows(group_results)))
             click.echo()
     counts = Counter(result.outcome for result in results)
     if as_json:
@@ -62,12 +60,12 @@ def check(name: str, only: tuple[str, ...], as_json: bool) -> None:
 
 
 def _rows(results: Sequence[Result]) -> Iterator[tuple[str, str, str]]:
-    """A row for each check. One fault may fail many: its reason is written once."""
+    """A row for each check. A reason shared by several checks is written once."""
     first: dict[str, str] = {}
     for result in results:
-        told = first.setdefault(result.reason, result.check)
-        repeated = told != result.check and result.outcome == "failed"
-        yield result.check, result.outcome, f"as {told}" if repeated else result.reason
+        check = first.setdefault(result.reason, result.check)
+        repeated = check != result.check and result.outcome == "failed"
+        yield result.check, result.outcome, f"same as {check}" if repeated else result.reason
 
 
 def _plain(result: dict[str, Any]) -> dict[str, Any]:

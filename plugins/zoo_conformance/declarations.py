@@ -1,4 +1,4 @@
-"""Checks of how a component is declared: what recipes, editors and the command line rely on."""
+"""Checks of declarations, which recipes, editors and the command line rely on."""
 
 from __future__ import annotations
 
@@ -17,76 +17,80 @@ from zoo_conformance.check import check, require
 
 @check("plugin", *KINDS)
 def light_import(candidate: Candidate) -> None:
-    """The plugin loads, and its module does not import torch: it is imported at every start of ``zoo``."""
+    """The plugin loads without importing torch, as it is imported at every start of ``zoo``."""
     require(not candidate.plugin.errors, "; ".join(candidate.plugin.errors))
     imported = _imported_with(candidate.plugin.module)
-    require("torch" not in imported, f"importing {candidate.plugin.module} imports torch: do it where it is used")
+    require(
+        "torch" not in imported, f"importing {candidate.plugin.module} imports torch: import torch where it is used"
+    )
 
 
 @functools.cache
 def _imported_with(module: str) -> frozenset[str]:
-    """What a process of its own has imported once it has imported a module."""
+    """The modules that a new process imports together with a module."""
     program = f"import importlib, sys; importlib.import_module({module!r}); print(*sys.modules)"
     path = os.pathsep.join(entry for entry in sys.path if entry)
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": path}, capture_output=True, encoding="utf-8"
     )
-    require(done.returncode == 0, f"{module} cannot be imported: {done.stderr.strip().splitlines()[-1:]}")
-    return frozenset(done.stdout.split())
+    require(process.returncode == 0, f"{module} cannot be imported: {process.stderr.strip().splitlines()[-1:]}")
+    return frozenset(process.stdout.split())
 
 
 @check(*KINDS)
 def annotated(candidate: Candidate) -> None:
-    """Every parameter that a recipe may set is annotated: by these annotations recipes are checked."""
+    """Every parameter that a recipe can set has an annotation, against which recipes are checked."""
     for name, parameter in _parameters(candidate).items():
         require(parameter.annotation is not parameter.empty, f"the parameter {name!r} has no annotation")
-        require(parameter.annotation not in (Any, "Any", "typing.Any"), f"the parameter {name!r} may be anything")
+        require(
+            parameter.annotation not in (Any, "Any", "typing.Any"), f"the annotation of the parameter {name!r} is Any"
+        )
 
 
 @check(*KINDS)
 def yaml(candidate: Candidate) -> None:
-    """With its defaults written out it survives a round trip through YAML: run folders keep it that way."""
-    written = candidate.factory().with_defaults().spec
-    text = write_yaml({candidate.kind: written.model_dump()})
+    """With its defaults, it survives a round trip through YAML, the format of run folders."""
+    original = candidate.factory().with_defaults().spec
+    text = write_yaml({candidate.kind: original.model_dump()})
     spec = ComponentSpec.model_validate(parse_yaml(text)[candidate.kind])
-    read = ComponentFactory(candidate.kind, spec.use, **spec.parameters)
-    problems = read.problems()
+    parsed = ComponentFactory(candidate.kind, spec.use, **spec.parameters)
+    problems = parsed.problems()
     require(not problems, f"its own defaults are refused: {'; '.join(map(str, problems))}")
-    again = read.with_defaults().spec
-    require(again == written, f"{written.model_dump()} comes back as {again.model_dump()}")
+    again = parsed.with_defaults().spec
+    require(again == original, f"{original.model_dump()} becomes {again.model_dump()}")
 
 
 @check(*KINDS)
 def unknown_parameters(candidate: Candidate) -> None:
-    """A parameter that it does not have is refused, in a recipe and in a call: a misspelt one would go unnoticed."""
+    """An unknown parameter, such as a misspelt one, is refused in recipes and in calls."""
     target = candidate.target
     problems = ComponentFactory(candidate.kind, candidate.name, no_such_parameter=1).problems()
     named = any(problem.place.endswith("no_such_parameter") for problem in problems)
-    require(named, "a recipe may give it a parameter that it does not have")
+    require(named, "a recipe can set an unknown parameter")
     arguments = _arguments(candidate)
     try:
-        target(**candidate.given(), **arguments, no_such_parameter=1)
+        target(**candidate.injected(), **arguments, no_such_parameter=1)
     except TypeError:
         return
-    require(False, "its constructor takes a parameter that it does not have: is there a **kwargs?")
+    require(False, "its constructor accepts an unknown parameter: does it have **kwargs?")
 
 
 @check(*(kind for kind in KINDS if kind not in ("dataset", "metric")))
 def arguments_untouched(candidate: Candidate) -> None:
-    """It alters neither the lists that it is constructed with nor its own defaults (``hidden.reverse()``)."""
-    given, arguments = candidate.given(), _arguments(candidate)
+    """It modifies neither the lists passed to it nor its defaults, as ``hidden.reverse()`` would."""
+    injected, arguments = candidate.injected(), _arguments(candidate)
     defaults = {name: p.default for name, p in _signature(candidate).items() if isinstance(p.default, list | dict)}
-    passed = {name: value for name, value in arguments.items() if isinstance(value, list | dict)}
+    list_arguments = {name: value for name, value in arguments.items() if isinstance(value, list | dict)}
     without = {name: value for name, value in arguments.items() if name not in defaults}
-    for now, call in ((passed, arguments), (defaults, without)):
-        before = copy.deepcopy(now)
-        candidate.target(**given, **call)
+    for values, call in ((list_arguments, arguments), (defaults, without)):
+        before = copy.deepcopy(values)
+        candidate.target(**injected, **call)
         for name, value in before.items():
-            require(now[name] == value, f"the parameter {name!r} was {value} and is {now[name]} afterwards")
+            require(values[name] == value, f"the parameter {name!r} changed from {value} to {values[name]}")
 
 
 def _arguments(candidate: Candidate) -> dict[str, Any]:
-    """All of its own parameters, with lists where a caller might have passed lists."""
+    """The arguments of a constructor, with tuples as lists."""
     arguments = candidate.factory().with_defaults().arguments()
     return {name: list(value) if isinstance(value, tuple) else value for name, value in arguments.items()}
 
@@ -96,7 +100,7 @@ def _signature(candidate: Candidate) -> dict[str, inspect.Parameter]:
 
 
 def _parameters(candidate: Candidate) -> dict[str, inspect.Parameter]:
-    """Those that a recipe may set."""
+    """The parameters that a recipe can set."""
     return {
         name: parameter
         for name, parameter in _signature(candidate).items()

@@ -1,4 +1,4 @@
-"""Checks of the distributions that a component returns: shapes, densities, draws."""
+"""Checks of distributions: shapes, densities and draws."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from zoo_conformance.probe import Probe, agree, drawn, probe, readings
 
 DISTRIBUTIONS = ("encoder", "posterior", "decoder", "likelihood", "prior")
 OTHER_SHAPE = (3, 9, 7)
-"""Colours, and sides that are odd and differ."""
+"""In colour, with odd and different sides."""
 DRAWS = 1000
 DEVIATIONS = 7
-"""Standard errors that a Monte Carlo estimate may be off."""
+"""The largest error of a Monte Carlo estimate, in standard errors."""
 NEGATIVE = math.log(1e9) / DRAWS
-"""What an estimate of a KL divergence may lie below zero: since E_q[p / q] = 1, more has a probability below 1e-9."""
+"""The largest negative estimate of a KL divergence. As E_q[p / q] = 1, its probability is below 1e-9."""
 
 
 @check(*DISTRIBUTIONS)
 def shapes(candidate: Candidate) -> None:
-    """Batch and event shapes are those of the contract for one image and for several, of any size and in colour."""
+    """Batch and event shapes are correct for one image and for several, for other sizes and in colour."""
     for data_shape in (SHAPE, OTHER_SHAPE) if candidate.kind in ("encoder", "decoder", "likelihood") else (SHAPE,):
         try:
-            asked = probe(candidate, data_shape=data_shape)
+            result = probe(candidate, data_shape=data_shape)
         except ZooError as error:
             if data_shape == SHAPE or not isinstance(error.__cause__, ZooError | None):
                 raise
-            continue  # it refuses such images, by name
+            continue  # the component refuses such images
         for n in (1, 5):
-            distribution = asked.at(slice(n))
-            _require_shape(candidate, distribution, n, asked.event, f"{n} images of {data_shape}")
+            distribution = result.at(slice(n))
+            _require_shape(candidate, distribution, n, result.event, f"{n} images of {data_shape}")
 
 
 def _require_shape(candidate: Candidate, distribution: object, n: int, event: tuple[int, ...], what: str) -> None:
@@ -45,114 +45,118 @@ def _require_shape(candidate: Candidate, distribution: object, n: int, event: tu
         return
     # A prior that ignores labels has no batch.
     batches = ((n,), ()) if candidate.kind == "prior" else ((n,),)
-    found = tuple(distribution.batch_shape), tuple(distribution.event_shape)
+    actual = tuple(distribution.batch_shape), tuple(distribution.event_shape)
     require(
-        found[0] in batches and found[1] == tuple(event),
-        f"for {what}: batch shape {found[0]} and event shape {found[1]}, expected {batches[0]} and {tuple(event)}",
+        actual[0] in batches and actual[1] == tuple(event),
+        f"for {what}: batch shape {actual[0]} and event shape {actual[1]}, expected {batches[0]} and {tuple(event)}",
     )
     if candidate.kind in ("encoder", "posterior", "prior"):
         z = drawn(distribution, 2)
-        require(z.shape == (2, *found[0], *event), f"for {what}: two draws have the shape {tuple(z.shape)}")
+        require(z.shape == (2, *actual[0], *event), f"for {what}: two draws have shape {tuple(z.shape)}")
         for name, value in readings(distribution, z).items():
-            expected = (*found[0], *event) if name == "mean" else (2, *found[0])
-            require(value.shape == expected, f"for {what}: {name} has the shape {tuple(value.shape)}, not {expected}")
+            expected = (*actual[0], *event) if name == "mean" else (2, *actual[0])
+            require(value.shape == expected, f"for {what}: {name} has shape {tuple(value.shape)}, expected {expected}")
 
 
 @check("loss", "model")
 def terms(candidate: Candidate) -> None:
-    """The loss returns scalars with ``loss`` among them, for one image (or refuses it by name) and for several."""
+    """The loss returns named scalars, including ``loss``, for several images and, unless it refuses, for one."""
     vae, loss = candidate.build()
     for n in (1, 5):
         try:
-            found = loss(vae, candidate.batch(n))
+            result = loss(vae, candidate.batch(n))
         except ZooError:
             if n > 1:
                 raise
         else:
-            _check_terms(found, f"for {n} images")
-            require(n == 1 or found["loss"].requires_grad, "its loss is detached from the model")
+            _check_terms(result, f"for {n} images")
+            require(n == 1 or result["loss"].requires_grad, "its loss is detached from the model")
 
 
 def _check_terms(terms: object, when: str) -> None:
-    require(isinstance(terms, dict) and "loss" in terms, f"{when} it must return a dict with a term 'loss'")
+    require(isinstance(terms, dict) and "loss" in terms, f"{when}, it must return a dict with a term 'loss'")
     for name, value in terms.items():  # type: ignore[attr-defined]
-        require(isinstance(value, Tensor) and value.ndim == 0, f"{when} the term {name!r} must be a scalar tensor")
+        require(isinstance(value, Tensor) and value.ndim == 0, f"{when}, the term {name!r} must be a scalar tensor")
 
 
 @check("decoder", "likelihood")
 def sample_dimensions(candidate: Candidate) -> None:
-    """Any sample dimensions before the batch agree with one at a time: the result at [i, j] is that of [i, j] alone."""
-    asked = probe(candidate)
-    assert asked.leading is not None
-    first, *rest = asked.leading
+    """With leading sample dimensions, the result at [i, j] equals that of the input at [i, j] alone."""
+    result = probe(candidate)
+    assert result.leading is not None
+    first, *rest = result.leading
     assert first is not None
-    together = asked.call(first, *rest)
-    n = len(asked.inputs[0]) if asked.inputs[0] is not None else 0
+    together = result.call(first, *rest)
+    n = len(result.inputs[0]) if result.inputs[0] is not None else 0
     shape = tuple(together.batch_shape)
-    require(shape == (2, 3, n), f"latents of ({2}, {3}, {n}, ...) gave the batch shape {shape}")
-    points = asked.points(together)
-    found = readings(together, points)
+    require(shape == (2, 3, n), f"latents of shape (2, 3, {n}, ...) give the batch shape {shape}")
+    points = result.points(together)
+    values = readings(together, points)
     for i in range(2):
         for j in range(3):
-            alone = readings(asked.call(first[i, j], *rest), points)
-            for name, value in found.items():
-                agree(value[i, j], alone[name], f"{name} at [{i}, {j}] is not that of those latents alone")
+            alone = readings(result.call(first[i, j], *rest), points)
+            for name, value in values.items():
+                agree(
+                    value[i, j],
+                    alone[name],
+                    f"{name} at [{i}, {j}] differs from that of the latents at [{i}, {j}] alone",
+                )
 
 
 @check("encoder", "posterior", "decoder", "likelihood")
 def batch_independence(candidate: Candidate) -> None:
-    """In evaluation mode the result for an image does not depend on what else is in its batch."""
-    asked = probe(candidate)
-    together = asked.at(slice(None))
-    points = asked.points(together)
-    found = readings(together, points)
-    if not found:
-        skip("its distribution has neither a mean nor a density to compare")
+    """In evaluation mode, the result for an image does not depend on the rest of its batch."""
+    result = probe(candidate)
+    together = result.at(slice(None))
+    points = result.points(together)
+    values = readings(together, points)
+    if not values:
+        skip("its distribution has neither a mean nor a density")
     for i in range(len(points)):
-        alone = readings(asked.at(slice(i, i + 1)), points[i : i + 1])
-        for name, value in found.items():
-            agree(alone[name][0], value[i], f"{name} of image {i} alone is not that in a batch of {len(points)}")
+        alone = readings(result.at(slice(i, i + 1)), points[i : i + 1])
+        for name, value in values.items():
+            agree(alone[name][0], value[i], f"{name} of image {i} alone differs from that in a batch of {len(points)}")
 
 
 @check(*DISTRIBUTIONS, "loss")
 def finite(candidate: Candidate) -> None:
-    """Finite on images of zeros, of ones and of noise, and on such features: draws, means, log-densities, terms."""
+    """Draws, means, log-densities and terms are finite for images and features of zeros, ones and noise."""
     for what, x in _extremes(torch.rand(4, *SHAPE)).items():
         if candidate.kind == "loss":
             vae, loss = candidate.build()
-            found = loss(vae, Batch(x, candidate.batch(4).condition))
+            values = loss(vae, Batch(x, candidate.batch(4).condition))
         else:
-            asked = probe(candidate, x)
-            for name, inputs in _inputs(candidate, asked).items():
-                distribution = asked.call(*inputs)
-                points = asked.points(distribution)
-                found = {"draw": points, **readings(distribution, points)}
-                _require_finite(found, f"{what}, {name}" if name else what)
+            result = probe(candidate, x)
+            for name, inputs in _inputs(candidate, result).items():
+                distribution = result.call(*inputs)
+                points = result.points(distribution)
+                values = {"draw": points, **readings(distribution, points)}
+                _require_finite(values, f"{what}, {name}" if name else what)
             continue
-        _require_finite(found, what)
+        _require_finite(values, what)
 
 
-def _inputs(candidate: Candidate, asked: Probe) -> dict[str, tuple[Tensor | None, ...]]:
-    """A head is asked at extreme features as well; what has a model around it gets what that makes of the images."""
-    if candidate.kind in ("posterior", "likelihood") and asked.inputs[0] is not None:
-        return {f"features of {what}": (value,) for what, value in _extremes(asked.inputs[0]).items()}
-    return {"": asked.inputs}
+def _inputs(candidate: Candidate, result: Probe) -> dict[str, tuple[Tensor | None, ...]]:
+    """The inputs to probe: extreme features for a head, the inputs from the model for other components."""
+    if candidate.kind in ("posterior", "likelihood") and result.inputs[0] is not None:
+        return {f"features of {what}": (value,) for what, value in _extremes(result.inputs[0]).items()}
+    return {"": result.inputs}
 
 
 def _extremes(noise: Tensor) -> dict[str, Tensor]:
     return {"zeros": torch.zeros_like(noise), "ones": torch.ones_like(noise), "noise": noise}
 
 
-def _require_finite(found: dict[str, Tensor], what: str) -> None:
-    for name, value in found.items():
+def _require_finite(values: dict[str, Tensor], what: str) -> None:
+    for name, value in values.items():
         require(bool(torch.isfinite(value).all()), f"{name} is not finite on {what}")
 
 
 @check("encoder", "posterior", "prior", "model")
 def kl(candidate: Candidate) -> None:
-    """KL(q || p) is not negative, and in closed form equals its Monte Carlo estimate within its standard error."""
+    """KL(q || p) is not negative, and its closed form agrees with a Monte Carlo estimate."""
     vae, _ = candidate.build()
-    _stir(vae.encoder)
+    _perturb(vae.encoder)
     with torch.no_grad(), evaluating(vae):
         trace = vae.trace(candidate.batch(2), samples=DRAWS)
         try:
@@ -168,7 +172,7 @@ def kl(candidate: Candidate) -> None:
         mean, slack = estimate[i].item(), DEVIATIONS * deviation[i].item() + 1e-4 * (1 + abs(estimate[i].item()))
         require(
             mean > -NEGATIVE - 1e-4 * (1 + abs(mean)),
-            f"its estimate from {DRAWS} draws is {mean:.4f} nats: log q - log p cannot be densities",
+            f"its estimate from {DRAWS} draws is {mean:.4f} nats: log q or log p is not a log-density",
         )
         if closed is not None:
             value = closed[i].item()
@@ -179,8 +183,8 @@ def kl(candidate: Candidate) -> None:
             )
 
 
-def _stir(module: nn.Module) -> None:
-    """Move the weights away from where they start, so that a posterior is not all but the prior."""
+def _perturb(module: nn.Module) -> None:
+    """Perturb the initial weights, so that the posterior differs from the prior."""
     with seeded(7), torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(torch.randn_like(parameter) * parameter.square().mean().sqrt())
@@ -188,26 +192,26 @@ def _stir(module: nn.Module) -> None:
 
 @check("encoder", "posterior", "likelihood", "prior")
 def density(candidate: Candidate) -> None:
-    """exp(log_prob) is the density, or the mass, of the draws, and so integrates to one (two latents, or a pixel)."""
+    """exp(log_prob) is the density, or the mass, of the draws (tested for two latents or one pixel)."""
     with torch.no_grad():
         distribution = _single_pixels(candidate) if candidate.kind == "likelihood" else _planar(candidate)
         if not getattr(distribution, "normalized", True):
-            skip("it says that it is no normalised density")
+            skip("it declares that its density is not normalised")
         try:
             _skip_if_estimated(distribution)
             support = distribution.support
             if support is None:
-                skip("it does not say what its support is")
+                skip("it has no support")
             check_density(distribution, support)
         except (ZooError, NotImplementedError) as error:
             skip(str(error) or "it has no log_prob, no sample or no support")
 
 
 def _skip_if_estimated(distribution: Distribution) -> None:
-    """Leave out a density that is known only in expectation: no sum of estimates is exactly one."""
+    """Skip a density that is a random estimate, whose integral is not exactly one."""
     point = drawn(distribution)
-    one, other = (readings(distribution, point).get("log_prob") for _ in range(2))
-    if one is not None and other is not None and not torch.equal(one, other):
+    first, second = (readings(distribution, point).get("log_prob") for _ in range(2))
+    if first is not None and second is not None and not torch.equal(first, second):
         skip("its log_prob is a random estimate")
 
 
@@ -238,8 +242,8 @@ def _planar(candidate: Candidate) -> Distribution:
 
 @check(*DISTRIBUTIONS, "model")
 def reproducible(candidate: Candidate) -> None:
-    """Draws are fixed by the seed of torch's generator and by nothing else: not by Python's or NumPy's."""
-    from zoo_conformance.state import stirred_generators
+    """Draws depend only on the seed of torch's generator, not on the generators of Python and NumPy."""
+    from zoo_conformance.state import reseed_generators
 
     if candidate.kind == "model":
         vae, _ = candidate.build()
@@ -248,17 +252,17 @@ def reproducible(candidate: Candidate) -> None:
         def draw() -> Tensor:
             return vae.sample(4, candidate.batch(4).condition, mean=True)
     else:
-        asked = probe(candidate)
+        result = probe(candidate)
 
         def draw() -> Tensor:
-            return drawn(asked.at(slice(None)), 3)
+            return drawn(result.at(slice(None)), 3)
 
-    found = []
+    draws = []
     for _ in range(2):
-        stirred_generators()
+        reseed_generators()
         with seeded(11), torch.no_grad():
             try:
-                found.append(draw())
+                draws.append(draw())
             except NotImplementedError:
-                skip("nothing can be drawn from it")
-    require(torch.equal(*found), "two draws under one seed differ")
+                skip("it cannot be sampled")
+    require(torch.equal(*draws), "two draws with the same seed differ")

@@ -1,17 +1,18 @@
-"""The conformance kit: what every component and every model promises, as checks that anybody can run.
+"""The conformance kit: the contracts of components and models, as checks.
 
 On the command line it is ``zoo check``; in the tests of a plugin:
 
 .. code-block:: python
 
-    import zoo_conformance
+    from zoo_conformance import kit
 
-    @zoo_conformance.parametrize("acme-vae")  # the plugin: all that it brings, check by check
+    @kit.parametrize("acme-vae")  # one test per check, for everything in the plugin
     def test_conformance(case):
         case.verify()
 
-A component that is known to fail a check says so, and why, where it is registered:
-``zoo.Component(..., expected_failures={"batch-independence": "batch normalisation"})``. It fails if it then passes.
+A component declares a known failure, with its reason, where it is registered:
+``zoo.Component(..., expected_failures={"batch-independence": "batch normalisation"})``. If the check passes, the
+declaration is reported as an error.
 """
 
 from __future__ import annotations

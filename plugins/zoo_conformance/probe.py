@@ -1,4 +1,4 @@
-"""What a component says when it is asked: its distributions at inputs of any kind, and numbers read off them."""
+"""Probes: the distributions that a component returns, and their means and log-densities."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Probe:
 
     Attributes:
         call: the function.
-        inputs: N of them along the first dimension of each tensor.
-        leading: those of a decoder or a likelihood with sample dimensions (2, 3) before; else None.
-        event: of the distributions.
-        x: images, at which a distribution over images is read.
+        inputs: tensors with N inputs along their first dimension.
+        event: event shape of the distributions.
+        x: images at which a distribution over images is evaluated.
+        leading: inputs of a decoder or a likelihood with leading sample dimensions (2, 3); else None.
     """
 
     call: Callable[..., Distribution]
@@ -42,7 +42,7 @@ class Probe:
         return self.call(*(None if value is None else value[rows] for value in self.inputs))
 
     def points(self, distribution: Distribution) -> Tensor:
-        """Where its density is read: at the images, or at draws of its own."""
+        """The points at which its density is evaluated: the images, or its draws."""
         if self.x is None:
             with seeded(3):
                 return drawn(distribution)
@@ -50,10 +50,12 @@ class Probe:
 
 
 def probe(candidate: Candidate, x: Tensor | None = None, data_shape: tuple[int, int, int] = SHAPE) -> Probe:
-    """Ask an encoder, a decoder or a prior inside its model, and a head on its own, in evaluation mode.
+    """Probe an encoder, a decoder or a prior inside its model, or a head alone, in evaluation mode.
 
     Args:
-        x: images (N, C, H, W); random ones by default. Heads get features of as many.
+        candidate: the component.
+        x: images (N, C, H, W); by default random ones. A head receives N random features.
+        data_shape: (C, H, W) of the default images.
     """
     x = images(5, data_shape) if x is None else x
     condition = torch.arange(len(x)) % 10
@@ -80,7 +82,7 @@ def probe(candidate: Candidate, x: Tensor | None = None, data_shape: tuple[int, 
 
 
 def drawn(distribution: Distribution, *shape: int) -> Tensor:
-    """Draws without a gradient, from whatever a distribution offers to draw by."""
+    """Draw without gradients, by `rsample_and_log_prob` or `sample`."""
     size = torch.Size(shape)
     with torch.no_grad():
         if hasattr(distribution, "rsample_and_log_prob"):
@@ -90,39 +92,41 @@ def drawn(distribution: Distribution, *shape: int) -> Tensor:
 
 
 def readings(distribution: Distribution, points: Tensor) -> dict[str, Tensor]:
-    """The mean of a distribution and its log-density at some points, as far as it has them."""
-    found = {}
+    """The mean of a distribution and its log-density at some points, if it has them."""
+    values = {}
     with contextlib.suppress(NotImplementedError, ZooError):
-        found["mean"] = distribution.mean
+        values["mean"] = distribution.mean
     with contextlib.suppress(NotImplementedError, ZooError):
-        found["log_prob"] = distribution.log_prob(points)
-    return found
+        values["log_prob"] = distribution.log_prob(points)
+    return values
 
 
 def outputs(candidate: Candidate, vae: VAE, loss: Loss, batch: Batch) -> dict[str, Tensor]:
-    """The numbers that depend on the candidate in a model, its draws made from one seed, in evaluation mode."""
-    found: dict[str, Tensor] = {}
+    """The outputs of a model that depend on the candidate, in evaluation mode and with one seed."""
+    values: dict[str, Tensor] = {}
     kind = candidate.kind
     with seeded(5, batch.x.device), evaluating(vae, loss):
         if kind in ("loss", "model"):
-            found |= {f"loss: {name}": value for name, value in loss(vae, batch).items()}
+            values |= {f"loss: {name}": value for name, value in loss(vae, batch).items()}
         if kind == "loss":
-            return found
+            return values
         trace = vae.trace(batch)
         if kind in ("encoder", "posterior", "model"):
-            found |= {"z": trace.z, **{f"q(z | x): {n}": v for n, v in readings(trace.q, trace.z).items()}}
+            values |= {"z": trace.z, **{f"q(z | x): {n}": v for n, v in readings(trace.q, trace.z).items()}}
         if kind in ("decoder", "likelihood", "model"):
-            z = trace.z.to(batch.x.dtype) if kind != "model" else trace.z  # an encoder's fault is not the decoder's
-            found |= {f"p(x | z): {n}": v for n, v in readings(vae.decode(z, batch.condition), batch.x).items()}
+            z = (
+                trace.z.to(batch.x.dtype) if kind != "model" else trace.z
+            )  # do not blame the decoder for the encoder's dtype
+            values |= {f"p(x | z): {n}": v for n, v in readings(vae.decode(z, batch.condition), batch.x).items()}
         if kind in ("prior", "model"):
-            found |= {f"p(z): {n}": v for n, v in readings(trace.prior, trace.z).items()}
-    return found
+            values |= {f"p(z): {n}": v for n, v in readings(trace.prior, trace.z).items()}
+    return values
 
 
-def agree(found: Tensor, expected: Tensor, what: str) -> None:
-    """Fail the check unless two tensors are as good as equal."""
+def agree(actual: Tensor, expected: Tensor, message: str) -> None:
+    """Fail the check unless two tensors are close."""
     try:
-        torch.testing.assert_close(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
+        torch.testing.assert_close(actual, expected, rtol=TOLERANCE, atol=TOLERANCE)
     except AssertionError as error:
         detail = next((line for line in str(error).splitlines() if line.startswith("Greatest absolute")), str(error))
-        raise CheckFailed(f"{what}: {detail}") from error
+        raise CheckFailed(f"{message}: {detail}") from error

@@ -1,4 +1,4 @@
-"""Checks of what a component keeps, what it leaves alone, and where it can be taken."""
+"""Checks of state: what is saved, what must not change, and other dtypes, devices and formats."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from zoo import KINDS, VAE, Batch, Dataset, EvaluationContext, ExportError, Meas
 from zoo_conformance.candidate import SHAPE, Candidate, digits, few_digits
 from zoo_conformance.check import CheckFailed, check, require, skip
 from zoo_conformance.probe import outputs
-from zoo_export.export import Part, export_model
+from zoo_export.export import export_model
+from zoo_export.plan import Part
 
 MODULES = ("encoder", "posterior", "decoder", "likelihood", "prior", "loss")
 
 
 @check(*MODULES, "model")
 def state_dict(candidate: Candidate) -> None:
-    """Written to safetensors and read into one with other weights, it gives the same numbers, bit for bit."""
+    """Saved to safetensors and loaded into a model with other weights, it gives bit-identical outputs."""
     from safetensors.torch import load, save
 
     vae, loss = candidate.build(seed=0)
@@ -34,57 +35,56 @@ def state_dict(candidate: Candidate) -> None:
         content = save({name: value.contiguous() for name, value in module.state_dict().items()})
         other.load_state_dict(load(content))
     batch = candidate.batch(4)
-    expected, found = outputs(candidate, vae, loss, batch), outputs(candidate, another, other_loss, batch)
+    expected, actual = outputs(candidate, vae, loss, batch), outputs(candidate, another, other_loss, batch)
     for name, value in expected.items():
-        require(torch.equal(found[name], value), f"{name} is another: it depends on what is not in its state_dict")
+        require(torch.equal(actual[name], value), f"{name} differs: it depends on state outside of its state_dict")
 
 
 @check(*KINDS, "model")
 def side_effects(candidate: Candidate) -> None:
-    """Making and using it changes nothing in the process but torch's generator: no seed, dtype, threads or filters."""
-    used = _user(candidate)
+    """Building and using it changes no global state except torch's generator: no seed, dtype, threads or filters."""
+    use = _use_of(candidate)
     with contextlib.suppress(NotImplementedError):
-        used()  # what is only imported once is imported now
-    stirred_generators()
+        use()  # performs first-time imports
+    reseed_generators()
     torch.manual_seed(1234567)
     generator, before = torch.get_rng_state(), _process_state()
     with contextlib.suppress(NotImplementedError):
-        used()
+        use()
     for name, value in _process_state().items():
-        require(value == before[name], f"{name} was {_brief(before[name])} and is {_brief(value)} afterwards")
+        require(value == before[name], f"{name} changed from {_brief(before[name])} to {_brief(value)}")
     if candidate.kind == "dataset":
-        require(torch.equal(torch.get_rng_state(), generator), "torch's generator has moved on")
+        require(torch.equal(torch.get_rng_state(), generator), "it draws from torch's generator")
 
 
 @check(*MODULES)
 def inputs_untouched(candidate: Candidate) -> None:
-    """It does not alter the images and labels that it is given."""
+    """It does not modify the images and labels passed to it."""
     vae, loss = candidate.build()
     batch = candidate.batch(4)
     before = Batch(batch.x.clone(), None if batch.condition is None else batch.condition.clone())
     loss(vae, batch)
     outputs(candidate, vae, loss, batch)
-    require(torch.equal(batch.x, before.x), "x is another afterwards")
+    require(torch.equal(batch.x, before.x), "it modifies x")
     if batch.condition is not None and before.condition is not None:
-        require(torch.equal(batch.condition, before.condition), "condition is another afterwards")
+        require(torch.equal(batch.condition, before.condition), "it modifies condition")
 
 
 @check(*MODULES)
 def dtype(candidate: Candidate) -> None:
-    """Single precision stays single, and after ``.double()`` all numbers are doubles."""
-    for wanted in (torch.float32, torch.float64):
+    """A float32 model returns float32, a float64 model float64."""
+    for dtype in (torch.float32, torch.float64):
         vae, loss = candidate.build()
         batch = candidate.batch(4)
-        vae, loss, batch = vae.to(wanted), loss.to(wanted), batch._replace(x=batch.x.to(wanted))
+        vae, loss, batch = vae.to(dtype), loss.to(dtype), batch._replace(x=batch.x.to(dtype))
         if candidate.kind == "loss":
             _require_model(vae, batch)
-        found = outputs(candidate, vae, loss, batch)
-        for name, value in found.items():
-            require(value.dtype == wanted, f"{name} is of {value.dtype} in a model of {wanted}")
+        for name, value in outputs(candidate, vae, loss, batch).items():
+            require(value.dtype == dtype, f"{name} has dtype {value.dtype} in a model of {dtype}")
 
 
 def _require_model(vae: VAE, batch: Batch) -> None:
-    """Leave the check out where the model around a loss is what fails."""
+    """Skip the check of a loss if the model itself fails."""
     try:
         with torch.no_grad(), evaluating(vae):
             trace = vae.trace(batch)
@@ -92,26 +92,26 @@ def _require_model(vae: VAE, batch: Batch) -> None:
     except NotImplementedError:
         return
     except Exception as error:
-        skip(f"the model that it is checked in does not work in {batch.x.dtype}: {error}")
+        skip(f"the model fails in {batch.x.dtype}: {error}")
     if any(value.dtype != batch.x.dtype for value in numbers):
-        skip(f"the model that it is checked in does not stay in {batch.x.dtype}")
+        skip(f"the model does not keep {batch.x.dtype}")
 
 
 @check(*MODULES, "model")
 def device(candidate: Candidate) -> None:
-    """It works where it is moved to: on CUDA, else on ``meta``, where a tensor made elsewhere is found out."""
+    """It works on another device: CUDA, or ``meta``, which detects tensors created on the CPU."""
     target = torch.device("cuda" if torch.cuda.is_available() else "meta")
     vae, loss = candidate.build()
     batch = candidate.batch(4)
     moved = Batch(batch.x.to(target), None if batch.condition is None else batch.condition.to(target))
     expected = outputs(candidate, vae, loss, batch)
     try:
-        found = outputs(candidate, vae.to(target), loss.to(target), moved)
+        actual = outputs(candidate, vae.to(target), loss.to(target), moved)
     except (NotImplementedError, RuntimeError) as error:
         if target.type == "meta" and "device" not in str(error).replace("meta device", ""):
-            skip("it looks at values, which only a CUDA device could tell from a fault")
+            skip("it reads values, which needs a CUDA device")
         raise
-    for name, value in found.items():
+    for name, value in actual.items():
         require(value.device.type == target.type, f"{name} is on {value.device}, not on {target}")
         require(value.shape == expected[name].shape, f"{name} has another shape on {target}")
         if target.type == "cuda" and name != "z":
@@ -120,7 +120,7 @@ def device(candidate: Candidate) -> None:
 
 @check("encoder", "posterior", "decoder", "likelihood")
 def exports(candidate: Candidate) -> None:
-    """`zoo export` writes its side of a model in a form that agrees with it for batches of any size."""
+    """`zoo export` can export its part of a model, for any batch size."""
     vae, _ = candidate.build()
     part: Part = "encoder" if candidate.kind in ("encoder", "posterior") else "decoder"
     with tempfile.TemporaryDirectory() as folder:
@@ -132,49 +132,49 @@ def exports(candidate: Candidate) -> None:
 
 @check("dataset")
 def images(candidate: Candidate) -> None:
-    """It returns a `zoo.Dataset`, the same each time that it is asked, whose test images are not those it trains on."""
+    """It returns the same `zoo.Dataset` each time, with different training and test images."""
     one = _dataset(candidate)
-    stirred_generators()
-    require(_dataset(candidate).sha256() == one.sha256(), "asked twice, it returned other images")
-    require(one.train.x.data_ptr() != one.test.x.data_ptr(), "it trains and tests on the same images")
+    reseed_generators()
+    require(_dataset(candidate).sha256() == one.sha256(), "two calls return different images")
+    require(one.train.x.data_ptr() != one.test.x.data_ptr(), "training and test images are the same")
 
 
 def _dataset(candidate: Candidate) -> Dataset:
-    made = candidate.make(**candidate.given())
-    if not isinstance(made, Dataset):
-        raise CheckFailed(f"it returned a {type(made).__name__}, not a zoo.Dataset")
-    return made
+    dataset = candidate.make(**candidate.injected())
+    if not isinstance(dataset, Dataset):
+        raise CheckFailed(f"it returned a {type(dataset).__name__}, not a zoo.Dataset")
+    return dataset
 
 
 @check("metric")
 def measurements(candidate: Candidate) -> None:
-    """Measured twice from one seed it gives the same finite numbers, and it leaves the model's weights as they were."""
+    """The same seed gives the same finite measurements, and the weights of the model do not change."""
     vae, _ = candidate.build()
     before = {name: value.clone() for name, value in vae.state_dict().items()}
-    first = _measured(candidate, vae)
-    stirred_generators()
-    require(_measured(candidate, vae) == first, "measured twice from one seed, it gave other numbers")
+    first = _measure(candidate, vae)
+    reseed_generators()
+    require(_measure(candidate, vae) == first, "two measurements with the same seed differ")
     for name, value in vae.state_dict().items():
-        require(torch.equal(value, before[name]), f"it changed {name}")
+        require(torch.equal(value, before[name]), f"it changes {name}")
 
 
-def _measured(candidate: Candidate, vae: VAE) -> list[Measurement]:
+def _measure(candidate: Candidate, vae: VAE) -> list[Measurement]:
     context = EvaluationContext(vae, candidate.recipe, few_digits(train=100, test=20), limit=8)
     metric = candidate.make()
     with torch.no_grad(), evaluating(vae), seeded(0):
-        measured = list(metric(context))
-    for measurement in measured:
+        results = list(metric(context))
+    for measurement in results:
         require(isinstance(measurement, Measurement), f"it returned a {type(measurement).__name__}, not a Measurement")
         require(math.isfinite(measurement.value), f"{measurement.name} is {measurement.value}")
-    return measured
+    return results
 
 
-def _user(candidate: Candidate) -> Callable[[], object]:
-    """What makes a candidate and uses it once."""
+def _use_of(candidate: Candidate) -> Callable[[], object]:
+    """A function that creates a candidate and uses it once."""
     if candidate.kind == "dataset":
-        return lambda: candidate.target(**candidate.given(), **candidate.factory().spec.parameters)
+        return lambda: candidate.target(**candidate.injected(), **candidate.factory().spec.parameters)
     if candidate.kind == "metric":
-        return lambda: _measured(candidate, candidate.build()[0])
+        return lambda: _measure(candidate, candidate.build()[0])
 
     def use() -> None:
         vae, loss = candidate.build()
@@ -183,15 +183,15 @@ def _user(candidate: Candidate) -> Callable[[], object]:
     return use
 
 
-def stirred_generators() -> None:
-    """Leave the generators of Python and NumPy in a state that nothing has seen."""
+def reseed_generators() -> None:
+    """Seed the generators of Python and NumPy from the system."""
     random.seed()
     np.random.seed()
 
 
 @contextlib.contextmanager
-def kept_generators() -> Iterator[None]:
-    """The generators of Python and NumPy as they were, after the block."""
+def restored_generators() -> Iterator[None]:
+    """Restore the generators of Python and NumPy after the block."""
     states = random.getstate(), np.random.get_state()
     try:
         yield
@@ -201,7 +201,7 @@ def kept_generators() -> Iterator[None]:
 
 
 def _process_state() -> dict[str, object]:
-    """What others in the process would notice."""
+    """The global state of the process."""
     return {
         "Python's generator": random.getstate(),
         "NumPy's generator": str(np.random.get_state()),
@@ -220,4 +220,4 @@ def _process_state() -> dict[str, object]:
 
 def _brief(value: object) -> str:
     text = str(value)
-    return text if len(text) < 60 else "what it was" if len(text) > 1000 else text[:57] + "..."
+    return text if len(text) < 60 else "another value" if len(text) > 1000 else text[:57] + "..."

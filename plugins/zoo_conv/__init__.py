@@ -1,4 +1,4 @@
-"""The convolutional family: strided nets for images of any size and any number of channels."""
+"""Convolutional encoder and decoder for images of any size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from zoo import Component, hookimpl
 
 @hookimpl
 def zoo_components() -> Iterable[Component]:
-    """Encoder and decoder."""
+    """Return the encoder and the decoder."""
     return (
         Component("encoder", "conv", "zoo_conv.conv:ConvEncoder", "Strided convolutions, each halving the image"),
         Component("decoder", "conv", "zoo_conv.conv:ConvDecoder", "Transposed convolutions, each doubling the image"),

@@ -1,4 +1,4 @@
-"""Strided convolutions, for images of any size and any number of channels."""
+"""Strided convolutional networks for images of any size and number of channels."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from zoo import ComponentFactory, Decoder, Encoder, Likelihood, Posterior, halve
 
 
 class ConvEncoder(Encoder):
-    """q(z | x) from 3x3 convolutions with stride 2: a side of n pixels becomes ceil(n / 2).
+    """q(z | x) from 3x3 convolutions with stride 2, each of which maps n pixels per side to ceil(n / 2).
 
     Args:
         data_shape: (C, H, W).
         latent_dim: number of latent dimensions.
-        channels: channels of each layer, the first next to the image.
+        channels: output channels of each layer, from x to z.
         posterior: the head.
+
+    Raises:
+        ComponentError: x is not an image.
     """
 
     def __init__(
@@ -51,13 +54,16 @@ class ConvEncoder(Encoder):
 
 
 class ConvDecoder(Decoder):
-    """p(x | z) from 3x3 transposed convolutions with stride 2, to exactly the size asked for, odd or even.
+    """p(x | z) from 3x3 transposed convolutions with stride 2; the sizes of the layers mirror `ConvEncoder`.
 
     Args:
         data_shape: (C, H, W).
         latent_shape: event shape of the latent.
-        channels: channels of each layer, the first next to the latent.
+        channels: input channels of each layer, from z to x.
         likelihood: the head.
+
+    Raises:
+        ComponentError: x is not an image.
     """
 
     def __init__(
@@ -78,9 +84,9 @@ class ConvDecoder(Decoder):
         layers: list[nn.Module] = [nn.Flatten(), nn.Linear(math.prod(latent_shape), math.prod(start))]
         layers.append(nn.Unflatten(-1, start))
         for (c_in, c_out), (size, target) in zip(pairwise(outputs), pairwise(sizes), strict=True):
-            # A side of n comes back as 2n - 1, plus one more where the side it came from was even.
-            extra = (target[0] - (2 * size[0] - 1), target[1] - (2 * size[1] - 1))
-            layers += [nn.ReLU(), nn.ConvTranspose2d(c_in, c_out, 3, stride=2, padding=1, output_padding=extra)]
+            # Without output padding, n pixels become 2n - 1; an even target needs one more.
+            padding = (target[0] - (2 * size[0] - 1), target[1] - (2 * size[1] - 1))
+            layers += [nn.ReLU(), nn.ConvTranspose2d(c_in, c_out, 3, stride=2, padding=1, output_padding=padding)]
         self.trunk = nn.Sequential(*layers, nn.Unflatten(1, parameters))
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Distribution:

@@ -1,4 +1,4 @@
-"""CelebA: two hundred thousand faces as JPEG files, decoded once into the cache."""
+"""CelebA: 202599 faces in JPEG files, decoded once into the cache."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import PositiveInt
 
-from zoo import DataError, Dataset, DataUnavailable, Split, cached_images
+from zoo import DataError, Dataset, DataUnavailable, Split
+from zoo_datasets.cache import cached_images
 from zoo_datasets.files import check_md5, gather
 from zoo_datasets.own import digest
 from zoo_datasets.threads import in_order
 
-VERSION = 1  # of the decoding
+VERSION = 1  # of the decoding; a new version invalidates the cache
 PARTITION, ATTRIBUTES, FACES = "list_eval_partition.txt", "list_attr_celeba.txt", "img_align_celeba"
 TRAIN, VALID, TEST = 0, 1, 2
 
@@ -29,35 +30,35 @@ def celeba(
     test: Literal["test", "valid"] = "test",
     attribute: str | None = None,
 ) -> Dataset:
-    """Faces of celebrities, aligned (arXiv 1411.7766): 162770 to train on, 19867 to validate and 19962 to test on.
+    """Aligned faces of celebrities (arXiv 1411.7766): 162770 for training, 19867 for validation, 19962 for testing.
 
-    Of each image, 178 pixels wide and 218 high, the square of `crop` pixels in its middle is scaled to `size` with an
-    antialiased bilinear filter; 148 and 64 are what most papers on autoencoders take. That is done once.
+    The central square of `crop` pixels of each 178x218 image is scaled to `size` with an antialiased bilinear filter.
+    Most papers on autoencoders use 148 and 64. Images are decoded once.
 
-    Nothing is fetched: torchvision cannot be sure to get the files from where they lie. In ``celeba`` must be
-    ``img_align_celeba/`` with the unpacked images, ``list_eval_partition.txt`` and ``list_attr_celeba.txt``.
+    The files are not downloaded, since their host limits downloads. The folder ``celeba`` must contain the unpacked
+    ``img_align_celeba/``, ``list_eval_partition.txt`` and ``list_attr_celeba.txt``.
 
     Args:
         root: the folder that holds ``celeba``.
-        size: of either side, in pixels.
-        crop: of the square, in pixels.
-        test: which of its parts to test on; the other is not used.
-        attribute: one of the 40, such as ``Smiling``, as the label: 0 or 1. Without it there are no labels.
+        size: height and width, in pixels.
+        crop: side of the square, in pixels.
+        test: the part used for testing. With ``valid`` there is no validation split, and the test part is not used.
+        attribute: one of the 40 attributes, such as ``Smiling``, as the label: 0 or 1. By default there are no labels.
 
     Raises:
-        DataUnavailable: files are absent.
-        DataError: a file is damaged, images are absent, or there is no such attribute; the message names it.
+        DataUnavailable: files are missing.
+        DataError: a file is damaged, images are missing, or there is no such attribute; the message names it.
     """
     from torchvision.datasets import CelebA
 
-    md5 = {name: known for _, known, name in CelebA.file_list}
+    md5 = {name: digest for _, digest, name in CelebA.file_list}
     folder = root / CelebA.base_folder
-    wanted = [PARTITION, *([] if attribute is None else [ATTRIBUTES])]
+    tables = [PARTITION, *([] if attribute is None else [ATTRIBUTES])]
     texts = gather(
         root,
         CelebA.base_folder,
-        wanted,
-        lambda file: check_md5(file, file.read_bytes(), md5[file.name], "Get it anew.").decode().splitlines(),
+        tables,
+        lambda file: check_md5(file, file.read_bytes(), md5[file.name], "Download it again.").decode().splitlines(),
         None,
     )
     parts = dict(line.split() for line in texts[PARTITION] if line.strip())
@@ -66,36 +67,36 @@ def celeba(
         raise DataUnavailable(f"{FACES} not in {folder}. Unpack {FACES}.zip there.")
     labels = None if attribute is None else _labels(texts[ATTRIBUTES], attribute)
     files = []
-    for part in (TRAIN, VALID if test == "valid" else TEST):
+    for part in (TRAIN, VALID, TEST) if test == "test" else (TRAIN, VALID):
         names = sorted(name for name, of in parts.items() if int(of) == part)
         key = f"celeba {VERSION} {size} {crop} {_state(faces, names)}"
-        kept = cached_images(key, _decoded(faces, names, size, crop))
-        of_part = None if labels is None else torch.tensor([labels[name] for name in names])
-        splits.append(Split(kept.x, of_part, kept.digest))
-        files.append(kept.file)
-    train, tested = splits
+        cached = cached_images(key, _decoded(faces, names, size, crop))
+        part_labels = None if labels is None else torch.tensor([labels[name] for name in names])
+        splits.append(Split(cached.x, part_labels, cached.digest))
+        files.append(cached.file)
     return Dataset(
-        train,
-        tested,
+        splits[0],
+        splits[-1],
+        splits[1] if test == "test" else None,
         label_names=() if attribute is None else (f"not {attribute}", attribute),
         cache=tuple(files),
     )
 
 
 def _labels(lines: Sequence[str], attribute: str) -> dict[str, int]:
-    """Of each image, whether it has the attribute: the second line names them, 1 and -1 follow for each image."""
+    """Whether each image has the attribute. The second line names the attributes; each row has 1 or -1 for each."""
     attributes = lines[1].split()
     if attribute not in attributes:
-        raise DataError(f"CelebA has no attribute {attribute!r}. There are: {', '.join(attributes)}.")
+        raise DataError(f"CelebA has no attribute {attribute!r}. Choose from: {', '.join(attributes)}.")
     column = 1 + attributes.index(attribute)
     return {row[0]: int(row[column] == "1") for row in map(str.split, lines[2:]) if row}
 
 
 def _state(faces: Path, names: Sequence[str]) -> str:
-    """What tells that a file has changed.
+    """A digest of the names, sizes and modification times of the images.
 
     Raises:
-        DataError: some are absent.
+        DataError: images are missing.
     """
     parts, absent = [str(faces.resolve())], []
     for name in names:
@@ -107,7 +108,7 @@ def _state(faces: Path, names: Sequence[str]) -> str:
             parts.append(f"{name} {status.st_size} {status.st_mtime_ns}")
     if absent:
         raise DataError(
-            f"{len(absent)} of {len(names)} images are not in {faces}; {absent[0]}, for one. Unpack it again."
+            f"{len(absent)} of {len(names)} images are missing from {faces}, such as {absent[0]}. Unpack them again."
         )
     return digest(*parts).hex()
 
@@ -118,10 +119,10 @@ def _decoded(faces: Path, names: Sequence[str], size: int, crop: int) -> Iterato
 
 
 def _decode(face: Path, size: int, crop: int) -> NDArray[np.uint8]:
-    """(3, size, size)."""
+    """Decode an image to (3, size, size)."""
     try:
         with Image.open(face, formats=["JPEG"]) as image:
-            # Rounded as torchvision's CenterCrop does.
+            # Rounded as in torchvision's CenterCrop.
             left, top = round((image.width - crop) / 2), round((image.height - crop) / 2)
             square = image.convert("RGB").crop((left, top, left + crop, top + crop))
             return np.asarray(square.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)

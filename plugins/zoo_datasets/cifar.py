@@ -1,4 +1,4 @@
-"""CIFAR-10: pickles, which are opened only once their digests are known to be the right ones."""
+"""CIFAR-10. Its files are pickles, which are read only after their digests are verified."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 
 
 def cifar10(root: Path, download: bool = True) -> Dataset:
-    """CIFAR-10: 50000 colour images of 32x32 to train on and 10000 to test on, of ten kinds of things.
+    """CIFAR-10: 50000 training and 10000 test images, 32x32 colour, of ten classes.
 
     Args:
         root: the folder that holds ``cifar-10-batches-py``.
-        download: fetch the files that are absent.
+        download: download missing files.
 
     Raises:
-        DataUnavailable: files are absent and were not fetched.
-        DataError: a file is not the one that everybody has; the message names it. It is not opened then.
+        DataUnavailable: files are missing and were not downloaded.
+        DataError: the digest of a file is wrong; the message names it.
     """
     from torchvision.datasets import CIFAR10
 
@@ -40,32 +40,32 @@ def cifar10(root: Path, download: bool = True) -> Dataset:
     )
     batches = list(parts.values())
     train = len(CIFAR10.train_list)
-    return Dataset(_joined(batches[:train]), _joined(batches[train:]), label_names=CLASSES)
+    return Dataset(_concatenate(batches[:train]), _concatenate(batches[train:]), label_names=CLASSES)
 
 
-def _joined(batches: Sequence[Split]) -> Split:
+def _concatenate(batches: Sequence[Split]) -> Split:
     labels = [batch.labels for batch in batches if batch.labels is not None]
     return Split(torch.cat([batch.x for batch in batches]), torch.cat(labels))
 
 
 def _batch(file: Path, content: bytes) -> Split:
-    """A batch from the bytes whose digest has been compared: the file may be another one by now."""
+    """Read a batch from the bytes whose digest was verified. The file itself may have changed since."""
     batch = _Unpickler(io.BytesIO(content), encoding="latin1").load()
     pixels = torch.from_numpy(np.array(batch["data"], dtype=np.uint8)).view(-1, 3, 32, 32)
     return Split(pixels, torch.tensor(batch["labels"], dtype=torch.int64))
 
 
 class _Unpickler(pickle.Unpickler):
-    """Makes arrays of bytes and nothing else, should somebody find another file of the same MD5."""
+    """Creates only arrays, in case of a malicious file with the same MD5."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """The three names that Python 2 and its numpy wrote."""
-        made = {
+        """Resolve the three names that Python 2 and its numpy wrote."""
+        constructor = {
             ("numpy.core.multiarray", "_reconstruct"): lambda kind, shape, code: kind(shape, code),
             ("numpy", "ndarray"): np.ndarray,
-            # Newer versions of numpy warn of the integers that old ones gave as flags.
+            # New versions of numpy warn about integer flags of old ones.
             ("numpy", "dtype"): lambda code, *flags: np.dtype(code),
         }.get((module, name))
-        if made is None:
-            raise DataError(f"A batch of CIFAR-10 wants to run {module}.{name}, which has no business there.")
-        return made
+        if constructor is None:
+            raise DataError(f"A CIFAR-10 batch refers to {module}.{name}, which is not allowed.")
+        return constructor

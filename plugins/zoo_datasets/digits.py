@@ -1,4 +1,4 @@
-"""The digits that come inside scikit-learn: always at hand, small enough to train on in seconds."""
+"""The digits of scikit-learn: no download, small enough to train on in seconds."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from zoo import Dataset, HoldOut, Split
 def digits(repeat: PositiveInt = 1, validation: HoldOut = 0, seed: int = 0) -> Dataset:
     """1797 handwritten digits, 8x8 grey, in 17 levels (UCI, Optical Recognition of Handwritten Digits).
 
-    Every fifth image is a test image: 1438 to train on and 359 to test on, the same ones everywhere.
+    Every fifth image is a test image: 1438 training and 359 test images.
 
     Args:
-        repeat: how often an epoch goes through the training images. A recipe made for MNIST takes 469 steps in an
-            epoch and would take 12 here.
+        repeat: passes over the training images per epoch. A recipe for MNIST expects 469 steps per epoch, not 12.
         validation: examples to hold out of the training split before it is repeated: a number, or a fraction.
         seed: determines which examples are held out.
     """
@@ -32,11 +31,4 @@ def digits(repeat: PositiveInt = 1, validation: HoldOut = 0, seed: int = 0) -> D
     dataset = Dataset(Split(pixels[~test], targets[~test], index=index), Split(pixels[test], targets[test]))
     if validation:
         dataset = dataset.hold_out(validation, seed)
-    return replace(dataset, train=_repeated(dataset.train, repeat))
-
-
-def _repeated(split: Split, times: int) -> Split:
-    rows = torch.arange(len(split)).repeat(times)
-    assert split.labels is not None
-    assert split.index is not None
-    return Split(split.x[rows], split.labels[rows], index=split.index[rows])
+    return replace(dataset, train=dataset.train.repeat(repeat))

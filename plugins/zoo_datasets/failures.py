@@ -1,4 +1,4 @@
-"""Why a file is no image that can be decoded, in words: Pillow's own often say no more than that it cannot be."""
+"""Reasons why an image file cannot be decoded, in more detail than Pillow gives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from PIL.TiffTags import TAGS_V2
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # whatever the ending says; nothing else is ever tried
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # tried whatever the ending; no other format is
 SIGNATURES = {
     "BMP": (b"BM",),
     "GIF": (b"GIF87a", b"GIF89a"),
@@ -24,28 +24,28 @@ BITS, COMPRESSION, PHOTOMETRIC, SAMPLES, FORMAT = 258, 259, 262, 277, 339  # tag
 
 
 def reason(content: bytes, error: Exception) -> str:
-    """Why a file with this content could not be decoded.
+    """Explain why content could not be decoded, as the end of a sentence that starts with the name of the file.
 
     Args:
-        error: what Pillow raised.
+        error: the exception that Pillow raised.
     """
     if not content:
         return "is empty"
     if isinstance(error, Image.DecompressionBombError):
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        return f"has more than the {limit / 1e6:.0f} million pixels that are decoded"
+        return f"has more than {limit / 1e6:.0f} million pixels"
     if "truncated" in str(error).lower() or "eof" in str(error).lower() or _is_truncated(content):
         return "is truncated"
     if not isinstance(error, UnidentifiedImageError):
         return " ".join(f"cannot be decoded ({error or type(error).__name__})".split())
     kind = _format(content)
     if kind is None:
-        return f"is no image in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
-    return f"cannot be decoded ({_tiff(content) if kind == 'TIFF' else _raised(kind, content)})"
+        return f"is not an image in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+    return f"cannot be decoded ({_tiff(content) if kind == 'TIFF' else _error_of(kind, content)})"
 
 
 def _format(content: bytes) -> str | None:
-    """What a file is by its first bytes."""
+    """The format of a file by its first bytes."""
     for name, signatures in SIGNATURES.items():
         if content.startswith(signatures):
             return None if name == "WEBP" and content[8:12] not in (b"WEBP", b"") else name
@@ -53,7 +53,7 @@ def _format(content: bytes) -> str | None:
 
 
 def _is_truncated(content: bytes) -> bool:
-    """Whether an image file ends before it should, by what its format says of its end."""
+    """Whether an image file ends too early, by the end marker or the sizes of its format."""
     size = len(content)
     if any(signature.startswith(content) for signatures in SIGNATURES.values() for signature in signatures):
         return True
@@ -74,7 +74,7 @@ def _is_truncated(content: bytes) -> bool:
 
 
 def _ends_before_its_directory(content: bytes) -> bool:
-    """Of a TIFF, the tags of whose first page may lie at its end."""
+    """Whether a TIFF ends before the tags of its first page, which may be at the end of the file."""
     order = "<" if content.startswith(b"II") else ">"
     try:
         if content[2:4] in (b"+\0", b"\0+"):  # 64 bits
@@ -89,7 +89,7 @@ def _ends_before_its_directory(content: bytes) -> bool:
 
 
 def _tiff(content: bytes) -> str:
-    """What is odd about the pixels of a TIFF that Pillow does not know."""
+    """Describe the pixels of a TIFF that Pillow does not support."""
     try:
         directory = ImageFileDirectory_v2(content[:8])
         file = io.BytesIO(content)
@@ -99,17 +99,17 @@ def _tiff(content: bytes) -> str:
         bits = "/".join(map(str, sorted(set(directory.get(BITS, (1,))))))
         kind = KINDS.get(directory.get(FORMAT, (1,))[0], "unknown numbers")
         if directory.get(COMPRESSION, 1) not in TAGS_V2[COMPRESSION].enum.values():
-            return f"a TIFF in an unknown compression, {directory.get(COMPRESSION)}"
+            return f"a TIFF with unknown compression {directory.get(COMPRESSION)}"
     except Exception:
-        return _raised("TIFF", content)
-    return f"a TIFF of {samples} channel{'s' * (samples > 1)} of {bits}-bit {kind}, which Pillow does not read"
+        return _error_of("TIFF", content)
+    return f"a TIFF of {samples} channel{'s' * (samples > 1)} of {bits}-bit {kind}, which Pillow does not support"
 
 
-def _raised(kind: str, content: bytes) -> str:
-    """What the reader of one format says, which `PIL.Image.open` keeps to itself."""
+def _error_of(kind: str, content: bytes) -> str:
+    """The error of the reader of one format, which `PIL.Image.open` hides."""
     Image.init()
     try:
         Image.OPEN[kind][0](io.BytesIO(content), "")
     except Exception as error:
         return " ".join(str(error or type(error).__name__).split())
-    return f"a {kind} that Pillow does not read"
+    return f"a {kind} that Pillow does not support"

@@ -1,4 +1,4 @@
-"""Files of the well-known data sets: torchvision fetches them; here they are checked before anybody trusts them."""
+"""Files of well-known data sets: downloaded by torchvision, verified here before they are used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from zoo import DataError, DataUnavailable
 
-NETWORK_TIMEOUT = 30.0  # seconds without an answer
+NETWORK_TIMEOUT = 30.0  # seconds without a response
 
 T = TypeVar("T")
 
@@ -21,44 +21,49 @@ T = TypeVar("T")
 def gather(
     root: Path, folder: str, names: Iterable[str], read: Callable[[Path], T], fetch: Callable[[], object] | None
 ) -> dict[str, T]:
-    """What `read` makes of each of the files in a folder below `root`; those that are absent are fetched first.
+    """Read each file of a folder below `root`, after downloading missing ones.
 
     Args:
-        fetch: gets the absent ones; None if they are not to be fetched.
+        root: the folder of data files.
+        folder: name of the data set's folder.
+        names: names of the files.
+        read: reads one file.
+        fetch: downloads missing files; None to download nothing.
+
+    Returns:
+        The result of `read` by file name.
 
     Raises:
-        DataUnavailable: files are absent and were not fetched; the message names them.
-        DataError: one cannot be read, or `read` says so.
+        DataUnavailable: files are missing and were not downloaded; the message names them.
+        DataError: a file cannot be read, or `read` raised it.
     """
     files = {name: root / folder / name for name in names}
     absent = _absent(files)
-    # Before any download: data that are damaged must not pass for data that cannot be had.
+    # Before any download, so that damaged data are not reported as unavailable.
     parts = {name: _read(file, read) for name, file in files.items() if name not in absent}
     if absent:
-        advice = f"If you have them, give the folder that holds {folder or absent[0]} with --data-dir or ZOO_DATA."
+        advice = f"If you have them, set --data-dir or ZOO_DATA to the folder that holds {folder or absent[0]}."
         if fetch is None:
-            raise DataUnavailable(f"{_listed(absent)} not in {root / folder}, and not to be fetched. {advice}")
+            raise DataUnavailable(f"{_listed(absent)} not in {root / folder}, and downloads are off. {advice}")
         with _fetching(root / folder, advice):
             fetch()
-        if still := _absent(files):
+        if missing := _absent(files):
             raise DataUnavailable(
-                f"{_listed(still)} not in {root / folder}, and torchvision did not fetch what it found in another "
-                "form there, such as the folder `processed` of its versions of before 2021. Move that away."
+                f"{_listed(missing)} not in {root / folder}. torchvision downloads nothing if the data are there in "
+                "another form, such as the folder `processed` of its versions before 2021. Move that folder away."
             )
         parts.update({name: _read(files[name], read) for name in absent})
     return {name: parts[name] for name in files}
 
 
-def check_md5(
-    file: Path, content: bytes, md5: str | None, advice: str = "Delete it, and it is fetched again."
-) -> bytes:
-    """The content, once its digest is found to be the expected one, where that is known.
+def check_md5(file: Path, content: bytes, md5: str | None, advice: str = "Delete it to download it again.") -> bytes:
+    """Return the content after verifying its MD5. Without an expected digest, nothing is verified.
 
     Raises:
-        DataError: it is another one; the message names the file.
+        DataError: the digest is wrong; the message names the file.
     """
-    if md5 is not None and (found := hashlib.md5(content, usedforsecurity=False).hexdigest()) != md5:
-        raise DataError(f"{file} is damaged: its MD5 is {found}, not {md5}. {advice}")
+    if md5 is not None and (actual := hashlib.md5(content, usedforsecurity=False).hexdigest()) != md5:
+        raise DataError(f"{file} is damaged: its MD5 is {actual}, not {md5}. {advice}")
     return content
 
 
@@ -79,7 +84,7 @@ def _listed(names: list[str]) -> str:
 
 @contextlib.contextmanager
 def _fetching(folder: Path, advice: str) -> Iterator[None]:
-    """Bound the wait, keep the progress off stdout, and say in one line why it failed."""
+    """Set a timeout, redirect progress to stderr, and report a failure in one line."""
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(NETWORK_TIMEOUT)
     try:
@@ -87,6 +92,6 @@ def _fetching(folder: Path, advice: str) -> Iterator[None]:
             yield
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-        raise DataUnavailable(f"It is not in {folder} and could not be fetched ({reason}). {advice}") from error
+        raise DataUnavailable(f"Not in {folder}, and the download failed ({reason}). {advice}") from error
     finally:
         socket.setdefaulttimeout(timeout)

@@ -15,7 +15,7 @@ from torch import Tensor
 from zoo import DataError, Dataset, Split
 from zoo_datasets.files import check_md5, gather
 
-# torchvision knows the digests of the archives only; these are of the unpacked files.
+# Of the unpacked files; torchvision has only those of the archives.
 MNIST_MD5 = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
@@ -26,26 +26,26 @@ UNKNOWN_MD5 = dict.fromkeys(MNIST_MD5)
 
 
 def mnist(root: Path, download: bool = True) -> Dataset:
-    """The handwritten digits of MNIST: 60000 to train on, 10000 to test on.
+    """The handwritten digits of MNIST: 60000 training and 10000 test images.
 
     Args:
         root: the folder that holds ``MNIST/raw``.
-        download: fetch the files that are absent.
+        download: download missing files.
 
     Raises:
-        DataUnavailable: files are absent and were not fetched.
+        DataUnavailable: files are missing and were not downloaded.
         DataError: a file is truncated or altered; the message names it.
     """
     return _load("MNIST", root, download, MNIST_MD5)
 
 
 def fashion_mnist(root: Path, download: bool = True) -> Dataset:
-    """Fashion-MNIST (arXiv 1708.07747), in ``FashionMNIST/raw``; otherwise as `mnist`."""
+    """Fashion-MNIST (arXiv 1708.07747), in ``FashionMNIST/raw``; see `mnist`."""
     return _load("FashionMNIST", root, download, UNKNOWN_MD5)
 
 
 def kmnist(root: Path, download: bool = True) -> Dataset:
-    """Kuzushiji-MNIST (arXiv 1812.01718), in ``KMNIST/raw``; otherwise as `mnist`."""
+    """Kuzushiji-MNIST (arXiv 1812.01718), in ``KMNIST/raw``; see `mnist`."""
     return _load("KMNIST", root, download, UNKNOWN_MD5)
 
 
@@ -54,28 +54,28 @@ def emnist(
     split: Literal["byclass", "bymerge", "balanced", "letters", "digits", "mnist"] = "balanced",
     download: bool = True,
 ) -> Dataset:
-    """EMNIST (arXiv 1702.05373), handwritten letters and digits, in ``EMNIST/raw``; otherwise as `mnist`.
+    """EMNIST (arXiv 1702.05373), handwritten letters and digits, in ``EMNIST/raw``; see `mnist`.
 
-    Its files hold every image with rows and columns exchanged; here they are upright.
+    The files hold transposed images; here they are upright.
 
     Args:
         root: the folder that holds ``EMNIST/raw``.
-        split: which of its six data sets: 62 classes, 47 (letters that look alike merged), 47 of equal size, the
-            26 letters, the 10 digits, and digits as many as in MNIST.
-        download: fetch the files that are absent (an archive of 0.5 GB with all six).
+        split: one of its six data sets: 62 classes; 47 classes, with similar letters merged; the same with classes of
+            equal size; the 26 letters; the 10 digits; as many digits as in MNIST.
+        download: download missing files (an archive of 0.5 GB with all six data sets).
     """
     files = dict.fromkeys(f"emnist-{split}-{name.replace('t10k', 'test')}" for name in MNIST_MD5)
-    found = _load("EMNIST", root, download, files, split=split)
-    first = 1 if split == "letters" else 0  # that one counts them from 1
+    dataset = _load("EMNIST", root, download, files, split=split)
+    first = 1 if split == "letters" else 0  # labels of letters start at 1
     train, test = (
         Split(part.x.mT.contiguous(), None if part.labels is None else part.labels - first)
-        for part in (found.train, found.test)
+        for part in (dataset.train, dataset.test)
     )
     return Dataset(train, test, label_names=tuple(_characters(split)))
 
 
 def _characters(split: str) -> str:
-    """What the labels of a split of EMNIST stand for, in their order."""
+    """The characters of a split of EMNIST, in the order of their labels."""
     digits, upper, lower = string.digits, string.ascii_uppercase, string.ascii_lowercase
     return {
         "byclass": digits + upper + lower,
@@ -103,18 +103,18 @@ def _split(images: Tensor, labels: Tensor) -> Split:
 
 
 def _read(file: Path, md5: str | None) -> Tensor:
-    """The bytes of an IDX file, compared with its own header, and with its digest where that is known."""
+    """Read an IDX file of bytes, and verify its size and its digest."""
     content = file.read_bytes()
-    advice = "Delete it, and it is fetched again."
+    advice = "Delete it to download it again."
     dimensions = int(file.name.rpartition("idx")[2][0])
     header = 4 + 4 * dimensions
     if len(content) < header or content[:4] != bytes([0, 0, 0x08, dimensions]):
         raise DataError(
-            f"{file} is no IDX file of bytes in {dimensions} dimensions: its first bytes are wrong. {advice}"
+            f"{file} is not an IDX file of bytes in {dimensions} dimensions: its first bytes are wrong. {advice}"
         )
     sizes = struct.unpack(f">{dimensions}I", content[4:header])
     expected = header + math.prod(sizes)
     if len(content) != expected:
-        raise DataError(f"{file} has {len(content)} bytes where its header announces {expected}: truncated? {advice}")
+        raise DataError(f"{file} has {len(content)} bytes, and its header states {expected}. {advice}")
     check_md5(file, content, md5)
     return torch.frombuffer(bytearray(content), dtype=torch.uint8)[header:].view(sizes)

@@ -1,4 +1,4 @@
-"""What data of your own have in common: a path that means the same everywhere, and a split by fraction and seed."""
+"""Parameters shared by the data sets of user files: an absolute path, and a split by fraction and seed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zoo import Split
 
 
 def absolute(path: str) -> str:
-    """The path from the root; ``~`` is your home. So a run that was trained on it goes on in any folder."""
+    """Make a path absolute, so that a run can be resumed from any folder; ``~`` is the home directory."""
     return str(Path(os.path.expanduser(path)).absolute())  # noqa: PTH111 - `Path.expanduser` raises for unknown users
 
 
@@ -23,7 +23,7 @@ Seed = NonNegativeInt
 
 
 def digest(*parts: str) -> bytes:
-    """SHA-256 of several texts, which may hold anything that a path may."""
+    """SHA-256 of several strings, which may hold any character that a path may."""
     running = hashlib.sha256()
     for part in parts:
         running.update(os.fsencode(part) + b"\0\0")
@@ -31,17 +31,17 @@ def digest(*parts: str) -> bytes:
 
 
 def place(seed: int, name: str) -> bytes:
-    """Where an item comes in the order of the split, in which the test images are the first.
+    """The sort key of an item in the order of the split, in which the test images come first.
 
-    It depends on the seed and the item's own name alone, so few change sides when others are added.
+    It depends only on the seed and the name of the item, so adding items moves few of the others to the other split.
     """
     return digest(str(seed), name)
 
 
 def split(images: Split, test_fraction: float) -> tuple[Split, Split]:
-    """Training and test images: the first are for testing, one at least, and one at least is not.
+    """Split images into training and test images, at least one each. The first images are the test images.
 
-    Slices, not indices: what is mapped stays mapped.
+    Both are slices, so memory-mapped images stay mapped.
     """
     n = min(max(round(test_fraction * len(images)), 1), len(images) - 1)
     return images.part(n, len(images)), images.part(0, n)

@@ -1,4 +1,4 @@
-"""Street View House Numbers: Matlab files."""
+"""Street View House Numbers, in MATLAB files."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from zoo_datasets.files import check_md5, gather
 
 
 def svhn(root: Path, download: bool = True) -> Dataset:
-    """House numbers cropped to single digits: 73257 colour images of 32x32 to train on and 26032 to test on.
+    """House numbers cropped to single digits: 73257 training and 26032 test images, 32x32 colour.
 
-    Netzer et al., Reading Digits in Natural Images with Unsupervised Feature Learning, 2011. The files call the digit 0
-    "10"; here it is 0.
+    Netzer et al., Reading Digits in Natural Images with Unsupervised Feature Learning, 2011. The files label the
+    digit 0 as 10; here its label is 0.
 
     Args:
         root: the folder that holds ``train_32x32.mat`` and ``test_32x32.mat``.
-        download: fetch the files that are absent.
+        download: download missing files.
 
     Raises:
-        DataUnavailable: files are absent and were not fetched.
-        DataError: a file is not the one that everybody has; the message names it.
+        DataUnavailable: files are missing and were not downloaded.
+        DataError: the digest of a file is wrong; the message names it.
     """
     from torchvision.datasets import SVHN
 

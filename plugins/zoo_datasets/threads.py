@@ -1,4 +1,4 @@
-"""Decoding in several threads: Pillow decodes without the interpreter's lock."""
+"""Map in threads. Pillow releases the interpreter lock while it decodes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ R = TypeVar("R")
 
 
 def in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """`map` in threads, with a bounded number of results ahead."""
+    """Map a function over items in threads, in order, with a bounded number of results in memory."""
     with ThreadPoolExecutor(WORKERS) as pool:
         ahead: deque[Future[R]] = deque()
         for item in items:

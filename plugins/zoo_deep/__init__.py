@@ -1,4 +1,4 @@
-"""Deeper networks: residual convolutions and gated dense layers."""
+"""Deeper networks: residual convolutional networks and gated dense layers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from zoo import Component, hookimpl
 
 @hookimpl
 def zoo_components() -> Iterable[Component]:
-    """Encoders and decoders."""
+    """Return the encoders and decoders."""
     return (
-        Component("encoder", "resnet", "zoo_deep.resnet:ResNetEncoder", "Residual blocks between strided convolutions"),
-        Component("decoder", "resnet", "zoo_deep.resnet:ResNetDecoder", "Residual blocks between upsamplings"),
-        Component("encoder", "gated", "zoo_deep.gated:GatedEncoder", "Gated dense layers on the flattened image"),
-        Component("decoder", "gated", "zoo_deep.gated:GatedDecoder", "Gated dense layers to the flattened image"),
+        Component("encoder", "resnet", "zoo_deep.resnet:ResNetEncoder", "Residual blocks and strided convolutions"),
+        Component("decoder", "resnet", "zoo_deep.resnet:ResNetDecoder", "Residual blocks and upsampling"),
+        Component("encoder", "gated", "zoo_deep.gated:GatedEncoder", "Gated dense layers on the flattened input"),
+        Component("decoder", "gated", "zoo_deep.gated:GatedDecoder", "Gated dense layers from the flattened latent"),
     )

@@ -19,7 +19,7 @@ class GatedEncoder(Encoder):
     Args:
         data_shape: event shape of x.
         latent_dim: number of latent dimensions.
-        hidden: widths of the layers, the first next to the input.
+        hidden: widths of the layers, from x to z.
         posterior: the head.
         init: of the weights; see `zoo.initialize_linear`.
     """
@@ -50,7 +50,7 @@ class GatedDecoder(Decoder):
     Args:
         data_shape: event shape of x.
         latent_shape: event shape of the latent.
-        hidden: widths of the layers, the first next to the latent.
+        hidden: widths of the layers, from z to x.
         likelihood: the head.
         init: of the weights; see `zoo.initialize_linear`.
     """

@@ -1,4 +1,4 @@
-"""Residual networks (arXiv 1512.03385, 1603.05027), for images of any size and any number of channels."""
+"""Residual networks (arXiv 1512.03385, 1603.05027) for images of any size and number of channels."""
 
 from __future__ import annotations
 
@@ -14,37 +14,40 @@ from zoo import ComponentFactory, Decoder, Encoder, Likelihood, Posterior, halve
 
 
 class ResidualBlock(nn.Module):
-    """x + f(x), f two 3x3 convolutions with a normalisation and an activation before each (arXiv 1603.05027, fig. 1b).
+    """x + f(x), with two pre-activated 3x3 convolutions in f (arXiv 1603.05027, fig. 1b).
 
     Args:
-        channels: in and out.
+        channels: number of input and output channels.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.residual = nn.Sequential(
-            *_normalised(channels),
+            *_pre_activation(channels),
             nn.Conv2d(channels, channels, 3, padding=1),
-            *_normalised(channels),
+            *_pre_activation(channels),
             nn.Conv2d(channels, channels, 3, padding=1),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, channels, H, W) to the same shape."""
+        """Map (N, channels, H, W) to the same shape."""
         y: Tensor = x + self.residual(x)
         return y
 
 
 class ResNetEncoder(Encoder):
-    """q(z | x) from stages of a 3x3 convolution with stride 2, which takes a side of n pixels to ceil(n / 2), and
+    """q(z | x) from stages of a 3x3 convolution with stride 2, which maps n pixels per side to ceil(n / 2), followed by
     residual blocks.
 
     Args:
         data_shape: (C, H, W).
         latent_dim: number of latent dimensions.
-        channels: channels of each stage, the first next to the image.
-        blocks: residual blocks in each stage.
+        channels: output channels of each stage, from x to z.
+        blocks: residual blocks per stage.
         posterior: the head.
+
+    Raises:
+        ComponentError: x is not an image.
     """
 
     def __init__(
@@ -60,7 +63,7 @@ class ResNetEncoder(Encoder):
         layers: list[nn.Module] = []
         for c_in, c_out in pairwise([channels_in, *channels]):
             layers.append(nn.Conv2d(c_in, c_out, 3, stride=2, padding=1))
-            layers += [*(ResidualBlock(c_out) for _ in range(blocks)), *_normalised(c_out)]
+            layers += [*(ResidualBlock(c_out) for _ in range(blocks)), *_pre_activation(c_out)]
         self.trunk = nn.Sequential(*layers, nn.Flatten())
         *_, (height, width) = halved_sizes(data_shape, len(channels))
         features = [channels_in, *channels][-1] * height * width
@@ -73,14 +76,18 @@ class ResNetEncoder(Encoder):
 
 
 class ResNetDecoder(Decoder):
-    """p(x | z) from stages of residual blocks, an upsampling to exactly the next size, and a 3x3 convolution.
+    """p(x | z) from stages of residual blocks, upsampling and a 3x3 convolution; the sizes of the stages mirror
+    `ResNetEncoder`.
 
     Args:
         data_shape: (C, H, W).
         latent_shape: event shape of the latent.
-        channels: channels of each stage, the first next to the latent.
-        blocks: residual blocks in each stage.
+        channels: input channels of each stage, from z to x.
+        blocks: residual blocks per stage.
         likelihood: the head.
+
+    Raises:
+        ComponentError: x is not an image.
     """
 
     def __init__(
@@ -102,7 +109,7 @@ class ResNetDecoder(Decoder):
         layers: list[nn.Module] = [nn.Flatten(), nn.Linear(math.prod(latent_shape), math.prod(start))]
         layers.append(nn.Unflatten(-1, start))
         for (c_in, c_out), target in zip(pairwise(outputs), sizes[1:], strict=True):
-            layers += [*(ResidualBlock(c_in) for _ in range(blocks)), *_normalised(c_in)]
+            layers += [*(ResidualBlock(c_in) for _ in range(blocks)), *_pre_activation(c_in)]
             layers += [nn.Upsample(size=target), nn.Conv2d(c_in, c_out, 3, padding=1)]
         self.trunk = nn.Sequential(*layers, nn.Unflatten(1, parameters))
 
@@ -112,10 +119,10 @@ class ResNetDecoder(Decoder):
         return p
 
 
-def _normalised(channels: int) -> tuple[nn.Module, nn.Module]:
-    """What comes before a convolution.
+def _pre_activation(channels: int) -> tuple[nn.Module, nn.Module]:
+    """Return the normalisation and activation in front of a convolution.
 
-    Groups of about eight channels are normalised within each image. Batch normalisation would make an image's densities
-    depend on the others in its batch, and on averages over past ones.
+    Groups of about eight channels are normalised within each image. Batch normalisation would make the densities of an
+    image depend on the other images in its batch.
     """
     return nn.GroupNorm(math.gcd(channels, max(1, channels // 8)), channels), nn.SiLU()

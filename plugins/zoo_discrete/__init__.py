@@ -1,4 +1,4 @@
-"""Discrete latents: relaxed categories, vector and scalar quantisers, and priors over their codes."""
+"""Discrete latents: relaxed categorical variables, vector and scalar quantisers, and priors over their codes."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ from zoo import Component, hookimpl
 
 @hookimpl
 def zoo_components() -> Iterable[Component]:
-    """Posteriors, priors and losses."""
+    """Return the posteriors, priors and losses."""
     return (
         Component(
             "posterior",
             "gumbel-softmax",
             "zoo_discrete.categorical:GumbelSoftmax",
-            "Categorical, relaxed with Gumbel noise during training",
+            "Categorical, with a Gumbel-softmax relaxation during training",
         ),
         Component(
-            "posterior", "joint", "zoo_discrete.joint:JointPosterior", "A continuous and a discrete posterior in one"
+            "posterior", "joint", "zoo_discrete.joint:JointPosterior", "A continuous and a discrete posterior combined"
         ),
         Component(
             "posterior",
             "vector-quantized",
             "zoo_discrete.vector:VectorQuantized",
-            "Nearest vectors of a codebook, or of several in turn; needs vector-quantize-pytorch",
+            "Nearest codebook vectors, optionally residual; needs vector-quantize-pytorch",
         ),
         Component(
             "posterior",
             "finite-scalar",
             "zoo_discrete.scalar:FiniteScalar",
-            "Each number rounded to one of a few levels; needs vector-quantize-pytorch",
+            "Values rounded to a few levels; needs vector-quantize-pytorch",
         ),
-        Component("prior", "uniform-categorical", "zoo_discrete.categorical:UniformCategorical", "Uniform categories"),
-        Component("prior", "joint", "zoo_discrete.joint:JointPrior", "A prior for each part of a joint posterior"),
+        Component("prior", "uniform-categorical", "zoo_discrete.categorical:UniformCategorical", "Uniform categorical"),
+        Component("prior", "joint", "zoo_discrete.joint:JointPrior", "Product of a continuous and a discrete prior"),
         Component("prior", "uniform-codes", "zoo_discrete.codes:UniformCodes", "Uniform over a quantiser's codes"),
         Component(
             "prior",
             "autoregressive-codes",
             "zoo_discrete.codes:AutoregressiveCodes",
-            "Each of a quantiser's codes given those before; fitted after training",
+            "Recurrent network over a quantiser's codes, fitted after training",
         ),
-        Component("loss", "vq", "zoo_discrete.losses:VQ", "Distortion, rate, and the commitment of encoder to codes"),
+        Component("loss", "vq", "zoo_discrete.losses:VQ", "Distortion, rate and commitment loss of the VQ-VAE"),
         Component(
             "loss",
             "joint-capacity",
             "zoo_discrete.losses:JointCapacity",
-            "Distortion, with continuous and discrete rates held at capacities that rise",
+            "ELBO with continuous and discrete rates held at increasing capacities",
         ),
     )

@@ -1,4 +1,4 @@
-"""Categorical latents, relaxed during training so that a gradient passes through a draw."""
+"""Categorical latents with reparameterised relaxations."""
 
 from __future__ import annotations
 
@@ -23,24 +23,25 @@ from zoo import AllowsEmptySamples, Encoder, Posterior, Prior, Scheduled, at_lea
 
 
 class GumbelSoftmax(Posterior, Scheduled):
-    """q(z | x) over one-hot vectors, drawn by softmax((logits + Gumbel noise) / temperature) (arXiv 1611.01144, eq. 2).
+    """q(z | x) over one-hot vectors, sampled as softmax((logits + Gumbel noise) / temperature) (arXiv 1611.01144,
+    eq. 2).
 
-    In training mode draws are relaxed, points inside the simplex. The rate is that of the categories themselves,
-    KL(Cat(logits) || p), as in arXiv 1611.01144; with a relaxed distortion beside it, the training loss is not a bound.
-    (arXiv 1611.00712 relaxes the rate too: a bound, but of a relaxed model.)
-    In evaluation mode draws are one-hot, so every number then is one of the discrete model: a true bound, and an
-    importance-sampled likelihood.
+    In training mode samples are relaxed to points inside the simplex. The rate is that of the categorical variables,
+    KL(Cat(logits) || p), as in arXiv 1611.01144; together with the distortion at relaxed samples it is not a bound.
+    (arXiv 1611.00712 also relaxes the rate, which gives a bound for a relaxed model.) In evaluation mode samples are
+    one-hot, so ELBO and importance-sampled likelihoods are those of the discrete model.
 
-    The temperature falls as in arXiv 1611.01144, section 4: max(min_temperature, temperature exp(-anneal step)).
+    The temperature at a step is max(min_temperature, temperature exp(-anneal step)) (arXiv 1611.01144, section 4).
 
     Args:
-        features: width of the trunk.
+        features: number of features.
         latent_dim: number of categorical variables.
-        categories: values that each can take.
-        temperature: at the first step.
-        min_temperature: below which it does not fall.
-        anneal: its rate for each training step; 0 keeps it constant.
-        hard: draws are one-hot in training too, with the gradient of the relaxed ones (straight-through, section 2.2).
+        categories: number of categories of each.
+        temperature: initial temperature.
+        min_temperature: final temperature.
+        anneal: decay of the temperature per training step; 0 keeps it constant.
+        hard: sample one-hot vectors in training too, with the gradient of the relaxed samples (straight-through,
+            section 2.2).
     """
 
     temperature: Tensor
@@ -58,7 +59,7 @@ class GumbelSoftmax(Posterior, Scheduled):
         super().__init__()
         self.linear = nn.Linear(features, latent_dim * categories)
         self.shape = (latent_dim, categories)
-        self.first_temperature = temperature
+        self.initial_temperature = temperature
         self.min_temperature = min_temperature
         self.anneal = anneal
         self.hard = hard
@@ -66,17 +67,17 @@ class GumbelSoftmax(Posterior, Scheduled):
 
     def schedule(self, step: int, epoch: float) -> None:
         """Lower the temperature."""
-        falling = self.first_temperature * math.exp(-self.anneal * step)
-        self.temperature.fill_(max(min(self.min_temperature, self.first_temperature), falling))
+        temperature = self.initial_temperature * math.exp(-self.anneal * step)
+        self.temperature.fill_(max(min(self.min_temperature, self.initial_temperature), temperature))
 
     def forward(self, features: Tensor) -> Distribution:
         """Map features (N, *grid, features) to a distribution with event shape (*grid, latent_dim, categories)."""
         logits = at_least_float32(self.linear(features).unflatten(-1, self.shape))
-        kind = Relaxed if self.training and not self.hard else Hard
-        return Independent(kind(at_least_float32(self.temperature), logits), features.ndim - 1, validate_args=False)
+        family = RelaxedOneHot if self.training and not self.hard else StraightThroughOneHot
+        return Independent(family(at_least_float32(self.temperature), logits), features.ndim - 1, validate_args=False)
 
 
-class Relaxed(RelaxedOneHotCategorical):
+class RelaxedOneHot(RelaxedOneHotCategorical):
     """The Gumbel-softmax or Concrete distribution (arXiv 1611.01144, eq. 2; density: arXiv 1611.00712, definition 1).
 
     Args:
@@ -88,24 +89,24 @@ class Relaxed(RelaxedOneHotCategorical):
         super().__init__(temperature, logits=logits, validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The log-density on the simplex. A coordinate that underflowed, as at low temperatures, counts as the least
-        normal number: the logarithm of 0 would make the density NaN.
+        """The log-density on the simplex, in nats. Coordinates that underflowed to 0 count as the smallest normal
+        number, since log 0 would make the density NaN.
         """
         value = value.clamp_min(torch.finfo(value.dtype).tiny)
         log_density: Tensor = super().log_prob(value)  # type: ignore[no-untyped-call]
         return log_density
 
     def rsample(self, sample_shape: _size = ()) -> Tensor:
-        """Reparameterised draws. None is exactly 0, where the density is not defined: far apart logits underflow."""
-        draws: Tensor = super().rsample(torch.Size(sample_shape))
-        return draws.clamp_min(torch.finfo(draws.dtype).tiny)
+        """Draw reparameterised samples, clamped away from 0, where the density is undefined."""
+        samples: Tensor = super().rsample(torch.Size(sample_shape))
+        return samples.clamp_min(torch.finfo(samples.dtype).tiny)
 
 
-class Hard(AllowsEmptySamples, OneHotCategorical):
-    """Exact one-hot draws, with the gradient of the relaxed ones that they are the maxima of.
+class StraightThroughOneHot(AllowsEmptySamples, OneHotCategorical):
+    """One-hot samples with the gradient of the relaxed samples of which they are the argmax.
 
     Args:
-        temperature: of the gradient alone, a scalar.
+        temperature: temperature of the gradient, a scalar.
         logits: (..., categories).
     """
 
@@ -116,16 +117,16 @@ class Hard(AllowsEmptySamples, OneHotCategorical):
         self.temperature = temperature
 
     def rsample(self, sample_shape: _size = ()) -> Tensor:
-        """One-hot vectors; the greatest of logits plus Gumbel noise is a draw of the category."""
+        """Draw one-hot vectors: the argmax of logits plus Gumbel noise is a sample of the categorical."""
         uniform = torch.rand(self._extended_shape(sample_shape), dtype=self.logits.dtype, device=self.logits.device)
         perturbed = self.logits - (-clamp_probs(uniform).log()).log()
-        # Its greatest is looked for before the division: a high temperature rounds all to the same number.
+        # The argmax is taken before the division, because a high temperature rounds all entries to one number.
         soft = (perturbed / self.temperature).softmax(-1)
         return one_hot(perturbed.argmax(-1), soft.shape[-1]).to(soft) + (soft - soft.detach())
 
 
 class OneHot(AllowsEmptySamples, OneHotCategorical):
-    """Categories as one-hot vectors, and nothing in between: a relaxed draw has no mass here.
+    """The categorical distribution over one-hot vectors; a relaxed sample has probability 0.
 
     Args:
         logits: (..., categories).
@@ -135,20 +136,20 @@ class OneHot(AllowsEmptySamples, OneHotCategorical):
         super().__init__(logits=logits, validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The log-mass of a one-hot vector; minus infinity of anything else, lest it pass for a density."""
-        vertex = ((value == 0) | (value == 1)).all(-1) & (value.sum(-1) == 1)
-        mass: Tensor = super().log_prob(value)  # type: ignore[no-untyped-call]
-        return torch.where(vertex, mass, -math.inf)
+        """The log-probability of a one-hot vector, in nats; minus infinity for any other vector."""
+        is_one_hot = ((value == 0) | (value == 1)).all(-1) & (value.sum(-1) == 1)
+        log_prob: Tensor = super().log_prob(value)  # type: ignore[no-untyped-call]
+        return torch.where(is_one_hot, log_prob, -math.inf)
 
 
-@register_kl(Relaxed, OneHotCategorical)  # type: ignore[no-untyped-call, untyped-decorator]
-def _categorical_kl(q: Relaxed, p: OneHotCategorical) -> Tensor:
-    """Of the categories, not of the relaxed draws, which have none with a mass."""
+@register_kl(RelaxedOneHot, OneHotCategorical)  # type: ignore[no-untyped-call, untyped-decorator]
+def _categorical_kl(q: RelaxedOneHot, p: OneHotCategorical) -> Tensor:
+    """The KL between the categorical distributions, ignoring the relaxation."""
     return kl_divergence(OneHotCategorical(logits=q.logits, validate_args=False), p)
 
 
 class UniformCategorical(Prior):
-    """p(z): independent categorical variables, each uniform.
+    """p(z): independent uniform categorical variables.
 
     Args:
         latent_shape: (latent_dim, categories).
@@ -161,5 +162,5 @@ class UniformCategorical(Prior):
         self.register_buffer("logits", torch.zeros(latent_shape), persistent=False)
 
     def forward(self, encoder: Encoder, condition: Tensor | None = None) -> Distribution:
-        """The distribution over z, batch shape ()."""
+        """Return the distribution over z, with batch shape ()."""
         return Independent(OneHot(self.logits), self.logits.ndim - 1, validate_args=False)

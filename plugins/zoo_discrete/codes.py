@@ -17,14 +17,14 @@ from zoo import Encoder, ExPostPrior, Prior, UsageError, at_least_float32
 from zoo_discrete.quantizer import MEASURE, Quantized, Quantizer, quantizer_of
 
 CHECKS = 20
-"""Looks at what is held out during one fit."""
+"""Evaluations on the held-out codes during one fit."""
 
 
 class Codes(Distribution):
-    """A distribution over a quantiser's codes z, by way of their indices.
+    """A distribution over the codes of a quantiser, defined on their indices.
 
     Args:
-        quantizer: knows the code of each index.
+        quantizer: maps between codes and indices.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
@@ -36,70 +36,78 @@ class Codes(Distribution):
 
     @abstractmethod
     def log_mass(self, indices: Tensor) -> Tensor:
-        """log p of indices (..., latent_dim, quantizers), in nats, (...)."""
+        """Return the log-probability of indices (..., latent_dim, quantizers), (...), in nats."""
 
     @abstractmethod
     def sample_indices(self, n: int) -> Tensor:
-        """Indices (n, latent_dim, quantizers)."""
+        """Draw indices (n, latent_dim, quantizers)."""
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log p of codes (..., latent_dim, dim), in nats: a mass, not a density."""
-        return self.log_mass(self.quantizer.find(value))
+        """The log-probability (a mass, not a density) of codes (..., latent_dim, dim), (...), in nats."""
+        return self.log_mass(self.quantizer.indices_of(value))
 
     @torch.no_grad()
     def sample(self, sample_shape: _size = ()) -> Tensor:
-        """Codes (*sample_shape, latent_dim, dim)."""
+        """Draw codes (*sample_shape, latent_dim, dim)."""
         indices = self.sample_indices(math.prod(sample_shape))
-        return self.quantizer.look_up(indices).reshape(self._extended_shape(sample_shape))
+        return self.quantizer.codes_of(indices).reshape(self._extended_shape(sample_shape))
 
 
 @register_kl(Quantized, Codes)  # type: ignore[no-untyped-call, untyped-decorator]
 def _code_length(q: Quantized, p: Codes) -> Tensor:
+    """KL(q || p) = -log p(indices), because q is a point mass."""
     return -p.log_mass(q.indices)
 
 
 class Uniform(Codes):
-    """Every index with probability 1 / K."""
+    """Independent indices with probability 1 / K each."""
 
     def log_mass(self, indices: Tensor) -> Tensor:
-        """-(number of indices) log K."""
+        """-(number of indices) log K, in nats."""
         number = math.prod(self.quantizer.indices_shape)
         weight = self.quantizer.linear.weight
         return weight.new_full(indices.shape[:-2], -number * math.log(self.quantizer.codebook_size))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The same for all codes, whichever their indices."""
+        """The log-probability of codes, without looking up their indices, on which it does not depend."""
         return self.log_mass(value)
 
     def sample_indices(self, n: int) -> Tensor:
-        """Each index by itself."""
+        """Draw indices (n, latent_dim, quantizers)."""
         device = self.quantizer.linear.weight.device
         return torch.randint(self.quantizer.codebook_size, (n, *self.quantizer.indices_shape), device=device)
 
 
 class UniformCodes(Prior):
-    """p(z): every code is as probable as any other, as while a VQ-VAE is trained (arXiv 1711.00937, section 3.3).
+    """p(z) uniform over all codes, as in the training of a VQ-VAE (arXiv 1711.00937, section 3.3).
 
-    So the rate is a constant, (number of indices) log K, and samples are of no use before a prior is fitted to the
-    codes (``zoo fit-prior RUN autoregressive-codes``).
+    The rate is the constant (number of indices) log K. Before sampling, fit another prior to the codes:
+    ``zoo fit-prior RUN autoregressive-codes``.
     """
 
     def forward(self, encoder: Encoder, condition: Tensor | None = None) -> Distribution:
-        """The distribution over z, batch shape ()."""
+        """Return the distribution over z, with batch shape ().
+
+        Raises:
+            ComponentError: the encoder has no quantiser.
+        """
         return Uniform(quantizer_of(encoder))
 
 
 class AutoregressiveCodes(ExPostPrior):
-    """p(z) = prod_t p(i_t | i_1, ..., i_t-1) over the indices of the codes, by a recurrent net.
+    """p(z) = prod_t p(i_t | i_1, ..., i_t-1) over the indices of the codes, by a GRU.
 
-    In the paper it is a PixelCNN fitted once the model is trained (arXiv 1711.00937, section 3.3); here a GRU over the
-    indices in order, those of one code's quantisers next to each other. Taken as the prior of a training, it learns
-    along with it, and the encoder gets no gradient of its rate.
+    arXiv 1711.00937, section 3.3, fits a PixelCNN after training. Here the indices are in order of the codes, and of
+    the quantisers within a code. If the prior is trained with the model instead, its rate has no gradient in the
+    encoder.
 
     Args:
-        model_encoder: whose quantiser tells how many indices there are, and of how many values.
-        hidden: width of the net.
-        steps, batch_size, lr: of `fit` alone.
+        model_encoder: encoder with the quantiser.
+        hidden: width of the network.
+        steps, batch_size, lr: number of optimiser steps, codes per step and initial learning rate of `fit`.
+
+    Raises:
+        ComponentError: the encoder has no quantiser.
     """
 
     def __init__(
@@ -123,56 +131,59 @@ class AutoregressiveCodes(ExPostPrior):
         self.bias = nn.Parameter(torch.zeros(self.positions, self.size))
 
     def forward(self, encoder: Encoder, condition: Tensor | None = None) -> Distribution:
-        """The distribution over z, batch shape ()."""
+        """Return the distribution over z, with batch shape ()."""
         return Autoregressive(quantizer_of(encoder), self)
 
     def embed(self, indices: Tensor, start: int = 0) -> Tensor:
-        """Indices (N, T) at the positions from `start` on, to what the net is told of them, (N, T, hidden)."""
+        """Embed indices (N, T) at the positions from `start` on, (N, T, hidden)."""
         codebook = torch.arange(start, start + indices.shape[1], device=indices.device) % self.codebooks
-        embedded: Tensor = self.embedding(indices + self.size * codebook)
-        return embedded
+        embedding: Tensor = self.embedding(indices + self.size * codebook)
+        return embedding
 
     def logits(self, indices: Tensor) -> Tensor:
-        """Of each of the indices (N, positions), given those before it: (N, positions, K)."""
-        before = self.embed(indices[:, :-1])
-        told = torch.cat([torch.zeros_like(self.position[:1]).expand(len(indices), 1, -1), before], dim=1)
-        logits = at_least_float32(self.linear(self.recurrent(told + self.position)[0]))
+        """Return the logits (N, positions, K) of each of the indices (N, positions), given the preceding ones."""
+        history = self.embed(indices[:, :-1])
+        inputs = torch.cat([torch.zeros_like(self.position[:1]).expand(len(indices), 1, -1), history], dim=1)
+        logits = at_least_float32(self.linear(self.recurrent(inputs + self.position)[0]))
         return logits + self.bias
 
     def log_mass(self, indices: Tensor) -> Tensor:
-        """log p of indices (N, positions), in nats, (N,)."""
-        log_masses = self.logits(indices).log_softmax(-1)
-        chosen: Tensor = log_masses.gather(-1, indices.unsqueeze(-1))
-        return chosen.sum((-2, -1))
+        """Return the log-probability of indices (N, positions), (N,), in nats."""
+        log_probs = self.logits(indices).log_softmax(-1)
+        log_prob: Tensor = log_probs.gather(-1, indices.unsqueeze(-1))
+        return log_prob.sum((-2, -1))
 
     def draw(self, n: int) -> Tensor:
-        """Indices (n, positions), one after the other."""
-        drawn: list[Tensor] = []
-        told, state = self.position[0].expand(n, 1, -1), None
+        """Draw indices (n, positions) one position at a time."""
+        columns: list[Tensor] = []
+        inputs, state = self.position[0].expand(n, 1, -1), None
         for t in range(self.positions):
-            output, state = self.recurrent(told, state)
+            output, state = self.recurrent(inputs, state)
             logits = self.linear(output[:, 0]) + self.bias[t]
-            drawn.append(Categorical(logits=logits, validate_args=False).sample())  # type: ignore[no-untyped-call]
+            columns.append(Categorical(logits=logits, validate_args=False).sample())  # type: ignore[no-untyped-call]
             if t + 1 < self.positions:
-                told = self.embed(drawn[-1].unsqueeze(1), start=t) + self.position[t + 1]
-        return torch.stack(drawn, 1)
+                inputs = self.embed(columns[-1].unsqueeze(1), start=t) + self.position[t + 1]
+        return torch.stack(columns, 1)
 
     def fit(self, z: Tensor, encoder: Encoder) -> None:
-        """Fit it to codes (N, latent_dim, dim), with Adam and a rate that falls as a cosine.
+        """Fit the prior to codes `z` (N, latent_dim, dim), with Adam under a cosine schedule.
 
-        A tenth of them, those of other images, is held out; what did best on them is kept.
+        A tenth of the codes, from images that it does not train on, is held out; the parameters with the best
+        log-probability on them are kept.
 
         Raises:
-            UsageError: there are too few.
+            UsageError: there are fewer than two.
         """
         if len(z) < 2:
-            raise UsageError("An autoregressive prior is fitted to two draws at least: one of them is held out.")
+            raise UsageError(
+                f"The prior 'autoregressive-codes' needs at least two draws, of which one is held out; got {len(z)}."
+            )
         with torch.no_grad():
-            indices = quantizer_of(encoder).find(z).flatten(1)
+            indices = quantizer_of(encoder).indices_of(z).flatten(1)
         held_out, indices = indices.tensor_split([max(1, len(indices) // 10)])
         optimizer = torch.optim.Adam(self.parameters(), lr=self.lr)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
-        best, kept = self._held_out_mass(held_out), copy.deepcopy(self.state_dict())
+        best_log_prob, best_state = self._mean_log_mass(held_out), copy.deepcopy(self.state_dict())
         for step in range(1, self.steps + 1):
             rows = torch.randint(len(indices), (min(self.batch_size, len(indices)),), device=indices.device)
             optimizer.zero_grad()
@@ -180,33 +191,33 @@ class AutoregressiveCodes(ExPostPrior):
             optimizer.step()
             schedule.step()
             if step == self.steps or step % max(1, self.steps // CHECKS) == 0:
-                found = self._held_out_mass(held_out)
-                if found > best:
-                    best, kept = found, copy.deepcopy(self.state_dict())
-        self.load_state_dict(kept)
+                log_prob = self._mean_log_mass(held_out)
+                if log_prob > best_log_prob:
+                    best_log_prob, best_state = log_prob, copy.deepcopy(self.state_dict())
+        self.load_state_dict(best_state)
 
     @torch.no_grad()
-    def _held_out_mass(self, indices: Tensor) -> float:
-        return torch.cat([self.log_mass(part).cpu().double() for part in torch.split(indices, 1024)]).mean().item()
+    def _mean_log_mass(self, indices: Tensor) -> float:
+        return torch.cat([self.log_mass(chunk).cpu().double() for chunk in torch.split(indices, 1024)]).mean().item()
 
 
 class Autoregressive(Codes):
-    """The codes whose indices an `AutoregressiveCodes` draws.
+    """A distribution over codes whose indices follow an `AutoregressiveCodes` network.
 
     Args:
-        quantizer: knows the code of each index.
-        net: over the indices.
+        quantizer: maps between codes and indices.
+        network: model of the indices.
     """
 
-    def __init__(self, quantizer: Quantizer, net: AutoregressiveCodes) -> None:
-        self.net = net
+    def __init__(self, quantizer: Quantizer, network: AutoregressiveCodes) -> None:
+        self.network = network
         super().__init__(quantizer)
 
     def log_mass(self, indices: Tensor) -> Tensor:
-        """The sum over the indices, each given those before it."""
+        """Return the log-probability of indices (..., latent_dim, quantizers), (...), in nats."""
         leading = indices.shape[:-2]
-        return self.net.log_mass(indices.reshape(-1, self.net.positions)).reshape(leading)
+        return self.network.log_mass(indices.reshape(-1, self.network.positions)).reshape(leading)
 
     def sample_indices(self, n: int) -> Tensor:
-        """One index after the other."""
-        return self.net.draw(n).reshape(n, *self.quantizer.indices_shape)
+        """Draw indices (n, latent_dim, quantizers)."""
+        return self.network.draw(n).reshape(n, *self.quantizer.indices_shape)

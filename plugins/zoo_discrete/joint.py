@@ -1,4 +1,4 @@
-"""Continuous and discrete latents side by side (arXiv 1804.00104)."""
+"""Joint distributions over continuous and discrete latents (arXiv 1804.00104)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from zoo import ComponentError, ComponentFactory, Encoder, Posterior, Prior, bas
 
 
 class JointPosterior(Posterior):
-    """q(z, c | x) = q(z | x) q(c | x): two heads on the same features, their latents flattened and joined.
+    """q(z, c | x) = q(z | x) q(c | x), two heads on the same features.
+
+    The event is the concatenation of the flattened z and c.
 
     Args:
-        features: width of the trunk.
+        features: number of features.
         latent_dim: number of continuous latent dimensions.
         variables: number of discrete latents.
-        continuous, discrete: the heads.
+        continuous: head for q(z | x).
+        discrete: head for q(c | x).
     """
 
     def __init__(
@@ -41,7 +44,7 @@ class JointPosterior(Posterior):
         self.heads.train()
 
     def forward(self, features: Tensor) -> Distribution:
-        """Features (N, features) to a `Concatenated` distribution, the continuous latents first."""
+        """Map features (N, features) to a `Concatenated` distribution over (z, c)."""
         return Concatenated([head(features) for head in self.heads])
 
 
@@ -49,11 +52,12 @@ class JointPrior(Prior):
     """p(z, c) = p(z) p(c), for a `JointPosterior`.
 
     Args:
-        model_encoder: tells the shapes of the parts.
-        continuous, discrete: priors of the parts.
+        model_encoder: encoder with the joint posterior, which determines the shapes of z and c.
+        continuous: prior p(z).
+        discrete: prior p(c).
 
     Raises:
-        ComponentError: the encoder's posterior is not joint.
+        ComponentError: the encoder has no joint posterior.
     """
 
     def __init__(
@@ -65,24 +69,22 @@ class JointPrior(Prior):
         super().__init__()
         head = next((module for module in model_encoder.modules() if isinstance(module, JointPosterior)), None)
         if head is None:
-            raise ComponentError(
-                "prior 'joint' needs an encoder whose posterior is joint too: encoder.posterior=joint."
-            )
+            raise ComponentError("The prior 'joint' needs a joint posterior: encoder.posterior=joint.")
         parts = zip((continuous, discrete), head.event_shapes, strict=True)
         self.parts = nn.ModuleList(
             part(model_encoder=model_encoder, latent_shape=shape, latent_dim=shape[0]) for part, shape in parts
         )
 
     def forward(self, encoder: Encoder, condition: Tensor | None = None) -> Distribution:
-        """The distribution over both, batch shape ()."""
+        """Return the distribution over (z, c), with batch shape ()."""
         return Concatenated([part(encoder, condition) for part in self.parts])
 
 
 class Concatenated(Distribution):
-    """Independent distributions over one vector, which holds their flattened events one after the other.
+    """The product of independent distributions, over the concatenation of their flattened events.
 
     Args:
-        parts: of one batch shape.
+        parts: distributions with the same batch shape.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
@@ -99,7 +101,7 @@ class Concatenated(Distribution):
 
     @property
     def base_measure(self) -> str | None:
-        """The measures of the parts in order, or the one that all of them have."""
+        """The base measure of all parts, or those of the parts in order; None if one is None."""
         measures = [base_measure(part) for part in self.parts]
         if None in measures or len(set(measures)) == 1:
             return None if None in measures else measures[0]
@@ -107,19 +109,19 @@ class Concatenated(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """The means of the parts."""
+        """The concatenated means of the parts."""
         return self._join([part.mean for part in self.parts])
 
     def sample(self, sample_shape: _size = ()) -> Tensor:
-        """Draws of every part."""
+        """Draw samples (*sample_shape, N, size)."""
         return self._join([part.sample(torch.Size(sample_shape)) for part in self.parts])
 
     def rsample(self, sample_shape: _size = ()) -> Tensor:
-        """Reparameterised draws of every part."""
+        """Draw reparameterised samples (*sample_shape, N, size)."""
         return self._join([part.rsample(torch.Size(sample_shape)) for part in self.parts])
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The sum over the parts."""
+        """The sum of the log-densities of the parts, in nats."""
         pieces = zip(torch.split(value, self.sizes, dim=-1), self.parts, strict=True)
         log_probs = [part.log_prob(piece.reshape(*piece.shape[:-1], *part.event_shape)) for piece, part in pieces]
         return torch.stack(log_probs).sum(0)

@@ -12,17 +12,17 @@ from zoo_discrete.quantizer import Quantized
 
 
 class VQ(Loss):
-    """The loss of the VQ-VAE with a codebook of moving averages (arXiv 1711.00937, eq. 3 without its second term).
+    """The loss of the VQ-VAE (arXiv 1711.00937, eq. 3), whose second term is replaced by moving averages.
 
-    loss = -log p(x | z) + rate + weight |e(x) - sg[z]|^2,  e(x) the encoder's points, z their codes
+    loss = -log p(x | z) + rate + weight |e(x) - sg[z]|^2, where e(x) is the encoder output and z its code
 
-    Under a uniform prior the rate is the constant (number of codes) log K, which the paper leaves out; with it,
-    distortion + rate bounds -log p(x). Under a prior that learns, the rate is -log p(z) and moves that prior alone. The
-    commitment is summed over an image's codes, as the distortion is over its pixels, and averaged over the batch. (The
-    paper averages over the codes too: its weight for N of them is N times the one here.)
+    With a uniform prior the rate is the constant (number of indices) log K, which the paper omits; distortion + rate is
+    an upper bound on -log p(x). With a learned prior the rate is -log p(z) and trains the prior only. The commitment
+    loss is summed over the codes of an image; the paper averages it, so its weight is the one here times the number of
+    codes.
 
     Args:
-        weight: beta, of the commitment.
+        weight: beta, weight of the commitment loss.
     """
 
     def __init__(self, weight: NonNegativeFloat = 0.25) -> None:
@@ -30,14 +30,18 @@ class VQ(Loss):
         self.weight = weight
 
     def forward(self, vae: VAE, batch: Batch) -> dict[str, Tensor]:
-        """Return ``loss``, ``distortion`` and ``rate`` in nats per example, ``commitment``, and ``perplexity``, the
-        number of codes that the batch makes use of.
+        """Return ``loss``, ``distortion`` and ``rate`` in nats per example, ``commitment``, and the ``perplexity`` of
+        the codes in the batch.
+
+        Raises:
+            ComponentError: the posterior is not a quantiser.
         """
         trace = vae.trace(batch)
         q = trace.q
         if not isinstance(q, Quantized):
             raise ComponentError(
-                "loss 'vq' needs a posterior that quantises: encoder.posterior=vector-quantized or finite-scalar."
+                "The loss 'vq' needs a quantiser: encoder.posterior=vector-quantized or "
+                "encoder.posterior=finite-scalar."
             )
         distortion = -trace.log_px.mean()
         rate = trace.kl.mean()
@@ -47,26 +51,25 @@ class VQ(Loss):
             "distortion": distortion,
             "rate": rate,
             "commitment": commitment,
-            "perplexity": q.codes_in_use,
+            "perplexity": q.code_perplexity,
         }
 
 
 class JointCapacity(Loss):
-    """The loss of the JointVAE: each rate is held at a capacity that rises during training (arXiv 1804.00104, eq. 7).
+    """The loss of the JointVAE, with capacities that increase during training (arXiv 1804.00104, eq. 7).
 
     loss = E_q[-log p(x | z, c)] + gamma |KL(q(z | x) || p(z)) - C_z| + gamma |KL(q(c | x) || p(c)) - C_c|
 
-    For each image, as the equation says, and then averaged; the authors' code takes the rates' means over a batch,
-    which makes the loss depend on how a batch is divided. C_c is at most the greatest rate that discrete latents can
-    have.
+    The loss is computed per example and then averaged, as in the equation; the authors' code averages the rates first,
+    so its loss depends on the batch size. C_c is capped at the entropy of p(c), the largest possible rate.
 
     Args:
-        gamma: weight of the differences.
-        continuous, discrete: C_z and C_c in the end, in nats. The defaults are the paper's for MNIST.
-        steps: training steps over which they rise linearly from 0. The paper has 25000.
+        gamma: weight of the deviations.
+        continuous, discrete: final C_z and C_c, in nats. The defaults are the paper's for MNIST.
+        steps: training steps over which both rise linearly from 0; 25000 in the paper.
     """
 
-    risen: Tensor
+    progress: Tensor
 
     def __init__(
         self,
@@ -80,26 +83,32 @@ class JointCapacity(Loss):
         self.continuous = continuous
         self.discrete = discrete
         self.steps = steps
-        self.register_buffer("risen", torch.tensor(0.0))
+        self.register_buffer("progress", torch.tensor(0.0))
 
     def schedule(self, step: int, epoch: float) -> None:
-        """Raise both capacities linearly."""
-        self.risen.fill_(min(1.0, step / self.steps))
+        """Increase both capacities linearly."""
+        self.progress.fill_(min(1.0, step / self.steps))
 
     def forward(self, vae: VAE, batch: Batch) -> dict[str, Tensor]:
-        """Return ``loss``, ``distortion``, ``rate`` and its parts, in nats per example."""
+        """Return ``loss``, ``distortion``, ``rate`` and its parts ``rate_continuous`` and ``rate_discrete``, in nats
+        per example.
+
+        Raises:
+            ComponentError: posterior or prior is not joint.
+        """
         trace = vae.trace(batch)
         q, p = trace.q, trace.prior
         if not isinstance(q, Concatenated) or not isinstance(p, Concatenated):
-            raise ComponentError("loss 'joint-capacity' needs encoder.posterior=joint and prior=joint.")
+            raise ComponentError("The loss 'joint-capacity' needs encoder.posterior=joint and prior=joint.")
         distortion = -trace.log_px.mean()
-        continuous, discrete = kls(q, p)
-        capacity = torch.minimum(self.risen * self.discrete, p.parts[1].entropy())
-        excess = (continuous - self.risen * self.continuous).abs() + (discrete - capacity).abs()
+        kl_z, kl_c = kls(q, p)
+        c_z = self.progress * self.continuous
+        c_c = torch.minimum(self.progress * self.discrete, p.parts[1].entropy())
+        deviation = (kl_z - c_z).abs() + (kl_c - c_c).abs()
         return {
-            "loss": distortion + self.gamma * excess.mean(),
+            "loss": distortion + self.gamma * deviation.mean(),
             "distortion": distortion,
-            "rate": (continuous + discrete).mean(),
-            "rate_continuous": continuous.mean(),
-            "rate_discrete": discrete.mean(),
+            "rate": (kl_z + kl_c).mean(),
+            "rate_continuous": kl_z.mean(),
+            "rate_discrete": kl_c.mean(),
         }

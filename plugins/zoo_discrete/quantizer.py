@@ -1,4 +1,4 @@
-"""What the quantisers have in common: the head of an encoder that answers with codes out of a finite number."""
+"""The base class of quantisers, and the distribution that they return."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ MEASURE = "probability mass on the codes of a quantizer"
 
 
 class Quantizer(KeepsFloat32, Posterior):
-    """q(z | x): features become `latent_dim` points by a linear map, and each point becomes a code near it.
+    """q(z | x): a linear map from features to `latent_dim` points, each of which is replaced by a nearby code.
 
-    The encoder may be of any kind: its features are split into points whatever lies under them. The head stays in
-    float32 when a model is cast to bfloat16, which could not tell neighbouring codes apart.
+    The head stays in float32 when a model is cast to bfloat16, which cannot distinguish neighbouring codes.
 
     Args:
-        features: width of the trunk.
-        latent_dim: number of codes for an image.
+        features: number of features.
+        latent_dim: number of codes per image.
         dim: dimensions of a code.
-        codebook_size: K, the values that an index of a code can take.
-        quantizers: number of indices that make up a code.
+        codebook_size: K, number of values of an index.
+        quantizers: number of indices per code.
     """
 
     def __init__(self, features: int, latent_dim: int, dim: int, codebook_size: int, quantizers: int = 1) -> None:
@@ -37,7 +36,7 @@ class Quantizer(KeepsFloat32, Posterior):
         self.codebook_size = codebook_size
 
     def forward(self, features: Tensor) -> Distribution:
-        """Features (N, features) to a `Quantized` distribution with event shape (latent_dim, dim)."""
+        """Map features (N, features) to a `Quantized` distribution with event shape (latent_dim, dim)."""
         points = self.linear(match_dtype(features, self)).unflatten(-1, self.event_shape)
         points = at_least_float32(points)
         with torch.autocast(points.device.type, enabled=False):
@@ -45,44 +44,44 @@ class Quantizer(KeepsFloat32, Posterior):
 
     @abstractmethod
     def quantize(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Points (N, latent_dim, dim) to codes of that shape with a straight-through gradient, their indices
-        (N, latent_dim, quantizers), and the commitment (N,).
+        """Map points (N, latent_dim, dim) to codes of the same shape with a straight-through gradient, their indices
+        (N, latent_dim, quantizers) and the commitment loss (N,).
         """
 
     @abstractmethod
-    def look_up(self, indices: Tensor) -> Tensor:
-        """The codes (..., latent_dim, dim) of indices (..., latent_dim, quantizers)."""
+    def codes_of(self, indices: Tensor) -> Tensor:
+        """Return the codes (..., latent_dim, dim) of indices (..., latent_dim, quantizers)."""
 
     @abstractmethod
-    def find(self, z: Tensor) -> Tensor:
-        """The indices (..., latent_dim, quantizers) of codes (..., latent_dim, dim): the inverse of `look_up`."""
+    def indices_of(self, z: Tensor) -> Tensor:
+        """Return the indices (..., latent_dim, quantizers) of codes (..., latent_dim, dim)."""
 
 
 def quantizer_of(encoder: Encoder) -> Quantizer:
-    """The quantiser inside an encoder.
+    """Return the quantiser of an encoder.
 
     Raises:
         ComponentError: there is none.
     """
-    found = next((module for module in encoder.modules() if isinstance(module, Quantizer)), None)
-    if found is None:
+    quantizer = next((module for module in encoder.modules() if isinstance(module, Quantizer)), None)
+    if quantizer is None:
         raise ComponentError(
-            "A prior over codes needs an encoder whose posterior is a quantiser: encoder.posterior=vector-quantized "
-            "or encoder.posterior=finite-scalar."
+            "A prior over codes needs a quantiser: encoder.posterior=vector-quantized or "
+            "encoder.posterior=finite-scalar."
         )
-    return found
+    return quantizer
 
 
 class Quantized(Distribution):
-    """All probability on one code, which is every draw and the mean.
+    """A point mass on one code per image, which is every sample and the mean.
 
-    Against a prior over the same codes its KL is -log p(indices), which is known; but importance sampling from a single
-    point estimates nothing, so `log_prob` refuses.
+    Its KL to a prior over codes is -log p(indices). `log_prob` raises, because importance sampling from a point mass
+    estimates nothing.
 
     Args:
         z: codes (N, latent_dim, dim).
-        indices: of the codes, (N, latent_dim, quantizers).
-        commitment: squared distances from the points to their codes, summed over an image, (N,).
+        indices: indices of the codes, (N, latent_dim, quantizers).
+        commitment: squared distances between points and codes, summed over an image, (N,).
         codebook_size: K.
     """
 
@@ -103,28 +102,27 @@ class Quantized(Distribution):
         return self.z
 
     @property
-    def codes_in_use(self) -> Tensor:
-        """The perplexity: exp of the entropy of the indices' frequencies in the batch, a scalar from 1 to K.
-
-        With several quantisers it is the mean of theirs.
+    def code_perplexity(self) -> Tensor:
+        """The exponential of the entropy of the index frequencies in the batch, averaged over quantisers: a scalar
+        from 1 to K.
         """
-        each = torch.arange(self.codebook_size, device=self.indices.device)
-        frequencies = (self.indices.unsqueeze(-1) == each).to(self.z.dtype).mean((0, 1))
+        values = torch.arange(self.codebook_size, device=self.indices.device)
+        frequencies = (self.indices.unsqueeze(-1) == values).to(self.z.dtype).mean((0, 1))
         entropies: Tensor = torch.special.entr(frequencies).sum(-1)
         return entropies.exp().mean()
 
     def rsample(self, sample_shape: _size = ()) -> Tensor:
-        """The codes, again and again, with the gradient of the points."""
+        """The codes, expanded to (*sample_shape, N, latent_dim, dim), with the gradient of the points."""
         return self.z.expand(self._extended_shape(sample_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Refuse.
+        """Raise an error: there is no density.
 
         Raises:
             ComponentError: always.
         """
         raise ComponentError(
-            "The posterior is a single code: it has no density, and importance sampling has nothing to estimate "
-            "log p(x) from. What there is to know is the bound, distortion + rate. Take a loss that needs no more "
-            "(loss=vq), or a posterior with a density or a mass (gaussian, gumbel-softmax)."
+            "A quantized posterior has no density, so importance sampling cannot estimate log p(x); distortion + rate "
+            "is an upper bound on -log p(x). Use a loss that needs no density (loss=vq), or a posterior with a density "
+            "or mass (gaussian, gumbel-softmax)."
         )

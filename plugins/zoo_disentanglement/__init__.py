@@ -1,4 +1,4 @@
-"""Disentanglement: losses that part the dimensions of the latent, metrics of it, data of known factors."""
+"""Disentanglement: losses, metrics, and data sets with known generative factors."""
 
 from __future__ import annotations
 
@@ -9,56 +9,56 @@ from zoo import Component, hookimpl
 
 @hookimpl
 def zoo_components() -> Iterable[Component]:
-    """Losses, metrics, and data sets."""
+    """Return the losses, metrics and data sets."""
     return (
         Component(
             "loss",
             "capacity",
             "zoo_disentanglement.capacity:AnnealedCapacity",
-            "The rate held at a capacity that rises",
+            "ELBO with the rate held at an increasing capacity",
         ),
         Component(
             "loss",
             "beta-tc",
             "zoo_disentanglement.total_correlation:BetaTC",
-            "The rate in three parts, with a weight on the total correlation",
+            "ELBO with separate weights for the three parts of the rate",
         ),
         Component(
             "loss",
             "factor",
             "zoo_disentanglement.factor:FactorLoss",
-            "The bound, and the total correlation by a discriminator",
+            "ELBO plus the total correlation, estimated by a discriminator",
         ),
         Component(
             "loss",
             "dip-i",
-            "zoo_disentanglement.inferred_prior:MeanCovariance",
-            "The bound, and the covariance of the posterior means",
+            "zoo_disentanglement.dip:MeanCovariance",
+            "ELBO plus a penalty on the covariance of the posterior means",
         ),
         Component(
             "loss",
             "dip-ii",
-            "zoo_disentanglement.inferred_prior:AggregateCovariance",
-            "The bound, and the covariance of the aggregate posterior",
+            "zoo_disentanglement.dip:AggregateCovariance",
+            "ELBO plus a penalty on the covariance of the aggregate posterior",
         ),
-        Component("metric", "mig", "zoo_disentanglement.gap:MutualInformationGap", "Mutual information gap of factors"),
+        Component("metric", "mig", "zoo_disentanglement.mig:MutualInformationGap", "Mutual information gap"),
         Component(
-            "metric", "sap", "zoo_disentanglement.sap:SeparatedPredictability", "Factors told by a single latent"
+            "metric", "sap", "zoo_disentanglement.sap:SeparatedPredictability", "Separated attribute predictability"
         ),
-        Component("metric", "dci", "zoo_disentanglement.dci:Importances", "Importance of each latent for each factor"),
+        Component("metric", "dci", "zoo_disentanglement.dci:DCI", "Disentanglement, completeness and informativeness"),
         Component(
             "metric",
             "factor-vae-score",
             "zoo_disentanglement.factor_score:FactorScore",
-            "A held factor told by the latent that varies least",
+            "Accuracy of predicting a fixed factor from the latent of least variance",
         ),
         Component(
-            "dataset", "shapes", "zoo_disentanglement.shapes:shapes", "4608 drawn shapes of known factors, 32x32"
+            "dataset", "shapes", "zoo_disentanglement.shapes:shapes", "4608 synthetic shapes, 32x32, with five factors"
         ),
         Component(
             "dataset",
             "dsprites",
             "zoo_disentanglement.dsprites:dsprites",
-            "737280 sprites of known factors, 64x64, from a file of yours",
+            "737280 sprites, 64x64, with five factors; needs the downloaded file",
         ),
     )

@@ -1,4 +1,4 @@
-"""The annealed capacity of the beta-VAE (arXiv 1804.03599)."""
+"""The beta-VAE with controlled capacity increase (arXiv 1804.03599)."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from zoo import VAE, Batch, Loss, WarmUp
 
 
 class AnnealedCapacity(Loss):
-    """A rate that is held at a capacity, which rises during training (arXiv 1804.03599, eq. 8).
+    """The beta-VAE loss with a capacity C that increases during training (arXiv 1804.03599, eq. 8).
 
     loss = E_q[-log p(x | z)] + gamma |KL(q(z | x) || p(z)) - C|
 
-    The KL is the mean over the batch, as in the code that followed the paper; for an accumulated batch, over each part.
+    The KL is averaged over the batch (each microbatch) before the absolute value is taken.
 
     Args:
-        gamma: pressure to keep the rate at the capacity; 1000 in the paper.
-        capacity: C in the end, in nats; 25 in the paper for dSprites.
-        warmup_epochs: epochs over which C rises linearly from 0. The paper's 100000 steps are nearly nine of dSprites.
+        gamma: weight of the deviation; 1000 in the paper.
+        capacity: final C, in nats; 25 in the paper for dSprites.
+        warmup_epochs: epochs over which C rises linearly from 0. The paper's 100000 steps are about nine epochs of
+            dSprites.
     """
 
     def __init__(

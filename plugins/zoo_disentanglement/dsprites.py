@@ -1,4 +1,4 @@
-"""dSprites, from its one file where the user has it."""
+"""The dSprites data set, from the downloaded file."""
 
 from __future__ import annotations
 
@@ -14,56 +14,57 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from zoo import DataError, Dataset, DataUnavailable, cached_images
+from zoo import DataError, Dataset, DataUnavailable
+from zoo_datasets import cached_images
 
 FILE = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
 SOURCE = "https://github.com/google-deepmind/dsprites-dataset"
 NAMES = ("shape", "scale", "orientation", "x", "y")
 LABELS = ("square", "ellipse", "heart")
-BROKEN = (KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
-VERSION = 1  # of what the cache holds
+READ_ERRORS = (KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
+VERSION = 1  # change it whenever the cached pixels change
 
 
 def dsprites(root: Path, images: PositiveInt | None = None) -> Dataset:
-    """Sprites of known shape (3), scale (6), orientation (40), x and y (32 each), 64x64, black or white (Matthey et
-    al., 2017). The label is the shape.
+    """Binary 64x64 sprites with factors shape (3), scale (6), orientation (40), x and y (32 each); the label is the
+    shape (Matthey et al. 2017).
 
-    The images are in a random order that is always the same: the first tenth are test images, the others to train on.
-    There is no official split; much published work trains and measures on all. The archive is unpacked once, for which
-    a temporary folder must hold 3 GB; what is asked for goes to the user's cache, from where it is mapped.
+    The images are in a fixed random order. The first tenth are the test split; there is no official one, and many
+    papers train and evaluate on all images. Unpacking the archive needs 3 GB of temporary space, once; the images are
+    then memory-mapped from the user's cache.
 
     Args:
-        root: the folder that holds the file, itself or in a folder ``dsprites``.
-        images: the first so many in that order; by default all 737280, which take 3 GB in the cache.
+        root: folder that contains the file, directly or in a folder ``dsprites``.
+        images: number of images, the first in that order; all 737280 by default, which take 3 GB in the cache.
 
     Raises:
-        DataUnavailable: the file is not there.
-        DataError: it is damaged, or is not what it should be.
+        DataUnavailable: the file does not exist.
+        DataError: the file is damaged or has unexpected contents.
     """
-    file = next((found for found in (root / FILE, root / "dsprites" / FILE) if found.is_file()), None)
+    file = next((path for path in (root / FILE, root / "dsprites" / FILE) if path.is_file()), None)
     if file is None:
-        raise DataUnavailable(f"{FILE} is not in {root}. Get it from {SOURCE} and put it there.")
+        raise DataUnavailable(f"{FILE} is not in {root}. Download it from {SOURCE}.")
     table = _factors(file)
     order = torch.randperm(len(table), generator=torch.Generator().manual_seed(0))[:images]
     status = file.stat()
     key = f"dsprites {VERSION} {file.resolve()} {status.st_size} {status.st_mtime_ns} {len(order)}"
-    kept = cached_images(key, _sprites(file, len(table), order))
+    cache = cached_images(key, _sprites(file, len(table), order))
     factors = table[order]
     n = max(1, len(order) // 10)
     test, train = (
-        replace(kept.part(start, stop), labels=factors[start:stop, 0].clone(), factors=factors[start:stop])
-        for start, stop in ((0, n), (n, len(kept)))
+        replace(cache.part(start, stop), labels=factors[start:stop, 0].clone(), factors=factors[start:stop])
+        for start, stop in ((0, n), (n, len(cache)))
     )
-    return Dataset(train=train, test=test, factor_names=NAMES, label_names=LABELS, cache=(kept.file,))
+    return Dataset(train=train, test=test, factor_names=NAMES, label_names=LABELS, cache=(cache.file,))
 
 
 def _factors(file: Path) -> Tensor:
-    """The number of its value for each image and factor, without the colour, of which there is one."""
+    """Factor values as indices, int64 (N, 5). The sixth factor of the file, colour, is constant and left out."""
     try:
-        with zipfile.ZipFile(file) as archive, archive.open("latents_classes.npy") as stored:
-            # Nothing in the file is unpickled; its metadata, which are pickled, stay unread.
-            classes = np.lib.format.read_array(stored, allow_pickle=False)
-    except BROKEN as error:
+        with zipfile.ZipFile(file) as archive, archive.open("latents_classes.npy") as member:
+            # The pickled metadata of the file are never read.
+            classes = np.lib.format.read_array(member, allow_pickle=False)
+    except READ_ERRORS as error:
         raise _damaged(file, error) from error
     if classes.ndim != 2 or classes.shape[1] != 1 + len(NAMES) or classes.dtype != np.int64:
         raise _damaged(file, f"latents_classes is {classes.dtype} of shape {classes.shape}")
@@ -71,16 +72,16 @@ def _factors(file: Path) -> Tensor:
 
 
 def _sprites(file: Path, count: int, order: Tensor) -> Iterator[tuple[np.ndarray, int]]:
-    """The images in an order, from an unpacked copy, so that they never lie in memory together."""
+    """Yield the images in the given order from an unpacked, memory-mapped copy."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             with zipfile.ZipFile(file) as archive:
                 sprites = np.load(archive.extract("imgs.npy", folder), mmap_mode="r", allow_pickle=False)
-        except BROKEN as error:
+        except READ_ERRORS as error:
             raise _damaged(file, error) from error
         except OSError as error:
             raise DataError(
-                f"{file} cannot be unpacked: {error}. TMPDIR must name a folder that holds 3 GB."
+                f"{file} cannot be unpacked: {error}. Set TMPDIR to a folder with 3 GB of free space."
             ) from error
         if sprites.shape != (count, 64, 64) or sprites.dtype != np.uint8:
             raise _damaged(file, f"imgs is {sprites.dtype} of shape {sprites.shape}")
@@ -89,4 +90,4 @@ def _sprites(file: Path, count: int, order: Tensor) -> Iterator[tuple[np.ndarray
 
 
 def _damaged(file: Path, why: object) -> DataError:
-    return DataError(f"{file} is damaged ({why}). Get it again from {SOURCE}.")
+    return DataError(f"{file} is damaged ({why}). Download it again from {SOURCE}.")

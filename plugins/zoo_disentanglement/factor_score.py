@@ -1,4 +1,4 @@
-"""The score of FactorVAE (arXiv 1802.05983)."""
+"""The FactorVAE score (arXiv 1802.05983)."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from zoo_disentanglement.factors import varying_factors
 
 
 class FactorScore(Metric):
-    """How well the latent that varies least tells which factor was held (arXiv 1802.05983, section 4).
+    """The accuracy of predicting a fixed factor from the latent of least variance (arXiv 1802.05983, section 4).
 
-    For a vote, images are drawn that agree in one factor, chosen at random, and the latent is found whose variance over
-    them is the least part of its variance over all images. The factor that most often goes with a latent is what that
-    latent stands for; the score is the accuracy of that on as many votes of their own.
+    Each vote fixes a random factor to a random value, draws images with that value, and pairs the factor with the
+    latent whose variance over them, relative to that over all images, is smallest. A majority-vote classifier from
+    latent to factor is fitted to one set of votes and evaluated on another.
 
     Args:
-        votes: to learn from, and as many again to measure.
-        images_per_vote: drawn with replacement from those that are measured.
-        threshold: a latent whose posterior means have a standard deviation below this takes no part.
+        votes: number of votes in each set.
+        images_per_vote: images per vote, drawn with replacement.
+        threshold: latents whose posterior means have a smaller standard deviation are ignored.
     """
 
     by_default = False
@@ -38,44 +38,45 @@ class FactorScore(Metric):
         self.images_per_vote = images_per_vote
         self.threshold = threshold
 
-    def __call__(self, subject: EvaluationContext) -> Sequence[Measurement]:
-        """Measure `factor-vae-score`; 0 where no latent takes part.
+    def __call__(self, context: EvaluationContext) -> Sequence[Measurement]:
+        """Measure `factor-vae-score`, which is 0 if all latents are ignored.
 
         Raises:
-            NotApplicable: the factors are not known, or none varies.
+            NotApplicable: the data have no factors, or none of them varies.
         """
-        factors = varying_factors(subject)
-        codes = subject.posterior_mean.double().flatten(1)
-        deviations = codes.std(0, correction=0)
-        active = deviations > self.threshold
+        factors = varying_factors(context)
+        z = context.posterior_mean.double().flatten(1)
+        scale = z.std(0, correction=0)
+        active = scale > self.threshold
         protocol = {
             "factors": list(factors),
-            "representation": subject.representation,
+            "representation": context.representation,
             "votes": self.votes,
             "images per vote": self.images_per_vote,
             "latents": f"{int(active.sum())} of {len(active)}",
         }
         if not active.any():
             return [Measurement("factor-vae-score", 0.0, "accuracy", protocol, note="no latent varies")]
-        codes = codes[:, active] / deviations[active]
-        held = [
+        z = z[:, active] / scale[active]
+        rows = [
             [(values == value).nonzero().flatten() for value in torch.unique(values)] for values in factors.values()
         ]
-        fitted, measured = (self._votes(codes, held) for _ in range(2))
-        right = (fitted.argmax(1).unsqueeze(1) == torch.arange(len(held))) * measured
-        accuracy = right.sum().item() / self.votes
+        train_votes, test_votes = self._votes(z, rows), self._votes(z, rows)
+        prediction = train_votes.argmax(1).unsqueeze(1)
+        accuracy = test_votes[prediction == torch.arange(len(rows))].sum().item() / self.votes
         error = (accuracy * (1 - accuracy) / self.votes) ** 0.5
         return [Measurement("factor-vae-score", accuracy, "accuracy", protocol, error)]
 
-    def _votes(self, codes: Tensor, held: Sequence[Sequence[Tensor]]) -> Tensor:
-        """How often a latent varied least while a factor was held: int64 (d, F).
+    def _votes(self, z: Tensor, rows: Sequence[Sequence[Tensor]]) -> Tensor:
+        """Count how often each latent has the least variance while each factor is fixed, int64 (d, F).
 
         Args:
-            held: for each factor and each of its values, the images that have it.
+            z: scaled posterior means (N, d).
+            rows: for each factor and each of its values, the indices of the images with that value.
         """
-        counts = torch.zeros(codes.shape[1], len(held), dtype=torch.int64)
-        for factor in torch.randint(len(held), (self.votes,)).tolist():
-            images = held[factor][int(torch.randint(len(held[factor]), ()))]
-            drawn = images[torch.randint(len(images), (self.images_per_vote,))]
-            counts[codes[drawn].var(0).argmin(), factor] += 1
+        counts = torch.zeros(z.shape[1], len(rows), dtype=torch.int64)
+        for factor in torch.randint(len(rows), (self.votes,)).tolist():
+            candidates = rows[factor][int(torch.randint(len(rows[factor]), ()))]
+            sample = candidates[torch.randint(len(candidates), (self.images_per_vote,))]
+            counts[z[sample].var(0).argmin(), factor] += 1
         return counts

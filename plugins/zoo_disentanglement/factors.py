@@ -1,4 +1,4 @@
-"""The factors that a metric can speak of, beside the codes of the same images."""
+"""Generative factors that vary in the evaluated images, and the gap between the two best latents."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from torch import Tensor
 from zoo import EvaluationContext, NotApplicable
 
 
-def varying_factors(subject: EvaluationContext, images: int | None = None) -> dict[str, Tensor]:
-    """By name, the number of its value for each image, int64 (N,), of every factor that takes more than one.
+def varying_factors(context: EvaluationContext, images: int | None = None) -> dict[str, Tensor]:
+    """Return the factors with more than one value, by name, as value indices int64 (N,).
 
     Args:
-        images: of the first so many images alone.
+        context: model and images.
+        images: use only this many images, the first ones.
 
     Raises:
         NotApplicable: there is no such factor.
     """
-    factors = _varying(subject.factor_names, subject.factors[:images])
+    factors = _varying(context.factor_names, context.factors[:images])
     if not factors:
         raise NotApplicable("no factor takes more than one value in these images")
     return factors
 
 
-def varying_train_factors(subject: EvaluationContext, images: int) -> dict[str, Tensor]:
-    """The same of the first so many training images; empty where none varies."""
-    return _varying(subject.factor_names, subject.train_factors[:images])
+def varying_train_factors(context: EvaluationContext, images: int) -> dict[str, Tensor]:
+    """Return the factors that vary in the first `images` training images; empty if there are none."""
+    return _varying(context.factor_names, context.train_factors[:images])
 
 
 def _varying(names: Sequence[str], factors: Tensor) -> dict[str, Tensor]:
@@ -35,6 +36,6 @@ def _varying(names: Sequence[str], factors: Tensor) -> dict[str, Tensor]:
 
 
 def gap(scores: Tensor) -> Tensor:
-    """The greatest entry of each column less the next: (d, F) to (F,). Where there is one row, less zero."""
-    ordered = scores.sort(0, descending=True).values
-    return ordered[0] - ordered[1] if len(ordered) > 1 else ordered[0]
+    """The difference of the two largest entries of each column, (d, F) to (F,); the entry itself if d = 1."""
+    descending = scores.sort(0, descending=True).values
+    return descending[0] - descending[1] if len(descending) > 1 else descending[0]

@@ -1,4 +1,4 @@
-"""The rate in three parts, and a weight of its own for each (arXiv 1802.04942)."""
+"""The loss of the beta-TCVAE (arXiv 1802.04942)."""
 
 from __future__ import annotations
 
@@ -9,32 +9,29 @@ from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from zoo import VAE, Batch, ComponentError, Loss
-from zoo_disentanglement.factorised import log_density_of_dimensions
+from zoo_disentanglement.per_dimension import log_prob_per_dimension
 
 Estimator = Literal["weighted", "stratified"]
 
 
 class BetaTC(Loss):
-    """The beta-TCVAE (arXiv 1802.04942, eq. 2 and 4). The rate, averaged over the N training images n, is the sum of
+    """The beta-TCVAE (arXiv 1802.04942, eq. 2 and 4): the rate in three parts, each with its own weight.
 
-    - the mutual information  I(n; z) = E[log q(z | n) - log q(z)],
-    - the total correlation   KL(q(z) || prod_d q(z_d)), and
-    - the dimension-wise KL   E[log prod_d q(z_d) - log p(z)], which is sum_d KL(q(z_d) || p(z_d)) for such a prior,
+    loss = E_q[-log p(x | z)] + alpha MI + beta TC + gamma DKL, where q(z) is the mean of q(z | n) over N images n and
 
-    where q(z) is the mean of q(z | n), and
+    - MI = E[log q(z | n) - log q(z)] is the mutual information I(n; z),
+    - TC = E[log q(z) - log prod_d q(z_d)] is the total correlation,
+    - DKL = E[log prod_d q(z_d) - log p(z)] is the dimension-wise KL, sum_d KL(q(z_d) || p(z_d)) if p(z) factorises.
 
-    loss = E_q[-log p(x | z)] + alpha I(n; z) + beta TC + gamma KL
-
-    q(z) and q(z_d) are estimated from the batch, at one draw z for each image: see `mixture_weights`. The log of an
-    estimate is biased even where the estimate is not, and so are the three parts; their sum is the rate at the draws
-    whatever the estimate. An accumulated batch is the mean over its parts.
+    q(z) and q(z_d) are estimated from the batch (each microbatch) with one sample per image, see `mixture_weights`. The
+    three parts are biased, being logarithms of estimates; their sum is the unbiased estimate of the rate.
 
     Args:
         train_size: N.
-        alpha, beta, gamma: weights of the three parts; all 1 give the bound, and the paper raises beta alone.
-        estimator: of q(z), ``weighted`` as in the paper's experiments. The ``stratified`` one is without bias for q(z),
-            but where N is much larger than the batch its logarithm is far too low, and more so for all dimensions
-            together than for one: a large beta then learns to make the estimate of TC negative, and not TC small.
+        alpha, beta, gamma: weights of MI, TC and DKL; all 1 give the ELBO, and the paper varies beta only.
+        estimator: estimator of q(z); ``weighted`` in the paper's experiments. ``stratified`` is unbiased for q(z), but
+            for N much larger than the batch it underestimates log q(z), by more than sum_d log q(z_d): a large beta
+            then drives the estimate of TC below zero instead of reducing TC.
     """
 
     def __init__(
@@ -53,19 +50,19 @@ class BetaTC(Loss):
         self.estimator: Estimator = estimator
 
     def forward(self, vae: VAE, batch: Batch) -> dict[str, Tensor]:
-        """Return ``loss``, ``distortion``, ``rate`` (at the draws), and its parts ``mutual_information``,
-        ``total_correlation`` and ``dimension_kl``, in nats per example.
+        """Return ``loss``, ``distortion``, ``rate`` and its parts ``mutual_information``, ``total_correlation`` and
+        ``dimension_kl``, in nats per example.
 
         Raises:
-            ComponentError: the dimensions of the posterior depend on each other, or the prior depends on the label.
+            ComponentError: the dimensions of the posterior are not independent, or the prior is conditional.
         """
         trace = vae.trace(batch)
         if trace.prior.batch_shape:
             raise ComponentError(
-                "The loss 'beta-tc' compares q(z), the mean over all images, with one prior for all of them, and this "
-                "model has a prior for each label: take prior=standard-normal, or loss=elbo."
+                "The loss 'beta-tc' needs the same prior for all images; this one is conditional on the label. "
+                "Use prior=standard-normal or loss=elbo."
             )
-        log_densities = log_density_of_dimensions(trace.z, trace.q)
+        log_densities = log_prob_per_dimension(trace.z, trace.q)
         log_weights = mixture_weights(self.estimator, self.train_size, len(trace.z)).log().to(log_densities)
         log_qz = (log_weights + log_densities.sum(2)).logsumexp(1)
         log_qz_product = (log_weights.unsqueeze(2) + log_densities).logsumexp(1).sum(1)
@@ -86,27 +83,27 @@ class BetaTC(Loss):
 
 
 def mixture_weights(estimator: Estimator, train_size: int, batch_size: int) -> Tensor:
-    """The weights w of an estimate of q(z_i) = 1/N sum_n q(z_i | n) from a batch: sum_j w_ij q(z_i | n_j).
+    """Weights w_ij of the estimate q(z_i) = sum_j w_ij q(z_i | n_j) from a batch of B = M + 1 images.
 
-    ``weighted`` (arXiv 1802.04942, eq. 3): 1/B for each of the B images of the batch, so that the image that z_i was
-    drawn for counts for N/B times its share. The paper has a further factor 1/N, which adds a multiple of log N to each
-    of the parts, (d - 1) log N to TC, and changes no gradient; without it a batch of all images gives q(z) itself.
+    ``weighted`` (arXiv 1802.04942, eq. 3): w_ij = 1/B. The paper has a further factor 1/N, which adds a constant to
+    each part ((d - 1) log N to TC) and changes no gradient; without it, a batch of all images gives q(z) exactly.
 
-    ``stratified`` (its appendix C): that image counts for itself alone, 1/N, and the M others of the batch for all the
-    rest: 1/M, but one of them, here the next one, (N - M) / (N M). The mean over all batches is q(z_i).
+    ``stratified`` (appendix C): w_ii = 1/N, w_ij = (N - M) / (N M) for one other image, here the next, and 1/M for the
+    rest. The expectation over batches is q(z_i).
 
     Args:
-        train_size: N; a batch that is larger is itself the whole.
-        batch_size: B = M + 1.
+        estimator: which of the two.
+        train_size: N; B if the batch is larger.
+        batch_size: B.
 
     Returns:
-        (B, B); each row adds up to 1.
+        (B, B), with rows that sum to 1.
     """
-    n, others = max(train_size, batch_size), batch_size - 1
-    if estimator == "weighted" or others == 0:
+    n, m = max(train_size, batch_size), batch_size - 1
+    if estimator == "weighted" or m == 0:
         return torch.full((batch_size, batch_size), 1 / batch_size)
-    weights = torch.full((batch_size, batch_size), 1 / others)
+    weights = torch.full((batch_size, batch_size), 1 / m)
     rows = torch.arange(batch_size)
     weights[rows, rows] = 1 / n
-    weights[rows, (rows + 1) % batch_size] = (n - others) / (n * others)
+    weights[rows, (rows + 1) % batch_size] = (n - m) / (n * m)
     return weights

@@ -1,4 +1,4 @@
-"""Draws of the aggregate posterior q(z), the mean of q(z | x) over the data, beside draws of the prior."""
+"""Samples from the aggregate posterior q(z), the mean of q(z | x) over the data, and from the prior."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor
 from zoo import Trace
 
 
-def codes_and_prior_draws(trace: Trace) -> tuple[Tensor, Tensor]:
-    """One draw of the posterior for each image and one of the prior, both flattened to (N, d).
+def posterior_and_prior_samples(trace: Trace) -> tuple[Tensor, Tensor]:
+    """One sample of q(z | x) per example and as many of p(z), both (N, d).
 
-    The prior is what q(z) is brought to and learns nothing from it.
+    The prior samples carry no gradient, so a divergence between the two trains the encoder only.
     """
     prior = trace.prior
     shape = () if prior.batch_shape else (len(trace.x),)

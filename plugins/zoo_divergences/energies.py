@@ -1,4 +1,4 @@
-"""Likelihoods that are costs and not densities: p(x | z) is proportional to exp(-cost)."""
+"""Likelihoods defined by an energy, p(x | z) proportional to exp(-energy), with an unknown normalising constant."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from zoo import Likelihood, at_least_float32
 
 
 class SquaredErrorEnergy(Likelihood):
-    """-log p(x | z) = |x - mean|^2, summed over the entries: the cost of autoencoders that bound no likelihood.
+    """-log p(x | z) = |x - mean|^2, summed over entries, with a mean in [0, 1].
 
-    Up to a constant this is N(x; mean, 1/2), with a mean that stays in [0, 1]. The constant is left out so that the
-    distortion is the squared error itself.
+    This is N(x; mean, 1/2) without its normalising constant, so that the distortion is the squared error itself.
 
     Args:
         data_shape: event shape of x.
@@ -35,20 +34,19 @@ class SquaredErrorEnergy(Likelihood):
 
 
 def mean_from_logits(logits: Tensor) -> Tensor:
-    """Map logits (..., *data_shape, 1) to values in [0, 1], in float32 at least."""
+    """Map logits (..., *data_shape, 1) to means (..., *data_shape) in [0, 1], in float32 at least."""
     return torch.sigmoid(at_least_float32(logits).squeeze(-1))
 
 
 class Energy(Distribution):
-    """p(x) proportional to exp(-cost(x, mean)), the constant of proportionality unknown or left out.
+    """p(x) proportional to exp(-cost(x, mean)), unnormalised.
 
-    So its `log_prob` is good for training and for nothing else, and no likelihood is estimated from it. It cannot be
-    sampled.
+    Its `log_prob` is a training objective; no likelihood is estimated from it. It cannot be sampled.
 
     Args:
-        mean: the point that costs nothing, (..., *event_shape).
-        cost: from two points (..., *event_shape), broadcast against each other, to a number each, (...).
-        event_dims: number of dimensions of an event.
+        mean: the minimum of the cost, (..., *event_shape).
+        cost: maps x and mean, (..., *event_shape) and broadcastable, to (...).
+        event_dims: number of event dimensions.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
@@ -62,9 +60,9 @@ class Energy(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """The point that costs nothing."""
+        """The minimum of the cost."""
         return self._mean
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Minus the cost of `value`."""
+        """The negative cost of `value`."""
         return -self._cost(value, self._mean)

@@ -1,4 +1,4 @@
-"""The log hyperbolic cosine of the error, which is a density once it is normalised."""
+"""The log-cosh likelihood (OpenReview rkglvsC9Ym), normalised."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class LogCoshLikelihood(Likelihood):
     """-log p(x | z) = 1/a log cosh(a (x - mean) / scale) + const, for each entry (OpenReview rkglvsC9Ym).
 
-    Quadratic in small errors, as a Gaussian of standard deviation scale / sqrt(a); linear in large ones, as a Laplace
-    distribution. The constant makes it a density, so that a bound of it is one, and log p(x) can be estimated.
+    Quadratic for small errors, like a Gaussian with standard deviation scale / sqrt(a), and linear for large ones, like
+    a Laplace distribution. Unlike the paper's cost, the density is normalised, so log p(x) can be estimated.
 
     Args:
         data_shape: event shape of x.
-        sharpness: a; the greater, the sooner the cost is linear.
-        scale: the error that is 1 where the cost is linear, in units of x.
+        sharpness: a; larger values shrink the quadratic region.
+        scale: unit of the error, in units of x.
     """
 
     def __init__(self, data_shape: tuple[int, ...], sharpness: Positive = 10.0, scale: Positive = 1.0) -> None:
@@ -44,11 +44,13 @@ class LogCoshLikelihood(Likelihood):
 class LogCosh(Distribution):
     """p(x) = cosh(a (x - mean) / scale)^(-1/a) a / (scale B(1/2a, 1/2)), with B the beta function.
 
-    A generalised hyperbolic secant: the logarithm of the ratio of two draws of Gamma(1/2a) is 2a (x - mean) / scale.
+    A generalised hyperbolic secant distribution: 2a (x - mean) / scale is distributed as the log-ratio of two
+    Gamma(1/2a) variables.
 
     Args:
         mean: of any shape.
-        sharpness, scale: a and the unit of the error.
+        sharpness: a.
+        scale: unit of the error.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {"mean": constraints.real}
@@ -63,7 +65,7 @@ class LogCosh(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """The mean, which is the mode and the median too."""
+        """The mean, which is also the mode and the median."""
         return self._mean
 
     @property
@@ -73,24 +75,25 @@ class LogCosh(Distribution):
         return torch.full_like(self._mean, self.scale**2 * trigamma / (2 * self.sharpness**2))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The log-density; log cosh u is |u| + log(1 + e^-2|u|) - log 2, which no error is too large for.
+        """The log-density, in nats.
 
-        Where u is small that is a difference of equal numbers, and log cosh u is log(1 + sinh(u)^2) / 2.
+        For large u, log cosh u = |u| + log(1 + e^-2|u|) - log 2, which cannot overflow; for small u, where this form
+        cancels, log cosh u = log(1 + sinh(u)^2) / 2.
         """
         u = (self.sharpness * (value - self._mean) / self.scale).abs()
-        near = torch.log1p(u.clamp_max(1).sinh().square()) / 2
-        log_cosh = torch.where(u < 1, near, u + softplus(-2 * u) - math.log(2))
+        small = torch.log1p(u.clamp_max(1).sinh().square()) / 2
+        log_cosh = torch.where(u < 1, small, u + softplus(-2 * u) - math.log(2))
         half = 0.5 / self.sharpness
         log_beta = math.lgamma(half) + math.lgamma(0.5) - math.lgamma(half + 0.5)
         return -log_cosh / self.sharpness - log_beta + math.log(self.sharpness / self.scale)
 
     def rsample(self, sample_shape: _size = ()) -> Tensor:
-        """Reparameterised draws.
+        """Draw reparameterised samples.
 
-        Gamma(k) is a draw of Gamma(k + 1) times U^(1/k): where k = 1/2a is small it underflows, its logarithm does not.
+        A Gamma(k) variable is Gamma(k + 1) times U^(1/k). For small k = 1/2a it underflows, but its logarithm does not.
         """
         k = 0.5 / self.sharpness
         shape = (2, *self._extended_shape(sample_shape))
         gamma = Gamma(torch.full_like(self._mean, k + 1).expand(shape), 1.0, validate_args=False).sample()
-        logarithms = gamma.log() - torch.empty_like(gamma).exponential_() / k
-        return self._mean + self.scale * (logarithms[0] - logarithms[1]) / (2 * self.sharpness)
+        log_gamma = gamma.log() - torch.empty_like(gamma).exponential_() / k
+        return self._mean + self.scale * (log_gamma[0] - log_gamma[1]) / (2 * self.sharpness)

@@ -1,4 +1,4 @@
-"""Losses with the maximum mean discrepancy between the aggregate posterior q(z) and the prior."""
+"""Losses with the maximum mean discrepancy (MMD) between the aggregate posterior q(z) and the prior."""
 
 from __future__ import annotations
 
@@ -10,24 +10,22 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from zoo import VAE, Batch, ComponentError, Loss, Trace
-from zoo_divergences.aggregate import codes_and_prior_draws
+from zoo_divergences.aggregate import posterior_and_prior_samples
 
 Kernel = Literal["imq", "rbf"]
 
 
 class WassersteinMMD(Loss):
-    """The Wasserstein autoencoder with a maximum mean discrepancy (arXiv 1711.01558, eq. 4 and algorithm 2).
+    """The MMD-based Wasserstein autoencoder (arXiv 1711.01558, eq. 4 and algorithm 2).
 
-    loss = E_q[-log p(x | z)] + weight * MMD(q(z), p(z))
+    loss = E_q[-log p(x | z)] + weight MMD(q(z), p(z))
 
-    The paper's cost is the squared error, ``likelihood: squared-error``. The encoder may be deterministic or not; the
-    rate is no part of the loss. The estimate of MMD has the same mean for every batch size and is below zero now and
-    then; that of an accumulated batch is the mean over its parts.
+    The paper's cost is the squared error, ``likelihood: squared-error``; its encoder is deterministic or not. The
+    estimate of the MMD from the batch (each microbatch) is unbiased and can be negative.
 
     Args:
-        weight: lambda; 10 in the paper's experiments on MNIST.
-        kernel: see `mmd`.
-        scales: see `mmd`. The paper has the one; its authors' code sums 0.1, 0.2, 0.5, 1, 2, 5 and 10.
+        weight: lambda; 10 in the paper for MNIST.
+        kernel, scales: see `mmd`. The paper uses a single scale, 1; the authors' code sums 0.1, 0.2, 0.5, 1, 2, 5, 10.
     """
 
     def __init__(
@@ -42,8 +40,8 @@ class WassersteinMMD(Loss):
         self.scales = tuple(scales)
 
     def discrepancy(self, trace: Trace) -> Tensor:
-        """MMD between the posterior's draws for the batch and as many of the prior."""
-        return mmd(*codes_and_prior_draws(trace), self.kernel, self.scales)
+        """MMD(q(z), p(z)), estimated from the batch."""
+        return mmd(*posterior_and_prior_samples(trace), self.kernel, self.scales)
 
     def forward(self, vae: VAE, batch: Batch) -> dict[str, Tensor]:
         """Return ``loss`` and ``distortion`` in nats per example, and ``mmd``."""
@@ -54,22 +52,20 @@ class WassersteinMMD(Loss):
 
 
 class InfoVAE(WassersteinMMD):
-    """The information maximising VAE (arXiv 1706.02262), with the MMD for its divergence of q(z) from p(z).
+    """The InfoVAE with the MMD as its divergence between q(z) and p(z) (arXiv 1706.02262).
 
     loss = E_q[-log p(x | z)] + (1 - alpha) KL(q(z | x) || p(z)) + (alpha + weight - 1) MMD(q(z), p(z))
 
-    In the paper this is what follows from -weight KL(q(z) || p(z)) + alpha I(x; z) and a good decoder, since the mean
-    rate is I(x; z) + KL(q(z) || p(z)). At alpha = 0, weight = 1 it is the ELBO; at alpha = 1 the MMD-VAE, without a
-    rate.
+    alpha = 0, weight = 1 gives the ELBO; alpha = 1 the MMD-VAE, which has no rate.
 
     Args:
-        alpha: how much of the mutual information is not paid for; at most 1. The defaults of this and of `weight` are
-            the zoo's own.
+        alpha: weight of the mutual information that the loss rewards; at most 1. The paper gives no defaults for this
+            and `weight`.
         weight: lambda; at least 1 - alpha.
-        kernel, scales: see `mmd`. The paper has the Gaussian kernel.
+        kernel, scales: see `mmd`. The paper uses the Gaussian kernel.
 
     Raises:
-        ComponentError: the discrepancy has a negative weight, which would drive q(z) away from p(z).
+        ComponentError: alpha + weight < 1, which would drive q(z) away from p(z).
     """
 
     def __init__(
@@ -82,8 +78,8 @@ class InfoVAE(WassersteinMMD):
         super().__init__(weight, kernel, scales)
         if alpha + weight < 1:
             raise ComponentError(
-                f"loss 'info-vae': the weight of the discrepancy, alpha + weight - 1, must not be negative; it is "
-                f"{alpha + weight - 1:g} with alpha={alpha:g} and weight={weight:g}. Take a weight of at least "
+                f"The loss 'info-vae' needs alpha + weight - 1 >= 0, the weight of the MMD; it is "
+                f"{alpha + weight - 1:g} with alpha={alpha:g} and weight={weight:g}. Set weight to at least "
                 f"{1 - alpha:g}."
             )
         self.alpha = alpha
@@ -99,18 +95,21 @@ class InfoVAE(WassersteinMMD):
 
 
 def mmd(z: Tensor, prior: Tensor, kernel: Kernel, scales: Sequence[float] = (1.0,)) -> Tensor:
-    """The unbiased estimate of the squared maximum mean discrepancy of two samples (arXiv 1711.01558, algorithm 2).
+    """The unbiased estimate of the squared MMD between two samples (arXiv 1711.01558, algorithm 2).
 
-    E k(z, z') + E k(p, p') - 2 E k(z, p), without the pairs of a draw with itself. The kernel of the distance r is the
-    sum over scales s of C / (C + r^2) (inverse multiquadratic, ``imq``) or of exp(-r^2 / C) (Gaussian, ``rbf``), with
-    C = 2 d s in d dimensions: at s = 1, the mean r^2 of two draws of a standard normal.
+    MMD = E k(z, z') + E k(p, p') - 2 E k(z, p)
+
+    The kernel is a sum over scales s of C / (C + r^2) (inverse multiquadratic, ``imq``) or exp(-r^2 / C) (Gaussian,
+    ``rbf``), where r is the distance and C = 2 d s. At s = 1, C is the expected r^2 of two standard normal samples.
 
     Args:
-        z, prior: (N, d) and (M, d).
+        z: samples (N, d) of one distribution.
+        prior: samples (M, d) of the other.
+        kernel: ``imq`` or ``rbf``.
+        scales: the s.
 
     Returns:
-        A number whose mean is 0 where the distributions are the same. One draw alone says nothing of its distribution:
-        0 then.
+        A scalar; 0 if N or M is 1.
     """
     if min(len(z), len(prior)) < 2:
         return z.new_zeros(())
@@ -126,6 +125,6 @@ def mmd(z: Tensor, prior: Tensor, kernel: Kernel, scales: Sequence[float] = (1.0
 
 
 def _mean_of_pairs(k: Tensor) -> Tensor:
-    """The mean of a square matrix off its diagonal."""
+    """The mean of the off-diagonal elements of a square matrix."""
     n = len(k)
     return (k.sum() - k.diagonal().sum()) / (n * (n - 1))

@@ -13,10 +13,10 @@ from zoo import ComponentError, Posterior, at_least_float32
 
 
 class Deterministic(Posterior):
-    """q(z | x) = delta(z - e(x)), the code e(x) linear in the features.
+    """q(z | x) = delta(z - e(x)), with e(x) linear in the features.
 
     Args:
-        features: width of the trunk.
+        features: number of features.
         latent_dim: number of latent dimensions.
     """
 
@@ -30,11 +30,10 @@ class Deterministic(Posterior):
 
 
 class PointMass(Distribution):
-    """All probability in one point, which is every draw, the mean and the mode.
+    """A point mass: every sample, the mean and the mode are one point.
 
-    It has no density: `log_prob` raises, and with it whatever would need one (a KL, an importance weight, an
-    importance-sampled likelihood), rather than that a number comes out which means nothing. (The KL from a point mass
-    to a prior with a density is infinite, whatever the encoder does.)
+    It has no density, so `log_prob` raises, as does every quantity that needs one: KL, importance weights and
+    importance-sampled likelihoods.
 
     Args:
         point: (N, *latent_shape).
@@ -46,7 +45,7 @@ class PointMass(Distribution):
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {"point": constraints.real_vector}
     support = constraints.real_vector
-    base_measure = None  # with no density, it is never compared with a prior
+    base_measure = None  # no density, so never compared with a prior
     has_rsample = True
 
     def __init__(self, point: Tensor) -> None:
@@ -69,17 +68,16 @@ class PointMass(Distribution):
         return torch.zeros_like(self.point)
 
     def rsample(self, sample_shape: _size = ()) -> Tensor:
-        """The point, again and again."""
+        """The point, expanded to (*sample_shape, N, *latent_shape)."""
         return self.point.expand(self._extended_shape(sample_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Refuse.
+        """Raise an error: there is no density.
 
         Raises:
             ComponentError: always.
         """
         raise ComponentError(
-            "The posterior is a single point: it has no density, so there is no rate and no log p(x). Take a posterior "
-            "with a density (posterior=gaussian), or a loss that needs none (reconstruction, wae-mmd, swae, rae-l2, "
-            "rae-gp)."
+            "A deterministic posterior has no density, and hence no rate and no log p(x). Use a posterior with a "
+            "density (posterior=gaussian), or a loss that needs none (reconstruction, wae-mmd, swae, rae-l2, rae-gp)."
         )

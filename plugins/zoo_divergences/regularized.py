@@ -12,28 +12,28 @@ from zoo import VAE, Batch, Loss, Trace, at_least_float32
 
 
 class Reconstruction(Loss):
-    """The distortion alone: with a deterministic posterior, the autoencoder.
+    """The distortion only; with a deterministic posterior, the loss of an autoencoder.
 
     loss = E_q[-log p(x | z)]
     """
 
     def forward(self, vae: VAE, batch: Batch) -> dict[str, Tensor]:
-        """Return ``loss`` and ``distortion``, which are the same, in nats per example."""
+        """Return ``loss`` and the equal ``distortion``, in nats per example."""
         distortion = -vae.trace(batch).log_px.mean()
         return {"loss": distortion, "distortion": distortion}
 
 
 class Regularized(Loss):
-    """The regularised autoencoder (arXiv 1903.12436, section 3): a small code and a smooth decoder, without noise.
+    """The regularised autoencoder (arXiv 1903.12436, section 3), with z = e(x).
 
-    loss = -log p(x | z) + beta 1/2 |z|^2 + weight * penalty,  z the code of x
+    loss = -log p(x | z) + beta 1/2 |z|^2 + weight penalty(decoder)
 
-    The paper's cost is the squared error, ``likelihood: squared-error``. No prior takes part: one is fitted to the
-    codes after training (ex-post density estimation), and before that samples from the prior are of no use.
+    The paper's cost is the squared error, ``likelihood: squared-error``. The prior does not enter the loss; fit one
+    after training (ex-post density estimation) before sampling.
 
     Args:
-        beta: weight of the code.
-        weight: lambda, of the penalty on the decoder.
+        beta: weight of the latent's norm.
+        weight: lambda, weight of the decoder's penalty.
     """
 
     def __init__(self, beta: NonNegativeFloat, weight: NonNegativeFloat) -> None:
@@ -43,10 +43,10 @@ class Regularized(Loss):
 
     @abstractmethod
     def penalty(self, vae: VAE, trace: Trace) -> Tensor:
-        """What the decoder has to pay for being rough."""
+        """Return the penalty on the decoder, a scalar."""
 
     def forward(self, vae: VAE, batch: Batch) -> dict[str, Tensor]:
-        """Return ``loss`` and ``distortion`` in nats per example, ``code`` and ``penalty``."""
+        """Return ``loss`` and ``distortion`` in nats per example, ``code`` (1/2 |z|^2) and ``penalty``."""
         trace = vae.trace(batch)
         distortion = -trace.log_px.mean()
         code = 0.5 * trace.z.flatten(1).square().sum(1).mean()
@@ -56,11 +56,11 @@ class Regularized(Loss):
 
 
 class WeightRegularized(Regularized):
-    """RAE-L2 (arXiv 1903.12436, section 3): the penalty is |theta|^2, over all parameters of the decoder.
+    """RAE-L2 (arXiv 1903.12436, section 3): the penalty is |theta|^2 over the parameters of the decoder.
 
     Args:
-        beta, weight: as in the loss. By default about what the paper's authors took for MNIST, in terms of a squared
-            error that is summed over pixels and not averaged.
+        beta, weight: see `Regularized`. The defaults are close to the authors' for MNIST, converted to a squared error
+            that is summed over pixels instead of averaged.
     """
 
     def __init__(self, beta: NonNegativeFloat = 0.01, weight: NonNegativeFloat = 1e-4) -> None:
@@ -72,24 +72,24 @@ class WeightRegularized(Regularized):
 
 
 class GradientRegularized(Regularized):
-    """RAE-GP (arXiv 1903.12436, section 3): the penalty is |dD/dz|^2, the decoder's mean image by the code.
+    """RAE-GP (arXiv 1903.12436, section 3): the penalty is |dD/dz|^2, with D the decoder mean.
 
-    The squared norm of the Jacobian J is the mean of |v J|^2 over images v of random signs: so one backward pass, along
-    one such image for each code, is an unbiased estimate of it.
+    The squared Frobenius norm of the Jacobian J is E|v J|^2 over vectors v of random signs, estimated without bias from
+    one v, and one backward pass, per example.
 
     Args:
-        beta, weight: as in the loss.
+        beta, weight: see `Regularized`.
     """
 
     def __init__(self, beta: NonNegativeFloat = 0.01, weight: NonNegativeFloat = 0.01) -> None:
         super().__init__(beta, weight)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # what is compiled cannot be differentiated twice
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # compiled code has no second derivatives
     def penalty(self, vae: VAE, trace: Trace) -> Tensor:
-        """|dD/dz|^2 at the codes of the batch, estimated, averaged over the batch."""
-        trained = torch.is_grad_enabled()
+        """An estimate of |dD/dz|^2, averaged over the batch."""
+        differentiable = torch.is_grad_enabled()
         with torch.enable_grad():
             z = trace.z if trace.z.requires_grad else trace.z.detach().requires_grad_()
-            image = vae.decode(z, trace.condition).mean
-            (slope,) = torch.autograd.grad(image, z, torch.randn_like(image).sign(), create_graph=trained)
-        return at_least_float32(slope).flatten(1).square().sum(1).mean()
+            mean = vae.decode(z, trace.condition).mean
+            (vjp,) = torch.autograd.grad(mean, z, torch.randn_like(mean).sign(), create_graph=differentiable)
+        return at_least_float32(vjp).flatten(1).square().sum(1).mean()

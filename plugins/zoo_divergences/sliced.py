@@ -7,21 +7,20 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from zoo import VAE, Batch, Loss
-from zoo_divergences.aggregate import codes_and_prior_draws
+from zoo_divergences.aggregate import posterior_and_prior_samples
 
 
 class SlicedWasserstein(Loss):
     """The sliced Wasserstein autoencoder (arXiv 1804.01947, algorithm 1).
 
-    loss = E_q[-log p(x | z)] + weight * SW(q(z), p(z))^2
+    loss = E_q[-log p(x | z)] + weight SW(q(z), p(z))^2
 
-    The paper's cost is the squared error, ``likelihood: squared-error``. Two samples of one distribution are some way
-    apart, the less the larger they are: so the estimate of the distance falls with the batch size, and the one of
-    large test batches lies below that of training.
+    The paper's cost is the squared error, ``likelihood: squared-error``. The estimate of SW is biased upwards, the less
+    the larger the batch, so it is smaller for large test batches than during training.
 
     Args:
         weight: lambda.
-        projections: L, directions drawn for each batch.
+        projections: L, number of random directions per batch.
     """
 
     def __init__(self, weight: NonNegativeFloat = 10.0, projections: PositiveInt = 50) -> None:
@@ -33,7 +32,7 @@ class SlicedWasserstein(Loss):
         """Return ``loss`` and ``distortion`` in nats per example, and ``sliced_wasserstein``."""
         trace = vae.trace(batch)
         distortion = -trace.log_px.mean()
-        distance = sliced_wasserstein(*codes_and_prior_draws(trace), self.projections)
+        distance = sliced_wasserstein(*posterior_and_prior_samples(trace), self.projections)
         return {
             "loss": distortion + self.weight * distance,
             "distortion": distortion,
@@ -42,11 +41,11 @@ class SlicedWasserstein(Loss):
 
 
 def sliced_wasserstein(z: Tensor, prior: Tensor, projections: int) -> Tensor:
-    """The squared 2-Wasserstein distance of two samples (N, d), the mean over random directions.
+    """The squared sliced 2-Wasserstein distance between two samples (N, d), averaged over random directions.
 
-    On a line the best transport pairs the draws in their order, so sorting solves it.
+    In one dimension the optimal transport plan pairs the samples in sorted order.
     """
     directions = torch.nn.functional.normalize(torch.randn(projections, z.shape[-1], dtype=z.dtype, device=z.device))
     with torch.autocast(z.device.type, enabled=False):
-        ours, theirs = ((sample @ directions.T).sort(dim=0).values for sample in (z, prior))
-    return (ours - theirs).square().mean()
+        z_line, prior_line = ((sample @ directions.T).sort(dim=0).values for sample in (z, prior))
+    return (z_line - prior_line).square().mean()

@@ -1,4 +1,4 @@
-"""Latents and models for use outside the zoo."""
+"""Export of latents and of models for use outside the zoo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trained model elsewhere: ``zoo encode`` and ``zoo export``."""
+"""``zoo encode`` and ``zoo export``."""
 
 from __future__ import annotations
 
@@ -16,23 +16,27 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@click.command(short_help="Write the codes of images, the parameters of q(z | x).")
+@click.command(short_help="Write the posterior parameters of images as arrays.")
 @click.argument("run", type=RUN)
 @click.argument("data", required=False)
 @click.option(
-    "-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="The .npz to write.  [default: in the run]"
+    "-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help=".npz file to write.  [default: in the run]"
 )
 @click.option(
-    "--split", type=click.Choice(["train", "test", "all"]), help="Of the data.  [default: all of DATA, else test]"
+    "--split",
+    type=click.Choice(["train", "test", "all"]),
+    help="Split to encode.  [default: all of DATA; test without DATA]",
 )
 @click.option(
     "--samples",
     type=click.IntRange(0, 1_000_000),
     default=0,
     show_default=True,
-    help="Draws of each posterior to write too.",
+    help="Samples to write from each posterior.",
 )
-@click.option("--seed", type=click.IntRange(min=0), help="Of the draws and of a binarisation.  [default: the run's]")
+@click.option(
+    "--seed", type=click.IntRange(min=0), help="Seed of samples and binarisation.  [default: that of the run]"
+)
 @data_dir_option
 @device_option
 @json_option
@@ -47,11 +51,11 @@ def encode(
     device: str,
     as_json: bool,
 ) -> None:
-    """Write the codes of images, the parameters of q(z | x), as arrays that numpy loads.
+    """Write the posterior parameters of images, those of q(z | x), as arrays that NumPy loads.
 
-    RUN is a run folder, or the folder of a model's runs, whose newest is meant. DATA is a data set of images of the
-    same shape, by name or path, of which every image is encoded; the path of each below a folder, or its index in a
-    file of arrays, is written beside its code. Without DATA, it is the test split that the model was trained beside.
+    RUN is a run folder, or the folder of a model, for its newest run. DATA is a data set with images of the same shape,
+    by name or path; the arrays include the path of each image, or its index in a file of arrays. Without DATA, the test
+    split of the run is encoded.
 
     \b
     zoo encode runs/mlp-vae -o codes.npz
@@ -59,28 +63,28 @@ def encode(
     python -c "import numpy; print(numpy.load('codes.npz')['mean'].shape)"
     """
     import zoo
-    from zoo_export import codes as posteriors
+    from zoo_export import codes as encoding
 
     log_to_stderr(logging.WARNING)
-    opened = zoo.Run.open(run)
-    codes = posteriors.encode(
-        opened, data, split=split, samples=samples, seed=seed, data_dir=data_dir, device=device  # type: ignore[arg-type]
+    trained_run = zoo.Run.open(run)
+    codes = encoding.encode(
+        trained_run, data, split=split, samples=samples, seed=seed, data_dir=data_dir, device=device  # type: ignore[arg-type]
     )  # fmt: skip
-    path = opened.path / "codes.npz" if out is None else out
+    path = trained_run.path / "codes.npz" if out is None else out
     _write(codes, path)
     if as_json:
         arrays = {name: {"dtype": str(array.dtype), "shape": list(array.shape)} for name, array in codes.items()}
-        print_json({"run": str(opened.path), "codes": str(path), "arrays": arrays})
+        print_json({"run": str(trained_run.path), "codes": str(path), "arrays": arrays})
         return
     for name, array in codes.items():
         click.echo(f"{name:<8} {array.dtype} {tuple(array.shape)}")
     if "mean" not in codes and not samples:
-        click.echo("The posterior has no mean in closed form: --samples writes draws of it.", err=True)
+        click.echo("The posterior has no mean in closed form. Use --samples to write samples.", err=True)
     click.echo(path)
 
 
 def _write(codes: dict[str, NDArray[Any]], path: Path) -> None:
-    """Put arrays into an .npz."""
+    """Write arrays to an .npz file."""
     import numpy as np
 
     try:
@@ -90,25 +94,25 @@ def _write(codes: dict[str, NDArray[Any]], path: Path) -> None:
         raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-@click.command(short_help="Write encoder and decoder to run without the zoo.")
+@click.command(short_help="Export encoder and decoder to ONNX or torch.export.")
 @click.argument("run", type=RUN)
 @click.option(
     "--format",
     type=click.Choice(["onnx", "torch"]),
     default="onnx",
     show_default=True,
-    help="ONNX needs the extra `export`; torch writes the .pt2 of torch.export.",
+    help="onnx needs the extra `export`; torch writes .pt2 files of torch.export.",
 )
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="The folder to write.  [default: in the run]")
-@click.option("--part", "only", type=click.Choice(["encoder", "decoder"]), help="One of the two alone.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder to write.  [default: in the run]")
+@click.option("--part", "only", type=click.Choice(["encoder", "decoder"]), help="Export only this part.")
 @json_option
 def export(run: str, format: str, out: Path | None, only: str | None, as_json: bool) -> None:
-    """Write encoder and decoder as files that run without the zoo, for batches of any size.
+    """Export encoder and decoder as files that run without the zoo, for any batch size.
 
-    The encoder maps images to the parameters of q(z | x), the decoder latents to those of p(x | z), each with its mean
-    first. What was written is compared with the model's own output, and is not kept if it differs.
+    The encoder maps images to the parameters of q(z | x), the decoder latents to those of p(x | z), with the mean
+    first. Each file is compared with the model; nothing is written if they disagree.
 
-    RUN is a run folder, or the folder of a model's runs, whose newest is meant.
+    RUN is a run folder, or the folder of a model, for its newest run.
 
     \b
     zoo export runs/mlp-vae
@@ -117,17 +121,17 @@ def export(run: str, format: str, out: Path | None, only: str | None, as_json: b
     import zoo
     from zoo_export import export as exporting
 
-    opened = zoo.Run.open(run)
+    trained_run = zoo.Run.open(run)
     parts: dict[str, Any] = {} if only is None else {"parts": [only]}
-    folder = exporting.export(opened, format, out, **parts)  # type: ignore[arg-type]
+    folder = exporting.export(trained_run, format, out, **parts)  # type: ignore[arg-type]
     manifest = json.loads((folder / "export.json").read_text("utf-8"))
     if as_json:
-        print_json({"run": str(opened.path), "folder": str(folder), **manifest})
+        print_json({"run": str(trained_run.path), "folder": str(folder), **manifest})
         return
     for part in manifest["parts"].values():
         signature = f"{_signature(part['inputs'])} -> {_signature(part['outputs'])}"
         click.echo(
-            f"{part['file']:<12} {signature}, differs from the model by {part['greatest_difference']:.1e} at most"
+            f"{part['file']:<12} {signature}, differs from the model by at most {part['greatest_difference']:.1e}"
         )
     click.echo(folder)
 

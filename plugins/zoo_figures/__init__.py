@@ -1,4 +1,4 @@
-"""Figures of trained models and data sets. `zoo_figures.figures` has the functions."""
+"""Figures of trained models and data sets. The functions are in `zoo_figures.figures`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 @hookimpl
 def zoo_commands() -> Iterable[Command]:
-    """The commands that draw."""
+    """The commands of this plugin."""
     return (
         Command("reconstruct", "Draw test images above their reconstructions.", "zoo_figures.cli:reconstruct"),
-        Command("sample", "Decode draws from the prior, or chosen latent points.", "zoo_figures.cli:sample"),
+        Command("sample", "Decode samples of the prior, or latent points.", "zoo_figures.cli:sample"),
         Command("traverse", "Vary one latent dimension at a time.", "zoo_figures.cli:traverse"),
         Command("interpolate", "Interpolate between two test images in latent space.", "zoo_figures.cli:interpolate"),
-        Command("latent", "Draw where test images lie in the latent space.", "zoo_figures.cli:latent"),
+        Command("latent", "Plot test images in the latent space.", "zoo_figures.cli:latent"),
         Command("preview", "Draw some images of a data set.", "zoo_figures.cli:preview"),
     )
 

@@ -1,4 +1,4 @@
-"""The figures that a training leaves in its run folder."""
+"""The figures of a run, drawn at the end of its training."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ log = logging.getLogger("zoo")
 
 
 class DrawFigures(Callback):
-    """Draws the training curves, reconstructions and samples of a finished training, and the manifold of a 2-D latent.
+    """Draws the loss curves, reconstructions and samples of a finished training, and the manifold of a 2-D latent.
 
     Args:
-        run: the run; the figures go into its folder.
+        run: the run, whose folder the figures are written to.
     """
 
     def __init__(self, run: Run) -> None:
@@ -49,7 +49,7 @@ class DrawFigures(Callback):
             path = self.run.figures / f"{name}.png"
             try:
                 figures.save(draw(), path)
-            except UsageError:  # a prior over which no grid can be laid
+            except UsageError:  # the prior has no quantiles for a grid
                 continue
             except Exception as error:
                 log.warning(

@@ -1,86 +1,63 @@
-"""Looking at a trained model: ``zoo reconstruct``, ``sample``, ``traverse``, ``interpolate`` and ``latent``."""
+"""Commands that draw: ``zoo reconstruct``, ``sample``, ``traverse``, ``interpolate``, ``latent`` and ``preview``."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from zoo import RunError, UsageError, did_you_mean, parse_overrides
-from zoo.cli import complete_datasets, json_option, print_json, prior_option
+from zoo import RunError, parse_overrides
+from zoo.cli import complete_datasets, data_dir_option, json_option, print_json, prior_option
+from zoo_figures.arguments import Numbers, parse_label, parse_points, select_test_images
 from zoo_sweep.folder import RUN_OR_BEST
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from torch import Tensor
 
-    from zoo import VAE, Batch, Run
+    from zoo import Run
     from zoo_figures.interpolation import Path as LatentPath
 
 RANKED = 2000
-"""Test images that latent dimensions are ranked by."""
-NAMED = 10
-"""Labels that a message names."""
+"""Test images used to rank latent dimensions."""
 
 out = click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), help="The PNG to write.  [default: in the run]"
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="PNG file to write.  [default: in the run]"
 )
-data_dir = click.option(
-    "--data-dir", type=click.Path(path_type=Path), help="Where data files lie.  [default: $ZOO_DATA, else the cache]"
-)
-
 label = click.option(
-    "--label", metavar="Y", help="Of this label, by name or number, where the model is conditional on labels."
+    "--label", metavar="Y", help="Label, by name or number, for a model that is conditional on labels."
 )
-
-
-class Numbers(click.ParamType):  # type: ignore[type-arg]
-    """Whole numbers between commas."""
-
-    name = "numbers"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
-        """Read ``0,3,5``."""
-        try:
-            return [int(number) for number in str(value).split(",")]
-        except ValueError:
-            self.fail(f"{value!r} is no list of whole numbers such as 0,3,5.", param, ctx)
 
 
 @click.command()
 @click.argument("run", type=RUN_OR_BEST)
 @click.option(
-    "-n", "count", type=click.IntRange(1, 10_000), default=24, show_default=True, help="How many test images."
+    "-n", "count", type=click.IntRange(1, 10_000), default=24, show_default=True, help="Number of test images."
 )
-@data_dir
+@data_dir_option
 @out
 @json_option
 def reconstruct(run: str, count: int, data_dir: Path | None, out: Path | None, as_json: bool) -> None:
     """Draw test images above their reconstructions.
 
-    RUN is a run folder, or the folder of a model's runs, whose newest is meant.
+    RUN is a run folder, the folder of a model, for its newest run, or a sweep, for its best run.
     """
     import zoo
     from zoo_figures import figures
 
-    opened = zoo.Run.open(run)
-    test = opened.test_batch(count, data_dir)
-    title = f"{opened.title}: test images"
-    figure = figures.reconstructions(opened.load(), test.x, title, test.condition)
-    _finish(opened, figure, "reconstructions.png", out, as_json)
+    trained_run = zoo.Run.open(run)
+    test = trained_run.test_batch(count, data_dir)
+    title = f"{trained_run.title}: test images"
+    figure = figures.reconstructions(trained_run.load(), test.x, title, test.condition)
+    _finish(trained_run, figure, "reconstructions.png", out, as_json)
 
 
 @click.command()
 @click.argument("run", type=RUN_OR_BEST)
-@click.option("-n", "count", type=click.IntRange(1, 10_000), default=64, show_default=True, help="How many images.")
-@click.option(
-    "--z", "points", multiple=True, metavar="Z0,Z1,...", help="Decode this point; may be given several times."
-)
+@click.option("-n", "count", type=click.IntRange(1, 10_000), default=64, show_default=True, help="Number of images.")
+@click.option("--z", "points", multiple=True, metavar="Z0,Z1,...", help="Decode this point. Can be repeated.")
 @label
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the draws.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the samples.")
 @prior_option
 @out
 @json_option
@@ -94,7 +71,7 @@ def sample(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Decode draws from the prior, or chosen latent points.
+    """Decode samples of the prior, or latent points.
 
     \b
     zoo sample runs/mlp-vae -n 100
@@ -102,31 +79,39 @@ def sample(
     zoo sample runs/a-conditional-model --label 3
     zoo sample runs/mlp-vae/sweep-2026-01-31T12-00-00
 
-    RUN is a run folder, or the folder of a model's runs, whose newest is meant, or a sweep, whose best run is.
+    RUN is a run folder, the folder of a model, for its newest run, or a sweep, for its best run.
     """
     import zoo
     from zoo_figures import figures
 
-    opened = zoo.Run.open(run)
-    vae = opened.load(prior=prior)
-    condition, of_label = _labelled(vae, label, opened.label_names)
+    trained_run = zoo.Run.open(run)
+    vae = trained_run.load(prior=prior)
+    condition, label_title = parse_label(label, vae, trained_run.label_names)
     if points:
-        z, title = parse_points(points, vae.latent_shape), f"{opened.title}: decoded from chosen points{of_label}"
-        _finish(opened, figures.decoded(vae, z, title, condition), "decoded.png", out, as_json)
+        z, title = parse_points(points, vae.latent_shape), f"{trained_run.title}: decoded latent points{label_title}"
+        _finish(trained_run, figures.decoded(vae, z, title, condition), "decoded.png", out, as_json)
     else:
-        fitted = prior == "fitted" and opened.fitted_prior.exists
-        drawn = f"{opened.fitted_prior.name}, fitted after training" if fitted else "the prior"
-        title = f"{opened.title}: means of p(x | z) at samples from {drawn}{of_label}"
-        _finish(opened, figures.samples(vae, count, title, seed, condition), "samples.png", out, as_json)
+        fitted = prior == "fitted" and trained_run.fitted_prior.exists
+        source = f"{trained_run.fitted_prior.name}, fitted after training" if fitted else "the prior"
+        title = f"{trained_run.title}: means of p(x | z) at samples from {source}{label_title}"
+        _finish(trained_run, figures.samples(vae, count, title, seed, condition), "samples.png", out, as_json)
 
 
-@click.command(short_help="Sweep each latent dimension while the others stay.")
+@click.command(short_help="Vary one latent dimension at a time.")
 @click.argument("run", type=RUN_OR_BEST)
 @click.option(
-    "--image", type=click.IntRange(min=0), metavar="N", help="Around the code of test image N.  [default: the origin]"
+    "--image",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Start from the posterior mean of test image N.  [default: the origin]",
 )
-@click.option("--dims", type=Numbers(), metavar="0,3,5", help="Sweep these.  [default: the ten with the highest rate]")
-@click.option("--steps", type=click.IntRange(2, 100), help="Images on each row.  [default: 11; of a manifold, 20]")
+@click.option(
+    "--dims",
+    type=Numbers(),
+    metavar="0,3,5",
+    help="Dimensions, counted from 0.  [default: the ten with the highest rate]",
+)
+@click.option("--steps", type=click.IntRange(2, 100), help="Images per row.  [default: 11; 20 for a manifold]")
 @click.option(
     "--range",
     "reach",
@@ -134,10 +119,10 @@ def sample(
     default=3.0,
     show_default=True,
     metavar="R",
-    help="Sweep from -R to R.",
+    help="Vary from -R to R.",
 )
 @label
-@data_dir
+@data_dir_option
 @out
 @json_option
 def traverse(
@@ -151,10 +136,9 @@ def traverse(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Sweep one latent dimension after the other while the rest stay.
+    """Vary one latent dimension at a time.
 
-    A latent of two dimensions is drawn as a grid of decoded images over the prior, unless --image or --dims asks for
-    sweeps. Dimensions are counted from 0.
+    A two-dimensional latent is drawn as a grid of decoded images over the prior, unless --image or --dims is set.
 
     \b
     zoo traverse runs/mlp-vae
@@ -163,22 +147,22 @@ def traverse(
     """
     import zoo
     from zoo_figures import figures
-    from zoo_figures.latents import encoded
+    from zoo_figures.latents import encode_means
 
-    opened = zoo.Run.open(run)
-    vae = opened.load(prior="original")  # a fitted prior has no rate for each dimension
-    condition, of_label = _labelled(vae, label, opened.label_names)
+    trained_run = zoo.Run.open(run)
+    vae = trained_run.load(prior="original")  # a fitted prior has no rate for each dimension
+    condition, label_title = parse_label(label, vae, trained_run.label_names)
     if vae.latent_shape == (2,) and image is None and dims is None:
-        title = f"{opened.title}: the latent space, decoded{of_label}"
+        title = f"{trained_run.title}: the latent space, decoded{label_title}"
         figure = figures.manifold(vae, steps or 20, condition=condition, title=title)
-        _finish(opened, figure, "manifold.png", out, as_json)
+        _finish(trained_run, figure, "manifold.png", out, as_json)
         return
-    images = opened.test_batch(RANKED, data_dir) if dims is None else None
+    images = trained_run.test_batch(RANKED, data_dir) if dims is None else None
     z, around = None, "the origin"
     if image is not None:
-        chosen = _pick(opened, [image], data_dir)
-        z, around = encoded(vae, chosen)[0], f"test image {image}"
-        condition = chosen.condition if condition is None else condition
+        start = select_test_images(trained_run, [image], data_dir)
+        z, around = encode_means(vae, start)[0], f"test image {image}"
+        condition = start.condition if condition is None else condition
     figure = figures.traversals(
         vae,
         z,
@@ -187,12 +171,12 @@ def traverse(
         reach=reach,
         images=images,
         condition=condition,
-        title=f"{opened.title}: latent traversals around {around}{of_label}",
+        title=f"{trained_run.title}: latent traversals around {around}{label_title}",
     )
-    _finish(opened, figure, "traverse.png", out, as_json)
+    _finish(trained_run, figure, "traverse.png", out, as_json)
 
 
-@click.command(short_help="Go from test image A to B through the latent space.")
+@click.command(short_help="Interpolate between two test images in latent space.")
 @click.argument("run", type=RUN_OR_BEST)
 @click.argument("a", type=click.IntRange(min=0))
 @click.argument("b", type=click.IntRange(min=0))
@@ -202,15 +186,15 @@ def traverse(
     type=click.Choice(["linear", "spherical"]),
     default="linear",
     show_default=True,
-    help="A straight line, or an arc around the origin.",
+    help="Straight line, or arc around the origin.",
 )
-@data_dir
+@data_dir_option
 @out
 @json_option
 def interpolate(
     run: str, a: int, b: int, steps: int, path: LatentPath, data_dir: Path | None, out: Path | None, as_json: bool
 ) -> None:
-    """Go from test image A to test image B through the latent space. Images are counted from 0.
+    """Interpolate between test images A and B in latent space. Images are counted from 0.
 
     \b
     zoo interpolate runs/mlp-vae 0 17
@@ -219,108 +203,47 @@ def interpolate(
     import zoo
     from zoo_figures import figures
 
-    opened = zoo.Run.open(run)
-    test = _pick(opened, [a, b], data_dir)
+    trained_run = zoo.Run.open(run)
+    test = select_test_images(trained_run, [a, b], data_dir)
     figure = figures.interpolation(
-        opened.load(),
+        trained_run.load(),
         test.x,
         steps=steps,
         path=path,
         condition=test.condition,
         names=(f"image {a}", f"image {b}"),
-        title=f"{opened.title}: from test image {a} to {b}",
+        title=f"{trained_run.title}: from test image {a} to {b}",
     )
-    _finish(opened, figure, "interpolate.png", out, as_json)
+    _finish(trained_run, figure, "interpolate.png", out, as_json)
 
 
-@click.command(short_help="Draw where test images lie in the latent space.")
+@click.command(short_help="Plot test images in the latent space.")
 @click.argument("run", type=RUN_OR_BEST)
-@click.option("-n", "count", type=click.IntRange(min=2), default=5000, show_default=True, help="How many test images.")
+@click.option("-n", "count", type=click.IntRange(min=2), default=5000, show_default=True, help="Number of test images.")
 @click.option(
     "--threshold",
     type=click.FloatRange(min=0),
     default=0.1,
     show_default=True,
-    help="In nats; dimensions of a higher rate are counted.",
+    help="Count the dimensions with a rate above this, in nats.",
 )
-@data_dir
+@data_dir_option
 @out
 @json_option
 def latent(run: str, count: int, threshold: float, data_dir: Path | None, out: Path | None, as_json: bool) -> None:
-    """Draw where test images lie in the latent space, by label, and the rate of each latent dimension.
+    """Plot test images in the latent space, by label, and the rate of each latent dimension.
 
-    More than two dimensions are drawn by their first two principal components.
+    More than two dimensions are reduced to their first two principal components.
     """
     import zoo
     from zoo_figures import figures
 
-    opened = zoo.Run.open(run)
-    test = opened.test_batch(count, data_dir)
-    title = f"{opened.title}: the latent space of test images"
-    vae = opened.load(prior="original")  # a fitted prior has no rate for each dimension
+    trained_run = zoo.Run.open(run)
+    test = trained_run.test_batch(count, data_dir)
+    title = f"{trained_run.title}: the latent space of test images"
+    vae = trained_run.load(prior="original")  # a fitted prior has no rate for each dimension
     figure = figures.latent_space(vae, test.x, test.condition, threshold=threshold, title=title)
-    _finish(opened, figure, "latent.png", out, as_json)
-
-
-def parse_points(texts: Sequence[str], latent_shape: tuple[int, ...]) -> Tensor:
-    """Points written as numbers between commas, as a tensor (N, *latent_shape).
-
-    Raises:
-        UsageError: one is not numbers, or not as many as the latent has.
-    """
-    import torch
-
-    size = math.prod(latent_shape)
-    points = []
-    for text in texts:
-        try:
-            point = [float(number) for number in text.split(",")]
-        except ValueError:
-            raise UsageError(f"--z {text}: expected numbers between commas, such as 0,1") from None
-        if len(point) != size:
-            raise UsageError(f"--z {text}: {len(point)} numbers for a latent of {size} dimensions")
-        points.append(point)
-    return torch.tensor(points).reshape(-1, *latent_shape)
-
-
-def _labelled(vae: VAE, label: str | None, names: Sequence[str] = ()) -> tuple[Tensor | None, str]:
-    """The label as a condition (1,), and what a title says of it.
-
-    Raises:
-        UsageError: the model is not conditional, or knows no such label.
-    """
-    import torch
-
-    if label is None:
-        return None, ""
-    if not vae.classes:
-        raise UsageError(f"--label {label}: this model is not conditional on labels.")
-    if label in names:
-        return torch.tensor([list(names).index(label)]), f", label {label}"
-    if not label.isdecimal() or int(label) >= vae.classes:
-        known = f" or {', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''}" if names else ""
-        raise UsageError(
-            f"--label {label}: there is no such label, the model knows those from 0 to {vae.classes - 1}{known}."
-            + did_you_mean(label, names)
-        )
-    number = int(label)
-    return torch.tensor([number]), f", label {names[number] if number < len(names) else number}"
-
-
-def _pick(run: Run, indices: Sequence[int], data_dir: Path | None) -> Batch:
-    """The test images at `indices`.
-
-    Raises:
-        UsageError: there are not so many.
-    """
-    import zoo
-
-    test = run.test_batch(max(indices) + 1, data_dir)
-    for index in indices:
-        if index >= len(test.x):
-            raise UsageError(f"There is no test image {index}: there are {len(test.x)}, counted from 0.")
-    wanted = list(indices)
-    return zoo.Batch(test.x[wanted], None if test.condition is None else test.condition[wanted])
+    _finish(trained_run, figure, "latent.png", out, as_json)
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -333,7 +256,6 @@ def _save(figure: Figure, path: Path) -> None:
 
 
 def _finish(run: Run, figure: Figure, name: str, out: Path | None, as_json: bool) -> None:
-
     path = out or run.figures / name
     _save(figure, path)
     if as_json:
@@ -350,12 +272,12 @@ def _finish(run: Run, figure: Figure, name: str, out: Path | None, as_json: bool
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("preview.png"),
     show_default=True,
-    help="The PNG to write.",
+    help="PNG file to write.",
 )
-@data_dir
+@data_dir_option
 @json_option
 def preview(data: str, parameters: tuple[str, ...], out: Path, data_dir: Path | None, as_json: bool) -> None:
-    """Draw some training images of a data set, by label where there are labels.
+    """Draw training images of a data set, by label if it has labels.
 
     \b
     zoo preview mnist

@@ -8,21 +8,22 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from zoo import Epoch
-from zoo_canvas import BLUE, RED, blank, count
+from zoo_canvas import BLUE, GREEN, RED, blank, count
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = 4
+HELD_OUT = {"validation": ("^-", GREEN), "test": ("s-", RED)}
 
 
 def curves(history: Sequence[Epoch], title: str = "Training", terms: Sequence[str] | None = None) -> Figure:
-    """Every term of the loss against the epochs: in training at each step, on the test set after each epoch.
+    """Plot every term of the loss against the epochs: each training step, and the held-out splits after each epoch.
 
     Args:
-        history: the epochs, as `Run.epochs` reads them.
-        title: above the figure.
-        terms: which; by default all.
+        history: the epochs, as returned by `Run.epochs`.
+        title: of the figure.
+        terms: the terms to plot; by default all.
     """
     names = list(history[0].test if terms is None else terms)
     columns = min(COLUMNS, len(names))
@@ -38,9 +39,13 @@ def curves(history: Sequence[Epoch], title: str = "Training", terms: Sequence[st
             [e - 0.5 for e in epochs], [e.train[name] for e in history], "o-", color=BLUE, markersize=4,
             label="train, mean of the epoch",
         )  # fmt: skip
-        axes.plot(epochs, [e.test[name] for e in history], "s-", color=RED, markersize=4, label="test, after the epoch")
-        # The first steps are far off; the rest is what one wants to see.
-        settled = steps[len(steps) // 20 :] + [e.test[name] for e in history]
+        # The axis leaves out the high losses of the first steps.
+        settled = steps[len(steps) // 20 :]
+        for split, (style, color) in HELD_OUT.items():
+            values = [e.held_out[split][name] for e in history if split in e.held_out]
+            if values:
+                axes.plot(epochs, values, style, color=color, markersize=4, label=f"{split}, after the epoch")
+                settled = settled + values
         margin = 0.05 * (max(settled) - min(settled)) or 1.0
         axes.set_ylim(min(settled) - margin, max(settled) + margin)
         axes.set(title=name, xlim=(0, epochs[-1] + 0.02 * epochs[-1]))

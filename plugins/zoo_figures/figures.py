@@ -1,8 +1,8 @@
 """Figures of a trained model, as matplotlib figures.
 
-A function for each thing that one looks at. It takes a model, trained by the zoo or by a loop of your own, with the
-images or points that it is about, on the model's device, and returns a figure; `save` writes it as PNG. matplotlib is
-imported when the first one is drawn, and neither a window nor its global state is touched. Every draw is seeded.
+Each function takes a model, trained by the zoo or by any other code, with images or latent points on the model's
+device, and returns a figure; `save` writes it as PNG. matplotlib is imported on first use, without windows or global
+state. Random draws are seeded.
 
 ==================  ===========================================================================
 command             function

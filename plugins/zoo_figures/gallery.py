@@ -1,4 +1,4 @@
-"""A look at a data set: some of its images, by label where there are any."""
+"""Images of a data set, by label if it has labels."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ROWS, COLUMNS = 10, 12
-INCHES = 0.72  # of an image
+INCHES = 0.72  # per image
 
 
 def gallery(dataset: Dataset, title: str) -> Figure:
-    """Training images in up to ten rows of twelve, which the first ten labels share, if there are any."""
+    """Draw training images in up to ten rows of twelve. The first ten labels share the rows.
+
+    Raises:
+        UsageError: the data are not images.
+    """
     from matplotlib.figure import Figure
 
     if dataset.modality != "image":
-        raise UsageError(f"Only images can be drawn, and the data are of the modality {dataset.modality!r}.")
+        raise UsageError(f"Only images can be drawn; the modality of these data is {dataset.modality!r}.")
     images = dataset.train
     rows, names = _rows(dataset)
     columns = max(map(len, rows))
@@ -42,7 +46,7 @@ def gallery(dataset: Dataset, title: str) -> Figure:
     axes.set_yticks([i * (height + gap) + height / 2 for i in names], list(names.values()), fontsize=9)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    counts = f"{len(images)} images to train on, {len(dataset.test)} to test on, {'x'.join(map(str, dataset.shape))}"
+    counts = f"{len(images)} training images, {len(dataset.test)} test images, {'x'.join(map(str, dataset.shape))}"
     more = f"; {len(names)} of {dataset.classes} labels" if names and dataset.classes > len(names) else ""
     axes.set_xlabel(counts + more, fontsize=9)
     figure.suptitle(textwrap.shorten(title, 80))
@@ -50,7 +54,7 @@ def gallery(dataset: Dataset, title: str) -> Figure:
 
 
 def _rows(dataset: Dataset) -> tuple[list[Tensor], dict[int, str]]:
-    """The indices of the images of each row, and what stands beside some of the rows."""
+    """The indices of the images in each row, and the names of the rows that start a label."""
     images = dataset.train
     if images.labels is None:
         return list(torch.split(torch.arange(min(len(images), ROWS * COLUMNS)), COLUMNS)), {}
@@ -70,6 +74,6 @@ def _name(dataset: Dataset, label: int) -> str:
 
 
 def _rgb(pixels: Tensor) -> Tensor:
-    """(N, H, W, 3); of images with neither one channel nor three, the first channel."""
+    """Convert images to (N, H, W, 3). Images without one or three channels are drawn by their first channel."""
     channels = pixels if pixels.shape[1] == 3 else pixels[:, :1].expand(-1, 3, -1, -1)
     return channels.permute(0, 2, 3, 1)

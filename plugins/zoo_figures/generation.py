@@ -1,4 +1,4 @@
-"""Images decoded from draws of the prior, or from chosen points."""
+"""Images decoded from samples of the prior, or from latent points."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def samples(
     seed: int = 0,
     condition: Tensor | None = None,
 ) -> Figure:
-    """The mean images of draws from the prior, in a square grid (see `VAE.sample`).
+    """Draw means of p(x | z) at samples from the prior, in a square grid (see `VAE.sample`).
 
     Args:
         vae: the model.
-        n: how many draws.
-        title: above the figure.
-        seed: of the draws.
-        condition: labels (N,), for conditional models: `n` draws for each.
+        n: number of samples.
+        title: of the figure.
+        seed: of the samples.
+        condition: labels (N,), for conditional models, with `n` samples for each.
     """
     device = next(vae.parameters()).device
     with evaluating(vae), seeded(seed, device):
@@ -45,14 +45,14 @@ def samples(
 
 
 @torch.no_grad()
-def decoded(vae: VAE, z: Tensor, title: str = "Decoded from chosen points", condition: Tensor | None = None) -> Figure:
-    """The mean image at each of several points, under its coordinates.
+def decoded(vae: VAE, z: Tensor, title: str = "Decoded latent points", condition: Tensor | None = None) -> Figure:
+    """Draw the mean of p(x | z) at each of several points, with its coordinates.
 
     Args:
         vae: the model.
-        z: the points, (N, *latent_shape).
-        title: above the figure.
-        condition: a label for each (N,), or one for all (1,), for conditional models.
+        z: latent points (N, *latent_shape).
+        title: of the figure.
+        condition: labels (N,), or (1,) for all points, for conditional models.
     """
     with evaluating(vae):
         images = vae.decode(z, condition).mean
@@ -68,5 +68,5 @@ def decoded(vae: VAE, z: Tensor, title: str = "Decoded from chosen points", cond
 
 
 def _coordinates(point: list[float]) -> str:
-    shown = [f"{value:g}" for value in point[:4]]
-    return f"[{', '.join(shown)}{', ...' if len(point) > 4 else ''}]"
+    coordinates = [f"{value:g}" for value in point[:4]]
+    return f"[{', '.join(coordinates)}{', ...' if len(point) > 4 else ''}]"

@@ -1,4 +1,4 @@
-"""From one image to another through the latent space."""
+"""Interpolation between two images in the latent space."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ def interpolation(
     names: tuple[str, str] = ("A", "B"),
     title: str = "Interpolation",
 ) -> Figure:
-    """Two images, and between them the mean images along a path from the code of one to the code of the other.
+    """Draw two images and, between them, the decoded means along a path between their posterior means.
 
-    The ends of the path are the reconstructions of the two (see `VAE.posterior_mean`).
+    The ends of the path are the reconstructions of the two images (see `VAE.posterior_mean`).
 
     Args:
         vae: the model.
         x: the two images, (2, C, H, W).
-        steps: images along the path, both ends among them.
-        path: ``linear`` is the straight line; ``spherical`` goes round the origin, so that a path between typical draws
-            of a high-dimensional Gaussian stays where such draws lie (arXiv 1609.04468, section 2.1).
-        condition: their labels (2,), for conditional models; each point is decoded with that of the nearer end.
-        names: of the two, under them.
-        title: above the figure.
+        steps: number of images along the path, including both ends.
+        path: ``linear`` for a straight line; ``spherical`` for an arc around the origin, which stays in the typical set
+            of a high-dimensional Gaussian (arXiv 1609.04468, section 2.1).
+        condition: labels (2,), for conditional models; each point is decoded with the label of the nearer end.
+        names: of the two images.
+        title: of the figure.
 
     Raises:
-        UsageError: the path leaves the prior's support, or it leads through the origin and cannot be spherical.
+        UsageError: the path leaves the prior's support, or a spherical path is not unique.
     """
     t = torch.linspace(0, 1, steps, device=x.device)
     labels = None if condition is None else condition[(t > 0.5).long()]
@@ -52,8 +52,8 @@ def interpolation(
         z = PATHS[path](ends[0], ends[1], t.view(-1, *[1] * (ends.ndim - 1)))
         if in_support(vae.prior(vae.encoder, condition), ends) and not in_support(vae.prior(vae.encoder, labels), z):
             raise UsageError(
-                f"The {path} path between the two leaves the prior's support. "
-                f"Choose the {'spherical' if path == 'linear' else 'linear'} one."
+                f"The {path} path between the images leaves the prior's support. "
+                f"Choose the {'spherical' if path == 'linear' else 'linear'} path."
             )
         decoded = vae.decode(z, labels).mean
 
@@ -65,7 +65,7 @@ def interpolation(
         axes.set_xticks(centres(1, width, gap=0), [name], fontsize=9)
     show(middle, decoded, steps)
     middle.set_xticks(centres(steps, width, gap), [f"{share:.2g}" for share in t.tolist()], fontsize=9)
-    middle.set_xlabel(f"share of the way, {path}, decoded", fontsize=9)
+    middle.set_xlabel(f"position along the {path} path", fontsize=9)
     figure.suptitle(title)
     return figure
 
@@ -77,11 +77,12 @@ def _linear(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
 def _spherical(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     lengths = a.norm() * b.norm()
     cosine = (a * b).sum() / lengths
-    if lengths == 0 or cosine > 1 - 1e-6:  # one of them is the origin, or they lie in one direction
+    if lengths == 0 or cosine > 1 - 1e-6:  # one of them is the origin, or both have the same direction
         return _linear(a, b, t)
     if cosine < -1 + 1e-6:
         raise UsageError(
-            "The two lie in opposite directions, so that no spherical path is nearest. Choose the linear one."
+            "The images have opposite directions in latent space, so no spherical path is shortest. "
+            "Choose the linear path."
         )
     angle = torch.acos(cosine)
     return (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)

@@ -1,4 +1,4 @@
-"""The latent space of many images: where they lie in it, and what its dimensions tell about them."""
+"""A plot of the latent space: the posterior means of images, and the rate of each dimension."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zoo import VAE, Batch, UsageError
 from zoo_canvas import BLUE, RED, blank
-from zoo_figures.latents import encoded, rates
+from zoo_figures.latents import encode_means, rates
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 Panel = Literal["codes", "rates"]
 
 NAMED = 20
-"""Classes that a legend has room for; more of them are told apart by a scale of colours."""
+"""The largest number of labels in a legend; more are shown by a colour bar."""
 MANY = "turbo"
-"""That scale."""
+"""The colour map of the colour bar."""
 BARS = 24
-"""Dimensions that each have a bar with a name."""
+"""The largest number of dimensions with a labelled bar each."""
 
 
 @torch.no_grad()
@@ -39,73 +39,73 @@ def latent_space(
     title: str = "Latent space",
     panels: Sequence[Panel] = ("codes", "rates"),
 ) -> Figure:
-    """Where images lie in the latent space, by label, and the rate of each of its dimensions.
+    """Plot posterior means of images, by label, and the rate of each latent dimension.
 
-    On the left the posterior means of the images (see `VAE.posterior_mean`): a latent of two dimensions as it is, of
-    one as a histogram, of more by their first two principal components. On the right the dimensions by their rate (see
-    `zoo_figures.latents.rates`), the highest first; left out where the rate does not divide among them.
+    On the left are the posterior means (see `VAE.posterior_mean`): a histogram for one dimension, a scatter plot for
+    two, the first two principal components for more. On the right are the dimensions by rate, highest first (see
+    `zoo_figures.latents.rates`), unless the rate does not decompose over the dimensions.
 
     Args:
         vae: the model.
-        x: images (N, C, H, W), two at least.
-        condition: their labels (N,), which colour the points and condition a conditional model.
-        threshold: in nats; dimensions above it are counted.
-        title: above the figure.
-        panels: one of the two or both.
+        x: at least two images (N, C, H, W).
+        condition: labels (N,), which colour the points and condition a conditional model.
+        threshold: in nats; the title counts the dimensions above it.
+        title: of the figure.
+        panels: the panels to draw.
 
     Raises:
-        UsageError: there is only one image, or the rates alone are asked for and there are none.
+        UsageError: there is only one image, or only the rates are requested and they do not decompose.
     """
     if len(x) < 2:
-        raise UsageError("A latent space needs two images at least.")
+        raise UsageError("A plot of the latent space needs at least two images.")
     images = Batch(x, condition)
-    found, why = None, ""
+    dimension_rates, note = None, ""
     if "rates" in panels:
         try:
-            found = rates(vae, images)
+            dimension_rates = rates(vae, images)
         except UsageError as error:
             if "codes" not in panels:
                 raise
-            why = str(error)
-    count = ("codes" in panels) + (found is not None)
+            note = str(error)
+    count = ("codes" in panels) + (dimension_rates is not None)
     figure = blank(11.5 if count == 2 else 6.4, 5.4)
     if "codes" in panels:
-        codes = encoded(vae, images).flatten(1).cpu().double().numpy()
+        means = encode_means(vae, images).flatten(1).cpu().double().numpy()
         labels = None if condition is None else condition.cpu().numpy()
-        _scatter(figure.add_subplot(1, count, 1), codes, labels)
-    if found is not None:
-        _bars(figure.add_subplot(1, count, count), found.values.numpy(), found.measure, threshold)
-    if why:
-        figure.supxlabel(why, fontsize=8, color="grey")
+        _scatter(figure.add_subplot(1, count, 1), means, labels)
+    if dimension_rates is not None:
+        _bars(figure.add_subplot(1, count, count), dimension_rates.values.numpy(), dimension_rates.measure, threshold)
+    if note:
+        figure.supxlabel(note, fontsize=8, color="grey")
     figure.suptitle(title)
     return figure
 
 
-def _scatter(axes: Axes, codes: NDArray[np.float64], labels: NDArray[np.int64] | None) -> None:
-    """The codes (N, D) in one or two dimensions."""
+def _scatter(axes: Axes, means: NDArray[np.float64], labels: NDArray[np.int64] | None) -> None:
+    """Plot posterior means (N, D) in one or two dimensions."""
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(f"Codes of {len(codes)} images")
+    axes.set_title(f"Posterior means of {len(means)} images")
     classes = [] if labels is None else sorted(set(labels.tolist()))
     color_of = _colors(classes)
-    if codes.shape[1] == 1:
-        parts = [codes[:, 0]] if labels is None else [codes[labels == label, 0] for label in classes]
+    if means.shape[1] == 1:
+        parts = [means[:, 0]] if labels is None else [means[labels == label, 0] for label in classes]
         axes.hist(parts, bins=60, stacked=True, color=list(color_of.values()) or [BLUE])
         axes.set(xlabel="z[0]", ylabel="images")
     else:
-        places, names = (codes, ("z[0]", "z[1]")) if codes.shape[1] == 2 else _principal(codes)
+        places, names = (means, ("z[0]", "z[1]")) if means.shape[1] == 2 else _principal(means)
         colors = BLUE if labels is None else [color_of[label] for label in labels.tolist()]
         axes.scatter(
-            places[:, 0], places[:, 1], c=colors, s=min(30, max(6, 6000 / len(codes))), alpha=0.6, linewidths=0
+            places[:, 0], places[:, 1], c=colors, s=min(30, max(6, 6000 / len(means))), alpha=0.6, linewidths=0
         )
         axes.set(xlabel=names[0], ylabel=names[1])
         axes.set_aspect("equal", adjustable="datalim")
     if color_of:
-        _explain(axes, color_of)
+        _legend(axes, color_of)
 
 
-def _explain(axes: Axes, color_of: dict[int, str]) -> None:
-    """Which label has which colour."""
+def _legend(axes: Axes, color_of: dict[int, str]) -> None:
+    """Add a legend or a colour bar of the labels."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.patches import Patch
@@ -121,7 +121,7 @@ def _explain(axes: Axes, color_of: dict[int, str]) -> None:
 
 
 def _colors(classes: list[int]) -> dict[int, str]:
-    """The colour of each label. A label below twenty has the same in every figure."""
+    """The colour of each label. Labels below twenty have the same colour in every figure."""
     from matplotlib import colormaps
     from matplotlib.colors import Normalize, to_hex
 
@@ -134,20 +134,20 @@ def _colors(classes: list[int]) -> dict[int, str]:
     return {label: to_hex(palette(label)) for label in classes}
 
 
-def _principal(codes: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[str, str]]:
-    """The codes along their first two principal components (N, 2), and what to call these."""
+def _principal(means: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[str, str]]:
+    """Project onto the first two principal components (N, 2), and name them."""
     from sklearn.decomposition import PCA
 
     pca = PCA(n_components=2, svd_solver="full")
-    with np.errstate(invalid="ignore"):  # of codes that are all the same
-        places: NDArray[np.float64] = pca.fit_transform(codes)
+    with np.errstate(invalid="ignore"):  # if all points are equal
+        places: NDArray[np.float64] = pca.fit_transform(means)
     shares = np.nan_to_num(pca.explained_variance_ratio_)
     first, second = (f"principal component {i + 1}, {share:.0%} of the variance" for i, share in enumerate(shares))
     return places, (first, second)
 
 
 def _bars(axes: Axes, values: NDArray[np.float64], measure: str, threshold: float) -> None:
-    """The rates (D,), sorted."""
+    """Plot rates (D,), sorted."""
     order = np.argsort(-values, kind="stable")
     if len(values) <= BARS:
         axes.bar(range(len(values)), values[order], color=BLUE)
@@ -161,7 +161,7 @@ def _bars(axes: Axes, values: NDArray[np.float64], measure: str, threshold: floa
     axes.set_ylabel(measure)
     axes.set_title(
         f"{(values > threshold).sum()} of {len(values)} dimensions above {threshold:g} nats; "
-        f"{math.fsum(values):.2f} nats in all"
+        f"{math.fsum(values):.2f} nats in total"
     )
     axes.grid(axis="y", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def reconstructions(vae: VAE, x: Tensor, title: str = "Reconstructions", condition: Tensor | None = None) -> Figure:
-    """Images in rows of twelve, each row above the row of their reconstructions (see `VAE.reconstruct`).
+    """Draw images in rows of twelve, each above its row of reconstructions (see `VAE.reconstruct`).
 
     Args:
         vae: the model.
         x: images (N, C, H, W).
-        title: above the figure.
-        condition: their labels (N,), for conditional models.
+        title: of the figure.
+        condition: labels (N,), for conditional models.
     """
     with evaluating(vae), seeded(0, x.device):
         reconstructed = vae.reconstruct(x, condition)

@@ -1,4 +1,4 @@
-"""One latent dimension after the other, swept while the rest stay."""
+"""Latent traversals: each dimension varies while the others are fixed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ROWS = 10
-"""Dimensions that are shown if none are chosen."""
+"""Dimensions shown by default."""
 
 
 @torch.no_grad()
@@ -31,66 +31,67 @@ def traversals(
     condition: Tensor | None = None,
     title: str = "Latent traversals",
 ) -> Figure:
-    """The mean images along each latent dimension: a row for each, in which it goes from -reach to reach.
+    """Draw decoded means along each latent dimension, from -reach to reach, one row per dimension.
 
     Args:
-        vae: the model; its latent is a vector.
-        z: the point whose other dimensions stay as they are, (latent_dim,); by default the origin.
-        dims: which, counted from 0, in this order. By default the ten that tell most about `images`, or the first ten.
-        steps: images in a row.
-        reach: in the units of the latent.
-        images: what a dimension tells is worked out from these, by its rate (see `zoo_figures.latents`), and stands
-            beside its row.
-        condition: a label (1,) that all are decoded with, for conditional models.
-        title: above the figure.
+        vae: a model whose latent is a vector.
+        z: the point that the traversals start from, (latent_dim,); by default the origin.
+        dims: indices of the dimensions. By default the ten with the most information about `images`, or the first ten.
+        steps: images per row.
+        reach: the largest absolute value of the dimension.
+        images: images from which the information in each dimension is computed (see `zoo_figures.latents`). It is
+            written next to each row.
+        condition: a label (1,) for all images, for conditional models.
+        title: of the figure.
 
     Raises:
-        UsageError: the latent is no vector, there is no such dimension, or a point lies outside the prior's support.
+        UsageError: the latent is not a vector, there is no such dimension, or a point is outside the prior's support.
     """
     (size,) = _vector(vae)
     device = next(vae.parameters()).device
-    own, z = z, torch.zeros(size, device=device) if z is None else z
-    told = None if images is None else information(vae, images)
-    if told is not None and len(told.values) != size:
-        told = None
-    chosen = _first(size, told) if dims is None else list(dims)
-    for dim in chosen:
+    origin = z is None
+    z = torch.zeros(size, device=device) if z is None else z
+    info = None if images is None else information(vae, images)
+    if info is not None and len(info.values) != size:
+        info = None
+    selected_dims = _default_dims(size, info) if dims is None else list(dims)
+    for dim in selected_dims:
         if not 0 <= dim < size:
-            raise UsageError(f"There is no latent dimension {dim}: there are {size}, counted from 0 to {size - 1}.")
+            raise UsageError(f"There is no latent dimension {dim}: expected 0 to {size - 1}.")
     values = torch.linspace(-reach, reach, steps, device=device)
 
-    points = z.repeat(len(chosen), steps, 1)
-    for row, dim in enumerate(chosen):
+    points = z.repeat(len(selected_dims), steps, 1)
+    for row, dim in enumerate(selected_dims):
         points[row, :, dim] = values
-    points = points.unsqueeze(-2)  # (dims, steps, 1, latent_dim): one image, with its label, under many latents
+    points = points.unsqueeze(-2)  # (dims, steps, 1, latent_dim): many latents of one image
     with evaluating(vae):
         if not in_support(vae.prior(vae.encoder, condition), points):
             raise UsageError(
-                f"The prior has no support at some of the points from {-reach:g} to {reach:g}: a dimension cannot be "
-                "swept so far by itself. Choose a smaller range, or interpolate between images."
+                f"Some points from {-reach:g} to {reach:g} are outside the support of the prior. "
+                "Choose a smaller range, or interpolate between images."
             )
         tiles = vae.decode(points, condition).mean.flatten(0, 2)
 
-    figure = blank(0.62 * steps + 1.3, 0.62 * len(chosen) + 1.0)
+    figure = blank(0.62 * steps + 1.3, 0.62 * len(selected_dims) + 1.0)
     axes = figure.add_subplot()
     show(axes, tiles, steps)
     height, width = tiles.shape[-2:]
-    rows, columns = centres(len(chosen), height, gap_of(tiles)), centres(steps, width, gap_of(tiles))
+    rows, columns = centres(len(selected_dims), height, gap_of(tiles)), centres(steps, width, gap_of(tiles))
     axes.set_yticks(
-        rows, [f"z[{dim}]" + ("" if told is None else f"  {told.values[dim]:.2f}") for dim in chosen], fontsize=9
+        rows, [f"z[{dim}]" + ("" if info is None else f"  {info.values[dim]:.2f}") for dim in selected_dims], fontsize=9
     )
     axes.set_ylabel("dimension")
-    if told is not None:
-        axes.set_title(f"beside each dimension, its {told.measure}", fontsize=9, color="grey")
+    if info is not None:
+        axes.set_title(f"next to each dimension: its {info.measure}", fontsize=9, color="grey")
     axes.set_xticks(columns, [f"{round(value, 3) + 0.0:.3g}" for value in values.tolist()], fontsize=9)
-    if own is None:
-        axes.set_xlabel("value of the dimension, the others at 0")
+    if origin:
+        axes.set_xlabel("value of the dimension, with the others at 0")
     else:
-        start = columns[0] + (own[chosen].cpu() / reach + 1) / 2 * (columns[-1] - columns[0])
+        start = columns[0] + (z[selected_dims].cpu() / reach + 1) / 2 * (columns[-1] - columns[0])
         inside = [(x, y) for x, y in zip(start.tolist(), rows, strict=True) if columns[0] <= x <= columns[-1]]
         for x, y in inside:
             axes.plot(x, y - (height + gap_of(tiles)) / 2, "v", color=RED, markersize=4)
-        axes.set_xlabel("value of the dimension, the others as they are; the mark is where it was")
+        axes.set_xlabel("value of the dimension, with the others fixed; the mark is the starting point")
     figure.suptitle(title)
     return figure
 
@@ -99,14 +100,14 @@ def _vector(vae: VAE) -> tuple[int]:
     shape = vae.latent_shape
     if len(shape) != 1:
         raise UsageError(
-            f"The latent is no vector but has the shape {shape}: none of its entries means anything by itself. "
-            "Interpolate between images, or draw samples."
+            f"A traversal needs a vector as latent; this model has shape {shape}. Interpolate between images, or draw "
+            "samples."
         )
     return shape
 
 
-def _first(size: int, told: Information | None) -> list[int]:
-    if told is None:
+def _default_dims(size: int, info: Information | None) -> list[int]:
+    if info is None:
         return list(range(size))[:ROWS]
-    order: list[int] = told.values.argsort(descending=True, stable=True).tolist()
+    order: list[int] = info.values.argsort(descending=True, stable=True).tolist()
     return order[:ROWS]

@@ -1,4 +1,4 @@
-"""Posteriors richer than a diagonal Gaussian: heads for any encoder."""
+"""Posterior heads more flexible than a diagonal Gaussian."""
 
 from __future__ import annotations
 
@@ -6,28 +6,31 @@ from collections.abc import Iterable
 
 from zoo import Component, hookimpl
 
-WITHOUT_A_MEAN = {"exports": "a flow has no mean in closed form, so no tensor can stand for its posterior"}
+NO_MEAN = {"exports": "a flow has no closed-form mean, so its posterior cannot be exported as a tensor"}
 
 
 @hookimpl
 def zoo_components() -> Iterable[Component]:
-    """The posteriors. The inverse autoregressive one needs the package zuko: ``pip install 'vae-zoo[flows]'``."""
+    """Return the posteriors. ``iaf`` needs the package zuko: ``pip install 'vae-zoo[flows]'``."""
     return (
         Component(
-            "posterior", "full-covariance", "zoo_flows.gaussian:FullCovarianceGaussian", "Gaussian, full covariance"
+            "posterior",
+            "full-covariance",
+            "zoo_flows.gaussian:FullCovarianceGaussian",
+            "Gaussian with full covariance",
         ),
         Component(
             "posterior",
             "planar",
             "zoo_flows.planar:PlanarFlow",
-            "Planar flow whose layers depend on the image",
-            expected_failures=WITHOUT_A_MEAN,
+            "Planar flow with amortised parameters",
+            expected_failures=NO_MEAN,
         ),
         Component(
             "posterior",
             "iaf",
             "zoo_flows.iaf:InverseAutoregressiveFlow",
-            "Inverse autoregressive flow (zuko)",
-            expected_failures=WITHOUT_A_MEAN,
+            "Inverse autoregressive flow; needs zuko",
+            expected_failures=NO_MEAN,
         ),
     )

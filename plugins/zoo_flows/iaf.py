@@ -18,18 +18,19 @@ FAR = 1e6
 
 
 class InverseAutoregressiveFlow(KeepsFloat32, Posterior):
-    """q(z | x): a base posterior through gated autoregressive steps (arXiv 1606.04934, algorithm 1).
+    """q(z | x): a base posterior transformed by gated autoregressive steps (arXiv 1606.04934, algorithm 1).
 
-    Each step sees the dimensions before (and a context from the features): so a draw and its density take one pass of
-    each network, and the density of any other z takes `latent_dim` passes. The order is reversed from step to step.
+    Each step depends on the preceding dimensions and on a context computed from the features. A sample and its density
+    take one pass of each network; the density of any other z takes `latent_dim` passes. The order of the dimensions is
+    reversed between steps.
 
     Args:
-        features: width of the trunk.
+        features: number of features.
         latent_dim: number of latent dimensions.
         steps: number of transforms.
-        hidden: widths of the hidden layers of each step's masked network.
-        context: width of what the networks see of the features, h in the paper.
-        base: the head that the steps transform.
+        hidden: widths of the hidden layers of each masked network.
+        context: width of the context, h in the paper.
+        base: head for the distribution of z_0.
     """
 
     def __init__(
@@ -44,22 +45,22 @@ class InverseAutoregressiveFlow(KeepsFloat32, Posterior):
         super().__init__()
         self.base = base(features=features, latent_dim=latent_dim)
         self.context = nn.Linear(features, context)
-        # zuko's masked autoregressive flow takes z to noise by these; taken from noise to z, they are an inverse one.
+        # In zuko's MAF these map z to noise; used from noise to z, they are an inverse autoregressive flow.
         self.steps = MAF(
             latent_dim, context, steps, univariate=Gate, shapes=((), ()), hidden_features=tuple(hidden)
         ).transform
 
     def forward(self, features: Tensor) -> Distribution:
-        """Features (N, features) to a flow with event shape (latent_dim,)."""
+        """Map features (N, features) to a flow with event shape (latent_dim,)."""
         features = match_dtype(features, self)
         return Flow(self.base(features), [self.steps(self.context(features))])
 
 
 class Gate(AffineTransform):
-    """z to sigma z + (1 - sigma) m, where sigma is the sigmoid of s (eq. 13 and 14).
+    """The transform sigma z + (1 - sigma) m, with sigma = sigmoid(s + `FORGET_BIAS`) (eq. 13 and 14).
 
-    `FORGET_BIAS` is added to s, so that a step changes z little at first. The inverse of a point far from where the
-    posterior lies is bounded by `FAR`: its density is nil either way, and an overflow would make it NaN.
+    The bias makes each step close to the identity initially. The inverse is clamped to [-`FAR`, `FAR`]: the density
+    there is negligible, and an overflow would make it NaN.
     """
 
     def __init__(self, m: Tensor, s: Tensor) -> None:

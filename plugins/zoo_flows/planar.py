@@ -15,19 +15,19 @@ from zoo import ComponentFactory, Posterior, at_least_float32
 from zoo_flows.flow import Flow
 
 BISECTIONS = 64
-"""More than the digits of a float64."""
+"""More than the significant bits of a float64."""
 
 
 class PlanarFlow(Posterior):
-    """q(z | x): a base posterior through planar layers, whose parameters are linear in the features.
+    """q(z | x): a base posterior transformed by planar layers with parameters linear in the features.
 
-    The layers start as the identity.
+    The layers are initially the identity.
 
     Args:
-        features: width of the trunk.
+        features: number of features.
         latent_dim: number of latent dimensions.
         layers: number of transforms.
-        base: the head that the layers transform.
+        base: head for the distribution of z_0.
     """
 
     def __init__(
@@ -48,12 +48,12 @@ class PlanarFlow(Posterior):
             self.linear.bias.view(layers, -1)[:, :latent_dim].zero_()
 
     def forward(self, features: Tensor) -> Distribution:
-        """Features (N, features) to a flow with event shape (latent_dim,)."""
+        """Map features (N, features) to a flow with event shape (latent_dim,)."""
         parameters = at_least_float32(self.linear(features))
         transforms = []
         for layer in parameters.chunk(self.layers, dim=-1):
             u, w, b = torch.split(layer, [self.latent_dim, self.latent_dim, 1], dim=-1)
-            # w.z is a sum over the dimensions: it is kept where tanh bends, however many there are.
+            # w.z is a sum over dimensions; the scaling keeps tanh out of saturation for any number of them.
             transforms.append(PlanarTransform(u, w / math.sqrt(self.latent_dim), b))
         return Flow(self.base(features), transforms)
 
@@ -61,9 +61,9 @@ class PlanarFlow(Posterior):
 class PlanarTransform(Transform):
     """f(z) = z + û tanh(w.z + b), with log |det df/dz| = log(1 + w.û (1 - tanh^2))  (arXiv 1505.05770, eq. 10 to 12).
 
-    It is invertible where w.û > -1. So u gives û = u + (m(w.u) - w.u) w / |w|^2, for which w.û = m(w.u) (appendix A.1).
-    Here m(x) = softplus(x + log(e - 1)) - 1, the paper's softplus(x) - 1 moved so that m(0) = 0: a û of zero is then
-    within reach, and û stays of the size of u where w vanishes.
+    It is invertible if w.û > -1, which û = u + (m(w.u) - w.u) w / |w|^2 with w.û = m(w.u) ensures (appendix A.1). Here
+    m(x) = softplus(x + log(e - 1)) - 1, the paper's softplus(x) - 1 shifted such that m(0) = 0. Hence u = 0 gives the
+    identity, and û stays bounded as w vanishes.
 
     Args:
         u, w: (N, latent_dim).
@@ -76,43 +76,43 @@ class PlanarTransform(Transform):
 
     def __init__(self, u: Tensor, w: Tensor, b: Tensor) -> None:
         super().__init__()
-        given = _dot(w, u)
-        self.slope = softplus(given + math.log(math.e - 1))  # 1 + w.û
-        square = _dot(w, w).clamp_min(torch.finfo(w.dtype).tiny)
-        self.u = u + (self.slope - 1 - given) * w / square
+        wu = _dot(w, u)
+        self.slope = softplus(wu + math.log(math.e - 1))  # 1 + w.û
+        ww = _dot(w, w).clamp_min(torch.finfo(w.dtype).tiny)
+        self.u = u + (self.slope - 1 - wu) * w / ww
         self.w = w
         self.b = b
 
     def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """f(z), (..., N, latent_dim), and the log-determinant at z, (..., N)."""
+        """Return f(z) (..., N, latent_dim) and the log-determinant at z (..., N)."""
         t = torch.tanh(_dot(self.w, z) + self.b)
         return z + self.u * t, self._derivative(t).log().squeeze(-1)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """The log-determinant at x, (..., N)."""
+        """Return the log-determinant at x, (..., N)."""
         return self.call_and_ladj(x)[1]
 
     def _call(self, x: Tensor) -> Tensor:
         return self.call_and_ladj(x)[0]
 
     def _inverse(self, y: Tensor) -> Tensor:
-        """y - û tanh(a), where a = w.z + b solves a + w.û tanh(a) = w.y + b, whose left side rises with a."""
-        target, bend = _dot(self.w, y) + self.b, self.slope - 1
+        """y - û tanh(a), where a = w.z + b solves a + w.û tanh(a) = w.y + b, whose left side increases with a."""
+        target, wu = _dot(self.w, y) + self.b, self.slope - 1
         with torch.no_grad():
-            low, high = target - bend.abs(), target + bend.abs()
+            low, high = target - wu.abs(), target + wu.abs()
             for _ in range(BISECTIONS):
                 middle = (low + high) / 2
-                above = middle + bend * torch.tanh(middle) > target
-                low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+                too_high = middle + wu * torch.tanh(middle) > target
+                low, high = torch.where(too_high, low, middle), torch.where(too_high, middle, high)
             t = torch.tanh((low + high) / 2)
             derivative = self._derivative(t)
-        # The bisection's value, with the gradient that the implicit function theorem gives it.
-        step = (target - bend * t) / derivative
+        # The value from the bisection, the gradient from the implicit function theorem.
+        step = (target - wu * t) / derivative
         a = (low + high) / 2 + step - step.detach()
         return y - self.u * torch.tanh(a)
 
     def _derivative(self, t: Tensor) -> Tensor:
-        """1 + w.û (1 - t^2), written as a sum of positive terms: it cannot round to less than 0."""
+        """1 + w.û (1 - t^2), as a sum of non-negative terms so that rounding cannot make it negative."""
         return t**2 + self.slope * (1 - t**2)
 
 

@@ -1,4 +1,4 @@
-"""The Gaussian family: multilayer perceptrons, a diagonal Gaussian posterior, and the evidence lower bound."""
+"""The Gaussian VAE: multilayer perceptrons, diagonal Gaussian posterior, common likelihoods and the ELBO."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from zoo import Component, hookimpl
 
 @hookimpl
 def zoo_components() -> Iterable[Component]:
-    """Encoder and decoder, posterior, likelihoods, prior and losses."""
+    """Return the encoder, decoder, posterior, likelihoods, prior and losses."""
     return (
-        Component("encoder", "mlp", "zoo_gaussian.mlp:MLPEncoder", "Multilayer perceptron on the flattened input"),
-        Component("decoder", "mlp", "zoo_gaussian.mlp:MLPDecoder", "Multilayer perceptron to the flattened output"),
-        Component("posterior", "gaussian", "zoo_gaussian.posterior:DiagonalGaussian", "Gaussian, diagonal covariance"),
+        Component("encoder", "mlp", "zoo_gaussian.mlp:MLPEncoder", "MLP on the flattened input"),
+        Component("decoder", "mlp", "zoo_gaussian.mlp:MLPDecoder", "MLP from the flattened latent"),
+        Component(
+            "posterior", "gaussian", "zoo_gaussian.posterior:DiagonalGaussian", "Gaussian with diagonal covariance"
+        ),
         Component(
             "likelihood", "bernoulli", "zoo_gaussian.likelihoods:BernoulliLikelihood", "Bernoulli, for binary data"
         ),
@@ -24,7 +26,10 @@ def zoo_components() -> Iterable[Component]:
             "Continuous Bernoulli, for values in [0, 1]",
         ),
         Component(
-            "likelihood", "gaussian", "zoo_gaussian.likelihoods:GaussianLikelihood", "Gaussian, fixed or learned scale"
+            "likelihood",
+            "gaussian",
+            "zoo_gaussian.likelihoods:GaussianLikelihood",
+            "Gaussian with a fixed or learned scale",
         ),
         Component(
             "likelihood",
@@ -33,6 +38,6 @@ def zoo_components() -> Iterable[Component]:
             "Discretized logistic, for 256 grey values",
         ),
         Component("prior", "standard-normal", "zoo_gaussian.prior:StandardNormal", "Standard normal"),
-        Component("loss", "elbo", "zoo_gaussian.losses:ELBO", "Negative evidence lower bound, with beta and a warm-up"),
-        Component("loss", "mse", "zoo_gaussian.losses:SquaredError", "Squared error of the mean image plus beta KL"),
+        Component("loss", "elbo", "zoo_gaussian.losses:ELBO", "Negative ELBO with a beta weight and warm-up"),
+        Component("loss", "mse", "zoo_gaussian.losses:SquaredError", "Squared error of the decoder mean plus beta KL"),
     )

@@ -1,4 +1,4 @@
-"""Likelihoods of independent entries: bits, numbers in [0, 1], real numbers."""
+"""Likelihoods with independent entries: binary, in [0, 1], and real-valued."""
 
 from __future__ import annotations
 
@@ -19,11 +19,23 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 CENTER_CLIP = 1e-3
 
 
-class BernoulliLikelihood(Likelihood):
-    """Independent bits (arXiv 1312.6114, eq. 11). For binary data only.
+class IndependentEntries(Likelihood):
+    """A likelihood that factorises over the entries of x.
 
-    With values between 0 and 1, log p is the cross entropy that tutorials use, which is not a density over [0, 1]:
-    binarise the data, or use the continuous Bernoulli.
+    Args:
+        data_shape: event shape of x.
+    """
+
+    def __init__(self, data_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.event_dims = len(data_shape)
+
+
+class BernoulliLikelihood(IndependentEntries):
+    """Independent Bernoulli entries (arXiv 1312.6114, eq. 11), for binary data.
+
+    For values strictly between 0 and 1, ``log_prob`` is the negative cross-entropy of many tutorials, which is not a
+    density on [0, 1]. Binarise such data, or use `ContinuousBernoulliLikelihood`.
 
     Args:
         data_shape: event shape of x.
@@ -32,8 +44,7 @@ class BernoulliLikelihood(Likelihood):
     """
 
     def __init__(self, data_shape: tuple[int, ...], centered: bool = False) -> None:
-        super().__init__()
-        self.event_dims = len(data_shape)
+        super().__init__(data_shape)
         self.center = MeanLogits(data_shape) if centered else None
 
     def forward(self, parameters: Tensor) -> Distribution:
@@ -41,7 +52,8 @@ class BernoulliLikelihood(Likelihood):
         logits = at_least_float32(parameters).squeeze(-1)
         if self.center is not None:
             logits = logits + at_least_float32(self.center.logits)
-        return IndependentBits(Bernoulli(logits=logits, validate_args=False), self.event_dims, validate_args=False)
+        bernoulli = Bernoulli(logits=logits, validate_args=False)
+        return IndependentBernoulli(bernoulli, self.event_dims, validate_args=False)
 
 
 class MeanLogits(nn.Module, DataDependent):
@@ -62,35 +74,31 @@ class MeanLogits(nn.Module, DataDependent):
         self.logits.copy_(mean.clamp(CENTER_CLIP, 1 - CENTER_CLIP).logit())
 
 
-class IndependentBits(Independent):  # type: ignore[type-arg]  # generic in newer versions of torch alone
-    """Independent bits as one event, whose log-density takes the fewest passes over the entries.
+class IndependentBernoulli(Independent):  # type: ignore[type-arg]  # generic only in recent versions of torch
+    """Independent Bernoulli variables with a fast log-density.
 
-    Likelihoods with thousands of samples spend most of their time here, apart from the matrix products.
+    Importance sampling with thousands of draws spends most of its time here and in matrix products.
     """
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """sum_i x_i logit_i - log(1 + e^logit_i)."""
+        """sum_i x_i logit_i - log(1 + e^logit_i), in nats."""
         dims = self.reinterpreted_batch_ndims
         logits: Tensor = self.base_dist.logits.flatten(-dims)
         value = value.to(logits.dtype).flatten(-dims)
         if torch.is_grad_enabled():
             return (value * logits).sum(-1) - softplus(logits).sum(-1)
-        # The same without softplus, whose kernel is slow on a CPU, and without a second large temporary.
-        clamped = logits.clamp_max(80)  # e^88 is infinite
-        beyond = logits.sum(-1) - clamped.sum(-1)
-        return torch.einsum("...i,...i->...", value, logits) - clamped.exp_().add_(1).log_().sum(-1) - beyond
+        # The same without softplus, which is slow on a CPU, and without a second large temporary.
+        clamped = logits.clamp_max(80)  # e^89 overflows float32
+        excess = logits.sum(-1) - clamped.sum(-1)
+        return torch.einsum("...i,...i->...", value, logits) - clamped.exp_().add_(1).log_().sum(-1) - excess
 
 
-class ContinuousBernoulliLikelihood(Likelihood):
-    """The Bernoulli made a density on [0, 1] by its normalising constant (arXiv 1907.06845, section 3).
+class ContinuousBernoulliLikelihood(IndependentEntries):
+    """Independent continuous Bernoulli entries (arXiv 1907.06845, section 3), for values in [0, 1].
 
     Args:
         data_shape: event shape of x.
     """
-
-    def __init__(self, data_shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.event_dims = len(data_shape)
 
     def forward(self, parameters: Tensor) -> Distribution:
         """Map logits (..., *data_shape, 1) to a distribution over data_shape."""
@@ -98,15 +106,15 @@ class ContinuousBernoulliLikelihood(Likelihood):
         return Independent(entries, self.event_dims, validate_args=False)
 
 
-class GaussianLikelihood(Likelihood):
-    """N(x; mean, scale^2) for each entry of x.
+class GaussianLikelihood(IndependentEntries):
+    """Independent Gaussian entries, N(x; mean, scale^2).
 
     Args:
         data_shape: event shape of x.
         scale: a fixed standard deviation in units of x; ``shared`` learns one for all entries (arXiv 2006.13202);
-            ``pixelwise`` lets the decoder put out one for each entry.
-        min_scale: added to a learned scale: without a floor, an entry that never changes drives the likelihood to
-            infinity, and a clamp would leave no gradient below it (the soft clip of arXiv 2006.13202).
+            ``pixelwise`` has the decoder predict one per entry.
+        min_scale: soft lower bound on a learned scale (arXiv 2006.13202). Without it, an entry that is constant in the
+            data drives the likelihood to infinity; a hard clamp would have no gradient below the bound.
     """
 
     photographs: ClassVar[Mapping[str, object] | None] = {"scale": "shared"}
@@ -117,8 +125,7 @@ class GaussianLikelihood(Likelihood):
         scale: Positive | Literal["shared", "pixelwise"] = 1.0,
         min_scale: Positive = 1e-3,
     ) -> None:
-        super().__init__()
-        self.event_dims = len(data_shape)
+        super().__init__(data_shape)
         self.min_scale = min_scale
         self.parameters_per_entry = 2 if scale == "pixelwise" else 1
         if isinstance(scale, float | int):
@@ -127,29 +134,30 @@ class GaussianLikelihood(Likelihood):
             self.log_scale = nn.Parameter(torch.zeros(())) if scale == "shared" else None
 
     def forward(self, parameters: Tensor) -> Distribution:
-        """Map means, and log-scales where they are pixelwise, (..., *data_shape, 1 or 2) to a distribution over
-        data_shape."""
+        """Map means, followed by log-scales if ``pixelwise``, (..., *data_shape, 1 or 2) to a distribution over
+        data_shape.
+        """
         parameters = at_least_float32(parameters)
         mean = parameters[..., 0]
         if self.log_scale is None:
-            log_scale = self._with_floor(parameters[..., 1])
+            log_scale = self._soft_clip(parameters[..., 1])
         elif isinstance(self.log_scale, nn.Parameter):
-            log_scale = self._with_floor(at_least_float32(self.log_scale))
+            log_scale = self._soft_clip(at_least_float32(self.log_scale))
         else:
             log_scale = at_least_float32(self.log_scale)
         return Independent(Gaussian(mean, log_scale), self.event_dims, validate_args=False)
 
-    def _with_floor(self, log_scale: Tensor) -> Tensor:
+    def _soft_clip(self, log_scale: Tensor) -> Tensor:
         """log(min_scale + e^log_scale)."""
         floor = math.log(self.min_scale)
         return floor + softplus(log_scale - floor)
 
 
 class ContinuousBernoulli(Distribution):
-    """p(x) = C e^(logit x) on [0, 1], worked out from the logit and exact for every one.
+    """p(x) = C e^(logit x) on [0, 1], computed from the logit and accurate for all of them.
 
-    torch's own goes through a clamped probability: in float32 it integrates to 0.4 at a logit of 40, and near 0 its
-    gradient is that of another mean.
+    `torch.distributions.ContinuousBernoulli` clamps a probability: in float32 its density integrates to 0.4 at a logit
+    of 40, and its gradient near a logit of 0 is wrong.
 
     Args:
         logits: of any shape.
@@ -166,25 +174,25 @@ class ContinuousBernoulli(Distribution):
     @property
     def mean(self) -> Tensor:
         """1 / (1 - e^-logit) - 1 / logit."""
-        small, near, far = self._split()
-        series = near / 12 - near**3 / 720 + near**5 / 30240
-        return 0.5 + torch.where(small, series, self.logits.sign() * (-1 / torch.expm1(-far) - 1 / far - 0.5))
+        is_small, small, large = self._split()
+        series = small / 12 - small**3 / 720 + small**5 / 30240
+        return 0.5 + torch.where(is_small, series, self.logits.sign() * (-1 / torch.expm1(-large) - 1 / large - 0.5))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The log-density: the Bernoulli's, and log C = log(logit / tanh(logit / 2))."""
-        small, near, far = self._split()
-        series = math.log(2) + near**2 / 12 - 7 * near**4 / 1440 + 31 * near**6 / 90720
-        log_constant = torch.where(small, series, (far / torch.tanh(far / 2)).log())
+        """The Bernoulli's log-probability plus log(logit / tanh(logit / 2)), in nats."""
+        is_small, small, large = self._split()
+        series = math.log(2) + small**2 / 12 - 7 * small**4 / 1440 + 31 * small**6 / 90720
+        log_constant = torch.where(is_small, series, (large / torch.tanh(large / 2)).log())
         return value * self.logits - softplus(self.logits) + log_constant
 
     def rsample(self, sample_shape: _size = ()) -> Tensor:
-        """Reparameterised draws, by the inverse of the distribution function."""
-        size = self.logits.abs().clamp_min(1e-6)
-        u = torch.rand(self._extended_shape(sample_shape), dtype=size.dtype, device=size.device)
-        from_end = torch.log1p(u * torch.expm1(-size)) / -size
-        return torch.where(self.logits > 0, 1 - from_end, from_end)
+        """Draw reparameterised samples by inverting the distribution function."""
+        magnitude = self.logits.abs().clamp_min(1e-6)
+        u = torch.rand(self._extended_shape(sample_shape), dtype=magnitude.dtype, device=magnitude.device)
+        x = torch.log1p(u * torch.expm1(-magnitude)) / -magnitude
+        return torch.where(self.logits > 0, 1 - x, x)
 
     def _split(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Where a series about 0 is better, the logits there (else 0), and the sizes of the others (else 1)."""
-        small = self.logits.abs() < 0.1
-        return small, torch.where(small, self.logits, 0.0), torch.where(small, 1.0, self.logits.abs())
+        """Where a Taylor series about 0 is used, the logits there (else 0), and |logit| elsewhere (else 1)."""
+        is_small = self.logits.abs() < 0.1
+        return is_small, torch.where(is_small, self.logits, 0.0), torch.where(is_small, 1.0, self.logits.abs())

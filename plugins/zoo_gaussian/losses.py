@@ -1,4 +1,4 @@
-"""The evidence lower bound, and the tutorial's alternative with a squared error."""
+"""The evidence lower bound, and its variant with a squared error."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from zoo import VAE, Batch, Loss, WarmUp
 
 
 class ELBO(Loss):
-    """The negative evidence lower bound (arXiv 1312.6114, eq. 3), with the weight of the beta-VAE on its rate.
+    """The negative evidence lower bound (arXiv 1312.6114, eq. 3), with the beta of the beta-VAE (OpenReview
+    Sy2fzU9gl, eq. 4).
 
-    loss = E_q[-log p(x | z)] + beta KL(q(z | x) || p(z))        (beta: OpenReview Sy2fzU9gl, eq. 4)
+    loss = E_q[-log p(x | z)] + beta KL(q(z | x) || p(z))
 
     Args:
-        beta: weight of the rate; 1 gives the bound.
+        beta: weight of the rate; 1 gives the ELBO.
         warmup_epochs: epochs over which beta rises linearly from 0 (arXiv 1602.02282, section 2.3).
     """
 
@@ -31,12 +32,15 @@ class ELBO(Loss):
 
 
 class SquaredError(ELBO):
-    """Squared error between x and the mean of p(x | z), summed over entries, plus beta KL.
+    """The squared error between x and the decoder mean, summed over entries, plus beta KL.
 
     loss = E_q[|x - E[x | z]|^2] + beta KL(q(z | x) || p(z))
 
-    Up to a constant this is the bound under N(x; mean, 1/2): so the squared error is in nats too, and a mean over the
-    entries instead of a sum would be another beta for every data shape.
+    Up to a constant this is the ELBO with p(x | z) = N(x; mean, 1/2), so the squared error is in nats. Averaging over
+    entries instead of summing would make the effective beta depend on the data shape.
+
+    Args:
+        beta, warmup_epochs: see `ELBO`.
     """
 
     def forward(self, vae: VAE, batch: Batch) -> dict[str, Tensor]:

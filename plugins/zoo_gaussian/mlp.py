@@ -27,12 +27,12 @@ ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
 
 
 class MLPEncoder(Encoder):
-    """q(z | x) from hidden layers on the flattened input.
+    """q(z | x) from a multilayer perceptron on the flattened input.
 
     Args:
         data_shape: event shape of x.
         latent_dim: number of latent dimensions.
-        hidden: widths of the hidden layers, the first next to the input.
+        hidden: widths of the hidden layers, from x to z.
         activation: after each hidden layer.
         posterior: the head.
         init: of the weights; see `zoo.initialize_linear`.
@@ -60,12 +60,12 @@ class MLPEncoder(Encoder):
 
 
 class MLPDecoder(Decoder):
-    """p(x | z) from hidden layers on the flattened latent.
+    """p(x | z) from a multilayer perceptron on the flattened latent.
 
     Args:
         data_shape: event shape of x.
         latent_shape: event shape of the latent.
-        hidden: widths of the hidden layers, the first next to the latent.
+        hidden: widths of the hidden layers, from z to x.
         activation: after each hidden layer.
         likelihood: the head.
         init: of the weights; see `zoo.initialize_linear`.

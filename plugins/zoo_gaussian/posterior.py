@@ -16,7 +16,7 @@ class DiagonalGaussian(Posterior):
     """q(z | x) = N(z; mean, diag(scale^2)), the mean linear in the features.
 
     Args:
-        features: width of the trunk.
+        features: number of features.
         latent_dim: number of latent dimensions.
         scale: ``exp`` for a linear log-variance, ``softplus`` for the softplus of a linear layer, ``shared`` for one
             learned log-variance per dimension, the same for all x (the linear VAE of arXiv 1911.02469).

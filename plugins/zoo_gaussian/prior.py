@@ -10,7 +10,7 @@ from zoo import Encoder, Prior
 
 
 class StandardNormal(Prior):
-    """p(z) = N(z; 0, 1).
+    """p(z) = N(z; 0, I).
 
     Args:
         latent_shape: event shape of the latent.
@@ -25,6 +25,6 @@ class StandardNormal(Prior):
         self.register_buffer("scale", torch.ones(latent_shape), persistent=False)
 
     def forward(self, encoder: Encoder, condition: Tensor | None = None) -> Distribution:
-        """The distribution over z, batch shape ()."""
+        """Return N(0, 1) over latent_shape, with batch shape ()."""
         normal = Normal(self.loc, self.scale, validate_args=False)
         return Independent(normal, self.loc.ndim, validate_args=False)

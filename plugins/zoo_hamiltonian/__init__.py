@@ -1,4 +1,4 @@
-"""Hamiltonian steps: a posterior that is moved towards the true one by the gradient of the model."""
+"""Hamiltonian VAEs: posterior samples refined by leapfrog steps along the gradient of log p(x, z)."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from zoo import Component, hookimpl
 
 @hookimpl
 def zoo_components() -> Iterable[Component]:
-    """Two losses, which own the step sizes, the tempering and the metric."""
+    """Return the losses. They hold the step sizes, the tempering and the metric."""
     return (
         Component(
-            "loss", "hvae", "zoo_hamiltonian.hvae:HamiltonianELBO", "Negative evidence bound after leapfrog steps"
+            "loss", "hvae", "zoo_hamiltonian.hvae:HamiltonianELBO", "Negative ELBO after tempered leapfrog steps"
         ),
         Component(
             "loss",
             "rhvae",
             "zoo_hamiltonian.rhvae:RiemannianELBO",
-            "Negative evidence bound after leapfrog steps under a learnt metric",
+            "Negative ELBO after leapfrog steps with a learned Riemannian metric",
         ),
     )

@@ -1,4 +1,4 @@
-"""The ladder VAE (arXiv 1602.02282): inference goes top-down as well, and shares its network with the prior."""
+"""The ladder VAE (arXiv 1602.02282): top-down inference that shares its network with the prior."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ from zoo_hierarchical.levels import Levels, Link, ToGaussian, dense, gaussian
 
 
 class LadderEncoder(Encoder):
-    """q(z_L | x) prod_i q(z_i | z_{i+1}, x), each level the prior's Gaussian corrected by what is seen in the image.
+    """q(z_1, ..., z_L | x) = q(z_L | x) prod_i q(z_i | z_{i+1}, x) (arXiv 1602.02282, section 2.2).
 
-    A deterministic pass upwards gives a Gaussian for each level; the pass downwards multiplies it with that of the
-    prior, p(z_i | z_{i+1}), so that precisions add up (see `corrected`). The top-down network is kept here,
-    and the prior ``ladder`` takes it from here. The paper's batch normalisation is left out: with it, the posterior of
-    an image would depend on those beside it.
+    A deterministic bottom-up pass gives a Gaussian for each level. The top-down pass multiplies it by the prior
+    p(z_i | z_{i+1}), see `precision_weighted`. This module holds the top-down network, which the prior ``ladder``
+    uses. The paper's batch normalisation is omitted, since it makes the posterior of an image depend on the others in
+    its batch.
 
     Args:
         data_shape: event shape of x.
-        latent_dim: size of the lowest level, which the decoder sees.
-        upper: sizes of the levels above it, the lowest first.
-        hidden: widths of the deterministic layers, one for each level, the first next to the image.
-        down: widths of the layers from each level to the next below.
+        latent_dim: size of z_1, the input of the decoder.
+        upper: sizes of z_2, ..., z_L.
+        hidden: widths of the bottom-up layers, one per level.
+        down: widths of the hidden layers from each level to the one below.
+
+    Raises:
+        ComponentError: there are fewer than two levels, or `hidden` does not have one width per level.
     """
 
     top: Tensor
@@ -45,8 +48,8 @@ class LadderEncoder(Encoder):
         self.sizes = (latent_dim, *upper)
         if len(upper) < 1 or len(hidden) != len(self.sizes):
             raise ComponentError(
-                f"The encoder 'ladder' has {len(self.sizes)} levels (latent_dim, and {len(upper)} in `upper`) and "
-                f"{len(hidden)} widths in `hidden`: it needs two levels at least, and a width for each."
+                f"The encoder 'ladder' needs at least two levels and one width in `hidden` per level; got "
+                f"{len(self.sizes)} level(s) (latent_dim and {len(upper)} in `upper`) and {len(hidden)} width(s)."
             )
         widths = [math.prod(data_shape), *hidden]
         self.up = nn.ModuleList(nn.Sequential(*dense(pair)) for pair in pairwise(widths))
@@ -55,51 +58,51 @@ class LadderEncoder(Encoder):
         self.register_buffer("top", torch.zeros(self.sizes[-1]), persistent=False)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
-        """Images (N, C, H, W) to q(z_1, ..., z_L | x), an event of all levels side by side, the lowest first."""
-        features, seen = x.flatten(1), []
-        for up, see in zip(self.up, self.seen, strict=True):
+        """Map x (N, *data_shape) to q(z_1, ..., z_L | x), over the concatenation of z_1, ..., z_L."""
+        features, evidence = x.flatten(1), []
+        for up, head in zip(self.up, self.seen, strict=True):
             features = up(features)
-            seen.append(see(features))
-        *below, top = seen
-        links = [_corrected_link(down, part) for down, part in zip(self.down, below, strict=True)]
+            evidence.append(head(features))
+        *lower, top = evidence
+        links = [_posterior_link(down, level) for down, level in zip(self.down, lower, strict=True)]
         return Levels(top, links[::-1], self.sizes, downward=True)
 
     def prior(self) -> Distribution:
-        """p(z_L) prod_i p(z_i | z_{i+1}), p(z_L) the standard normal, batch shape ()."""
+        """Return p(z_L) prod_i p(z_i | z_{i+1}), with p(z_L) standard normal and batch shape ()."""
         top = at_least_float32(self.top)
         return Levels(gaussian(top, torch.ones_like(top)), list(self.down)[::-1], self.sizes, downward=True)
 
 
 class LadderPrior(Prior):
-    """The top-down network of the encoder ``ladder``, as a prior. It has no parameters of its own."""
+    """The prior p(z_1, ..., z_L) given by the top-down network of the encoder ``ladder``; it has no parameters."""
 
     def forward(self, encoder: Encoder, condition: Tensor | None = None) -> Distribution:
-        """The distribution over all levels, batch shape ().
+        """Return the distribution over all levels, with batch shape ().
 
         Raises:
-            ComponentError: the encoder is another.
+            ComponentError: the encoder is not a `LadderEncoder`.
         """
         if not isinstance(encoder, LadderEncoder):
             raise ComponentError(
-                f"The prior 'ladder' is the top-down network of the encoder 'ladder', and this is a "
-                f"{type(encoder).__name__}: take encoder=ladder, or another prior."
+                f"The prior 'ladder' needs the encoder 'ladder', whose top-down network it uses; got "
+                f"{type(encoder).__name__}. Use encoder=ladder or another prior."
             )
         return encoder.prior()
 
 
-def corrected(prior: Independent[Normal], seen: Independent[Normal]) -> Distribution:
-    """The normalised product of two Gaussians (arXiv 1602.02282, section 2.2, its sigma read as variances).
+def precision_weighted(prior: Independent[Normal], evidence: Independent[Normal]) -> Distribution:
+    """The normalised product of two Gaussians (arXiv 1602.02282, section 2.2, with its sigmas read as variances).
 
-    1 / variance = 1 / variance_p + 1 / variance_s,  mean = variance (mean_p / variance_p + mean_s / variance_s)
+    1 / variance = 1 / variance_p + 1 / variance_e,  mean = variance (mean_p / variance_p + mean_e / variance_e)
 
-    In logarithms, since float32 may hold a scale and not its square.
+    It is computed from logarithms, since the square of a scale may underflow in float32.
     """
-    p, s = prior.base_dist, seen.base_dist
-    log_p, log_s = 2 * p.scale.log(), 2 * s.scale.log()
-    share_of_s = torch.sigmoid(log_p - log_s)  # variance / variance_s
-    mean = p.loc + share_of_s * (s.loc - p.loc)
-    return gaussian(mean, (-torch.logaddexp(-log_p, -log_s) / 2).exp())
+    p, e = prior.base_dist, evidence.base_dist
+    log_variance_p, log_variance_e = 2 * p.scale.log(), 2 * e.scale.log()
+    weight = torch.sigmoid(log_variance_p - log_variance_e)  # variance / variance_e
+    mean = p.loc + weight * (e.loc - p.loc)
+    return gaussian(mean, (-torch.logaddexp(-log_variance_p, -log_variance_e) / 2).exp())
 
 
-def _corrected_link(down: nn.Module, seen: Independent[Normal]) -> Link:
-    return lambda above: corrected(down(above), seen)
+def _posterior_link(down: nn.Module, evidence: Independent[Normal]) -> Link:
+    return lambda z: precision_weighted(down(z), evidence)

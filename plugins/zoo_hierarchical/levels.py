@@ -1,4 +1,4 @@
-"""What hierarchies share: the joint distribution of their levels, the networks between them, and the decoder."""
+"""The joint distribution of the levels of a hierarchy, the networks between levels, and the decoder."""
 
 from __future__ import annotations
 
@@ -18,17 +18,15 @@ Link = Callable[[Tensor], Distribution]
 
 
 class Levels(Distribution):
-    """The joint distribution of levels that are drawn one after the other, each given the one before.
+    """A Markov chain of latent levels, p(z_1) p(z_2 | z_1) ... or, downward, p(z_L) p(z_{L-1} | z_L) ...
 
-    p(a, b, c) = p(a) p(b | a) p(c | b)
-
-    The event is all levels side by side, the lowest first, (d_1 + ... + d_L,), in whichever direction they are drawn.
+    The event is the concatenation of z_1, ..., z_L, (d_1 + ... + d_L,), in either direction.
 
     Args:
-        first: of the level that is drawn first, an event (d,).
-        links: for each further level, from the level before to a distribution.
+        first: distribution of z_1 or, downward, z_L.
+        links: maps from a sample of each level to the distribution of the next, in sampling order.
         sizes: d_1, ..., d_L.
-        downward: the first is the top level.
+        downward: sample from z_L down to z_1.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
@@ -45,71 +43,73 @@ class Levels(Distribution):
 
     @property
     def base_measure(self) -> str | None:
-        """That of the level that is drawn first: all others are Gaussian."""
+        """The base measure of the first level; all others are Gaussian."""
         return base_measure(self.first)
 
     @property
     def mean(self) -> Tensor:
-        """The mean of each level given that of the level before: exact where the links are linear."""
-        return self._walk(lambda level: level.mean)
+        """The mean of each level given the mean of the previous one; exact for linear links."""
+        return self._chain(lambda level: level.mean)
 
     def rsample(self, sample_shape: _size = ()) -> Tensor:
-        """Reparameterised draws (K..., N, d_1 + ... + d_L)."""
-        shapes = [sample_shape]  # what a link returns has the sample dimensions already
-        return self._walk(lambda level: level.rsample(shapes.pop() if shapes else ()))
+        """Draw reparameterised samples (K..., N, d_1 + ... + d_L)."""
+        shapes = [sample_shape]  # links keep the sample dimensions of the first level
+        return self._chain(lambda level: level.rsample(shapes.pop() if shapes else ()))
 
     def sample(self, sample_shape: _size = ()) -> Tensor:
-        """Draws (K..., N, d_1 + ... + d_L)."""
+        """Draw samples (K..., N, d_1 + ... + d_L)."""
         shapes = [sample_shape]
         with torch.no_grad():
-            return self._walk(lambda level: _draw(level, shapes.pop() if shapes else ()))
+            return self._chain(lambda level: _draw(level, shapes.pop() if shapes else ()))
 
     def rsample_and_log_prob(self, sample_shape: _size = ()) -> tuple[Tensor, Tensor]:
-        """Draws and their log-densities, every link being followed once."""
-        shapes, total = [sample_shape], []
+        """Draw samples (K..., N, d_1 + ... + d_L) with their log-densities (K..., N), evaluating each link once."""
+        shapes, log_probs = [sample_shape], []
 
         def draw(level: Distribution) -> Tensor:
             z = _draw(level, shapes.pop() if shapes else ())
-            total.append(level.log_prob(z))
+            log_probs.append(level.log_prob(z))
             return z
 
-        return self._walk(draw), torch.stack(total).sum(0)
+        return self._chain(draw), torch.stack(log_probs).sum(0)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The log-density of all levels together."""
+        """The joint log-density of all levels, (K..., N), in nats."""
         return self.log_prob_by_level(value).sum(0)
 
     def log_prob_by_level(self, value: Tensor) -> Tensor:
-        """The log-density of each level given the one that is drawn before it, (L, K..., N), the lowest first."""
-        parts = self._in_turn(torch.split(value, list(self.sizes), dim=-1))
-        found = [self.first.log_prob(parts[0])]
-        found += [link(before).log_prob(z) for link, (before, z) in zip(self.links, pairwise(parts), strict=True)]
-        return torch.stack(self._in_turn(found))
+        """The log-densities of z_1, ..., z_L, each given its predecessor in sampling order, (L, K..., N), in nats."""
+        levels = self._reorder(torch.split(value, list(self.sizes), dim=-1))
+        log_probs = [self.first.log_prob(levels[0])]
+        for link, (previous, z) in zip(self.links, pairwise(levels), strict=True):
+            log_probs.append(link(previous).log_prob(z))
+        return torch.stack(self._reorder(log_probs))
 
-    def _walk(self, point: Callable[[Distribution], Tensor]) -> Tensor:
-        """From the first level to the last, a point chosen in each."""
-        points = [point(self.first)]
+    def _chain(self, choose: Callable[[Distribution], Tensor]) -> Tensor:
+        """Choose a point at each level in sampling order, and concatenate the points."""
+        points = [choose(self.first)]
         for link in self.links:
-            points.append(point(link(points[-1])))
-        return torch.cat(self._in_turn(points), dim=-1)
+            points.append(choose(link(points[-1])))
+        return torch.cat(self._reorder(points), dim=-1)
 
-    def _in_turn(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """From the order of the event to that of drawing, or back."""
+    def _reorder(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """Change between the order of the event and the sampling order."""
         return list(levels[::-1] if self.downward else levels)
 
 
 def _draw(level: Distribution, shape: _size) -> Tensor:
-    """Draws of a level, reparameterised if it can be; a mixture at the top of a prior cannot."""
+    """Draw from a level, with reparameterisation where it exists: a mixture at the top of a prior has none."""
     z: Tensor = level.rsample(shape) if level.has_rsample else level.sample(torch.Size(shape))
     return z
 
 
 class ToGaussian(nn.Module):
-    """A network from one level to the mean and the log-variance of a Gaussian of another.
+    """A multilayer perceptron that predicts the mean and log-variance of a diagonal Gaussian.
 
     Args:
-        width_in, width_out: of the levels.
-        hidden: widths of hidden layers between them; with none it is linear.
+        width_in: number of input features.
+        width_out: number of dimensions of the Gaussian.
+        hidden: widths of the hidden layers.
     """
 
     def __init__(self, width_in: int, width_out: int, hidden: Sequence[PositiveInt]) -> None:
@@ -117,31 +117,34 @@ class ToGaussian(nn.Module):
         self.network = nn.Sequential(*dense([width_in, *hidden]), nn.Linear([width_in, *hidden][-1], 2 * width_out))
 
     def forward(self, z: Tensor) -> Independent[Gaussian]:
-        """(..., width_in) to an event (width_out,)."""
+        """Map (..., width_in) to a Gaussian with event shape (width_out,)."""
         parameters = at_least_float32(self.network(match_dtype(z, self)))
         mean, log_variance = parameters.chunk(2, dim=-1)
         return Independent(Gaussian(mean, log_variance / 2), 1, validate_args=False)
 
 
 def gaussian(mean: Tensor, scale: Tensor) -> Independent[Gaussian]:
-    """N(mean, diag(scale^2)), an event of one dimension."""
+    """N(mean, diag(scale^2)) over the last axis."""
     return Independent(Gaussian(mean, scale.log()), 1, validate_args=False)
 
 
 def dense(widths: Sequence[int]) -> list[nn.Module]:
-    """Dense layers with leaky rectifiers, as in the experiments of arXiv 1602.02282."""
+    """Linear layers, each followed by a leaky ReLU, as in arXiv 1602.02282."""
     return [layer for i, o in pairwise(widths) for layer in (nn.Linear(i, o), nn.LeakyReLU())]
 
 
 class LowestLevel(Decoder):
-    """p(x | z_1): a decoder that sees the first ``latent_dim`` coordinates of the latent, which are the lowest level.
+    """p(x | z_1): a decoder applied to the first ``latent_dim`` coordinates of the latent, which are z_1.
 
     Args:
         data_shape: event shape of x.
-        latent_dim: size of the lowest level.
-        latent_shape: event shape of all levels side by side.
+        latent_dim: size of z_1.
+        latent_shape: event shape of all levels together.
         classes: number of labels, for a conditional decoder.
-        decoder: any, on the lowest level.
+        decoder: any decoder, for z_1.
+
+    Raises:
+        ComponentError: the latent has no further levels.
     """
 
     def __init__(
@@ -155,8 +158,8 @@ class LowestLevel(Decoder):
         super().__init__()
         if len(latent_shape) != 1 or latent_shape[0] <= latent_dim:
             raise ComponentError(
-                f"The decoder 'lowest-level' needs levels above the lowest of {latent_dim}, and the encoder's latent "
-                f"has the shape {latent_shape}: take the encoder two-level or ladder."
+                f"The decoder 'lowest-level' needs a latent with more than latent_dim = {latent_dim} dimensions; got "
+                f"shape {latent_shape}. Use the encoder two-level or ladder."
             )
         self.size = latent_dim
         self.decoder = decoder(
@@ -164,6 +167,6 @@ class LowestLevel(Decoder):
         )
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Distribution:
-        """Latents (K..., N, d_1 + ... + d_L) to p(x | z_1)."""
+        """Map latents (K..., N, d_1 + ... + d_L) to p(x | z_1)."""
         p: Distribution = self.decoder(z[..., : self.size], condition)
         return p

@@ -1,4 +1,4 @@
-"""Two levels, inferred from the bottom up (model: arXiv 1401.4082; inference: arXiv 1602.02282, section 2.1)."""
+"""Two levels with bottom-up inference (model: arXiv 1401.4082; inference: arXiv 1602.02282, section 2.1)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from zoo_hierarchical.levels import Levels, ToGaussian, gaussian
 
 
 class TwoLevelEncoder(Encoder):
-    """q(z_1, z_2 | x) = q(z_1 | x) q(z_2 | z_1). The event is z_1 and z_2 side by side, (latent_dim + upper,).
+    """q(z_1, z_2 | x) = q(z_1 | x) q(z_2 | z_1). The event is the concatenation of both, (latent_dim + upper,).
 
     Args:
         data_shape: event shape of x.
         latent_dim: size of z_1.
         classes: number of labels, for a conditional encoder.
         upper: size of z_2.
-        hidden: widths of the layers from z_1 to z_2.
-        encoder: any with a vector as its latent, for q(z_1 | x).
+        hidden: widths of the hidden layers from z_1 to z_2.
+        encoder: any encoder with event shape (latent_dim,), for q(z_1 | x).
     """
 
     def __init__(
@@ -40,23 +40,30 @@ class TwoLevelEncoder(Encoder):
         self.upper = ToGaussian(latent_dim, upper, hidden)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
-        """Images (N, C, H, W) to q(z_1, z_2 | x)."""
+        """Map x (N, *data_shape) to q(z_1, z_2 | x).
+
+        Raises:
+            ComponentError: the event shape of q(z_1 | x) is not (latent_dim,).
+        """
         lower = self.lower(x, condition)
         if tuple(lower.event_shape) != self.sizes[:1] or not lower.has_rsample:
             raise ComponentError(
-                f"The encoder inside of 'two-level' must have a latent of shape {self.sizes[:1]}, not "
-                f"{tuple(lower.event_shape)}, and reparameterised draws."
+                f"The encoder inside 'two-level' must have reparameterised latents of shape {self.sizes[:1]}; got "
+                f"a {type(lower).__name__} of shape {tuple(lower.event_shape)}."
             )
         return Levels(lower, [self.upper], self.sizes, downward=False)
 
 
 class TwoLevelPrior(Prior):
-    """p(z_1, z_2) = p(z_1 | z_2) p(z_2), p(z_2) the standard normal.
+    """p(z_1, z_2) = p(z_1 | z_2) p(z_2), with p(z_2) standard normal.
 
     Args:
         latent_dim: size of z_1.
-        latent_shape: event shape of both side by side.
-        hidden: widths of the layers from z_2 to z_1.
+        latent_shape: event shape of both levels together.
+        hidden: widths of the hidden layers from z_2 to z_1.
+
+    Raises:
+        ComponentError: the latent has no second level.
     """
 
     top: Tensor
@@ -66,13 +73,13 @@ class TwoLevelPrior(Prior):
         upper = latent_shape[0] - latent_dim
         if len(latent_shape) != 1 or upper < 1:
             raise ComponentError(
-                f"The prior 'two-level' needs a level above the lower one of {latent_dim}, and the encoder's latent "
-                f"has the shape {latent_shape}: take the encoder two-level."
+                f"The prior 'two-level' needs a latent with more than latent_dim = {latent_dim} dimensions; got shape "
+                f"{latent_shape}. Use the encoder two-level."
             )
         self.sizes = (latent_dim, upper)
         self.lower = ToGaussian(upper, latent_dim, hidden)
         self.register_buffer("top", torch.zeros(upper), persistent=False)
 
     def forward(self, encoder: Encoder, condition: Tensor | None = None) -> Distribution:
-        """The distribution over both, batch shape ()."""
+        """Return the distribution over both levels, with batch shape ()."""
         return Levels(gaussian(self.top, torch.ones_like(self.top)), [self.lower], self.sizes, downward=True)

@@ -1,4 +1,4 @@
-"""Bounds on log p(x) from the weights w = p(x | z) p(z) / q(z | x) of several draws z from q(z | x)."""
+"""Lower bounds on log p(x) from importance weights w = p(x | z) p(z) / q(z | x), with z sampled from q(z | x)."""
 
 from __future__ import annotations
 
@@ -13,26 +13,25 @@ from zoo import VAE, Batch, Loss, Phase, Trace
 
 
 def importance_bound(log_weight: Tensor, dim: int = 0) -> Tensor:
-    """log 1/K sum_k w_k, from the log-weights of K draws along `dim` (arXiv 1509.00519, eq. 8).
+    """log 1/K sum_k w_k, from K log-weights along `dim` (arXiv 1509.00519, eq. 8).
 
-    Its gradient weights the draws by w_k / sum_j w_j, taken as constants (section 3): that is the derivative of
-    logsumexp.
+    Its gradient is the sum of the gradients of log w_k, weighted by w_k / sum_j w_j (section 3).
     """
     return log_weight.logsumexp(dim) - math.log(log_weight.shape[dim])
 
 
 def terms(trace: Trace, bound: Tensor) -> dict[str, Tensor]:
-    """The negative bound, and the two parts of the ELBO under the same posterior, beside which to read it."""
+    """The negative bound as ``loss``, with the ``distortion`` and ``rate`` of the ELBO for comparison."""
     return {"loss": -bound.mean(), "distortion": -trace.log_px.mean(), "rate": trace.kl.mean()}
 
 
 class IWAE(Loss):
-    """The negative importance-weighted bound (arXiv 1509.00519, eq. 8). With one draw it is the ELBO.
+    """The negative importance-weighted bound (arXiv 1509.00519, eq. 8).
 
     loss = -E[log 1/K sum_k w_k]
 
     Args:
-        samples: K, the draws for each image.
+        samples: K, posterior samples per example; 1 gives the ELBO.
     """
 
     def __init__(self, samples: PositiveInt = 8) -> None:
@@ -46,13 +45,13 @@ class IWAE(Loss):
 
 
 class CIWAE(IWAE):
-    """The importance-weighted bound combined with the ELBO of the same draws (arXiv 1802.04537, section 4).
+    """The convex combination of the importance-weighted bound and the ELBO (arXiv 1802.04537, section 4).
 
     loss = -E[beta 1/K sum_k log w_k + (1 - beta) log 1/K sum_k w_k]
 
     Args:
-        samples: K, the draws for each image.
-        beta: weight of the ELBO; 0 gives IWAE, 1 the ELBO from K draws.
+        samples: K, posterior samples per example.
+        beta: weight of the ELBO; 0 gives IWAE, 1 the ELBO.
     """
 
     def __init__(self, samples: PositiveInt = 8, beta: Annotated[float, Field(ge=0, le=1)] = 0.05) -> None:
@@ -71,11 +70,11 @@ class MIWAE(Loss):
 
     loss = -E[1/M sum_m log 1/K sum_k w_mk]
 
-    The gradient of the encoder drowns in noise as K grows, and rises out of it again with M.
+    The signal-to-noise ratio of the encoder's gradient falls with K and rises with M.
 
     Args:
-        bounds: M, the bounds that are averaged.
-        samples: K, the draws inside the logarithm of each; there are M K for each image.
+        bounds: M, number of bounds.
+        samples: K, posterior samples per bound; M K per example.
     """
 
     def __init__(self, bounds: PositiveInt = 2, samples: PositiveInt = 4) -> None:
@@ -91,26 +90,26 @@ class MIWAE(Loss):
 
 
 class PIWAE(MIWAE):
-    """Each network has the bound that suits it (arXiv 1802.04537, section 4).
+    """A different bound for each network (arXiv 1802.04537, section 4).
 
-    The generative model (decoder and prior) maximises the tightest bound, IWAE over all M K draws; the encoder, whose
-    gradient is the clearer the looser the bound, maximises MIWAE. Each takes its step on draws of its own.
+    Decoder and prior maximise the IWAE bound with M K samples, which is the tighter one; the encoder maximises the
+    MIWAE bound, which gives it a better signal-to-noise ratio. Each phase draws its own samples.
 
     Args:
-        bounds: M, the bounds that are averaged for the encoder.
-        samples: K, the draws inside the logarithm of each; there are M K for each image.
+        bounds: M, number of bounds averaged for the encoder.
+        samples: K, posterior samples per bound; M K per example.
     """
 
     def forward(self, vae: VAE, batch: Batch) -> dict[str, Tensor]:
-        """Return ``loss``, ``distortion`` and ``rate`` of the generative model, in nats per example."""
+        """Return the IWAE ``loss``, ``distortion`` and ``rate``, in nats per example."""
         trace = vae.trace(batch, samples=self.bounds * self.samples)
         return terms(trace, importance_bound(trace.log_weight))
 
     def phases(self, vae: VAE) -> Sequence[Phase]:
-        """The generative model's step, then the encoder's."""
+        """One phase for decoder and prior, then one for the encoder."""
         trainable = [parameter for parameter in vae.parameters() if parameter.requires_grad]
-        inference = {id(parameter) for parameter in vae.encoder.parameters()}
+        encoder = {id(parameter) for parameter in vae.encoder.parameters()}
         return [
-            Phase("generative", [p for p in trainable if id(p) not in inference], self),
-            Phase("inference", [p for p in trainable if id(p) in inference], super().forward),
+            Phase("generative", [p for p in trainable if id(p) not in encoder], self),
+            Phase("inference", [p for p in trainable if id(p) in encoder], super().forward),
         ]

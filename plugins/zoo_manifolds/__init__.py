@@ -1,4 +1,4 @@
-"""Latent spaces that are curved: the sphere and the Poincare ball."""
+"""Latent spaces on manifolds: the sphere and the Poincare ball."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from zoo import Component, hookimpl
 
 @hookimpl
 def zoo_components() -> Iterable[Component]:
-    """A posterior and a prior on each, and a decoder from the Poincare ball."""
+    """Return a posterior and a prior for each manifold, and a decoder for the Poincare ball."""
     return (
         Component(
             "decoder",
@@ -34,6 +34,6 @@ def zoo_components() -> Iterable[Component]:
             "prior",
             "wrapped-normal",
             "zoo_manifolds.poincare:WrappedNormalPrior",
-            "Wrapped normal around the origin of the posterior's Poincare ball",
+            "Wrapped normal at the origin of the Poincare ball",
         ),
     )

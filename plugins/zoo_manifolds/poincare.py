@@ -16,28 +16,27 @@ from zoo import ComponentError, Encoder, Posterior, Prior
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
-REACH = 12.0
-"""The greatest sqrt(c) |mu|. There the rounding of float32 coordinates moves a point by a few thousandths, and
-twice as far out by hundreds."""
-TINY = 1e-8
-"""The least length that a vector is divided by."""
+MAX_RADIUS = 12.0
+"""Bound on sqrt(c) |mu|. At this distance, float32 rounding of the coordinates moves a point by a few thousandths; at
+twice the distance, by hundreds."""
+MIN_NORM = 1e-8
+"""Lower bound on norms that are divided by."""
 
 
 class Ball:
-    """The Poincare ball of curvature -c, whose points are given by their normal coordinates at the origin.
+    """The Poincare ball of curvature -c, with points in normal coordinates at the origin.
 
-    The coordinates z of a point are its distance from the origin times the direction in which it lies there: z is any
-    vector of R^d. Coordinates inside the ball, tanh(sqrt(c) |z| / 2) / sqrt(c) from its centre, run out of float32 at a
-    distance of 9, where neighbouring numbers are as far apart as points of the space that differ in density by a tenth
-    of a nat in each dimension; normal coordinates do not.
+    The normal coordinates of a point p are z = log_0(p), a vector in R^d; |z| is its distance from the origin. The
+    usual coordinates inside the ball have radius tanh(sqrt(c) |z| / 2) / sqrt(c), and beyond a distance of 9 their
+    float32 rounding changes densities by more than a tenth of a nat per dimension. Normal coordinates avoid this.
 
-    Tangent vectors at a point have the orthonormal basis that is carried there from the origin along the geodesic: so
-    |v| is a length everywhere. Geometry is done in float64, whatever comes in.
+    Tangent vectors at a point are expressed in the orthonormal basis parallel-transported from the origin, so |v| is a
+    length everywhere. Computations are in float64.
 
     Args:
         curvature: c > 0.
 
-    >>> Ball(1.0).exp(torch.tensor([3.0]), torch.tensor([2.5]))  # in one dimension nothing is curved
+    >>> Ball(1.0).exp(torch.tensor([3.0]), torch.tensor([2.5]))  # one dimension is flat
     tensor([5.5000], dtype=torch.float64)
     """
 
@@ -46,15 +45,15 @@ class Ball:
         self.root = math.sqrt(curvature)
 
     def exp(self, at: Tensor, v: Tensor) -> Tensor:
-        """Where the geodesic from the point `at` leads that starts with the tangent vector v, in unit time.
+        """The exponential map at the point `at`: the end z of the geodesic with initial velocity v, (..., d).
 
-        This is the Moebius addition of the two points. By hyperbolic trigonometry, with a and b the lengths of `at` and
-        v, m and y their directions, and 2 h the angle between these,
+        It equals the Moebius addition of `at` and exp_0(v). With a and b the lengths of `at` and v in units of
+        1 / sqrt(c), m and y their directions, 2 h the angle between them and R = sqrt(c) |z|, hyperbolic trigonometry
+        gives
 
             sinh(R) z / |z| = sinh(b) (m + y) + m (cos(h)^2 (sinh(a + b) - 2 sinh(b)) + sin(h)^2 sinh(a - b))
 
-        where R = |z|. It is written so that nothing cancels on the way back to the origin, and is divided by e^(a + b),
-        so that nothing overflows.
+        This form does not cancel near the origin; dividing by e^(a + b) prevents overflow.
         """
         at, v = at.double(), v.double()
         a, b, m, y = self.root * _norm(at), self.root * _norm(v), at / _norm(at), v / _norm(v)
@@ -72,41 +71,40 @@ class Ball:
         return distance / self.root * x / sinh
 
     def log(self, at: Tensor, z: Tensor) -> Tensor:
-        """The tangent vector that `exp` takes to z: the translation that takes `at` to the origin takes z to it."""
+        """The inverse of `exp` in v: the tangent vector at `at` whose geodesic ends in z, (..., d)."""
         return self.exp(-at, z)
 
-    def log_stretch(self, v: Tensor) -> Tensor:
-        """log of the volume at exp_o(v) for a unit of volume at v, (d - 1) log(sinh(r) / r) with r = sqrt(c) |v|."""
+    def log_det_exp(self, v: Tensor) -> Tensor:
+        """The log-determinant of the exponential map at v, (d - 1) log(sinh(r) / r) with r = sqrt(c) |v|, (...)."""
         r = self.root * _norm(v.double()).squeeze(-1)
         return (v.shape[-1] - 1) * (r + (-torch.expm1(-2 * r) / (2 * r)).log())
 
-    def within_reach(self, v: Tensor) -> Tensor:
-        """Vectors of any length as points no farther from the origin than `REACH` / sqrt(c), short ones unchanged."""
-        r = self.root * v / REACH
+    def shrink(self, v: Tensor) -> Tensor:
+        """Map R^d smoothly onto points with sqrt(c) |z| < `MAX_RADIUS`; short vectors hardly change."""
+        r = self.root * v / MAX_RADIUS
         return v * (1 + r.square().sum(-1, keepdim=True)).rsqrt()
 
     def project(self, z: Tensor) -> Tensor:
-        """The coordinates inside the ball of points, |.| < 1 / sqrt(c), to draw them."""
+        """Convert points to coordinates inside the ball, with norm below 1 / sqrt(c)."""
         r = self.root * _norm(z)
         return z * (r / 2).tanh() / r
 
 
 def _norm(v: Tensor) -> Tensor:
-    """|v|, (..., 1), with a gradient at 0 and no division by it."""
-    return v.square().sum(-1, keepdim=True).clamp_min(TINY**2).sqrt()
+    """|v|, (..., 1), at least `MIN_NORM`, so that the gradient at 0 is finite."""
+    return v.square().sum(-1, keepdim=True).clamp_min(MIN_NORM**2).sqrt()
 
 
 class WrappedNormalPosterior(Posterior):
-    """q(z | x), a wrapped normal around exp_0(linear), its scales the softplus of a linear layer.
+    """q(z | x): a wrapped normal at mu = exp_0(linear), with scale = softplus(linear) (arXiv 1901.06033).
 
-    A latent is given by its normal coordinates (see `Ball`): so a decoder that knows nothing of the ball sees log_0(z),
-    as in the paper's code. Means come no farther from the origin than 12 / sqrt(c), beyond which float32 coordinates
-    tell no points apart.
+    Latents are in normal coordinates (see `Ball`), so the decoder receives log_0(z), as in the authors' code. The
+    distance of mu from the origin is bounded by 12 / sqrt(c), beyond which float32 coordinates are too coarse.
 
     Args:
-        features: width of the trunk.
+        features: number of features.
         latent_dim: number of latent dimensions.
-        curvature: c; the ball has the curvature -c and the radius 1 / sqrt(c). The prior takes it from here.
+        curvature: c; the ball has curvature -c and radius 1 / sqrt(c). The prior uses the same ball.
     """
 
     def __init__(self, features: int, latent_dim: int, curvature: Positive = 1.0) -> None:
@@ -115,19 +113,19 @@ class WrappedNormalPosterior(Posterior):
         self.ball = Ball(curvature)
 
     def forward(self, features: Tensor) -> Distribution:
-        """Features (N, features) to a distribution with event shape (latent_dim,)."""
+        """Map features (N, features) to a distribution with event shape (latent_dim,)."""
         parameters = self.linear(features)
         parameters = parameters.to(torch.promote_types(parameters.dtype, torch.float32))
         location, scale = parameters.chunk(2, dim=-1)
-        return WrappedNormal(self.ball.within_reach(location), softplus(scale), self.ball)
+        return WrappedNormal(self.ball.shrink(location), softplus(scale), self.ball)
 
 
 class WrappedNormalPrior(Prior):
-    """p(z), a wrapped normal around the origin, on the ball of the encoder's ``wrapped-normal`` posterior.
+    """p(z): a wrapped normal at the origin of the ball of the encoder's ``wrapped-normal`` posterior.
 
     Args:
         latent_shape: (latent_dim,).
-        scale: its standard deviation, as a distance.
+        scale: standard deviation, as a distance.
     """
 
     origin: Tensor
@@ -138,34 +136,33 @@ class WrappedNormalPrior(Prior):
         self.register_buffer("origin", torch.zeros(latent_shape), persistent=False)
 
     def forward(self, encoder: Encoder, condition: Tensor | None = None) -> Distribution:
-        """The distribution over z, batch shape ().
+        """Return the distribution over z, with batch shape ().
 
         Raises:
-            ComponentError: the encoder has no such posterior.
+            ComponentError: the encoder has no ``wrapped-normal`` posterior.
         """
         balls = [module.ball for module in encoder.modules() if isinstance(module, WrappedNormalPosterior)]
         if not balls:
             raise ComponentError(
-                "The prior 'wrapped-normal' lies on the ball of the posterior, and this one is on none: "
-                "take encoder.posterior=wrapped-normal."
+                "The prior 'wrapped-normal' needs a posterior on the Poincare ball: encoder.posterior=wrapped-normal."
             )
         return WrappedNormal(self.origin, torch.full_like(self.origin, self.scale), balls[0])
 
 
 class WrappedNormal(Distribution):
-    """A normal on the tangent space of the Poincare ball at mu, wrapped onto the ball (arXiv 1901.06033, section 3).
+    """A normal in the tangent space at mu, wrapped onto the Poincare ball (arXiv 1901.06033, section 3).
 
-    z = exp_mu(v),  v ~ N(0, diag(scale^2)), so that |v| is the distance from mu to z
+    z = exp_mu(v),  v ~ N(0, diag(scale^2)), where |v| is the distance from mu to z
 
-    Points are given by their normal coordinates (see `Ball`), and the density is one by these coordinates, as all of
-    torch's are: so it can be compared with that of any other distribution over R^d. At the origin it is the normal
-    itself. The paper's is by the volume of the ball; they differ by (sinh r / r)^(d - 1) with r = sqrt(c) |z|, which a
-    rate is free of. Draws and densities have the type of `location`, and are worked out in float64.
+    The density is with respect to Lebesgue measure on normal coordinates (see `Ball`), so it compares with any density
+    on R^d; at mu = 0 it is the normal. The paper's density is with respect to the volume of the ball. The two differ by
+    the factor (sinh r / r)^(d - 1), r = sqrt(c) |z|, which cancels in a rate. Samples and densities are computed in
+    float64 and returned in the dtype of `location`.
 
     Args:
         location: mu, normal coordinates (N, d).
-        scale: (N, d), as distances.
-        ball: the ball.
+        scale: standard deviations (N, d), as distances.
+        ball: the Poincare ball.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {
@@ -183,25 +180,25 @@ class WrappedNormal(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """The mean on the ball, which is mu: the point of the least expected squared distance."""
+        """The Frechet mean, which is mu."""
         return self.location
 
     def rsample(self, sample_shape: _size = ()) -> Tensor:
-        """Reparameterised draws (K..., N, d)."""
+        """Draw reparameterised samples (K..., N, d)."""
         return self.rsample_and_log_prob(sample_shape)[0]
 
     def rsample_and_log_prob(self, sample_shape: _size = ()) -> tuple[Tensor, Tensor]:
-        """Draws and their log-densities, from the tangent vectors that they were made of."""
+        """Draw samples (K..., N, d) with their log-densities (K..., N), computed from the same tangent vectors."""
         shape = self._extended_shape(sample_shape)
         v = self.scale.double() * torch.randn(shape, dtype=self.scale.dtype, device=self.scale.device)
         z = self.ball.exp(self.location, v).to(self.location.dtype)
         return z, self._log_density(v, z)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The log-density at points (K..., N, d)."""
+        """The log-density of points (K..., N, d), (K..., N), in nats."""
         return self._log_density(self.ball.log(self.location, value), value)
 
     def _log_density(self, v: Tensor, z: Tensor) -> Tensor:
-        """log N(v; 0, scale^2), by volumes at mu; from there to the ball's, and on to those of the coordinates of z."""
+        """log N(v; 0, scale^2), changed from the tangent space to the ball and from there to normal coordinates."""
         normal: Tensor = Normal(0, self.scale.double(), validate_args=False).log_prob(v).sum(-1)  # type: ignore[no-untyped-call]
-        return (normal - self.ball.log_stretch(v) + self.ball.log_stretch(z)).to(self.location.dtype)
+        return (normal - self.ball.log_det_exp(v) + self.ball.log_det_exp(z)).to(self.location.dtype)

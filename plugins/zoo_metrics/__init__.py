@@ -1,4 +1,4 @@
-"""Metrics of trained models: bounds and likelihoods, reconstructions, latents, labels, samples."""
+"""Metrics of trained models: bounds, likelihoods, reconstructions, latents and samples."""
 
 from __future__ import annotations
 
@@ -9,27 +9,37 @@ from zoo import Component, hookimpl
 
 @hookimpl
 def zoo_components() -> Iterable[Component]:
-    """The metrics, those that cost little first."""
+    """Return the metrics, the cheapest first."""
     return (
-        Component("metric", "elbo", "zoo_metrics.bounds:EvidenceBound", "Evidence bound: distortion, rate, bits"),
         Component(
-            "metric", "reconstruction", "zoo_metrics.reconstruction:Reconstruction", "Squared error at mean and draw"
+            "metric", "elbo", "zoo_metrics.bounds:EvidenceBound", "ELBO, distortion, rate and bits per dimension"
         ),
-        Component("metric", "active-units", "zoo_metrics.latents:ActiveUnits", "Latents that tell images apart"),
+        Component(
+            "metric",
+            "reconstruction",
+            "zoo_metrics.reconstruction:Reconstruction",
+            "Squared error at the posterior mean and at a sample",
+        ),
+        Component("metric", "active-units", "zoo_metrics.latents:ActiveUnits", "Number of active latent dimensions"),
         Component(
             "metric",
             "information",
             "zoo_metrics.latents:Information",
-            "The rate as mutual information and KL of the aggregate posterior",
+            "Rate split into mutual information and KL of the aggregate posterior",
         ),
-        Component("metric", "linear-probe", "zoo_metrics.probe:LinearProbe", "Labels read off the code, linearly"),
+        Component(
+            "metric", "linear-probe", "zoo_metrics.probe:LinearProbe", "Accuracy of a linear classifier on the latent"
+        ),
         Component(
             "metric",
             "log-likelihood",
             "zoo_metrics.bounds:LogLikelihood",
-            "log p(x) by importance sampling; takes long",
+            "log p(x) by importance sampling; slow",
         ),
         Component(
-            "metric", "frechet", "zoo_metrics.frechet:FrechetDistance", "Samples against images, by features of yours"
+            "metric",
+            "frechet",
+            "zoo_metrics.frechet:FrechetDistance",
+            "Frechet distance between samples and images, with your own feature extractor",
         ),
     )

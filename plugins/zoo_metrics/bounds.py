@@ -1,4 +1,4 @@
-"""What a model says of the probability of images: the evidence bound, and the likelihood itself."""
+"""The evidence lower bound and the importance-sampled likelihood."""
 
 from __future__ import annotations
 
@@ -16,35 +16,36 @@ NATS = "nats/image"
 
 
 class EvidenceBound(Metric):
-    """Distortion E_q[-log p(x | z)], rate KL(q(z | x) || p(z)), and their negative sum, the bound (arXiv 1312.6114,
-    eq. 3), with one draw for each image. Also in bits per dimension.
+    """ELBO = -(distortion + rate) (arXiv 1312.6114, eq. 3), with distortion E_q[-log p(x | z)] and rate
+    KL(q(z | x) || p(z)), from one sample per image.
     """
 
-    def __call__(self, subject: EvaluationContext) -> Sequence[Measurement]:
-        """Measure `elbo`, `distortion`, `rate` and `bits-per-dimension`."""
+    def __call__(self, context: EvaluationContext) -> Sequence[Measurement]:
+        """Measure `elbo`, `distortion` and `rate` in nats per image, and `bits-per-dimension` of the ELBO."""
         distortions, rates = [], []
-        for batch in subject.batches():
-            trace = subject.vae.trace(batch)
+        for batch in context.batches():
+            trace = context.vae.trace(batch)
             distortions.append(-trace.log_px)
             rates.append(trace.kl)
         distortion, rate = torch.cat(distortions), torch.cat(rates)
-        protocol, note = {"draws": 1}, subject.no_likelihood
+        protocol, note = {"draws": 1}, context.no_likelihood
         return [
             Measurement.mean("elbo", -distortion - rate, NATS, protocol, note),
             Measurement.mean("distortion", distortion, NATS, protocol, note),
             Measurement.mean("rate", rate, NATS, protocol),
-            bits_per_dimension(subject, distortion + rate, protocol),
+            bits_per_dimension(context, distortion + rate, protocol),
         ]
 
 
 class LogLikelihood(Metric):
-    """log p(x), estimated from `samples` draws of q(z | x) for each image (arXiv 1509.00519, eq. 8).
+    """The importance-sampled estimate of log p(x) (arXiv 1509.00519, eq. 8), a lower bound in expectation that
+    increases with the number of samples.
 
-    A lower bound in expectation, that rises with the number of samples. Each image has draws of its own, seeded by its
-    place in the split: neither batches, nor chunks, nor the number of processes change anything but the rounding.
+    The samples of an image are seeded by its index in the split, so the result depends on batch size, chunk size and
+    number of processes only by rounding.
 
     Args:
-        samples: K, importance samples for each image.
+        samples: K, importance samples per image.
     """
 
     by_default = False
@@ -53,33 +54,33 @@ class LogLikelihood(Metric):
     def __init__(self, samples: PositiveInt = 5000) -> None:
         self.samples = samples
 
-    def __call__(self, subject: EvaluationContext) -> Sequence[Measurement]:
-        """Measure `log-likelihood` and `log-likelihood-bits`.
+    def __call__(self, context: EvaluationContext) -> Sequence[Measurement]:
+        """Measure `log-likelihood` in nats per image, and `log-likelihood-bits` per dimension.
 
         Raises:
             ComponentError: p(x | z) is not normalised.
         """
 
         def log_likelihood(image: Batch, seed: int) -> Tensor:
-            return subject.vae.log_likelihood(image.x, self.samples, image.condition, mask=image.mask, seed=seed)
+            return context.vae.log_likelihood(image.x, self.samples, image.condition, mask=image.mask, seed=seed)
 
-        protocol, note = {"samples": self.samples}, subject.no_likelihood
+        protocol, note = {"samples": self.samples}, context.no_likelihood
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "x is outside")  # the note says it
-            found = subject.each(log_likelihood)
+            warnings.filterwarnings("ignore", "x is outside")  # reported by the note
+            log_px = context.each(log_likelihood)
         return [
-            Measurement.mean("log-likelihood", found, NATS, protocol, note),
-            bits_per_dimension(subject, -found, protocol, "log-likelihood-bits"),
+            Measurement.mean("log-likelihood", log_px, NATS, protocol, note),
+            bits_per_dimension(context, -log_px, protocol, "log-likelihood-bits"),
         ]
 
 
 def bits_per_dimension(
-    subject: EvaluationContext, nats: Tensor, protocol: Mapping[str, object], name: str = "bits-per-dimension"
+    context: EvaluationContext, nats: Tensor, protocol: Mapping[str, object], name: str = "bits-per-dimension"
 ) -> Measurement:
-    """Nats per example as bits per observed entry."""
-    mask = subject.images.mask
-    entries = math.prod(subject.dataset.shape) if mask is None else mask.flatten(1).sum(1).double().mean().item()
-    note = subject.no_likelihood
-    if not note and not subject.discrete and subject.dataset.train.x.dtype == torch.uint8:
-        note = "of a density over [0, 1]; 8 more for pixels that count from 0 to 255"
+    """Convert negative log-likelihoods (N,) in nats to bits per observed entry."""
+    mask = context.images.mask
+    entries = math.prod(context.dataset.shape) if mask is None else mask.flatten(1).sum(1).double().mean().item()
+    note = context.no_likelihood
+    if not note and not context.discrete and context.dataset.train.x.dtype == torch.uint8:
+        note = "density over [0, 1]; add 8 for pixel values from 0 to 255"
     return Measurement.mean(name, nats / (entries * math.log(2)), "bits/dim", protocol, note)

@@ -1,4 +1,4 @@
-"""Samples against images, by the first two moments of features."""
+"""The Frechet distance between features of samples and of images."""
 
 from __future__ import annotations
 
@@ -17,21 +17,20 @@ from zoo import DataError, EvaluationContext, Measurement, Metric, NotApplicable
 
 
 class FrechetDistance(Metric):
-    """The distance of two Gaussians fitted to features of images and of samples (arXiv 1706.08500, eq. 6).
+    """The Frechet distance between Gaussians fitted to features of images and of samples (arXiv 1706.08500, eq. 6).
 
-    |m - m'|^2 + tr(C + C' - 2 (C C')^(1/2))
+    d = |m - m'|^2 + tr(C + C' - 2 (C C')^(1/2))
 
-    There are as many samples, means of p(x | z) at draws from the prior, as images. The number depends on the extractor
-    and on their count, so it is named after the one and states the other: only with the Inception weights of the
-    paper is it the FID.
+    There are as many samples as images; a sample is the mean of p(x | z) at a sample of the prior. The value depends on
+    the extractor, after which it is named, and on the number of images. It is the FID only with the Inception weights.
 
     Args:
         extractor: a TorchScript file (``.pt``, ``.ts``), an exported program (``.pt2``), or a run of the zoo, whose
-            posterior means are then the features. It gets images (N, C, H, W) in [0, 1]. Torch may run what the author
-            of a file put into it: take one from somebody whose package you would install.
-        size: images are resized to so many rows and columns first.
-        rgb: grey images are repeated into three channels first.
-        inception: the file is that of the Inception weights (2015-12-05), so the number is named ``fid``.
+            posterior means are the features. It receives images (N, C, H, W) in [0, 1]. Loading a file can execute
+            code: use files from sources you trust only.
+        size: resize images to this height and width first.
+        rgb: repeat grey images to three channels first.
+        inception: the extractor has the Inception weights (2015-12-05), so the metric is named ``fid``.
     """
 
     by_default = False
@@ -44,33 +43,33 @@ class FrechetDistance(Metric):
         self.rgb = rgb
         self.inception = inception
 
-    def __call__(self, subject: EvaluationContext) -> Sequence[Measurement]:
-        """Measure `frechet_<extractor>`.
+    def __call__(self, context: EvaluationContext) -> Sequence[Measurement]:
+        """Measure `frechet_<extractor>`, or `fid`.
 
         Raises:
-            DataError: the extractor cannot be read.
-            NotApplicable: there is a single image.
+            DataError: the extractor cannot be loaded.
+            NotApplicable: there are fewer than two images, or the data are not complete images.
         """
-        if len(subject) < 2:
-            raise NotApplicable("one image has no covariance")
-        if len(subject.dataset.shape) != 3 or subject.dataset.train.mask is not None:
-            raise NotApplicable("the features are of complete images (C, H, W)")
-        name, digest, extract = load_extractor(self.path, subject.device)
-        real, drawn = [], []
-        for batch in subject.batches():
-            prior = subject.vae.prior(subject.vae.encoder, batch.condition)
+        if len(context) < 2:
+            raise NotApplicable("the covariance needs at least two images")
+        if len(context.dataset.shape) != 3 or context.dataset.train.mask is not None:
+            raise NotApplicable("the extractor needs images (C, H, W) without missing entries")
+        name, digest, extract = load_extractor(self.path, context.device)
+        image_features, sample_features = [], []
+        for batch in context.batches():
+            prior = context.vae.prior(context.vae.encoder, batch.condition)
             z = prior.sample() if prior.batch_shape else prior.sample(torch.Size([len(batch.x)]))
-            samples = subject.vae.decode(z, batch.condition).mean
-            real.append(extract(self._prepared(batch.x)).flatten(1).cpu().double())
-            drawn.append(extract(self._prepared(samples)).flatten(1).cpu().double())
-        features = torch.cat(real)
-        protocol = {"samples": len(subject), "features": features.shape[1], "extractor sha256": digest}
+            samples = context.vae.decode(z, batch.condition).mean
+            image_features.append(extract(self._preprocess(batch.x)).flatten(1).cpu().double())
+            sample_features.append(extract(self._preprocess(samples)).flatten(1).cpu().double())
+        features = torch.cat(image_features)
+        protocol = {"samples": len(context), "features": features.shape[1], "extractor sha256": digest}
         name = "fid" if self.inception else f"frechet_{name}"
-        few = features.shape[1] >= len(features)
-        note = "fewer images than features: the covariances are singular" if few else ""
-        return [Measurement(name, frechet(features, torch.cat(drawn)), "", protocol, note=note)]
+        singular = features.shape[1] >= len(features)
+        note = "fewer images than features: the covariances are singular" if singular else ""
+        return [Measurement(name, frechet(features, torch.cat(sample_features)), "", protocol, note=note)]
 
-    def _prepared(self, images: Tensor) -> Tensor:
+    def _preprocess(self, images: Tensor) -> Tensor:
         if self.rgb and images.shape[1] == 1:
             images = images.expand(-1, 3, -1, -1)
         if self.size is not None:
@@ -79,9 +78,9 @@ class FrechetDistance(Metric):
 
 
 def frechet(a: Tensor, b: Tensor) -> float:
-    """The squared Frechet distance of the Gaussians fitted to features (N, D) and (M, D), in float64.
+    """The squared Frechet distance between Gaussians fitted to features (N, D) and (M, D), in float64.
 
-    The trace of (C C')^(1/2) is that of (C^(1/2) C' C^(1/2))^(1/2), which is symmetric and has no complex part.
+    tr (C C')^(1/2) is computed as tr (C^(1/2) C' C^(1/2))^(1/2), whose argument is symmetric.
     """
     a, b = a.double(), b.double()
     mean = (a.mean(0) - b.mean(0)).square().sum()
@@ -93,27 +92,29 @@ def frechet(a: Tensor, b: Tensor) -> float:
 
 
 def load_extractor(path: Path, device: torch.device) -> tuple[str, str, Callable[[Tensor], Tensor]]:
-    """The name, the digest of the weights, and the function from images to features.
+    """Return the extractor's name, the SHA-256 of its weights, and the function from images to features.
 
     Raises:
-        DataError: there is no such file, or it holds no such thing.
+        DataError: the file does not exist or is not a TorchScript module or exported program.
     """
     if path.is_dir():
         run = zoo.Run.open(path)
         vae = run.load().to(device)
         return run.recipe.name, _sha256(run.path / "model.safetensors"), lambda images: vae.encode(images).mean
     if not path.is_file():
-        raise DataError(f"There is no feature extractor {path}: give a .pt, .ts or .pt2 file, or a run of the zoo.")
+        raise DataError(f"The feature extractor {path} does not exist. Pass a .pt, .ts or .pt2 file, or a run.")
     try:
         if path.suffix == ".pt2":
             module: Callable[[Tensor], Tensor] = torch.export.load(path).module().to(device)
         else:
             with warnings.catch_warnings():
-                # The Inception weights that everybody compares with are TorchScript, which torch would replace.
+                # The standard Inception weights are a TorchScript file; torch warns that the format is deprecated.
                 warnings.filterwarnings("ignore", ".*torch.jit.load")
                 module = torch.jit.load(path, map_location=device).eval()  # type: ignore[no-untyped-call]
     except Exception as error:
-        raise DataError(f"{path} holds no TorchScript or exported program: {str(error).splitlines()[0]}") from error
+        raise DataError(
+            f"{path} is not a TorchScript module or exported program: {str(error).splitlines()[0]}"
+        ) from error
     return path.stem, _sha256(path), module
 
 

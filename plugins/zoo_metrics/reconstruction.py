@@ -10,32 +10,32 @@ from zoo import EvaluationContext, Measurement, Metric
 
 
 class Reconstruction(Metric):
-    """Squared error between x and the mean of p(x | z), at the mean of q(z | x) and at a draw from it."""
+    """The squared error between x and the mean of p(x | z), with z the mean of q(z | x) or a sample of it."""
 
-    def __call__(self, subject: EvaluationContext) -> Sequence[Measurement]:
-        """Measure `squared-error-...`, summed over the observed entries, and `mse-...`, their mean, `at-mean` and
-        `at-draw`.
+    def __call__(self, context: EvaluationContext) -> Sequence[Measurement]:
+        """Measure `squared-error-at-mean` and `squared-error-at-draw`, summed over observed entries, and `mse-at-mean`
+        and `mse-at-draw`, averaged over them.
 
-        A posterior without a mean is measured at the draw alone.
+        A posterior without a mean has only the values at a draw.
         """
         errors: dict[str, list[torch.Tensor]] = {"mean": [], "draw": []}
         counts = []
-        for batch in subject.batches():
+        for batch in context.batches():
             observed = torch.ones_like(batch.x, dtype=torch.bool) if batch.mask is None else batch.mask
             counts.append(observed.flatten(1).sum(1).cpu())
-            q = subject.vae.encode(batch.x, batch.condition)
-            points = {"mean": q.mean} if subject.representation == "posterior means" else {}
+            q = context.vae.encode(batch.x, batch.condition)
+            points = {"mean": q.mean} if context.representation == "posterior means" else {}
             for at, z in {**points, "draw": q.sample()}.items():
-                reconstructed = subject.vae.decode(z, batch.condition).mean
-                error = (batch.x - reconstructed).square().where(observed, 0.0)
+                reconstruction = context.vae.decode(z, batch.condition).mean
+                error = (batch.x - reconstruction).square().where(observed, 0.0)
                 errors[at].append(error.flatten(1).cpu().double())
         measurements = []
-        for at, parts in errors.items():
-            if parts:
-                squared = torch.cat(parts).sum(1)
-                mean = squared / torch.cat(counts).clamp_min(1)
+        for at, chunks in errors.items():
+            if chunks:
+                total = torch.cat(chunks).sum(1)
+                mean = total / torch.cat(counts).clamp_min(1)
                 measurements += [
-                    Measurement.mean(f"squared-error-at-{at}", squared, "per image"),
+                    Measurement.mean(f"squared-error-at-{at}", total, "per image"),
                     Measurement.mean(f"mse-at-{at}", mean, "per pixel"),
                 ]
         return measurements

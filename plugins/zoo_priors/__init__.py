@@ -1,4 +1,4 @@
-"""Priors beyond the standard normal: trained with the model, or fitted to its aggregate posterior afterwards."""
+"""Priors trained with the model, and priors fitted to its aggregate posterior after training."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from zoo import Component, hookimpl
 
 @hookimpl
 def zoo_components() -> Iterable[Component]:
-    """Two mixtures and a flow that are trained with the model; a mixture, the flow and a second VAE for afterwards."""
+    """Return the priors."""
     return (
         Component(
-            "prior", "mixture", "zoo_priors.mixture:GaussianComponents", "Mixture of Gaussians, all of it learnt"
+            "prior", "mixture", "zoo_priors.mixture:GaussianComponents", "Mixture of Gaussians, trained with the model"
         ),
-        Component("prior", "vamp", "zoo_priors.vamp:VampPrior", "Mixture of the posteriors of learnt pseudo-inputs"),
-        Component("prior", "flow", "zoo_priors.flow:Flow", "Normalising flow, trained with the model or fitted after"),
+        Component("prior", "vamp", "zoo_priors.vamp:VampPrior", "Mixture of posteriors at learned pseudo-inputs"),
+        Component("prior", "flow", "zoo_priors.flow:Flow", "Normalising flow, trained with the model or afterwards"),
         Component(
-            "prior", "gaussian-mixture", "zoo_priors.gaussian_mixture:GaussianMixture", "Mixture fitted after training"
+            "prior",
+            "gaussian-mixture",
+            "zoo_priors.gaussian_mixture:GaussianMixture",
+            "Mixture of Gaussians, fitted after training",
         ),
         Component("prior", "two-stage", "zoo_priors.two_stage:TwoStage", "A second VAE, fitted after training"),
     )

@@ -1,4 +1,4 @@
-"""What the priors have in common that are fitted after training by gradient steps."""
+"""The base class of priors fitted after training by gradient descent."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from torch.distributions import AffineTransform, Distribution, ReshapeTransform,
 from zoo import Encoder, ExPostPrior, UsageError
 
 CHECKS = 50
-"""Looks at what is held out during one fit."""
+"""Evaluations on the held-out draws during one fit."""
 
 
 def location_and_scale(z: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each column of draws (N, size), in float64 on the CPU, so that what is fitted to
-    standardised draws follows any shift and scale of a column.
+    """Mean and standard deviation of each column of draws (N, size), in float64 on the CPU.
 
-    A column that is constant, up to the rounding of its type, has no scale: it gets that rounding, or 1e-6 at 0.
+    The standard deviation is at least the float32 rounding error of the column, and 1e-6 for a column of zeros.
     """
     z = z.cpu().double()
-    rounding = torch.finfo(torch.float32).eps * z.abs().amax(0)
-    scale = z.std(0).maximum(rounding)
+    rounding_error = torch.finfo(torch.float32).eps * z.abs().amax(0)
+    scale = z.std(0).maximum(rounding_error)
     return z.mean(0), torch.where(scale > 0, scale, 1e-6)
 
 
 class FittedByGradient(ExPostPrior):
-    """A prior over latents brought to mean 0 and variance 1, fitted with Adam and a rate that falls as a cosine.
+    """A prior defined on standardised latents and fitted with Adam under a cosine schedule.
 
-    A tenth of the draws, those of other images, is held out; what did best on them is kept.
+    `fit` holds out a tenth of the draws, from images that it does not train on, and keeps the parameters with the best
+    objective on them.
 
     Args:
         latent_shape: event shape of the latent.
-        steps, batch_size, lr: of `fit` alone.
+        steps, batch_size, lr: number of optimiser steps, draws per step and initial learning rate of `fit`.
     """
 
     loc: Tensor
@@ -50,23 +50,29 @@ class FittedByGradient(ExPostPrior):
         self.register_buffer("scale", torch.ones(self.size))
 
     @abstractmethod
-    def standardised(self) -> Distribution:
-        """The distribution over standardised latents, batch shape () and event shape (size,)."""
+    def standard_prior(self) -> Distribution:
+        """Return the distribution over standardised latents, with batch shape () and event shape (size,)."""
 
     def objective(self, z: Tensor) -> Tensor:
-        """What a fit minimises: a bound on -log p, in nats, averaged over the rows of `z` (N, size)."""
-        return -self.standardised().log_prob(z).mean()
+        """What `fit` minimises: an upper bound on -log p(z) in nats, averaged over standardised latents (N, size)."""
+        return -self.standard_prior().log_prob(z).mean()
 
     def forward(self, encoder: Encoder, condition: Tensor | None = None) -> Distribution:
-        """The distribution over z, batch shape ()."""
-        reshape = ReshapeTransform(self.loc.shape, self.latent_shape)
-        back = [AffineTransform(self.loc, self.scale, event_dim=1), reshape]
-        return TransformedDistribution(self.standardised(), back, validate_args=False)
+        """Return the distribution over z, with batch shape ()."""
+        transforms = [
+            AffineTransform(self.loc, self.scale, event_dim=1),
+            ReshapeTransform(self.loc.shape, self.latent_shape),
+        ]
+        return TransformedDistribution(self.standard_prior(), transforms, validate_args=False)
 
     def fit(self, z: Tensor, encoder: Encoder) -> None:
-        """Fit it to draws (N, *latent_shape) of the aggregate posterior."""
+        """Fit the prior to draws `z` (N, *latent_shape) of the aggregate posterior.
+
+        Raises:
+            UsageError: there are fewer than two draws.
+        """
         if len(z) < 2:
-            raise UsageError(f"A {type(self).__name__} is fitted to two draws at least: one of them is held out.")
+            raise UsageError(f"{type(self).__name__} needs at least two draws, of which one is held out; got {len(z)}.")
         z = z.flatten(1)
         loc, scale = location_and_scale(z)
         self.loc.copy_(loc)
@@ -76,7 +82,7 @@ class FittedByGradient(ExPostPrior):
 
         optimizer = torch.optim.Adam(self.parameters(), lr=self.lr)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
-        best, kept = self._mean_objective(held_out), copy.deepcopy(self.state_dict())
+        best_objective, best_state = self._mean_objective(held_out), copy.deepcopy(self.state_dict())
         for step in range(1, self.steps + 1):
             rows = torch.randint(len(z), (min(self.batch_size, len(z)),), device=z.device)
             optimizer.zero_grad()
@@ -84,12 +90,12 @@ class FittedByGradient(ExPostPrior):
             optimizer.step()
             schedule.step()
             if step == self.steps or step % max(1, self.steps // CHECKS) == 0:
-                found = self._mean_objective(held_out)
-                if found < best:
-                    best, kept = found, copy.deepcopy(self.state_dict())
-        self.load_state_dict(kept)
+                objective = self._mean_objective(held_out)
+                if objective < best_objective:
+                    best_objective, best_state = objective, copy.deepcopy(self.state_dict())
+        self.load_state_dict(best_state)
 
     @torch.no_grad()
     def _mean_objective(self, z: Tensor) -> float:
-        parts = torch.split(z, 1024)
-        return sum(self.objective(part).item() * len(part) for part in parts) / len(z)
+        chunks = torch.split(z, 1024)
+        return sum(self.objective(chunk).item() * len(chunk) for chunk in chunks) / len(z)

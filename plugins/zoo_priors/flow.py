@@ -1,4 +1,4 @@
-"""A normalising flow as the prior, by zuko."""
+"""A normalising flow as the prior, implemented with zuko."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ FLOWS = {"masked-autoregressive": zuko.flows.MAF, "coupling": zuko.flows.RealNVP
 
 
 class Flow(FittedByGradient):
-    """log p(z) = log N(f(z); 0, 1) + log |det df/dz|, where f is a chain of affine transformations by networks.
+    """log p(z) = log N(f(z); 0, I) + log |det df/dz|, where f is a chain of affine transforms.
 
-    Trained with the model, or fitted after training: the same prior, two uses.
+    It can be trained with the model or fitted after training.
 
     Args:
         latent_shape: event shape of the latent.
-        architecture: ``masked-autoregressive`` (arXiv 1705.07057) has its density in one pass and a draw in as
-            many as z has dimensions; ``coupling`` (arXiv 1605.08803, eq. 7-8) has both in one and bends less.
-        transforms: length of the chain.
+        architecture: ``masked-autoregressive`` (arXiv 1705.07057) computes a density in one pass and a sample in one
+            pass per dimension; ``coupling`` (arXiv 1605.08803, eq. 7-8) needs one pass for each but is less flexible.
+        transforms: number of transforms.
         hidden: widths of the hidden layers of each network.
-        steps, batch_size, lr: of a fit after training.
+        steps, batch_size, lr: see `fit`.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Flow(FittedByGradient):
         super().__init__(latent_shape, steps, batch_size, lr)
         self.flow = FLOWS[architecture](self.size, transforms=transforms, hidden_features=tuple(hidden))
 
-    def standardised(self) -> Distribution:
-        """The flow, event shape (size,)."""
+    def standard_prior(self) -> Distribution:
+        """Return the flow, with event shape (size,)."""
         distribution: Distribution = self.flow()
         return distribution

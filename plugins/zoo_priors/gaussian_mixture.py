@@ -1,4 +1,4 @@
-"""A mixture of Gaussians fitted after training, by scikit-learn (ex-post density estimation, arXiv 1903.12436)."""
+"""A mixture of Gaussians fitted after training with scikit-learn (ex-post density estimation, arXiv 1903.12436)."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ log = logging.getLogger("zoo.priors")
 
 
 class GaussianMixture(ExPostPrior):
-    """p(z) = sum_k w_k N(z; m_k, S_k), by expectation maximisation. A standard normal until it is fitted.
+    """p(z) = sum_k w_k N(z; m_k, S_k), fitted by expectation maximisation (arXiv 1903.12436).
 
-    It is fitted to standardised latents, so that it follows whatever scale and shift each dimension has.
+    Before `fit` it is a standard normal.
 
     Args:
         latent_shape: event shape of the latent.
-        components: K; the paper takes 10.
-        covariance: ``full``, or ``diagonal``.
-        iterations: of expectation maximisation, at most.
+        components: K; 10 in the paper.
+        covariance: ``full`` or ``diagonal`` S_k.
+        iterations: maximum number of EM iterations.
     """
 
     logits: Tensor
@@ -57,19 +57,26 @@ class GaussianMixture(ExPostPrior):
         self.register_buffer("scale_tril", torch.eye(size).repeat(components, 1, 1))
 
     def forward(self, encoder: Encoder, condition: Tensor | None = None) -> Distribution:
-        """The distribution over z, batch shape ()."""
+        """Return the mixture over z, with batch shape ()."""
         components = MultivariateNormal(self.loc, scale_tril=self.scale_tril, validate_args=False)
         flat = Mixture(Categorical(logits=self.logits, validate_args=False), components)
         reshape = ReshapeTransform(self.loc.shape[1:], self.latent_shape)
         return TransformedDistribution(flat, [reshape], validate_args=False)
 
     def fit(self, z: Tensor, encoder: Encoder) -> None:
-        """Fit it to draws (N, *latent_shape) of the aggregate posterior."""
+        """Fit the mixture to draws `z` (N, *latent_shape) of the aggregate posterior.
+
+        Raises:
+            UsageError: there are fewer draws than components.
+        """
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.mixture import GaussianMixture as Estimator
 
         if len(z) < max(2, self.components):
-            raise UsageError(f"{self.components} components need as many draws at least, and two; here are {len(z)}.")
+            raise UsageError(
+                f"The prior 'gaussian-mixture' needs at least max(2, components) = {max(2, self.components)} draws; "
+                f"got {len(z)}."
+            )
         full = self.covariance == "full"
         em = Estimator(
             self.components,
@@ -81,10 +88,10 @@ class GaussianMixture(ExPostPrior):
         loc, scale = location_and_scale(z)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            # scikit-learn adds 1e-6 to every variance, whatever the scale of the draws.
+            # Standardised, because scikit-learn adds 1e-6 to every variance.
             em.fit(((z.cpu().double() - loc) / scale).numpy())
         if not em.converged_:
-            log.warning("The mixture had not converged after %d iterations: try iterations=1000.", self.iterations)
+            log.warning("The mixture did not converge in %d iterations; increase `iterations`.", self.iterations)
         covariances = torch.as_tensor(em.covariances_)
         scale_tril = torch.linalg.cholesky(covariances) if full else covariances.sqrt().diag_embed()
         self.logits.copy_(torch.as_tensor(em.weights_).log())

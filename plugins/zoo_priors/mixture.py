@@ -1,4 +1,4 @@
-"""Mixtures of distributions of one kind, and the mixture of Gaussians that is trained with the model."""
+"""A mixture distribution with bounded memory, and a mixture of Gaussians trained with the model."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ from torch.types import _size
 
 from zoo import AllowsEmptySamples, Encoder, Gaussian, Prior
 
-AT_ONCE = 2**24
-"""Numbers that one intermediate result of a mixture may hold."""
+MAX_ELEMENTS = 2**24
+"""Largest number of elements in an intermediate tensor of a mixture."""
 
 
 class Mixture(AllowsEmptySamples, MixtureSameFamily):
-    """p(z) = sum_k w_k p_k(z), log p(z) by logsumexp, with batch shape ().
+    """p(z) = sum_k w_k p_k(z), with batch shape () and bounded memory.
 
-    torch's own holds every draw next to every component: 5000 importance samples of one image against 500 components
-    of 40 dimensions would take 400 MB several times over. Here the draws are worked through in shares.
+    `torch.distributions.MixtureSameFamily` evaluates every draw under every component at once: 5000 importance samples
+    under 500 components of 40 dimensions take 400 MB several times over. This class works in chunks of draws.
 
     Args:
-        weights: over K components.
-        components: batch shape (K,), event shape that of z.
+        weights: distribution over the K components, with batch shape ().
+        components: distribution over z with batch shape (K,).
     """
 
     def __init__(self, weights: Categorical, components: Distribution) -> None:
         super().__init__(weights, components, validate_args=False)
-        self._share = max(1, AT_ONCE // (components.batch_shape[0] * max(1, math.prod(components.event_shape))))
+        self._chunk = max(1, MAX_ELEMENTS // (components.batch_shape[0] * max(1, math.prod(components.event_shape))))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The log-density of (..., *event_shape), shape (...)."""
+        """log p(z) of z (..., *event_shape), shape (...), in nats."""
         log_prob: Callable[[Tensor], Tensor] = super().log_prob
         leading = value.shape[: value.ndim - len(self.event_shape)]
-        parts = torch.split(value.reshape(-1, *self.event_shape), self._share)
-        return torch.cat([log_prob(part) for part in parts]).reshape(leading)
+        chunks = torch.split(value.reshape(-1, *self.event_shape), self._chunk)
+        return torch.cat([log_prob(chunk) for chunk in chunks]).reshape(leading)
 
     def sample(self, sample_shape: _size = ()) -> Tensor:
-        """Draws, (*sample_shape, *event_shape)."""
+        """Draw samples (*sample_shape, *event_shape)."""
         sample: Callable[[_size], Tensor] = super().sample
         n = math.prod(sample_shape)
-        parts = [sample(torch.Size([min(self._share, n - done)])) for done in range(0, max(n, 1), self._share)]
-        return torch.cat(parts).reshape(*sample_shape, *self.event_shape)
+        chunks = [sample(torch.Size([min(self._chunk, n - start)])) for start in range(0, max(n, 1), self._chunk)]
+        return torch.cat(chunks).reshape(*sample_shape, *self.event_shape)
 
 
 class GaussianComponents(Prior):
     """p(z) = sum_k w_k N(z; m_k, diag(s_k^2)), with weights, means and scales trained with the model.
 
-    The baseline "MoG" of arXiv 1705.07120, with learnt weights in addition.
+    The "MoG" baseline of arXiv 1705.07120, with learned weights.
 
     Args:
         latent_shape: event shape of the latent.
@@ -60,11 +60,11 @@ class GaussianComponents(Prior):
     def __init__(self, latent_shape: tuple[int, ...], components: PositiveInt = 100) -> None:
         super().__init__()
         self.logits = nn.Parameter(torch.zeros(components))
-        # Spread and width add up to the variance of a standard normal, from which the posterior starts too.
+        # The variances of the means and of the components add up to 1: initially p(z) is close to N(0, I).
         self.loc = nn.Parameter(math.sqrt(0.5) * torch.randn(components, *latent_shape))
         self.log_scale = nn.Parameter(torch.full((components, *latent_shape), 0.5 * math.log(0.5)))
 
     def forward(self, encoder: Encoder, condition: Tensor | None = None) -> Distribution:
-        """The distribution over z, batch shape ()."""
+        """Return the mixture over z, with batch shape ()."""
         components = Independent(Gaussian(self.loc, self.log_scale), self.loc.ndim - 1, validate_args=False)
         return Mixture(Categorical(logits=self.logits, validate_args=False), components)

@@ -15,16 +15,19 @@ from torch.types import _size
 from zoo import VAE, Batch, ComponentError, ComponentFactory, Decoder, Encoder
 from zoo_priors.fitting import FittedByGradient
 
-DRAWS_AT_ONCE = 2**15
+CHUNK = 2**15
+"""Draws of u that are processed at once."""
 
 
 class Marginal(Distribution):
-    """The p(z) of a VAE whose "images" are latents, (1, 1, size): exact draws, and a bound on the log-density.
+    """The marginal p(z) of a VAE over data z of shape (1, 1, size), with latent u.
+
+    Samples are exact; the log-density is an importance-weighted lower bound.
 
     Args:
-        vae: the second VAE, over u and z.
-        size: of z.
-        samples: K of the bound.
+        vae: the second VAE.
+        size: number of dimensions of z.
+        samples: K, importance samples in the bound.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
@@ -35,37 +38,37 @@ class Marginal(Distribution):
         super().__init__(event_shape=torch.Size([size]), validate_args=False)
 
     def sample(self, sample_shape: _size = ()) -> Tensor:
-        """z from p(z | u), u from p(u): (*sample_shape, size)."""
+        """Draw u from p(u) and z (*sample_shape, size) from p(z | u)."""
         with torch.no_grad():
             u = self._vae.prior(self._vae.encoder).sample(torch.Size([math.prod(sample_shape)]))
             return self._vae.decode(u).sample().reshape(*sample_shape, *self.event_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """log 1/K sum_k p(z | u_k) p(u_k) / q(u_k | z), u_k from q(u | z): in expectation at most log p(z).
+        """log 1/K sum_k p(z | u_k) p(u_k) / q(u_k | z) with u_k from q(u | z), a lower bound in expectation, in nats.
 
-        Its exponential is an unbiased estimate of p(z), so that bounds built on it (arXiv 1509.00519, eq. 8) stay so.
+        Its exponential is an unbiased estimate of p(z), so the bounds of arXiv 1509.00519 remain bounds.
         """
-        images = value.reshape(-1, 1, 1, *self.event_shape)
-        parts = torch.split(images, max(1, DRAWS_AT_ONCE // self._samples))
-        weights = [self._vae.trace(Batch(part), self._samples).log_weight.logsumexp(0) for part in parts]
-        return torch.cat(weights).reshape(value.shape[:-1]) - math.log(self._samples)
+        rows = value.reshape(-1, 1, 1, *self.event_shape)
+        chunks = torch.split(rows, max(1, CHUNK // self._samples))
+        sums = [self._vae.trace(Batch(chunk), self._samples).log_weight.logsumexp(0) for chunk in chunks]
+        return torch.cat(sums).reshape(value.shape[:-1]) - math.log(self._samples)
 
 
 class TwoStage(FittedByGradient):
-    """p(z) = integral of p(z | u) N(u; 0, 1) du, where u has as many dimensions as z.
+    """p(z) = integral of p(z | u) N(u; 0, I) du, where u has as many dimensions as z (arXiv 1903.05789).
 
-    Encoder and decoder are any of the zoo's that take images of (1, 1, size). The paper learns one scale of p(z | u)
-    for all dimensions (``scale: shared``). Where all of them have variance 1, as here, such a VAE starts at a saddle in
-    which u tells nothing of z; a scale for each dimension and point leaves it sooner.
+    The paper learns one scale of p(z | u) for all dimensions (``scale: shared``). On standardised latents such a VAE
+    starts near a saddle point at which u carries no information on z; a predicted scale (``pixelwise``, the default)
+    escapes it sooner.
 
     Args:
         latent_shape: event shape of the latent.
-        encoder, decoder: of the second VAE.
-        samples: importance samples in a log-density, which is a bound from below.
-        steps, batch_size, lr: of a fit after training.
+        encoder, decoder: of the second VAE, for data of shape (1, 1, size).
+        samples: importance samples per log-density, which is a lower bound.
+        steps, batch_size, lr: see `fit`.
 
     Raises:
-        ComponentError: the likelihood is one of pixels in [0, 1].
+        ComponentError: the likelihood of the decoder is not over all real numbers.
     """
 
     def __init__(
@@ -93,15 +96,15 @@ class TwoStage(FittedByGradient):
             support = self.vae.decode(torch.zeros(1, *u_shape)).support
         if support is not None and not support.check(-torch.ones(1, 1, 1, self.size)).all():  # type: ignore[no-untyped-call]
             raise ComponentError(
-                "The decoder of a two-stage prior needs a likelihood of all real numbers, "
-                "such as decoder.likelihood={use: gaussian, scale: pixelwise}."
+                "The decoder of the prior 'two-stage' needs a likelihood over all real numbers, such as "
+                "decoder.likelihood={use: gaussian, scale: pixelwise}."
             )
 
-    def standardised(self) -> Distribution:
-        """The marginal of the second VAE, event shape (size,)."""
+    def standard_prior(self) -> Distribution:
+        """Return the marginal of the second VAE, with event shape (size,)."""
         return Marginal(self.vae, self.size, self.samples)
 
     def objective(self, z: Tensor) -> Tensor:
-        """The negative evidence lower bound of the second VAE (arXiv 1312.6114, eq. 3), in nats."""
+        """The negative ELBO of the second VAE (arXiv 1312.6114, eq. 3), in nats per row of `z`."""
         trace = self.vae.trace(Batch(z.reshape(-1, 1, 1, self.size)))
         return (trace.kl - trace.log_px).mean()

@@ -12,10 +12,10 @@ from zoo_priors.mixture import Mixture
 
 
 class VampPrior(Prior):
-    """p(z) = 1/K sum_k q(z | u_k), where the pseudo-inputs u_k are trained with the model.
+    """p(z) = 1/K sum_k q(z | u_k), with pseudo-inputs u_k trained with the model (arXiv 1705.07120).
 
-    The components are what the encoder makes of K images, so that each call costs the encoder K rows, in the mode that
-    it is in. The posterior needs a log-density at any z. Not for encoders that need labels.
+    Each call encodes the K pseudo-inputs. The posterior needs a log-density at any z, and the encoder must not need
+    labels.
 
     Args:
         data_shape: event shape of x.
@@ -24,6 +24,8 @@ class VampPrior(Prior):
             None initializes them uniformly in [0, 1]. The published code has [0.05, 0.01] for MNIST and [0.5, 0.02] for
             Frey faces.
     """
+
+    logits: Tensor
 
     def __init__(
         self,
@@ -39,10 +41,8 @@ class VampPrior(Prior):
         self.pseudo_inputs = nn.Parameter(drawn)
         self.register_buffer("logits", torch.zeros(pseudo_inputs), persistent=False)
 
-    logits: Tensor
-
     def forward(self, encoder: Encoder, condition: Tensor | None = None) -> Distribution:
-        """The distribution over z, batch shape ()."""
-        # A clamp as in the paper's code: a pixel that has left [0, 1] keeps the value of the edge and learns no more.
+        """Return the mixture over z, with batch shape ()."""
+        # Clamped as in the authors' code: a pixel outside [0, 1] has no gradient.
         q: Distribution = encoder(match_dtype(self.pseudo_inputs.clamp(0, 1), encoder))
         return Mixture(Categorical(logits=self.logits, validate_args=False), q)

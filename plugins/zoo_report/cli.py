@@ -11,18 +11,20 @@ from zoo.cli import data_dir_option, device_option, evaluation_progress, json_op
 from zoo_sweep.folder import RUN_OR_SWEEP
 
 
-@click.command(short_help="Write what there is to know of a run into one HTML page.")
+@click.command(short_help="Write a report of a run or sweep as one HTML file.")
 @click.argument("source", metavar="RUN|SWEEP", type=RUN_OR_SWEEP)
 @click.option(
     "-o",
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The HTML file to write.  [default: report.html in the folder]",
+    help="HTML file to write.  [default: report.html in the folder]",
 )
-@click.option("--metrics/--no-metrics", default=True, help="Measure the model, or leave that out.")
-@click.option("--samples", type=click.IntRange(min=1), help="Importance samples: estimate the log-likelihood too.")
+@click.option("--metrics/--no-metrics", default=True, help="Include or leave out the metrics of `zoo evaluate`.")
 @click.option(
-    "--limit", type=click.IntRange(min=1), help="Look at so many test images only, the first ones.  [default: all]"
+    "--samples", type=click.IntRange(min=1), help="Also estimate the log-likelihood, with this many importance samples."
+)
+@click.option(
+    "--limit", type=click.IntRange(min=1), help="Measure only the first test images, this many.  [default: all]"
 )
 @data_dir_option
 @device_option
@@ -37,23 +39,22 @@ def report(
     device: str,
     as_json: bool,
 ) -> None:
-    """Write what there is to know of a run or a sweep into one HTML page.
+    """Write a report of a run or sweep as one HTML file.
 
-    The page holds the recipe, curves, figures, metrics and environment. It loads nothing, so that it opens from disk
-    and can be sent by mail.
+    The page contains the recipe, curves, figures, metrics and environment. It loads no other file and has no script.
 
     \b
     zoo report runs/mlp-vae
     zoo report runs/mlp-vae --samples 1000 --limit 500 -o mlp-vae.html
     zoo report runs/mlp-vae/sweep-2026-01-31T12-00-00
 
-    RUN is a run folder, or the folder of a model's runs, whose newest is meant.
+    RUN is a run folder, or the folder of a model, for its newest run.
     """
     from zoo_report import report as reporting
 
     log_to_stderr(logging.WARNING)
     with evaluation_progress(True) as progress:
-        written = reporting.report(
+        result = reporting.report(
             source,
             out,
             metrics=metrics,
@@ -64,9 +65,9 @@ def report(
             announce=progress.begin,
             progress=progress.update,
         )
-    for what, why in written.left_out.items():
-        click.echo(f"Left out: {what}, since {why.rstrip('.')}.", err=True)
+    for item, reason in result.left_out.items():
+        click.echo(f"Left out {item}: {reason.rstrip('.')}.", err=True)
     if as_json:
-        print_json(written.to_json())
+        print_json(result.to_json())
     else:
-        click.echo(written.path)
+        click.echo(result.path)

@@ -1,4 +1,4 @@
-"""A page: what a report consists of, and how it becomes one HTML file that needs nothing else."""
+"""The elements of a report page, and its rendering as one HTML file."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CSS_PIXELS = 96
-"""In an inch."""
+"""CSS pixels per inch."""
 
 
 class Part(Protocol):
-    """Something in a section. The template has a macro for each kind."""
+    """An element of a section. The template has a macro for each kind."""
 
     kind: ClassVar[str]
 
@@ -37,12 +37,12 @@ class Picture:
     """A figure.
 
     Attributes:
-        title: what it is called.
-        alt: what it shows, for those who do not see it.
-        image: as PNG.
-        caption: below it.
-        chart: whether it is lines and points, which may be drawn light on dark, and not images.
-        headed: whether the title stands above it; not where the figure itself says it.
+        title: of the figure.
+        alt: alternative text.
+        image: PNG.
+        caption: text below the figure.
+        chart: whether it is a chart, whose colours are inverted on dark pages, as opposed to images.
+        headed: whether to print the title above the figure; False if the figure contains it.
     """
 
     title: str
@@ -53,25 +53,25 @@ class Picture:
     headed: bool = True
 
     @classmethod
-    def of(cls, figure: Figure, title: str, alt: str, caption: str = "", **how: bool) -> Picture:
-        """That of a figure."""
-        return cls(title, alt, png(figure), caption, **how)
+    def of(cls, figure: Figure, title: str, alt: str, caption: str = "", **options: bool) -> Picture:
+        """Encode a figure."""
+        return cls(title, alt, png(figure), caption, **options)
 
     @cached_property
     def size(self) -> tuple[int, int]:
-        """Width and height, in the pixels of CSS, at which text is as large as it was drawn."""
+        """Width and height in CSS pixels at which text has its original size."""
         width, height = struct.unpack(">II", self.image[16:24])
         return round(width * CSS_PIXELS / DPI), round(height * CSS_PIXELS / DPI)
 
     @property
     def uri(self) -> str:
-        """The image itself, as an address."""
+        """The image as a data URI."""
         return "data:image/png;base64," + base64.b64encode(self.image).decode()
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures, side by side where there is room."""
+    """Pictures, side by side if there is space."""
 
     kind: ClassVar[str] = "gallery"
     pictures: Sequence[Picture]
@@ -82,12 +82,12 @@ class Table:
     """A table.
 
     Attributes:
-        caption: above it.
-        header, rows: the cells; the first of each row names it.
-        numbers: columns that stand to the right.
-        marked: a row that stands out.
-        notes: below it.
-        folded: only its caption is seen until it is opened.
+        caption: text above the table.
+        header, rows: the cells; the first cell of each row is its header.
+        numbers: columns aligned to the right.
+        marked: index of the highlighted row.
+        notes: text below the table.
+        folded: whether only the caption is shown until it is opened.
     """
 
     kind: ClassVar[str] = "table"
@@ -102,7 +102,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Facts:
-    """Names and what they are."""
+    """Names and values."""
 
     kind: ClassVar[str] = "facts"
     pairs: Sequence[tuple[str, str]]
@@ -110,7 +110,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Code:
-    """Text as it stands in a file or on a command line, under a title."""
+    """Preformatted text with a title."""
 
     kind: ClassVar[str] = "code"
     title: str
@@ -119,26 +119,26 @@ class Code:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page, with a heading. One without parts is left out."""
+    """A part of a page with a heading. A section without parts is left out."""
 
     title: str
     parts: Sequence[Part]
 
     @property
     def anchor(self) -> str:
-        """What links to it say."""
+        """The target of links to the section."""
         return self.title.lower().replace(" ", "-")
 
 
 @dataclass(frozen=True)
 class Headline:
-    """A number that is seen first.
+    """A number at the top of the page.
 
     Attributes:
-        name: what it is.
+        name: of the number.
         value: the number.
-        unit: beside it.
-        note: below it: how it was come by.
+        unit: printed after it.
+        note: printed below it, such as its protocol.
     """
 
     name: str
@@ -149,14 +149,14 @@ class Headline:
 
 @dataclass(frozen=True)
 class Page:
-    """All of it.
+    """A report page.
 
     Attributes:
         title: the heading.
-        summary: a line below it.
-        badges: a few words each.
-        headlines: the numbers that are seen first.
-        sections: the rest.
+        summary: the line below the heading.
+        badges: short facts.
+        headlines: the numbers at the top.
+        sections: the sections below them.
         footer: the last line.
     """
 
@@ -168,7 +168,7 @@ class Page:
     footer: str
 
     def to_html(self) -> str:
-        """One file that loads nothing: figures are inside, there is no script, and every text is escaped."""
+        """Render the page as one HTML file with embedded figures, escaped text and no script."""
         from jinja2 import Environment, PackageLoader, StrictUndefined
 
         environment = Environment(
@@ -180,5 +180,5 @@ class Page:
         )
         sections = [section for section in self.sections if section.parts]
         html = environment.get_template("report.html").render(page=self, sections=sections)
-        # In a path, Python stands surrogates for bytes that it could not decode. A page is UTF-8 and has none.
+        # Paths may contain surrogates for bytes that are not UTF-8.
         return html.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

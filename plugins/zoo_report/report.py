@@ -1,4 +1,4 @@
-"""Reports: a run or a sweep as one HTML page that opens anywhere."""
+"""Reports of runs and sweeps as one HTML file."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ NAME = "report.html"
 
 @dataclass(frozen=True)
 class Report:
-    """A report that was written.
+    """A report file.
 
     Attributes:
         path: the HTML file.
-        of: the run or the sweep.
-        figures: the titles of those that are in it.
-        left_out: what could not be had, and why. The page says it too.
+        source: the run or the sweep.
+        figures: the titles of its figures.
+        left_out: the parts that are missing, and why. The page lists them too.
     """
 
     path: Path
-    of: Run | Sweep
+    source: Run | Sweep
     figures: Sequence[str]
     left_out: Mapping[str, str]
 
     def to_json(self) -> dict[str, Any]:
-        """What ``zoo report --json`` prints."""
+        """The output of ``zoo report --json``."""
         return {
-            "sweep" if isinstance(self.of, Sweep) else "run": str(self.of.path),
-            "model": self.of.recipe.name,
+            "sweep" if isinstance(self.source, Sweep) else "run": str(self.source.path),
+            "model": self.source.recipe.name,
             "report": str(self.path),
             "bytes": self.path.stat().st_size,
             "figures": list(self.figures),
@@ -58,40 +58,41 @@ def report(
     announce: Callable[[str], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Write what there is to know of a run, or of a sweep, into one HTML file that loads nothing and has no script.
+    """Write a report of a run or sweep as one HTML file, which loads no other file and has no script.
 
-    What cannot be had, since the data are not here or the model does not have it, is left out, and the page says why.
+    Parts that fail, for example because the data are not available, are left out, and the page lists the reasons.
 
     Args:
-        source: a run folder, the folder of a model's runs, whose newest is meant, or a sweep.
-        out: the file; by default ``report.html`` in the folder. An earlier one is replaced.
-        metrics: measure the model as `zoo.evaluate` does.
-        samples: estimate the log-likelihood too, with so many importance samples for each image. Takes long.
-        limit: measure so many test images only, the first ones. The numbers are those of `zoo.evaluate`.
+        source: a run folder; the folder of a model, for its newest run; or a sweep.
+        out: the file; by default ``report.html`` in the folder. An earlier report is replaced.
+        metrics: include the metrics of `zoo.evaluate`.
+        samples: also estimate the log-likelihood, with this many importance samples per image. This is slow.
+        limit: measure only the first `limit` test images.
         data_dir, device, announce, progress: as in `zoo.evaluate`.
 
     Raises:
-        RunError: there is no such run, none of its epochs ended, or the file cannot be written.
-        UsageError: metrics are asked for of a sweep, the log-likelihood of a model that has none, or there is no such
-            device.
+        RunError: there is no such run, it has no finished epoch, or the file cannot be written.
+        UsageError: `samples` or `limit` is set for a sweep, the model has no log-likelihood, or the device is unknown.
     """
     target = resolve_device(device)
-    opened = _open(source)
+    run_or_sweep = _open(source)
     root = None if data_dir is None else Path(data_dir)
     attempts = Attempts()
     with flushed_denormals():
-        if isinstance(opened, Sweep):
+        if isinstance(run_or_sweep, Sweep):
             if samples is not None or limit is not None:
-                raise UsageError("The report of a sweep has no metrics: ask for them of one of its runs.")
-            page = SweepPage(opened, root, attempts).page()
+                raise UsageError(
+                    "The report of a sweep has no metrics. For metrics, write the report of one of its runs."
+                )
+            page = SweepPage(run_or_sweep, root, attempts).page()
         else:
             measuring = Measuring(metrics, samples, limit, announce, progress)
-            page = RunPage(opened, root, target, measuring, attempts).page()
-    path = _write(page, opened.path / NAME if out is None else Path(out))
+            page = RunPage(run_or_sweep, root, target, measuring, attempts).page()
+    path = _write(page, run_or_sweep.path / NAME if out is None else Path(out))
     pictures = [
         p for section in page.sections for part in section.parts if isinstance(part, Gallery) for p in part.pictures
     ]
-    return Report(path, opened, [picture.title for picture in pictures], attempts.left_out)
+    return Report(path, run_or_sweep, [picture.title for picture in pictures], attempts.left_out)
 
 
 def _open(source: str | Path | Run | Sweep) -> Run | Sweep:
@@ -101,7 +102,7 @@ def _open(source: str | Path | Run | Sweep) -> Run | Sweep:
 
 
 def _write(page: Page, path: Path) -> Path:
-    """Write the page into its file."""
+    """Write the page atomically."""
     try:
         with atomic_write(path) as file:
             file.write(page.to_html().encode())

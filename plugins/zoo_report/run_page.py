@@ -19,15 +19,15 @@ from zoo_sweep.results import Outcome
 if TYPE_CHECKING:
     from zoo import VAE, Batch, Epoch
 
-SCATTERED, RANKED, RECONSTRUCTED, SAMPLED = 5000, 2000, 2 * figures.COLUMNS, 64
-"""Images that are shown in the latent space, that its dimensions are ranked by, that are reconstructed, and drawn."""
+LATENT_IMAGES, RANKING_IMAGES, RECONSTRUCTIONS, SAMPLES = 5000, 2000, 2 * figures.COLUMNS, 64
+"""Numbers of images: in the latent space, for ranking its dimensions, reconstructed, and sampled."""
 
 
 @dataclass(frozen=True)
 class Measuring:
-    """Which metrics a report has, and who follows them; see `report`."""
+    """The metrics of a report, and callbacks for their progress; see `report`."""
 
-    wanted: bool = True
+    enabled: bool = True
     samples: int | None = None
     limit: int | None = None
     announce: Callable[[str], None] | None = None
@@ -39,10 +39,10 @@ class RunPage:
 
     Args:
         run: the run.
-        root: where the files of data sets lie.
-        device: where the model works.
-        measuring: which metrics.
-        attempts: takes up what is left out.
+        root: the folder of data files.
+        device: of the model.
+        measuring: the metrics to include.
+        attempts: records the parts that are left out.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class RunPage:
         self.measuring = measuring
         self.vae = run.load().to(device)
         self.original = run.load(prior="original").to(device) if run.fitted_prior.exists else self.vae
-        self.subject = attempts("reconstructions, latent space, metrics", lambda: self._subject(root, device))
+        self.context = attempts("reconstructions, latent space, metrics", lambda: self._context(root, device))
         self.data = run.environment["data"]
 
     def page(self) -> Page:
-        """All of it."""
+        """Build the page."""
         recipe, environment = self.run.recipe, self.run.environment
         evaluation = self._evaluation()
         parameters = sum(parameter.numel() for parameter in self.vae.parameters())
@@ -82,7 +82,7 @@ class RunPage:
         ]
         return Page(recipe.name, recipe.summary, badges, self._headlines(evaluation), sections, footer())
 
-    def _subject(self, root: Path | None, device: torch.device) -> EvaluationContext:
+    def _context(self, root: Path | None, device: torch.device) -> EvaluationContext:
         dataset, measuring = self.run.loaded(root).dataset, self.measuring
         return EvaluationContext(
             *(self.vae, self.run.recipe, dataset, "test", measuring.limit, 0, device), progress=measuring.progress
@@ -90,7 +90,7 @@ class RunPage:
 
     def _evaluation(self) -> Evaluation | None:
         measuring = self.measuring
-        if self.subject is None or not measuring.wanted:
+        if self.context is None or not measuring.enabled:
             return None
         evaluation = zoo.evaluate(
             self.run,
@@ -105,91 +105,94 @@ class RunPage:
         return evaluation
 
     def _headlines(self, evaluation: Evaluation | None) -> list[Headline]:
-        select, epochs = self.run.recipe.train.monitor, len(self.epochs)
+        monitor, epochs = self.run.recipe.train.monitor, len(self.epochs)
         best = f"best of {epochs} epochs: {self.outcome.epoch}" if epochs > 1 else "1 epoch"
         test = f"{self.data['test']} test images"
-        notes = {select: best} | ({} if select == "loss" else {"loss": ""})
         headlines = [
-            Headline(f"test {term}", f"{self.outcome.test[term]:.2f}", "nats", notes.get(term, test))
-            for term in dict.fromkeys(("loss", "distortion", "rate", select))
+            Headline(f"test {term}", f"{self.outcome.test[term]:.2f}", "nats", test)
+            for term in ("loss", "distortion", "rate")
             if term in self.outcome.test
         ]
+        if monitor in self.outcome.validation:
+            value = f"{self.outcome.validation[monitor]:.2f}"
+            headlines.insert(0, Headline(f"validation {monitor}", value, "nats", best))
         if evaluation is not None:
-            headlines += _measured(evaluation)
+            headlines += _metric_headlines(evaluation)
         seconds = f"{epochs} epoch{'s' * (epochs > 1)} on {self.run.environment['device']}"
         return [*headlines, Headline("training time", duration(self.outcome.seconds or 0.0), "", seconds)]
 
     def _training(self) -> list[Part]:
         terms = list(self.epochs[0].test)
         curves = self.attempts.all({f"curve of {term}": lambda term=term: self._curve(term) for term in terms})  # type: ignore[misc]
-        subject = self.subject
-        why = None if subject is None else self.attempts("whether it is a likelihood", lambda: subject.no_likelihood)
-        note = [Text(f"The loss is no bound on log p(x): {why.partition(': ')[2]}.")] if why else []
+        context = self.context
+        reason = None if context is None else self.attempts("check of the likelihood", lambda: context.no_likelihood)
+        note = [Text(f"The loss is not a bound on log p(x): {reason.partition(': ')[2]}.")] if reason else []
         return [*note, Gallery(curves), _epoch_table(self.epochs, terms, self.outcome)]
 
     def _curve(self, term: str) -> Picture:
         values = [epoch.test[term] for epoch in self.epochs]
-        went = f"from {values[0]:.2f} after the first epoch to {values[-1]:.2f} after the last" if values[1:] else ""
-        alt = (
-            f"The {term} against the epochs, in training and on the test set, where it is {went or f'{values[0]:.2f}'}."
-        )
+        splits = " and ".join(f"the {split} split" for split in self.epochs[0].held_out)
+        trend = f"{values[0]:.2f} after the first epoch"
+        if values[1:]:
+            trend += f" and {values[-1]:.2f} after the last"
+        alt = f"The {term} against the epochs, in training and on {splits}. On the test split it is {trend}."
         return Picture.of(figures.curves(self.epochs, "", [term]), term.capitalize(), alt, chart=True, headed=False)
 
     def _images(self) -> list[Part]:
         name, data = self.run.recipe.name, self.run.data_name
         makers = {}
-        if (subject := self.subject) is not None:
-            makers["reconstructions"] = lambda: _reconstructions(subject, f"of {data} as {name} gives them back")
+        if (context := self.context) is not None:
+            makers["reconstructions"] = lambda: _reconstructions(context, f"of {data}", name)
         makers["samples"] = lambda: Picture.of(
-            figures.samples(self.vae, SAMPLED, ""),
+            figures.samples(self.vae, SAMPLES, ""),
             f"Samples from {self.prior}",
-            f"{SAMPLED} images that {name} decodes from draws of {self.prior}.",
-            "The means of p(x | z) at draws of z.",
+            f"{SAMPLES} images decoded by {name} from samples of {self.prior}.",
+            "The means of p(x | z) at samples of z.",
         )
         pictures = self.attempts.all(makers)
         return [Gallery(pictures)] if pictures else []
 
     @property
     def prior(self) -> str:
-        """What to call the prior that samples and metrics are of."""
+        """The name of the prior of samples and metrics."""
         if self.original is self.vae:
             return "the prior"
         return f"the prior {self.run.fitted_prior.name}, fitted after training"
 
     def _metrics(self, evaluation: Evaluation) -> list[Part]:
-        said = [] if self.original is self.vae else [Text(f"Of the model with {self.prior}.")]
-        return [*said, _metrics(evaluation)]
+        note = [] if self.original is self.vae else [Text(f"Of the model with {self.prior}.")]
+        return [*note, _metrics(evaluation)]
 
     def _latent_space(self) -> list[Part]:
-        vae, subject = self.original, self.subject
+        vae, context = self.original, self.context
         makers: dict[str, Callable[[], Picture]] = {}
-        if subject is not None:
-            makers["scatter of the latent space"] = lambda: _scatter(vae, _batch(subject, SCATTERED))
-            makers["rate of each dimension"] = lambda: _rates(vae, _batch(subject, SCATTERED))
+        if context is not None:
+            makers["scatter plot of the latent space"] = lambda: _scatter(vae, _batch(context, LATENT_IMAGES))
+            makers["rate of each dimension"] = lambda: _rates(vae, _batch(context, LATENT_IMAGES))
         if vae.latent_shape == (2,):
             makers["manifold"] = lambda: Picture.of(
                 figures.manifold(vae, title=""),
                 "The latent space, decoded",
                 "A grid of images decoded from points of the two-dimensional latent space.",
-                "Each image stands for an equal share of the prior.",
+                "The points are equal quantiles of the prior.",
             )
-        elif subject is not None:
+        elif context is not None:
             makers["traversals"] = lambda: Picture.of(
-                figures.traversals(vae, images=_batch(subject, RANKED), title=""),
-                "Each dimension swept",
-                "Images decoded while one dimension goes from -3 to 3 and the others stay at 0, a row for each.",
-                f"The dimensions of the highest rate first, over {len(_batch(subject, RANKED).x)} test images.",
+                figures.traversals(vae, images=_batch(context, RANKING_IMAGES), title=""),
+                "Latent traversals",
+                "Images decoded while one dimension varies from -3 to 3 and the others are 0, one row per dimension.",
+                f"Dimensions by rate over {len(_batch(context, RANKING_IMAGES).x)} test images, highest first.",
             )
         pictures = self.attempts.all(makers)
         return [Gallery(pictures)] if pictures else []
 
 
-def _reconstructions(subject: EvaluationContext, whose: str) -> Picture:
-    images = _batch(subject, RECONSTRUCTED)
+def _reconstructions(context: EvaluationContext, origin: str, model: str) -> Picture:
+    images = _batch(context, RECONSTRUCTIONS)
     return Picture.of(
-        figures.reconstructions(subject.vae, images.x, "", images.condition),
+        figures.reconstructions(context.vae, images.x, "", images.condition),
         "Reconstructions",
-        f"{len(images.x)} test images {whose}, below each.",
+        f"{len(images.x)} test images {origin}, each above its reconstruction by {model}.",
         "The mean of p(x | z) at the mean of q(z | x).",
     )
 
@@ -197,8 +200,8 @@ def _reconstructions(subject: EvaluationContext, whose: str) -> Picture:
 def _scatter(vae: VAE, images: Batch) -> Picture:
     return Picture.of(
         figures.latent_space(vae, images.x, images.condition, title="", panels=["codes"]),
-        "Where test images lie",
-        f"The codes of {len(images.x)} test images as points, coloured by label.",
+        "Test images in the latent space",
+        f"The posterior means of {len(images.x)} test images as points, coloured by label.",
         chart=True,
     )
 
@@ -207,58 +210,58 @@ def _rates(vae: VAE, images: Batch) -> Picture:
     return Picture.of(
         figures.latent_space(vae, images.x, images.condition, title="", panels=["rates"]),
         "Rate of each dimension",
-        f"A bar for each latent dimension: its rate over {len(images.x)} test images, the highest first.",
-        "What each dimension costs to tell. One near 0 is not in use.",
+        f"A bar for each latent dimension: its rate over {len(images.x)} test images, highest first.",
+        "The information in each dimension. A dimension with a rate near 0 is not used.",
         chart=True,
     )
 
 
-def _batch(subject: EvaluationContext, n: int) -> Batch:
+def _batch(context: EvaluationContext, n: int) -> Batch:
     """The first `n` test images, or all there are."""
-    return subject.images[torch.arange(min(n, len(subject)))]
+    return context.images[torch.arange(min(n, len(context)))]
 
 
 def _epoch_table(epochs: Sequence[Epoch], terms: Sequence[str], outcome: Outcome) -> Table:
     rows = [
         [
             str(epoch.epoch),
-            *(f"{epoch.train[term]:.2f}" for term in terms),
-            *(f"{epoch.test[term]:.2f}" for term in terms),
+            *(f"{split[term]:.2f}" for split in (epoch.train, *epoch.held_out.values()) for term in terms),
             f"{epoch.seconds:.1f}",
         ]
         for epoch in epochs
     ]
-    header = ["epoch", *(f"train {term}" for term in terms), *(f"test {term}" for term in terms), "seconds"]
+    splits = ("train", *epochs[0].held_out)
+    header = ["epoch", *(f"{split} {term}" for split in splits for term in terms), "seconds"]
     best = next(i for i, epoch in enumerate(epochs) if epoch.epoch == outcome.epoch)
-    caption = "Every epoch, in nats per example; the best one stands out"
+    caption = "Every epoch, in nats per example; the one whose weights are kept is highlighted"
     return Table(caption, header, rows, range(1, len(header)), best, folded=True)
 
 
 def _metrics(evaluation: Evaluation) -> Table:
-    measured = [one for measurements in evaluation.measurements.values() for one in measurements]
-    notes = list(dict.fromkeys(one.note for one in measured if one.note))
+    values = [value for measurements in evaluation.measurements.values() for value in measurements]
+    notes = list(dict.fromkeys(value.note for value in values if value.note))
     marks = {note: f" [{position}]" for position, note in enumerate(notes, start=1)}
-    rows = [[one.name + marks.get(one.note, ""), one.shown, one.unit, one.how] for one in measured]
-    said = [f"{mark.strip()} {note}" for note, mark in marks.items()]
-    return Table(evaluation.how, ["number", "value", "unit", "how"], rows, range(1, 2), None, said)
+    rows = [[value.name + marks.get(value.note, ""), value.shown, value.unit, value.how] for value in values]
+    footnotes = [f"{mark.strip()} {note}" for note, mark in marks.items()]
+    return Table(evaluation.how, ["metric", "value", "unit", "protocol"], rows, range(1, 2), None, footnotes)
 
 
-def _measured(evaluation: Evaluation) -> list[Headline]:
-    """The numbers of an evaluation that are seen first."""
-    first = {
+def _metric_headlines(evaluation: Evaluation) -> list[Headline]:
+    """The numbers of an evaluation at the top of the page."""
+    titles = {
         "log-likelihood": ("log-likelihood", "nats"),
         "bits-per-dimension": ("bits per dimension", ""),
         "active-units": ("active units", None),
         "linear-probe": ("linear probe", "accuracy"),
     }
-    found = {one.name: one for measurements in evaluation.measurements.values() for one in measurements}
+    values = {value.name: value for measurements in evaluation.measurements.values() for value in measurements}
     return [
         Headline(
             title,
-            found[name].shown.partition(" ±")[0],
-            found[name].unit if unit is None else unit,
-            found[name].note or f"{evaluation.protocol['images']} test images",
+            values[name].shown.partition(" ±")[0],
+            values[name].unit if unit is None else unit,
+            values[name].note or f"{evaluation.protocol['images']} test images",
         )
-        for name, (title, unit) in first.items()
-        if name in found
+        for name, (title, unit) in titles.items()
+        if name in values
     ]

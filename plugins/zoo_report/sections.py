@@ -1,4 +1,4 @@
-"""What the pages of runs and of sweeps have in common."""
+"""Sections shared by the pages of runs and sweeps."""
 
 from __future__ import annotations
 
@@ -22,63 +22,66 @@ T = TypeVar("T")
 
 @dataclass
 class Attempts:
-    """What is left out since it could not be made, and why."""
+    """Parts that are left out because they failed, with the reasons."""
 
     left_out: dict[str, str] = field(default_factory=dict)
 
-    def __call__(self, what: str, make: Callable[[], T]) -> T | None:
-        """Make something, or note why not."""
+    def __call__(self, name: str, make: Callable[[], T]) -> T | None:
+        """Call `make`, or record why it failed and return None."""
         try:
             return make()
         except Exception as error:
-            self.left_out[what] = error_summary(error)
+            self.left_out[name] = error_summary(error)
             return None
 
     def all(self, makers: Mapping[str, Callable[[], T]]) -> list[T]:
-        """Those that could be made."""
-        made = [self(what, make) for what, make in makers.items()]
-        return [one for one in made if one is not None]
+        """Call each function, and return the results of those that succeed."""
+        results = [self(name, make) for name, make in makers.items()]
+        return [result for result in results if result is not None]
 
     def section(self) -> Section:
-        """What is left out, as a section."""
-        facts = [(what, why) for what, why in self.left_out.items()]
+        """The section that lists the missing parts."""
+        facts = list(self.left_out.items())
         return Section("Left out", [Facts(facts)] if facts else [])
 
 
 def recipe_parts(recipe: Recipe, text: str) -> list[Part]:
-    """What was changed of the recipe in the registry, and the whole of it."""
-    changed = changes(recipe)
+    """The differences from the recipe in the registry, and the whole recipe."""
+    differences = changes(recipe)
     about: Part
-    if changed is None:
-        about = Text(f"There is no {recipe.name} in the registry here that it could be compared with.")
-    elif not changed:
-        about = Text(f"It is {recipe.name} as it is in the registry.")
+    if differences is None:
+        about = Text(f"The registry has no recipe {recipe.name} to compare with.")
+    elif not differences:
+        about = Text(f"Identical to {recipe.name} in the registry.")
     else:
-        rows = [[key, *("-" if value is None else show(value) for value in values)] for key, values in changed.items()]
-        about = Table(f"Changed from {recipe.name} in the registry", ["key", "here", "in the registry"], rows)
-    return [about, Code("All of it, as zoo train takes it in a file", text)]
+        rows = [
+            [key, *("-" if value is None else show(value) for value in values)] for key, values in differences.items()
+        ]
+        about = Table(f"Differences from {recipe.name} in the registry", ["key", "this run", "registry"], rows)
+    return [about, Code("Recipe file, as accepted by zoo train", text)]
 
 
 def changes(recipe: Recipe) -> dict[str, tuple[Any, Any]] | None:
-    """What differs from the recipe of that name in the registry: each key's value here and there.
+    """The keys whose values differ from the recipe of that name in the registry, with both values.
 
-    A key that one of the two does not have is None in it. Of its choices of data, the one that was used is compared.
+    The value of a missing key is None. If the registry has several choices of data, the one of the run is compared.
 
     Returns:
-        None where there is no such recipe.
+        The differences, or None if there is no such recipe.
     """
     try:
-        registered = _registered(recipe.name)
-        used = next((block for block in registered.data if block.use == recipe.data[0].use), registered.data[0])
-        here, there = (flatten(with_defaults(one)) for one in (recipe, registered.model_copy(update={"data": [used]})))
+        base = _registry_recipe(recipe.name)
+        data = next((block for block in base.data if block.use == recipe.data[0].use), base.data[0])
+        own = flatten(with_defaults(recipe))
+        registry = flatten(with_defaults(base.model_copy(update={"data": [data]})))
     except ZooError:
         return None
-    pairs = {key: (here.get(key), there.get(key)) for key in {**there, **here}}
-    return {key: (own, theirs) for key, (own, theirs) in pairs.items() if own != theirs}
+    pairs = {key: (own.get(key), registry.get(key)) for key in {**registry, **own}}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def _registered(name: str) -> Recipe:
-    """The recipe in the registry. A run of ``acme:wide-vae`` is called ``acme.wide-vae``."""
+def _registry_recipe(name: str) -> Recipe:
+    """The recipe in the registry. The name of a run of ``acme:wide-vae`` is ``acme.wide-vae``."""
     for position in (position for position, character in enumerate(name) if character == "."):
         with contextlib.suppress(UnknownName):
             return zoo.recipe(f"{name[:position]}:{name[position + 1 :]}")
@@ -86,7 +89,7 @@ def _registered(name: str) -> Recipe:
 
 
 def environment_facts(run: Run) -> Facts:
-    """What a run was trained with."""
+    """The environment of a training."""
     environment = run.environment
     data = environment["data"]
     images = f"{data['train']} training and {data['test']} test images of {'x'.join(map(str, data['shape']))}"
@@ -99,8 +102,8 @@ def environment_facts(run: Run) -> Facts:
         ("seed", str(environment["seed"])),
         ("device", f"{environment['device']}, {threads} on {environment['processors']} processors"),
         ("data", f"{run.data_name}: {images}, binarize {data['binarize']}"),
-        ("digest of the data", f"sha256 {data['sha256']}"),
-        *(("passed over", why) for why in data["passed_over"]),
+        ("data digest", f"sha256 {data['sha256']}"),
+        *(("unavailable", reason) for reason in data["passed_over"]),
         ("versions", f"Python {environment['python']}, {versions}"),
         ("plugins", ", ".join(f"{name} of {source}" for name, source in environment["plugins"].items())),
         ("platform", environment["platform"]),
@@ -109,7 +112,7 @@ def environment_facts(run: Run) -> Facts:
 
 
 def _command(arguments: Sequence[str]) -> str:
-    """What was typed: of the program, only its name.
+    """Format a command line with only the name of the program.
 
     >>> _command(["/usr/bin/zoo", "train", "mlp-vae", "loss={use: elbo}"])
     "zoo train mlp-vae 'loss={use: elbo}'"
@@ -120,7 +123,7 @@ def _command(arguments: Sequence[str]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A length of time for people.
+    """Format a duration.
 
     >>> duration(8.04), duration(725), duration(7322)
     ('8.0 s', '12 min 5 s', '2 h 2 min')
@@ -132,11 +135,11 @@ def duration(seconds: float) -> str:
 
 
 def day(moment: str) -> str:
-    """The day of an ISO 8601 time."""
+    """The date of an ISO 8601 time."""
     return moment.partition("T")[0]
 
 
 def footer() -> str:
-    """By whom and when the page was written."""
+    """The version that wrote the page, and the time."""
     now = datetime.datetime.now().astimezone().isoformat(" ", "minutes")
-    return f"Written by vae-zoo {version('vae-zoo')} on {now}. This page is one file, loads nothing and runs no script."
+    return f"Written by vae-zoo {version('vae-zoo')} on {now}. This page loads no other file and has no script."

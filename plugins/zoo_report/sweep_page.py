@@ -18,11 +18,11 @@ class SweepPage:
 
     Args:
         sweep: the sweep.
-        root: where the files of data sets lie.
-        attempts: takes up what is left out.
+        root: the folder of data files.
+        attempts: records the parts that are left out.
 
     Raises:
-        RunError: none of its trainings has finished.
+        RunError: it has no finished training.
     """
 
     def __init__(self, sweep: Sweep, root: Path | None, attempts: Attempts) -> None:
@@ -33,10 +33,10 @@ class SweepPage:
         self.keys = [axis.key for axis in sweep.plan.axes]
         self.runs = [trial.run for trial in sweep.trials if trial.state == "finished"]
         if not self.runs:
-            raise RunError(f"{sweep.path} holds no finished training: there is nothing to show of it.")
+            raise RunError(f"{sweep.path} has no finished training to report.")
 
     def page(self) -> Page:
-        """All of it."""
+        """Build the page."""
         recipe, results = self.sweep.recipe, self.results
         swept = ", ".join(self.keys) or "the seed"
         badges = [
@@ -49,8 +49,8 @@ class SweepPage:
         raw = write_yaml({"models": {recipe.name: recipe.to_raw()}})
         sections = [
             Section("Results", [self._table(), *self._pictures()]),
-            Section("What differs", self._differences()),
-            Section("Recipe", [Text("This is what the settings change."), *recipe_parts(recipe, raw)]),
+            Section("Differences", self._differences()),
+            Section("Recipe", [Text("The recipe that the settings change."), *recipe_parts(recipe, raw)]),
             Section("Environment", [Text("Of the first run."), environment_facts(self.runs[0])]),
             Section("Runs", [self._folders()]),
             self.attempts.section(),
@@ -64,14 +64,16 @@ class SweepPage:
         seconds = sum(outcome.seconds or 0.0 for row in results.rows for outcome in row.outcomes)
         headlines = [
             Headline("trainings", str(states.count("finished")), "finished", ", ".join(others)),
-            Headline("training time", duration(seconds), "", "of all together"),
+            Headline("training time", duration(seconds), "", "of all trainings"),
         ]
         if best is None:
             return headlines
-        where = describe(best.settings) or "all seeds"
+        settings = describe(best.settings) or "all seeds"
         first = [
-            Headline(f"least test {results.select}", f"{results.score(best):.2f}", "nats", f"trial {best.number}"),
-            Headline("with", where),
+            Headline(
+                f"validation {results.monitor}", f"{results.score(best):.2f}", "nats", f"lowest: trial {best.number}"
+            ),
+            Headline("settings", settings),
         ]
         return [*first, *headlines]
 
@@ -81,7 +83,8 @@ class SweepPage:
         seeds = self.sweep.plan.seeds
         spread = f"mean ± standard deviation over {len(seeds)} seeds, " if seeds else ""
         return Table(
-            f"Nats per example, {spread}in each run's best epoch; the least test {self.results.select} stands out",
+            f"Nats per example, {spread}in each run's best epoch"
+            + ("" if best is None else f"; lowest validation {self.results.monitor} highlighted"),
             header,
             rows,
             range(1 + len(self.keys), len(header) - ("note" in header)),
@@ -90,19 +93,19 @@ class SweepPage:
 
     def _pictures(self) -> list[Part]:
         swept = ", ".join(self.keys) or "the seed"
-        said = {
+        texts = {
             "losses": (
                 "Loss against the epochs",
-                f"Training and test loss against the epochs, a line for each {swept}.",
+                f"Training and held-out loss against the epochs, one line per {swept}.",
             ),
             "reconstructions": (
                 "Reconstructions",
-                f"The same test images above their reconstructions, a row of images for each {swept}.",
+                f"Test images and their reconstructions, one row per {swept}.",
             ),
-            "history": ("The search", "The test loss of each trial, and the best one until then."),
+            "history": ("The search", "The validation loss of each trial, and the best so far."),
         }
         makers = {
-            name: lambda draw=draw, name=name: Picture.of(draw(), *said[name], chart=name != "reconstructions")
+            name: lambda draw=draw, name=name: Picture.of(draw(), *texts[name], chart=name != "reconstructions")
             for name, draw in self.sweep.drawings(self.root).items()
         }
         pictures = self.attempts.all(makers)
@@ -111,14 +114,14 @@ class SweepPage:
     def _differences(self) -> list[Part]:
         if len(self.runs) < 2:
             return []
-        compared = compare(*self.runs)
+        comparison = compare(*self.runs)
         rows = [
             [key, ", ".join(dict.fromkeys("-" if value is None else show(value) for value in values))]
-            for key, values in compared.differences.items()
+            for key, values in comparison.differences.items()
         ]
         return [
-            Table(f"Of the recipes of the {len(self.runs)} runs; all else is the same", ["key", "values"], rows),
-            *(Text(warning) for warning in compared.warnings),
+            Table(f"Keys that differ between the recipes of the {len(self.runs)} runs", ["key", "values"], rows),
+            *(Text(warning) for warning in comparison.warnings),
         ]
 
     def _folders(self) -> Table:

@@ -1,4 +1,4 @@
-"""Templates of plugin packages."""
+"""Tools for authors of plugins and recipes: templates of packages, and the JSON Schema of recipe files."""
 
 from __future__ import annotations
 
@@ -14,4 +14,5 @@ def zoo_commands() -> Iterable[Command]:
         Command(
             "new-plugin", "Create a plugin package that installs, tests and trains.", "zoo_scaffold.cli:new_plugin_"
         ),
+        Command("schema", "Print the JSON Schema of recipe files, for editors.", "zoo_scaffold.cli:schema"),
     )

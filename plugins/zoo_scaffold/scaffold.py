@@ -1,4 +1,4 @@
-"""The beginnings of a plugin: a package that installs, passes its tests and trains as it comes."""
+"""Templates of plugin packages, which install, pass their tests and train unchanged."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from pathlib import Path
 from zoo import KINDS, UsageError, did_you_mean, list_components, list_models
 
 SUFFIX = ".in"
-"""Of every template, so that no tool takes one for a file of our own."""
+"""Suffix of every template, so that tools ignore it."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a plugin can start from.
+    """A kind of plugin to start from.
 
     Attributes:
-        brings: in words.
-        kinds: of the components that it brings.
-        folder: of templates, besides those of the package and of the components.
-        attempt: commands that use it.
+        content: a description of what the plugin provides.
+        kinds: the kinds of its components.
+        folder: of templates, in addition to those of the package and of the components.
+        attempt: commands that use the plugin.
     """
 
-    brings: str
+    content: str
     kinds: tuple[str, ...]
     folder: str
     attempt: tuple[str, ...]
@@ -41,20 +41,20 @@ STARTS = {
     "model": Start("an encoder of residual layers and a loss with free bits", ("encoder", "loss"), "model", (MODEL,)),
     "encoder": Start("an encoder of residual layers", ("encoder",), "model", (MODEL,)),
     "decoder": Start("a decoder of residual layers", ("decoder",), "model", (MODEL,)),
-    "prior": Start("a mixture of Gaussians for its prior", ("prior",), "model", (MODEL,)),
+    "prior": Start("a mixture of Gaussians as prior", ("prior",), "model", (MODEL,)),
     "loss": Start("a loss with free bits", ("loss",), "model", (MODEL,)),
-    "dataset": Start("images of bars for its data", ("dataset",), "model", ("zoo train acme-vae",)),
+    "dataset": Start("a data set of bars", ("dataset",), "model", ("zoo train acme-vae",)),
     "metric": Start(
         "a measure of sparsity", ("metric",), "measure", (ANY, "zoo evaluate runs/mlp-vae --metric acme-vae")
     ),
-    "callback": Start("a table of the losses of every run", (), "callback", (ANY,)),
+    "callback": Start("a callback that writes the losses of every run to a table", (), "callback", (ANY,)),
     "command": Start("a command that counts parameters", (), "command", (ANY, "zoo acme-vae runs/mlp-vae")),
 }
 
 
 @dataclass(frozen=True)
 class Part:
-    """The component that a template holds: its class or function, what it is, and its line in the recipe."""
+    """The component of a template: its class or function, its summary, and its line in the recipe."""
 
     attribute: str
     summary: str
@@ -69,67 +69,73 @@ PARTS = {
         "ResidualDecoder", "Residual layers to the flattened image", "decoder: {use: acme-vae, width: 256, depth: 2}"
     ),
     "prior": Part("GaussianMixture", "A learned mixture of Gaussians", "prior: {use: acme-vae, components: 10}"),
-    "loss": Part("FreeBits", "Evidence bound with a floor under the rate", "loss: {use: acme-vae, floor: 2.0}"),
+    "loss": Part("FreeBits", "Evidence bound with a lower limit on the rate", "loss: {use: acme-vae, floor: 2.0}"),
     "dataset": Part("bars", "White bars on black", "data: {use: acme-vae, size: 8}"),
-    "metric": Part("Sparsity", "The share of code values near zero"),
+    "metric": Part("Sparsity", "Fraction of latents near zero"),
 }
 
 
 def new_plugin(name: str, start: str = "model", parent: Path = Path()) -> Path:
-    """Write a new package.
+    """Create a plugin package.
 
     Args:
-        name: of the distribution, and of the model or component that it brings.
+        name: of the distribution, and of its model or component.
         start: one of `STARTS`.
-        parent: where its folder is made.
+        parent: the folder in which the package is created.
 
     Returns:
-        The folder.
+        The folder of the package.
 
     Raises:
-        UsageError: the name is not one or is taken, or the folder exists or cannot be written.
+        UsageError: the name is invalid or taken, or the folder exists or cannot be written.
     """
     module = _module(name)
     if start not in STARTS:
         raise UsageError(
-            f"A plugin cannot start from {start!r}.{did_you_mean(start, STARTS)} There are: {', '.join(STARTS)}."
+            f"There is no template {start!r}.{did_you_mean(start, STARTS)} Choose from: {', '.join(STARTS)}."
         )
     folder = parent / name
     if folder.exists() or folder.is_symlink():
-        raise UsageError(f"{folder} exists already. Choose another name, or another place with --out.")
-    written = {_renamed(path, name, module): _renamed(text, name, module) for path, text in _rendered(STARTS[start])}
+        raise UsageError(f"{folder} already exists. Choose another name, or another folder with --out.")
+    contents = {_renamed(path, name, module): _renamed(text, name, module) for path, text in _rendered(STARTS[start])}
     try:
-        for path, text in written.items():
+        for path, text in contents.items():
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(
-            f"{folder} cannot be written: {error.strerror or error}. Choose another place with --out."
+            f"{folder} cannot be written: {error.strerror or error}. Choose another folder with --out."
         ) from error
     return folder
 
 
 def _module(name: str) -> str:
-    """The name of the module of a distribution, if it can have one."""
+    """The module name of a distribution.
+
+    Raises:
+        UsageError: the name is invalid or taken.
+    """
     normal = re.sub(r"[-_.]+", "-", name).strip("-").lower()
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         better = f" Write {normal!r}." if re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", normal) else ""
         raise UsageError(
-            f"{name!r} is no name for a package: small letters, digits and single hyphens, a letter first.{better}"
+            f"{name!r} is not a package name: expected lower-case letters, digits and hyphens, a letter first.{better}"
         )
     module = name.replace("-", "_")
     if keyword.iskeyword(module) or importlib.util.find_spec(module) is not None:
-        raise UsageError(f"{name!r} cannot be a package: Python has a {module!r} already. Choose another name.")
+        raise UsageError(
+            f"{name!r} cannot be used: {module!r} is a keyword or an installed module. Choose another name."
+        )
     for kind in ("model", *KINDS):
         names = list_models() if kind == "model" else list_components(kind)
         if any(known.rpartition(":")[2] == name for known in names):
-            raise UsageError(f"There is a {kind} named {name!r} already. Choose another name.")
+            raise UsageError(f"There is already a {kind} named {name!r}. Choose another name.")
     return module
 
 
 def _rendered(start: Start) -> Iterator[tuple[str, str]]:
-    """Path and text of each file, for the package ``acme-vae`` that the templates are written for."""
+    """Yield the path and the text of each file, for a package named ``acme-vae`` as in the templates."""
     contents = {
         path.removesuffix(SUFFIX): text
         for folder in ("package", start.folder, *start.kinds)
@@ -144,27 +150,29 @@ def _rendered(start: Start) -> Iterator[tuple[str, str]]:
         "    )"
         for kind in start.kinds
     ]
-    held = {f"{kind}.py": f"the {kind}" for kind in start.kinds} | {
-        "recipes.yaml": "the model, as it differs from another"
+    descriptions = {f"{kind}.py": f"the {kind}" for kind in start.kinds} | {
+        "recipes.yaml": "the model, as changes to another model"
     }
     values = {
-        "brings": start.brings,
+        "content": start.content,
         "version": version("vae-zoo"),
         "attempt": "\n".join(start.attempt),
         "components": "\n".join(components),
         "recipe": "\n".join(f"    {PARTS[kind].recipe}" for kind in start.kinds),
         "overrides": "[]" if "dataset" in start.kinds else '["data=digits"]',
         "files": "\n".join(
-            f"| `src/acme_vae/{name}` | {what} |" for name, what in held.items() if f"src/acme_vae/{name}" in contents
+            f"| `src/acme_vae/{name}` | {text} |"
+            for name, text in descriptions.items()
+            if f"src/acme_vae/{name}" in contents
         ),
     }
     for path, text in contents.items():
         yield path, re.sub(r"@(\w+)@\n?", lambda match: _value(values[match[1]], match[0]), text)
 
 
-def _value(value: str, found: str) -> str:
-    """What stands in the place of a marker; where there is nothing to put, its line goes too."""
-    return value + "\n" if value and found.endswith("\n") else value
+def _value(value: str, marker: str) -> str:
+    """The replacement of a marker. The line of an empty value is removed."""
+    return value + "\n" if value and marker.endswith("\n") else value
 
 
 def _walk(folder: Traversable, inside: str = "") -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""What is swept, as it stands on the command line: ``KEY=V1,V2,...`` and ``KEY=LOW..HIGH``."""
+"""The axes of a sweep, as written on the command line: ``KEY=V1,V2,...`` and ``KEY=LOW..HIGH``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 from zoo import UsageError, parse_yaml
 
 Settings = Mapping[str, Any]
-"""What one trial has that the others do not: dotted keys of the recipe, and their values."""
+"""The swept keys of the recipe, dotted, and their values in one trial."""
 
 SEED = "train.seed"
 
@@ -24,7 +24,7 @@ class Choices:
 
     Attributes:
         key: the dotted key in the recipe.
-        values: what it takes, in this order.
+        values: in the order of the trials.
     """
 
     key: str
@@ -32,18 +32,18 @@ class Choices:
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """The values that must be valid for all of the axis to be."""
+        """The values to validate: if they are valid, the whole axis is."""
         return self.values
 
 
 @dataclass(frozen=True)
 class Range:
-    """An axis between two numbers, for a search: of whole numbers where both ends are.
+    """An axis between two numbers, for a search. It is an axis of integers if both ends are integers.
 
     Attributes:
         key: the dotted key in the recipe.
-        low, high: the ends, both included.
-        log: whether the search is as thorough in each power of ten.
+        low, high: the ends, inclusive.
+        log: whether the scale is logarithmic.
     """
 
     key: str
@@ -53,7 +53,7 @@ class Range:
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """The values that must be valid for all of the axis to be."""
+        """The values to validate: if they are valid, the whole axis is."""
         return self.low, self.high
 
 
@@ -61,7 +61,7 @@ Axis = Choices | Range
 
 
 def read_axes(overrides: Sequence[str]) -> tuple[list[Axis], list[str]]:
-    """Part what is swept from what is the same for every trial.
+    """Separate the axes from the overrides with one value.
 
     Returns:
         The axes, and the overrides with one value.
@@ -70,7 +70,7 @@ def read_axes(overrides: Sequence[str]) -> tuple[list[Axis], list[str]]:
     [Choices(key='latent_dim', values=(2, 5)), Range(key='train.optimizer.lr', low=0.0001, high=0.01, log=True)]
 
     Raises:
-        UsageError: a key is swept twice, a value stands twice, or a range is none.
+        UsageError: a key or a value occurs twice, or a range is not valid.
     """
     axes: list[Axis] = []
     fixed = []
@@ -80,23 +80,23 @@ def read_axes(overrides: Sequence[str]) -> tuple[list[Axis], list[str]]:
         if axis is None:
             fixed.append(override)
         elif any(axis.key == other.key for other in axes):
-            raise UsageError(f"{axis.key} is swept twice: write all of its values into one list.")
+            raise UsageError(f"{axis.key} is swept twice: write all of its values in one list.")
         else:
             axes.append(axis)
     return axes, fixed
 
 
 def _choices(key: str, text: str) -> Choices | None:
-    """The values between commas, those inside brackets, braces and quotes aside: just what a YAML list is."""
+    """The values between commas outside of brackets, braces and quotes: the items of a YAML list."""
     try:
         values = parse_yaml(f"[{text}]")
     except yaml.YAMLError:
-        return None  # whatever is wrong with it is said of it as a single value
+        return None  # the error is reported when it is parsed as a single value
     if not isinstance(values, list) or len(values) < 2:
         return None
     for position, value in enumerate(values):
         if value in values[:position]:
-            raise UsageError(f"{key}={text}: {value!r} stands there twice.")
+            raise UsageError(f"{key}={text}: {value!r} occurs twice.")
     return Choices(key, tuple(values))
 
 
@@ -114,14 +114,14 @@ def _range(key: str, text: str) -> Range | None:
     except yaml.YAMLError as error:
         raise UsageError(f"{key}={text[:100]}: {' '.join(str(error).split())}") from error
     if low >= high:
-        raise UsageError(f"{key}={text}: the lower end comes first.")
+        raise UsageError(f"{key}={text}: expected the lower end first.")
     if match[3] and low <= 0:
-        raise UsageError(f"{key}={text}: a range on a logarithmic scale starts above 0.")
+        raise UsageError(f"{key}={text}: the lower end of a logarithmic range must be above 0.")
     return Range(key, low, high, bool(match[3]))
 
 
 def write_axis(axis: Axis) -> Any:
-    """The axis as plain values, for ``sweep.yaml``.
+    """Convert an axis to plain values, for ``sweep.yaml``.
 
     >>> write_axis(Choices("latent_dim", (2, 5))), write_axis(Range("loss.beta", 0.5, 4.0))
     ([2, 5], {'low': 0.5, 'high': 4.0, 'log': False})
@@ -129,21 +129,21 @@ def write_axis(axis: Axis) -> Any:
     return list(axis.values) if isinstance(axis, Choices) else {"low": axis.low, "high": axis.high, "log": axis.log}
 
 
-def as_axis(key: str, written: Any) -> Axis:
-    """The axis that `write_axis` wrote.
+def as_axis(key: str, plain: Any) -> Axis:
+    """Convert plain values of `write_axis` to an axis.
 
     Raises:
-        TypeError: it wrote no such thing.
+        TypeError: they are not those of an axis.
     """
-    if isinstance(written, list):
-        return Choices(key, tuple(written))
-    if not all(isinstance(written[end], int | float) for end in ("low", "high")):
+    if isinstance(plain, list):
+        return Choices(key, tuple(plain))
+    if not all(isinstance(plain[end], int | float) for end in ("low", "high")):
         raise TypeError(f"the ends of {key} are not numbers")
-    return Range(key, **written)
+    return Range(key, **plain)
 
 
 def grid(axes: Sequence[Axis]) -> Iterator[Settings]:
-    """Every combination of the values, the last key turning fastest. Of a range, only its ends.
+    """Every combination of the values; the last key varies fastest. A range has the values of its ends.
 
     >>> [dict(settings) for settings in grid([Choices("a", (1, 2)), Choices("b", ("x", "y"))])]
     [{'a': 1, 'b': 'x'}, {'a': 1, 'b': 'y'}, {'a': 2, 'b': 'x'}, {'a': 2, 'b': 'y'}]
@@ -153,7 +153,7 @@ def grid(axes: Sequence[Axis]) -> Iterator[Settings]:
 
 
 def describe(settings: Settings) -> str:
-    """The settings in one line.
+    """Format settings as one line.
 
     >>> describe({"latent_dim": 2, "encoder.hidden": [8, 4], "loss": {"use": "elbo", "beta": 4.0}})
     'latent_dim=2, encoder.hidden=[8,4], loss={use: elbo, beta: 4}'
@@ -162,7 +162,7 @@ def describe(settings: Settings) -> str:
 
 
 def show(value: Any) -> str:
-    """A value as it could stand on the command line; a number that was searched, with four digits."""
+    """Format a value as on the command line, with floats to four digits."""
     match value:
         case None:
             return "null"

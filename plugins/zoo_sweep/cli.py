@@ -1,4 +1,4 @@
-"""Several runs together: ``zoo sweep`` and ``zoo compare``."""
+"""``zoo sweep`` and ``zoo compare``."""
 
 from __future__ import annotations
 
@@ -33,34 +33,32 @@ if TYPE_CHECKING:
     from zoo_sweep.sweep import Sweep
 
 NOTE_LENGTH = 60
-"""Letters of a reason in the table; all of it was said when the trial failed, and is in its folder."""
+"""Characters of a reason in the table. The log and the folder of the trial have all of it."""
 
 
 @click.command()
 @click.argument("model", required=False, shell_complete=complete_models)
 @click.argument("overrides", nargs=-1, metavar="KEY=V1,V2,... [KEY=VALUE]...", shell_complete=complete_overrides)
+@click.option("--seeds", type=click.IntRange(2, 1000), help="Train each setting with this many seeds, counted from 0.")
 @click.option(
-    "--seeds", type=click.IntRange(2, 1000), help="Train each setting with the seeds from 0 up to this number."
-)
-@click.option(
-    "--trials", type=click.IntRange(1, 1_000_000), help="Search with Optuna, with so many trials, in place of a grid."
+    "--trials", type=click.IntRange(1, 1_000_000), help="Search with Optuna, with this many trials, instead of a grid."
 )
 @click.option(
     "--storage",
     metavar="URL",
     envvar="ZOO_STORAGE",
-    help="Where the study of a search is kept, so that several machines share it.  [default: in the sweep; env: "
+    help="Database of the study of a search, which several machines can share.  [default: in the sweep; env: "
     "ZOO_STORAGE]",
 )
-@click.option("--name", help="Of the sweep, and of its study.  [default: the time]")
-@click.option("--data", shell_complete=complete_datasets, help="Train on this data set and no other.")
+@click.option("--name", help="Name of the sweep and its study.  [default: the time]")
+@click.option("--data", shell_complete=complete_datasets, help="Train on this data set.")
 @data_dir_option
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training set.")
 @device_option
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="The folder of all runs."
+    "--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of all runs."
 )
-@click.option("--resume", metavar="SWEEP", type=click.Path(path_type=Path), help="Go on with this sweep.")
+@click.option("--resume", metavar="SWEEP", type=click.Path(path_type=Path), help="Continue this sweep.")
 @registry_option
 @json_option
 @click.pass_context
@@ -83,9 +81,9 @@ def sweep(
 ) -> None:
     """Train MODEL with many settings, and compare them.
 
-    Every combination of the values between commas is trained. With --trials, Optuna searches them instead, and ranges
-    too: 2..64 of whole numbers, 0.5..4.0 of real ones, 1e-4..1e-2:log as thorough in each power of ten. A trial that
-    fails is recorded and ends nothing. Ctrl-C saves, and prints the command that goes on.
+    Every combination of the comma-separated values is trained. With --trials, Optuna searches them instead, and ranges
+    too: 2..64 for integers, 0.5..4.0 for reals, 1e-4..1e-2:log for a logarithmic scale. A trial that fails is recorded
+    and does not stop the sweep. Ctrl-C saves and prints the command that continues.
 
     \b
     zoo sweep mlp-vae latent_dim=2,5,10,20,40
@@ -101,14 +99,16 @@ def sweep(
     zoo.resolve_device(device)
     if resume is not None:
         if model or overrides or registries or any(value is not None for value in (seeds, trials, name, data, epochs)):
-            raise click.UsageError("--resume goes on with what the sweep holds: leave out what would change it.")
-        made = Sweep.open(resume, storage)
+            raise click.UsageError(
+                "--resume continues the sweep unchanged: leave out MODEL, KEY=VALUE and all other settings."
+            )
+        active_sweep = Sweep.open(resume, storage)
     elif model is None:
         raise click.UsageError("Missing argument 'MODEL'.")
     else:
         if trials is None and ctx.get_parameter_source("storage") is ParameterSource.ENVIRONMENT:
-            storage = None  # it is there for searches
-        made = Sweep.create(
+            storage = None  # the variable applies to searches only
+        active_sweep = Sweep.create(
             model,
             overrides,
             seeds=seeds,
@@ -122,45 +122,47 @@ def sweep(
             registries=registries,
         )
     try:
-        made.run(data_dir=data_dir, device=device, progress=True)
+        active_sweep.run(data_dir=data_dir, device=device, progress=True)
     except zoo.Interrupted as interrupted:
-        print_resume_command(str(interrupted), "sweep", made.path, data_dir, device)
+        print_resume_command(str(interrupted), "sweep", active_sweep.path, data_dir, device)
         sys.exit(interrupted.exit_code)
     except KeyboardInterrupt:
-        print_resume_command("Stopped at once.", "sweep", made.path, data_dir, device)
+        print_resume_command("Stopped at once.", "sweep", active_sweep.path, data_dir, device)
         sys.exit(130)
-    results = made.results()
-    _report(made, results, as_json)
+    results = active_sweep.results()
+    _report(active_sweep, results, as_json)
     if not any(row.finished for row in results.rows):
         sys.exit(1)
 
 
-def _report(made: Sweep, results: Results, as_json: bool) -> None:
+def _report(sweep: Sweep, results: Results, as_json: bool) -> None:
     from zoo_sweep.results import table
 
-    drawn = sorted(made.path.glob("figures/*.png"))
+    figures = sorted(sweep.path.glob("figures/*.png"))
     if as_json:
-        print_json({**results.to_json(), "figures": [str(file) for file in drawn]})
+        print_json({**results.to_json(), "figures": [str(file) for file in figures]})
         return
-    keys = [axis.key for axis in made.plan.axes]
+    keys = [axis.key for axis in sweep.plan.axes]
     header, rows = table(results, keys, NOTE_LENGTH)
     header = [name if name in keys else name.upper() for name in header]
     _print_numbers(header, rows, range(1 + len(keys), len(header) - ("NOTE" in header)))
-    seeds = f"mean ± standard deviation over {len(made.plan.seeds)} seeds; " if made.plan.seeds else ""
+    seeds = f"mean ± standard deviation over {len(sweep.plan.seeds)} seeds; " if sweep.plan.seeds else ""
     click.echo(f"\n({seeds}nats per example, in each run's best epoch)")
     if (best := results.best) is not None:
         from zoo_sweep.axes import describe
 
         where = f"   on {best.machine}" if best.machine else f"   {best.outcomes[0].run}"
         settings = f": {describe(best.settings)}" if best.settings else ""
-        click.echo(f"best     trial {best.number}{settings}   test {results.select} {results.score(best):.2f}{where}")
-    click.echo(f"sweep    {made.path}")
-    if drawn:
-        click.echo(f"figures  {', '.join(file.name for file in drawn)}")
+        click.echo(
+            f"best     trial {best.number}{settings}   validation {results.monitor} {results.score(best):.2f}{where}"
+        )
+    click.echo(f"sweep    {sweep.path}")
+    if figures:
+        click.echo(f"figures  {', '.join(file.name for file in figures)}")
 
 
 def _print_numbers(header: Sequence[str], rows: Sequence[Sequence[str]], columns: range) -> None:
-    """A table in which some columns hold numbers, which stand to the right."""
+    """Print a table with some columns aligned to the right."""
     table = [list(row) for row in (header, *rows)]
     for column in columns:
         width = max(len(row[column]) for row in table)
@@ -169,20 +171,20 @@ def _print_numbers(header: Sequence[str], rows: Sequence[Sequence[str]], columns
     print_table(table[0], table[1:])
 
 
-@click.command(short_help="Set RUNS side by side: numbers, and what differs.")
+@click.command(short_help="Compare RUNS: their metrics, and how their recipes differ.")
 @click.argument("runs", type=RUN_OR_SWEEP, nargs=-1, required=True)
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("comparison.png"),
     show_default=True,
-    help="The PNG to write.",
+    help="PNG file to write.",
 )
 @json_option
 def compare(runs: tuple[str, ...], out: Path, as_json: bool) -> None:
-    """Set RUNS side by side: their numbers, and what differs between their recipes.
+    """Compare RUNS: their metrics, and how their recipes differ.
 
-    Each is a run folder, the folder of a model's runs, whose newest is meant, or a sweep, all of whose runs are.
+    Each is a run folder, the folder of a model, for its newest run, or a sweep, for all of its finished runs.
 
     \b
     zoo compare runs/mlp-vae runs/conv-vae
@@ -192,26 +194,26 @@ def compare(runs: tuple[str, ...], out: Path, as_json: bool) -> None:
     from zoo_sweep import comparison
 
     log_to_stderr(logging.INFO)
-    compared = comparison.compare(*runs)
-    for warning in compared.warnings:
+    result = comparison.compare(*runs)
+    for warning in result.warnings:
         click.echo(f"Warning: {warning}", err=True)
     try:
-        save(compared.figure(), out)
+        save(result.figure(), out)
     except (OSError, ValueError) as error:
         raise RunError(f"{out} cannot be written: {error}") from error
     if as_json:
-        print_json({**compared.to_json(), "figure": str(out)})
+        print_json({**result.to_json(), "figure": str(out)})
     else:
-        _print_comparison(compared)
+        _print_comparison(result)
         click.echo(f"figure   {out}")
 
 
-def _print_comparison(compared: Comparison) -> None:
+def _print_comparison(comparison: Comparison) -> None:
     from zoo_sweep.axes import show
     from zoo_sweep.results import TERMS
 
     rows = []
-    for number, (run, outcome) in enumerate(zip(compared.runs, compared.outcomes, strict=True), start=1):
+    for number, (run, outcome) in enumerate(zip(comparison.runs, comparison.outcomes, strict=True), start=1):
         terms = [f"{outcome.test[term]:.2f}" if term in outcome.test else "-" for term in TERMS]
         place = str(run.path) if outcome.state == "finished" else f"{run.path} ({outcome.state})"
         numbers = [f"{outcome.train['loss']:.2f}", *terms, str(outcome.epoch), f"{outcome.seconds:.1f}"]
@@ -219,14 +221,14 @@ def _print_comparison(compared: Comparison) -> None:
     header = ["", "MODEL", "DATA", "TRAIN LOSS", *(f"TEST {term.upper()}" for term in TERMS), "EPOCH", "SECONDS", "RUN"]
     _print_numbers(header, rows, range(3, len(header) - 1))
     click.echo("\n(nats per example, in each run's best epoch)\n")
-    if not compared.differences:
-        click.echo("Their recipes are the same.\n")
+    if not comparison.differences:
+        click.echo("The recipes are equal.\n")
         return
     print_table(
-        ["WHAT DIFFERS", *map(str, range(1, len(rows) + 1))],
+        ["DIFFERENCE", *map(str, range(1, len(rows) + 1))],
         [
             [key, *("-" if value is None else show(value) for value in values)]
-            for key, values in compared.differences.items()
+            for key, values in comparison.differences.items()
         ],
     )
     click.echo()

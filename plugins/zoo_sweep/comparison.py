@@ -1,4 +1,4 @@
-"""Several runs side by side: what they gave, what differs between their recipes, and what forbids to compare them."""
+"""A comparison of runs: their outcomes, the differences between their recipes, and warnings."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ABSENT = None
-"""What stands for a key that a recipe does not have."""
+"""The value of a key that a recipe does not have."""
 
 LABELLED = 2
-"""Keys that may differ for their values to name the runs."""
+"""The largest number of differing keys that name the runs."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs side by side.
+    """A comparison of runs.
 
     Attributes:
         runs: the runs.
-        outcomes: what each gave, in its best epoch.
-        differences: every key of the recipes that is not the same in all, with its value in each; None where a recipe
-            has no such key.
-        warnings: why their numbers cannot be compared.
+        outcomes: the outcome of each, in its best epoch.
+        differences: every key whose value differs between the recipes, with its value in each; None if a recipe does
+            not have the key.
+        warnings: reasons why the numbers are not comparable.
     """
 
     runs: Sequence[Run]
@@ -43,7 +43,7 @@ class Comparison:
 
     @property
     def names(self) -> list[str]:
-        """A short name for each: what differs where that is little, else the model; numbered where they are alike."""
+        """A short name for each run: its differing values if they are few, else the model. Equal names are numbered."""
         names = [run.recipe.name for run in self.runs]
         if 0 < len(self.differences) <= LABELLED:
             names = [
@@ -58,11 +58,11 @@ class Comparison:
         return names
 
     def figure(self) -> Figure:
-        """The test losses against the epochs, and the terms of the best ones."""
+        """Draw the test losses against the epochs, and the terms of the best epochs."""
         return figures.comparison(self.names, self.outcomes, f"{len(self.runs)} runs compared")
 
     def to_json(self) -> dict[str, Any]:
-        """What ``zoo compare --json`` prints."""
+        """The output of ``zoo compare --json``."""
         return {
             "runs": [
                 {
@@ -79,43 +79,41 @@ class Comparison:
 
 
 def compare(*runs: str | Path | Run | Sweep) -> Comparison:
-    """Set several runs side by side.
+    """Compare several runs.
 
     Args:
-        runs: run folders, folders of a model's runs, whose newest is meant, and sweeps, all of whose finished runs are.
+        runs: run folders; folders of a model, for its newest run; and sweeps, for all of their finished runs.
 
     Raises:
-        RunError: one of them is none, is damaged, or did not come to the end of an epoch.
-        UsageError: they are fewer than two.
+        RunError: a run does not exist, is damaged or has no finished epoch.
+        UsageError: there are fewer than two runs.
     """
-    opened = [run for given in runs for run in _open(given)]
-    for run in opened:
+    all_runs = [run for source in runs for run in _open(source)]
+    for run in all_runs:
         run.verify()
-    if len(opened) < 2:
-        raise UsageError(
-            f"There are {len(opened)} runs to compare: give at least two, or a sweep with as many finished."
-        )
-    flat = [flatten(run.recipe) for run in opened]
+    if len(all_runs) < 2:
+        raise UsageError(f"A comparison needs at least two finished runs, and there are {len(all_runs)}.")
+    flat = [flatten(run.recipe) for run in all_runs]
     keys = dict.fromkeys(key for recipe in flat for key in recipe)
     values = {key: [recipe.get(key, ABSENT) for recipe in flat] for key in keys}
     return Comparison(
-        opened,
-        [Outcome.of(run) for run in opened],
+        all_runs,
+        [Outcome.of(run) for run in all_runs],
         {key: column for key, column in values.items() if any(value != column[0] for value in column)},
-        _warnings(opened, flat),
+        _warnings(all_runs, flat),
     )
 
 
-def _open(given: str | Path | Run | Sweep) -> list[Run]:
-    if isinstance(given, Run):
-        return [given]
-    if isinstance(given, Sweep):
-        return [trial.run for trial in given.trials if trial.state == "finished"]
-    return _open(Sweep.open(given) if is_sweep(given) else Run.open(given))
+def _open(source: str | Path | Run | Sweep) -> list[Run]:
+    if isinstance(source, Run):
+        return [source]
+    if isinstance(source, Sweep):
+        return [trial.run for trial in source.trials if trial.state == "finished"]
+    return _open(Sweep.open(source) if is_sweep(source) else Run.open(source))
 
 
 def flatten(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as dotted keys, as they stand on the command line; a component's name is the value of its own key.
+    """Flatten a recipe to dotted keys, as on the command line. The value of a component's key is its name.
 
     >>> import zoo
     >>> flat = flatten(zoo.recipe("mlp-vae"))
@@ -142,11 +140,13 @@ def _flatten(value: Any, place: str, flat: dict[str, Any]) -> None:
 
 
 def _warnings(runs: Sequence[Run], flat: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What makes the numbers those of different questions."""
+    """The reasons why the numbers of runs are not comparable."""
     warnings = []
     if len({run.environment["data"]["sha256"] for run in runs}) > 1:
         names = sorted({run.data_name for run in runs})
-        warnings.append(f"They were trained on different data ({', '.join(names)}): their numbers cannot be compared.")
+        warnings.append(
+            f"The runs were trained on different data ({', '.join(names)}): their numbers are not comparable."
+        )
     for what, values in (
         ("The pixels were binarised differently", [recipe["binarize"] for recipe in flat]),
         ("The losses are of different kinds", [recipe["loss"] for recipe in flat]),
@@ -154,11 +154,11 @@ def _warnings(runs: Sequence[Run], flat: Sequence[Mapping[str, Any]]) -> list[st
     ):
         kinds = list(dict.fromkeys(map(str, values)))
         if len(kinds) > 1:
-            warnings.append(f"{what} ({', '.join(kinds)}): their numbers cannot be compared.")
+            warnings.append(f"{what} ({', '.join(kinds)}): the numbers are not comparable.")
     return warnings
 
 
 def _likelihood(recipe: Recipe) -> str:
-    """The likelihood of a recipe, however deep inside its decoder; of a decoder that has none to choose, its own."""
+    """The likelihood of a recipe, at any depth of its decoder, or the name of a decoder without one to choose."""
     inside = [spec.use for key, kind, spec in components_of(recipe) if kind == "likelihood" and "decoder." in key]
-    return " and ".join(inside) or f"that of {recipe.decoder.use}"
+    return " and ".join(inside) or f"the likelihood of {recipe.decoder.use}"

@@ -1,4 +1,4 @@
-"""Figures of several runs: losses by setting, reconstructions side by side, the history of a search, a comparison."""
+"""Figures of several runs: losses by setting, reconstructions, the history of a search, a comparison of runs."""
 
 from __future__ import annotations
 
@@ -21,42 +21,47 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST = 10
-"""Settings in one figure: more lines than that cannot be told apart."""
+"""Settings in one figure. More lines cannot be told apart."""
 
 COLUMNS = 12
 
 
 def losses(rows: Sequence[Row], keys: Sequence[str], title: str) -> Figure:
-    """Training loss and test loss against the epochs, one line for each setting.
+    """Training loss and held-out loss against the epochs, one line for each setting.
 
-    The training loss is a running mean over a tenth of an epoch. With one seed, the loss at every step is shown behind
-    it; with several, the line is their mean, in a band of one standard deviation to either side.
+    The held-out loss is that of the validation split, or of the test split if there is none.
+
+    The training loss is a running mean over a tenth of an epoch. With one seed, the loss at every step is drawn in the
+    background; with several, the line is their mean, with a band of one standard deviation.
     """
     figure = _figure(10.0, 4.2)
     training = figure.add_subplot(1, 2, 1)
     testing = figure.add_subplot(1, 2, 2, sharex=training, sharey=training)
-    shown: list[float] = []
+    visible_values: list[float] = []
+    split = "validation" if all(outcome.validation for row in rows for outcome in row.finished) else "test"
     for row, color in zip(rows, _colors(rows, keys), strict=True):
         histories = [Run(Path(outcome.run)).epochs() for outcome in row.finished]
-        smoothed = []
+        smooth_curves = []
         for history in histories:
             positions, steps = _steps(history)
             if len(histories) == 1:
                 training.plot(positions, steps, color=color, alpha=0.2, linewidth=0.6)
             window = max(1, len(steps) // len(history) // 10)
             means = torch.tensor(steps).unfold(0, window, 1).mean(1)
-            smoothed.append((positions[window // 2 :][: len(means)], means.tolist()))
-        trained = _line(training, smoothed, color, "-")
-        tests = [_tests(history) for history in histories]
-        shown += trained[len(trained) // 20 :] + _line(testing, tests, color, "o-", label(row, keys))
-    margin = 0.04 * (max(shown) - min(shown)) or 1.0
+            smooth_curves.append((positions[window // 2 :][: len(means)], means.tolist()))
+        smooth = _line(training, smooth_curves, color, "-")
+        held_out = [_held_out(history, split) for history in histories]
+        visible_values += smooth[len(smooth) // 20 :] + _line(testing, held_out, color, "o-", label(row, keys))
+    margin = 0.04 * (max(visible_values) - min(visible_values)) or 1.0
     training.set(ylabel="loss (nats per example)", title="training, at each step")
-    training.set_ylim(min(shown) - margin, max(shown) + margin)  # the first steps are far off
+    training.set_ylim(
+        min(visible_values) - margin, max(visible_values) + margin
+    )  # without the high losses of the first steps
     training.set_xlim(left=0)
-    testing.set(title="test set, after each epoch")
+    testing.set(title=f"{split} split, after each epoch")
     for axes in (training, testing):
         count(axes, "epoch")
-        _plain(axes)
+        _tidy(axes)
     handles, labels = testing.get_legend_handles_labels()
     figure.legend(
         handles, labels, title=keys[0] if len(keys) == 1 else None, loc="outside right upper", frameon=False, fontsize=9
@@ -76,13 +81,13 @@ def _steps(history: Sequence[Epoch]) -> Curve:
     return [(i + 1) / per_epoch for i in range(len(steps))], steps
 
 
-def _tests(history: Sequence[Epoch]) -> Curve:
-    """The test loss after each epoch."""
-    return [epoch.epoch for epoch in history], [epoch.test["loss"] for epoch in history]
+def _held_out(history: Sequence[Epoch], split: str = "test") -> Curve:
+    """The loss on a split after each epoch."""
+    return [epoch.epoch for epoch in history], [epoch.held_out[split]["loss"] for epoch in history]
 
 
 def _line(axes: Axes, curves: Sequence[Curve], color: str, style: str, name: str | None = None) -> list[float]:
-    """The mean of curves of which some may be longer than others, and their spread; returns the mean."""
+    """Draw the mean and the spread of curves of different lengths, and return the mean."""
     positions = max((positions for positions, _ in curves), key=len)
     columns = [
         [value for value in column if value is not None] for column in itertools.zip_longest(*(c for _, c in curves))
@@ -99,9 +104,9 @@ def _line(axes: Axes, curves: Sequence[Curve], color: str, style: str, name: str
 
 @torch.no_grad()
 def reconstructions(rows: Sequence[Row], keys: Sequence[str], title: str, data_dir: Path | None = None) -> Figure:
-    """The same test images above what each setting makes of them, one row of images for each.
+    """Test images, and a row of reconstructions for each setting.
 
-    Where the settings choose the data, the input is shown anew whenever it changes.
+    If the data are swept, the input images are drawn again whenever the data change.
     """
     strips: list[tuple[str, Tensor]] = []
     batches: dict[tuple[str, str], Batch] = {}
@@ -130,38 +135,38 @@ def reconstructions(rows: Sequence[Row], keys: Sequence[str], title: str, data_d
 
 
 def history(results: Results, title: str) -> Figure:
-    """What each trial of a search gave, and the best until then. Trials that failed are crosses at the upper edge."""
+    """The score of each trial of a search, and the best so far. Failed trials are crosses at the upper edge."""
     figure = _figure(7.0, 4.0)
     axes = figure.add_subplot()
     scored = [(row.number, results.score(row)) for row in results.rows if row.state == "finished"]
     failed = [row.number for row in results.rows if row.state == "failed"]
     numbers = [number for number, _ in scored]
-    axes.plot(numbers, [score for _, score in scored], "o", color="#4c78a8", markersize=5, label="a trial")
+    axes.plot(numbers, [score for _, score in scored], "o", color="#4c78a8", markersize=5, label="trial")
     best = list(itertools.accumulate((score for _, score in scored), min))
-    axes.step(numbers, best, where="post", color="#e45756", label="the best so far")
+    axes.step(numbers, best, where="post", color="#e45756", label="best so far")
     if failed:
         top = axes.get_ylim()[1]
         axes.plot(failed, [top] * len(failed), "x", color="#777777", label="failed", clip_on=False)
-    name = "loss (nats per example)" if results.select == "loss" else results.select
-    axes.set(title=title, ylabel=f"test {name}")
+    name = "loss (nats per example)" if results.monitor == "loss" else results.monitor
+    axes.set(title=title, ylabel=f"validation {name}")
     count(axes, "trial")
     axes.legend(frameon=False, fontsize=9)
-    _plain(axes)
+    _tidy(axes)
     return figure
 
 
 def comparison(names: Sequence[str], outcomes: Sequence[Outcome], title: str) -> Figure:
-    """The test loss of several runs against the epochs, and the terms of each one's best epoch beside it."""
+    """The test losses of several runs against the epochs, and the terms of their best epochs."""
     terms = [term for term in ("loss", "distortion", "rate") if all(term in outcome.test for outcome in outcomes)]
     figure = _figure(11.0, max(4.0, 0.35 * len(names) + 2.0))
     grid = figure.add_gridspec(1, 1 + len(terms), width_ratios=[3.0] + [1.2] * len(terms))
     curves = figure.add_subplot(grid[0])
     colors = _spread_colors(len(names))
     for name, outcome, color in zip(names, outcomes, colors, strict=True):
-        _line(curves, [_tests(Run(Path(outcome.run)).epochs())], color, "o-", name)
-    curves.set(title="test set, after each epoch", ylabel="loss (nats per example)")
+        _line(curves, [_held_out(Run(Path(outcome.run)).epochs())], color, "o-", name)
+    curves.set(title="test split, after each epoch", ylabel="loss (nats per example)")
     count(curves, "epoch")
-    _plain(curves)
+    _tidy(curves)
     figure.legend(loc="outside lower center", ncols=min(4, len(names)), frameon=False, fontsize=9)
     positions = list(range(len(names)))
     for number, term in enumerate(terms):
@@ -178,7 +183,7 @@ def comparison(names: Sequence[str], outcomes: Sequence[Outcome], title: str) ->
 
 
 def _colors(rows: Sequence[Row], keys: Sequence[str]) -> list[str]:
-    """Shades from dark to light where one number is swept, else colours that are as different as can be."""
+    """Shades from dark to light if one number is swept, else distinct colours."""
     values = [row.settings.get(keys[0]) for row in rows] if len(keys) == 1 else []
     if not values or not all(isinstance(value, int | float) for value in values):
         return _spread_colors(len(rows))
@@ -207,6 +212,6 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _plain(axes: Axes) -> None:
+def _tidy(axes: Axes) -> None:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

@@ -24,19 +24,19 @@ def is_sweep(path: object) -> bool:
 
 
 def best_run(sweep: Path) -> Path:
-    """Return the run of the best setting of a sweep, the first one if it was trained with several seeds.
+    """Return the run of the best setting of a sweep. With several seeds, it is the run of the first seed.
 
-    The best setting is that of `Results.best`, read without torch.
+    The best setting is that of `Results.best`, computed without torch.
 
     Raises:
-        RunError: no setting is finished.
+        RunError: no trial is finished.
     """
     settings: dict[str, list[Path]] = {}
     for file in sorted((sweep / TRIALS).glob(f"*/{TRIAL}")):
         settings.setdefault(file.parent.name.partition("-seed-")[0], []).append(file.parent)
     finished = [runs for runs in settings.values() if all((run / "manifest.json").is_file() for run in runs)]
     if not finished:
-        raise RunError(f"{sweep} is a sweep without a finished trial.")
+        raise RunError(f"The sweep {sweep} has no finished trial.")
     return min(finished, key=lambda runs: statistics.fmean(map(_best_score, runs)))[0]
 
 
@@ -44,25 +44,27 @@ def _best_score(run: Path) -> float:
     try:
         (recipe,) = parse_yaml((run / "recipe.yaml").read_text("utf-8"))["models"].values()
         epochs = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
-        scores = [float(epoch["test"][recipe["train"]["monitor"]]) for epoch in epochs]
+        scores = [float(epoch["validation"][recipe["train"]["monitor"]]) for epoch in epochs if epoch["validation"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise RunError(f"The metrics of {run} cannot be read: {' '.join(str(error).split())}") from error
+    if not scores:
+        raise RunError(f"{run.parent.parent} has no best run: it was trained without a validation split. Choose a run.")
     return min((score for score in scores if not math.isnan(score)), default=math.inf)
 
 
 class RunOrSweep(RunFolder):
-    """A run folder, as `RUN`, or the folder of a sweep."""
+    """The folder of a run, as `RUN`, or of a sweep."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Check that there is a run or a sweep."""
+        """Check that the folder holds a run or a sweep."""
         return value if is_sweep(value) else super().convert(value, param, ctx)
 
 
 class RunOrBest(RunFolder):
-    """A run folder, as `RUN`, or the folder of a sweep, which is replaced by that of its best run."""
+    """The folder of a run, as `RUN`, or of a sweep, which is replaced by its best run."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Check that there is a run."""
+        """Check that the folder holds a run."""
         return str(best_run(Path(value))) if is_sweep(value) else super().convert(value, param, ctx)
 
 

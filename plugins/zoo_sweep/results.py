@@ -1,4 +1,4 @@
-"""What trainings gave: the numbers of one, and mean and spread over the seeds of a setting."""
+"""Results of a sweep: the outcome of a training, and the mean and spread over the seeds of a setting."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from zoo import Epoch, Run, RunError
+from zoo import Run, RunError
 from zoo_sweep.axes import Settings, describe, show
 from zoo_sweep.trial import Trial
 
 TERMS = ("loss", "distortion", "rate")
-"""Those that tables have a column for."""
+"""Terms with a column in tables."""
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one training gave, in its best epoch, whose weights it keeps. Terms in nats per example.
+    """The outcome of one training, in its best epoch.
 
     Attributes:
-        run: the folder.
-        seed: of the training, where several were trained.
+        run: the run folder.
+        seed: of the training, if the sweep trains several seeds.
         state: ``finished``, ``failed`` or ``unfinished``.
         reason: why it failed.
-        epoch: the best epoch by ``train.monitor``.
-        seconds: for all epochs.
-        train, test: the terms of that epoch.
+        epoch: the best epoch by ``train.monitor``, whose weights the run keeps.
+        seconds: duration of all epochs.
+        train, validation, test: the terms of the best epoch, in nats per example.
     """
 
     run: str
@@ -38,49 +39,44 @@ class Outcome:
     epoch: int | None = None
     seconds: float | None = None
     train: Mapping[str, float] = field(default_factory=dict)
+    validation: Mapping[str, float] = field(default_factory=dict)
     test: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Outcome:
-        """The outcome that a study remembers, where a number that is not finite is a string such as ``"NaN"``."""
+        """Read an outcome from a study, where numbers that are not finite are strings such as ``"NaN"``."""
         terms = {
-            split: {name: float(value) for name, value in values[split].items()}
-            for split in ("train", "test")
-            if split in values
+            split: {name: float(value) for name, value in values[split].items()} for split in SPLITS if split in values
         }
         return cls(**{**values, **terms})
 
     @classmethod
     def of(cls, run: Run) -> Outcome:
-        """That of a run that has at least an epoch."""
+        """The outcome of a run.
+
+        Raises:
+            RunError: it has no finished epoch.
+        """
         epochs = run.epochs()
         if not epochs:
-            raise RunError(f"{run.path} was stopped before its first epoch ended: there is nothing to show of it.")
-        best = best_epoch(epochs, run.recipe.train.monitor)
+            raise RunError(f"{run.path} has no finished epoch, and therefore no results.")
+        best = run.best_epoch()
         return cls(
             str(run.path),
             state="finished" if run.finished else "unfinished",
             epoch=best.epoch,
             seconds=round(sum(epoch.seconds for epoch in epochs), 3),
             train={name: value for name, value in best.train.items() if name in best.test},
+            validation=best.validation,
             test=best.test,
         )
 
     @classmethod
     def of_trial(cls, trial: Trial) -> Outcome:
-        """That of a trial, whatever became of it."""
+        """The outcome of a trial in any state."""
         if trial.state == "finished":
             return cls(**{**asdict(cls.of(trial.run)), "seed": trial.seed})
         return cls(str(trial.path), trial.seed, trial.state, trial.failure)
-
-
-def best_epoch(epochs: Sequence[Epoch], select: str) -> Epoch:
-    """The epoch whose weights a run keeps: the first with the least value of the term that selects."""
-    return min(epochs, key=lambda epoch: _last_if_nan(epoch.test[select]))
-
-
-def _last_if_nan(value: float) -> float:
-    return math.inf if math.isnan(value) else value
 
 
 @dataclass(frozen=True)
@@ -89,9 +85,9 @@ class Row:
 
     Attributes:
         number: of the trial, counted from 1.
-        settings: what is swept, and the values here.
+        settings: the swept keys and their values.
         outcomes: of the trainings.
-        machine: where they ran, if not here.
+        machine: the machine that trained them; None for this one.
     """
 
     number: int
@@ -101,28 +97,28 @@ class Row:
 
     @property
     def finished(self) -> list[Outcome]:
-        """The outcomes that came to their end."""
+        """The outcomes of finished trainings."""
         return [outcome for outcome in self.outcomes if outcome.state == "finished"]
 
     @property
     def state(self) -> str:
-        """That of the worst: ``failed`` before ``unfinished`` before ``finished``."""
+        """The worst state: ``failed``, then ``unfinished``, then ``finished``."""
         states = {outcome.state for outcome in self.outcomes}
         return next((state for state in ("failed", "unfinished") if state in states), "finished")
 
     @property
     def reasons(self) -> list[str]:
-        """Why trainings failed."""
+        """The reasons of failed trainings."""
         return [outcome.reason for outcome in self.outcomes if outcome.reason]
 
     def spread(self, number: Callable[[Outcome], float | None]) -> tuple[float | None, float | None]:
-        """Mean and standard deviation (n - 1 in the denominator) of a number over the finished trainings.
+        """Mean and standard deviation (with n - 1 in the denominator) of a number over the finished trainings.
 
-        The first is None where none has the number, the second where fewer than two have. Of numbers that are not
-        finite, the second is NaN.
+        The mean is None without a value, the standard deviation with fewer than two. It is NaN if a value is not
+        finite.
         """
         values = [value for outcome in self.finished if (value := number(outcome)) is not None]
-        if not all(map(math.isfinite, values)):  # which the module statistics cannot take
+        if not all(map(math.isfinite, values)):  # not supported by the module statistics
             return sum(values) / len(values), math.nan if len(values) > 1 else None
         return (
             statistics.fmean(values) if values else None,
@@ -130,9 +126,9 @@ class Row:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The row as plain values."""
+        """Plain mappings and lists."""
         summary: dict[str, dict[str, Any]] = {"mean": {}, "sd": {}}
-        for split in ("train", "test"):
+        for split in SPLITS:
             terms = dict.fromkeys(term for outcome in self.finished for term in getattr(outcome, split))
             spreads = {term: self.spread(lambda o, s=split, t=term: getattr(o, s).get(t)) for term in terms}  # type: ignore[misc]
             summary["mean"][split] = {term: mean for term, (mean, _) in spreads.items()}
@@ -150,41 +146,41 @@ class Row:
 
 @dataclass(frozen=True)
 class Results:
-    """What a sweep has given so far.
+    """The results of a sweep so far.
 
     Attributes:
         sweep: its folder.
-        model: the model.
-        data: the data set, where it is the same for all.
-        select: the test term that is to be small.
+        model: the name of the recipe.
+        data: the data set; None if it is swept.
+        monitor: the validation term that the best setting minimizes.
         rows: one for each setting, by number.
     """
 
     sweep: str
     model: str
     data: str | None
-    select: str
+    monitor: str
     rows: Sequence[Row]
 
     @property
     def best(self) -> Row | None:
-        """The finished setting with the least mean of the term that selects."""
-        candidates = [row for row in self.rows if row.state == "finished"]
+        """The finished setting with the lowest mean of the monitored term; None without a validation split."""
+        candidates = [row for row in self.rows if row.state == "finished" and self.score(row) < math.inf]
         return min(candidates, key=self.score, default=None)
 
     def score(self, row: Row) -> float:
-        """What the best has least of; infinite where nothing is finished."""
-        mean, _ = row.spread(lambda outcome: outcome.test.get(self.select))
-        return math.inf if mean is None else mean
+        """The mean of the monitored validation term; infinite without a finished training or a validation split."""
+        mean, _ = row.spread(lambda outcome: outcome.validation.get(self.monitor))
+        return math.inf if mean is None or math.isnan(mean) else mean
 
     def to_json(self) -> dict[str, Any]:
-        """What ``zoo sweep --json`` prints."""
+        """The output of ``zoo sweep --json``."""
         best = self.best
         return {
             "sweep": self.sweep,
             "model": self.model,
             "data": self.data,
-            "select": self.select,
+            "monitor": self.monitor,
             "best": best
             and {
                 "trial": best.number,
@@ -197,7 +193,7 @@ class Results:
 
 
 def group(trials: Sequence[Trial]) -> list[Row]:
-    """The rows of trials that lie in a folder."""
+    """Group trials by setting."""
     rows: dict[int, list[Trial]] = {}
     for trial in trials:
         rows.setdefault(trial.number, []).append(trial)
@@ -208,31 +204,35 @@ def group(trials: Sequence[Trial]) -> list[Row]:
 
 
 def label(row: Row, axes: Sequence[str]) -> str:
-    """A setting in as few words as tell it from the others."""
+    """A short label that tells a setting from the others."""
     if len(axes) == 1:
         return describe(row.settings).partition("=")[2]
     return describe(row.settings)
 
 
 def table(results: Results, axes: Sequence[str], longest_note: int | None = None) -> tuple[list[str], list[list[str]]]:
-    """What a sweep gave, as text: a header and a row for each setting.
+    """Format results as a header and a row of strings for each setting.
 
-    Trial, what is swept, then numbers, mean and spread where there are several seeds, of each run's best epoch; last,
-    where anybody has one, a note: why a training failed, or that it is not finished.
+    The columns are the trial, the swept keys, the numbers of the best epoch (mean ± standard deviation over several
+    seeds) and, if any row has one, a note: why a training failed, or that it is not finished.
 
     Args:
-        axes: what is swept.
-        longest_note: letters of a reason; a longer one is cut.
+        results: the results.
+        axes: the swept keys.
+        longest_note: the number of characters after which a reason is cut.
     """
-    terms = tuple(dict.fromkeys((*TERMS, results.select)))
-    header = ["trial", *axes, "train loss", *(f"test {term}" for term in terms), "epoch", "seconds", "note"]
-    rows = [_cells(row, axes, terms, longest_note) for row in results.rows]
+    terms = tuple(dict.fromkeys((*TERMS, results.monitor)))
+    validated = any(outcome.validation for row in results.rows for outcome in row.outcomes)
+    selecting = dict.fromkeys(("loss", results.monitor)) if validated else ()
+    columns = [("train", "loss"), *(("validation", term) for term in selecting), *(("test", term) for term in terms)]
+    header = ["trial", *axes, *map(" ".join, columns), "epoch", "seconds", "note"]
+    rows = [_cells(row, axes, columns, longest_note) for row in results.rows]
     if all(row[-1] == "" for row in rows):
         return header[:-1], [row[:-1] for row in rows]
     return header, rows
 
 
-def _cells(row: Row, axes: Sequence[str], terms: Sequence[str], longest_note: int | None) -> list[str]:
+def _cells(row: Row, axes: Sequence[str], columns: Sequence[tuple[str, str]], longest_note: int | None) -> list[str]:
     def cell(number: Callable[[Outcome], float | None], digits: int = 2) -> str:
         mean, sd = row.spread(number)
         if mean is None:
@@ -250,8 +250,7 @@ def _cells(row: Row, axes: Sequence[str], terms: Sequence[str], longest_note: in
     return [
         str(row.number),
         *(show(row.settings.get(key)) for key in axes),
-        cell(lambda outcome: outcome.train.get("loss")),
-        *(cell(lambda outcome, t=term: outcome.test.get(t)) for term in terms),  # type: ignore[misc]
+        *(cell(lambda outcome, s=split, t=term: getattr(outcome, s).get(t)) for split, term in columns),  # type: ignore[misc]
         "-".join(dict.fromkeys([epochs[0], epochs[-1]])) if epochs else "-",
         cell(lambda outcome: outcome.seconds, 1),
         prefix + "; ".join(dict.fromkeys(notes)),

@@ -1,4 +1,4 @@
-"""Where the settings of the next trial come from: a grid, or a search with Optuna that several machines may share."""
+"""Sources of settings: a grid, or a search with Optuna that several machines may share."""
 
 from __future__ import annotations
 
@@ -13,57 +13,57 @@ from zoo import RunError, UsageError, derive_seed, to_json
 from zoo_sweep.axes import Axis, Choices, Range, Settings, grid
 
 OPENING_TRIES = 5
-"""Processes that open a new database at once each make its tables, and all but one may fail in that."""
+"""Processes that open a new database at once all create its tables, and all but one may fail."""
 
 
 class Source(Protocol):
-    """Which settings are tried, in what order. Numbers count from 1."""
+    """Settings to train and their order. Trials are numbered from 1."""
 
     total: int
-    """How many."""
+    """Number of trials."""
 
-    def begun(self) -> Iterator[tuple[int, Settings]]:
-        """Those that somebody, here or elsewhere, took and did not end."""
+    def started(self) -> Iterator[tuple[int, Settings]]:
+        """Trials already running, in any process, or stopped."""
 
     def __iter__(self) -> Iterator[tuple[int, Settings]]:
-        """The others."""
+        """New trials."""
 
-    def tell(self, number: int, value: float | None, record: Mapping[str, Any]) -> None:
-        """What came of them: the value to minimise, or None where they failed, and what else to remember."""
+    def record(self, number: int, value: float | None, outcome: Mapping[str, Any]) -> None:
+        """Record the outcome of a trial and the value to minimize, None if the trial failed."""
 
 
 class Grid:
     """Every combination of the values.
 
     Args:
-        axes: what is swept.
+        axes: the swept keys and their values.
     """
 
     def __init__(self, axes: Sequence[Axis]) -> None:
         self._settings = list(grid(axes))
         self.total = len(self._settings)
 
-    def begun(self) -> Iterator[tuple[int, Settings]]:
-        """None: they come in order, and whoever goes through them passes over those that are done."""
+    def started(self) -> Iterator[tuple[int, Settings]]:
+        """Yield nothing: iterating yields every trial, and finished ones are skipped."""
         yield from ()
 
     def __iter__(self) -> Iterator[tuple[int, Settings]]:
-        """All of them, in order."""
+        """Yield all trials, in order."""
         yield from enumerate(self._settings, start=1)
 
-    def tell(self, number: int, value: float | None, record: Mapping[str, Any]) -> None:
-        """Nothing: the trials' folders hold it all."""
+    def record(self, number: int, value: float | None, outcome: Mapping[str, Any]) -> None:
+        """Do nothing: the outcome is in the folder of the trial."""
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a study knows of a trial, of this machine or another.
+class StudyTrial:
+    """A trial of a study, on this machine or another.
 
     Attributes:
         number: counted from 1.
         settings: its settings.
         state: ``finished``, ``failed`` or ``unfinished``.
-        record: what it was told besides the value.
+        record: its recorded outcome.
     """
 
     number: int
@@ -73,21 +73,21 @@ class Told:
 
 
 class Search:
-    """A search by Optuna's tree-structured Parzen estimator, minimising what it is told.
+    """A search with Optuna's tree-structured Parzen estimator, which minimizes the recorded values.
 
-    What it suggests is drawn from the seed, the trial's number, and what earlier trials gave.
+    Suggestions depend on the seed, the number of the trial and the recorded values.
 
     Args:
-        url: of the storage, as Optuna takes it. Every process that names the same one works on the same study.
+        url: of the storage, in the syntax of Optuna. Processes with the same storage and name share the study.
         name: of the study.
-        axes: what is searched.
-        total: trials of the study, over all machines.
-        seed: of what is suggested.
-        purpose: what the study is for; a study that was made for something else is refused.
+        axes: the swept keys and their values or ranges.
+        total: number of trials over all machines.
+        seed: of the suggestions.
+        purpose: identifies the sweep; a study of another sweep is refused.
 
     Raises:
         UsageError: Optuna is not installed, or the storage cannot be used.
-        RunError: the study is of something else.
+        RunError: the study belongs to another sweep.
     """
 
     def __init__(self, url: str, name: str, axes: Sequence[Axis], total: int, seed: int, purpose: str) -> None:
@@ -98,19 +98,19 @@ class Search:
         self.study = self._open(url, name)
         if self.study.user_attrs.get("purpose", purpose) != purpose:
             raise RunError(
-                f"The study {name!r} in {hide_password(url)} is of another recipe, other data or other keys. "
+                f"The study {name!r} in {hide_password(url)} has another recipe, other data or other keys. "
                 "Choose another --name."
             )
         self.study.set_user_attr("purpose", purpose)
 
-    def begun(self) -> Iterator[tuple[int, Settings]]:
-        """Trials that are under way in some process, or were when it was stopped."""
+    def started(self) -> Iterator[tuple[int, Settings]]:
+        """Yield trials already running, in any process, or stopped."""
         for trial in self.study.get_trials(states=[self.optuna.trial.TrialState.RUNNING]):
             if (settings := self._settings(trial)) is not None:
                 yield trial.number + 1, settings
 
     def __iter__(self) -> Iterator[tuple[int, Settings]]:
-        """New trials, until the study has as many as it should."""
+        """Yield new trials until the study has `total`."""
         while len(self.study.get_trials(deepcopy=False)) < self.total:
             trial = self.study.ask()
             if trial.number >= self.total:  # another process was faster
@@ -119,19 +119,19 @@ class Search:
             self.study.sampler = self.optuna.samplers.TPESampler(seed=derive_seed(self._seed, trial.number) % 2**32)
             yield trial.number + 1, {axis.key: _suggest(trial, axis) for axis in self._axes}
 
-    def tell(self, number: int, value: float | None, record: Mapping[str, Any]) -> None:
-        """Tell the study; what it has been told already it is not told twice."""
-        self.study.set_user_attr(f"trial {number}", json.loads(to_json({**record, "machine": socket.gethostname()})))
+    def record(self, number: int, value: float | None, outcome: Mapping[str, Any]) -> None:
+        """Record the outcome in the study, unless it has one."""
+        self.study.set_user_attr(f"trial {number}", json.loads(to_json({**outcome, "machine": socket.gethostname()})))
         state = self.optuna.trial.TrialState.FAIL if value is None else None
         self.study.tell(number - 1, value, state=state, skip_if_finished=True)
 
-    def told(self) -> list[Told]:
+    def trials(self) -> list[StudyTrial]:
         """Every trial of the study."""
         states = self.optuna.trial.TrialState
         names = {states.COMPLETE: "finished", states.FAIL: "failed"}
         records = self.study.user_attrs
         return [
-            Told(
+            StudyTrial(
                 trial.number + 1,
                 self._settings(trial) or {},
                 names.get(trial.state, "unfinished"),
@@ -142,10 +142,10 @@ class Search:
         ]
 
     def _settings(self, trial: Any) -> Settings | None:
-        """The settings of a trial, or nothing if it was stopped before it had them all."""
+        """The settings of a trial, or None if it was stopped before all were suggested."""
         if any(axis.key not in trial.params for axis in self._axes):
             return None
-        return {axis.key: _meant(trial.params[axis.key], axis) for axis in self._axes}
+        return {axis.key: _value_of(trial.params[axis.key], axis) for axis in self._axes}
 
     def _open(self, url: str, name: str, tries: int = OPENING_TRIES) -> Any:
         from sqlalchemy.exc import DBAPIError
@@ -154,7 +154,7 @@ class Search:
         try:
             storage = self.optuna.storages.RDBStorage(url, engine_kwargs=options)
             return self.optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
-        except Exception as error:  # of SQLAlchemy and of every driver
+        except Exception as error:  # SQLAlchemy and drivers raise many types
             if tries == 1 or not isinstance(error, DBAPIError):
                 reason = str(error).splitlines()[0]
                 raise UsageError(f"The storage {hide_password(url)} cannot be used: {reason}") from error
@@ -164,26 +164,26 @@ class Search:
 
 def _suggest(trial: Any, axis: Axis) -> Any:
     if isinstance(axis, Choices):
-        return _meant(trial.suggest_categorical(axis.key, [_text(value) for value in axis.values]), axis)
+        return _value_of(trial.suggest_categorical(axis.key, [_text(value) for value in axis.values]), axis)
     whole = isinstance(axis.low, int) and isinstance(axis.high, int)
     suggest = trial.suggest_int if whole else trial.suggest_float
     return suggest(axis.key, axis.low, axis.high, log=axis.log)
 
 
 def _text(value: Any) -> str:
-    """A choice as Optuna keeps it: it knows no lists, and a dashboard should show what was written."""
+    """A choice as a string, since Optuna does not store lists and dashboards show the string."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _meant(parameter: Any, axis: Axis) -> Any:
-    """The value that one of Optuna's parameters stands for."""
+def _value_of(parameter: Any, axis: Axis) -> Any:
+    """The value of an axis for a parameter of Optuna."""
     if isinstance(axis, Range):
         return parameter
     return next(value for value in axis.values if _text(value) == parameter)
 
 
 def import_optuna() -> Any:
-    """Optuna, with its own reports turned off.
+    """Import Optuna and silence its log below warnings.
 
     Raises:
         UsageError: it is not installed.
@@ -200,7 +200,7 @@ def import_optuna() -> Any:
 
 
 def hide_password(url: str) -> str:
-    """The address of a database without its password.
+    """Remove the password from the address of a database.
 
     >>> hide_password("postgresql://me:secret@host/zoo"), hide_password("sqlite:///study.db")
     ('postgresql://me@host/zoo', 'sqlite:///study.db')

@@ -1,4 +1,4 @@
-"""One training of a sweep: a run folder that also says what its settings are and, if need be, why it failed."""
+"""One training of a sweep: a run folder with its settings and, if it failed, the reason."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ FAILURE = "failure.json"
 
 
 class Trial:
-    """A training of a sweep, in its folder. Trials that differ in nothing but the seed have the same number.
+    """A training of a sweep and its folder. Trials that differ only in the seed have the same number.
 
     Args:
         folder: of the sweep.
-        number: of the settings, counted from 1.
-        settings: what is swept, and the values here.
-        seed: where several are trained.
+        number: of the setting, counted from 1.
+        settings: the swept keys and their values.
+        seed: of the training, if the sweep trains several seeds.
     """
 
     def __init__(self, folder: Path, number: int, settings: Settings, seed: int | None = None) -> None:
@@ -46,28 +46,28 @@ class Trial:
 
     @classmethod
     def open(cls, path: Path) -> Trial:
-        """The trial in a folder.
+        """Open the trial in a folder.
 
         Raises:
-            RunError: it does not say which it is.
+            RunError: its settings cannot be read.
         """
         try:
-            written = parse_yaml((path / TRIAL).read_text("utf-8"))
-            trial = cls(path.parent.parent, written["trial"], dict(written["settings"]), written["seed"])
+            content = parse_yaml((path / TRIAL).read_text("utf-8"))
+            trial = cls(path.parent.parent, content["trial"], dict(content["settings"]), content["seed"])
             if trial.path != path:
-                raise ValueError(f"it is that of {trial.path.name!r}")
+                raise ValueError(f"it belongs to {trial.path.name!r}")
             return trial
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
             raise RunError(f"{path / TRIAL} cannot be read: {' '.join(str(error).split())}") from error
 
     @property
     def run(self) -> Run:
-        """The run."""
+        """The run folder."""
         return Run(self.path)
 
     @property
     def failure(self) -> str | None:
-        """Why it failed, if it did."""
+        """Why it failed, or None."""
         try:
             return str(json.loads((self.path / FAILURE).read_text("utf-8"))["reason"])
         except FileNotFoundError:
@@ -83,21 +83,21 @@ class Trial:
         return "unfinished" if self.failure is None else "failed"
 
     def train(self, base: Recipe, **options: Any) -> None:
-        """Train it, or go on where it was stopped. One that is finished or has failed is left as it is.
+        """Train or resume it. Every failure is recorded. A finished or failed trial is not trained again.
 
         Args:
             base: the recipe that the settings change.
-            options: those that `zoo.train` and `zoo.resume` share.
+            options: options of `zoo.train` and `zoo.resume`.
 
         Raises:
-            Interrupted: it was asked to stop.
-            RunLocked: another process trains it. Every other failure is recorded.
+            Interrupted: a signal stopped it.
+            RunLocked: another process is training it.
         """
         if self.state != "unfinished":
             return
         try:
             if self._resumable():
-                log.info("Going on with %s.", self.path)
+                log.info("Resuming %s.", self.path)
                 zoo.resume(self.run, **options)
             else:
                 self._prepare()
@@ -114,22 +114,22 @@ class Trial:
         return (self.path / "recipe.yaml").exists() and self.run.checkpoints.newest() is not None
 
     def _prepare(self) -> None:
-        """A folder without anything but the settings: what was killed before it saved anything starts anew."""
+        """Create the folder with only the settings in it. A trial killed before its first checkpoint starts again."""
         if self.path.exists():
             shutil.rmtree(self.path)
         self.path.mkdir(parents=True)
-        written = {"trial": self.number, "settings": dict(self.settings), "seed": self.seed}
+        content = {"trial": self.number, "settings": dict(self.settings), "seed": self.seed}
         with zoo.atomic_write(self.path / TRIAL) as file:
-            file.write(zoo.write_yaml(written).encode())
+            file.write(zoo.write_yaml(content).encode())
 
     def _fail(self, error: Exception) -> None:
-        known = isinstance(error, ZooError)
-        reason = str(error) if known else f"{type(error).__name__}: {error}"
+        expected = isinstance(error, ZooError)
+        reason = str(error) if expected else f"{type(error).__name__}: {error}"
         log.warning("%s failed: %s", self.path.name, reason)
         record = {
             "reason": reason,
             "error": type(error).__name__,
-            "traceback": None if known else traceback.format_exception(error),
+            "traceback": None if expected else traceback.format_exception(error),
         }
         try:
             with zoo.atomic_write(self.path / FAILURE) as file:
@@ -139,11 +139,11 @@ class Trial:
 
 
 def trials_in(folder: Path) -> Sequence[Trial]:
-    """The trials that a sweep's folder holds, by number and seed. One that cannot be read is reported and skipped."""
+    """The trials in the folder of a sweep, by number and seed. A trial that cannot be read is reported and skipped."""
     trials = []
     for file in (folder / TRIALS).glob(f"*/{TRIAL}"):
         try:
             trials.append(Trial.open(file.parent))
         except RunError as error:
-            log.warning("%s It is passed over.", error)
+            log.warning("%s Skipping the trial.", error)
     return sorted(trials, key=lambda trial: (trial.number, trial.seed or 0))

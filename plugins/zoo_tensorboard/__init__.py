@@ -1,7 +1,7 @@
-"""TensorBoard: scalars, figures and hyper-parameters of every run, in ``RUN/tensorboard``.
+"""TensorBoard: scalars, figures and hyperparameters of every run, in ``RUN/tensorboard``.
 
-Active where the package tensorboard is installed (``pip install 'vae-zoo[tensorboard]'``) and not disabled
-(``ZOO_DISABLE_PLUGINS=tensorboard``).
+Active if the package tensorboard is installed (``pip install 'vae-zoo[tensorboard]'``). Set
+``ZOO_DISABLE_PLUGINS=tensorboard`` to disable it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def zoo_callbacks(run: Run) -> Iterable[Callback]:
-    """Log a training."""
+    """Yield the callback that writes the log, if tensorboard is installed."""
     if importlib.util.find_spec("tensorboard") is not None:
         from zoo_tensorboard.log import TensorBoardLog
 

@@ -1,4 +1,4 @@
-"""What goes into the log of a run."""
+"""The callback that writes the TensorBoard log of a run."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from zoo import Callback, Epoch, Run, Training
+from zoo import Callback, Epoch, Run, Training, best_epoch
 
 
 class TensorBoardLog(Callback):
-    """Writes the log of one run. A resumed run continues its log, without what was logged after its checkpoint.
+    """Write the log of one run. A resumed run discards what was logged after its checkpoint and continues the log.
 
     Args:
         run: the run.
@@ -20,29 +20,29 @@ class TensorBoardLog(Callback):
         self.run = run
 
     def on_train_begin(self, trainer: Training) -> None:
-        """Open the log."""
+        """Open the log and write the recipe."""
         purge = trainer.step + 1 if trainer.step else None
         self.writer: Any = SummaryWriter(str(self.run.path / "tensorboard"), purge_step=purge)
         self.writer.add_text("recipe", f"```yaml\n{(self.run.path / 'recipe.yaml').read_text('utf-8')}```", 0)
 
     def on_epoch_end(self, trainer: Training, epoch: Epoch) -> None:
-        """Log the terms of every step, and those of the test split."""
+        """Log the terms of every step, and the means over each split."""
         for name, values in epoch.curve.items():
             first = epoch.step - len(values) + 1
             for offset, value in enumerate(values):
                 self.writer.add_scalar(f"step/{name}", value, first + offset)
-        for split, terms in (("train", epoch.train), ("test", epoch.test)):
+        for split, terms in (("train", epoch.train), *epoch.held_out.items()):
             for name, value in terms.items():
                 self.writer.add_scalar(f"{split}/{name}", value, epoch.step)
         self.writer.flush()
 
     def on_train_end(self, trainer: Training, finished: bool) -> None:
-        """Log the figures, and the hyper-parameters with the last test terms, of a finished run; close the log."""
+        """Close the log. Of a finished run, log the figures, the hyperparameters and the best epoch's test terms."""
         if finished:
             self._figures()
             recipe = _flat(self.run.recipe.to_raw())
-            last = trainer.history[-1]
-            self.writer.add_hparams(recipe, {f"hparam/{k}": v for k, v in last.test.items()}, run_name="hparams")
+            best = best_epoch(trainer.history, trainer.config.monitor)
+            self.writer.add_hparams(recipe, {f"hparam/{k}": v for k, v in best.test.items()}, run_name="hparams")
         self.writer.close()
 
     def _figures(self) -> None:
@@ -53,7 +53,7 @@ class TensorBoardLog(Callback):
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as one of dotted keys to plain values."""
+    """Flatten a nested mapping to dotted keys and scalar or string values."""
     flat: dict[str, Any] = {}
     for key, inner in value.items():
         if isinstance(inner, dict):

@@ -164,7 +164,7 @@ def test_a_change_in_another_case_keeps_the_arguments_of_an_optimizer():
 def test_a_model_that_is_too_large_is_refused_before_it_is_filled(model, monkeypatch):
     monkeypatch.setattr(memory, "total_memory", lambda device: 2e5)
     with pytest.raises(zoo.UsageError, match="GiB of weights, but this machine has 0.0 GiB of memory"):
-        zoo.create_model(model, data_shape=(1, 16, 16))
+        zoo.create_model(model, data_shape=(1, 16, 16), classes=10)
 
 
 def test_weights_that_fit_and_cannot_be_trained_are_refused(tiny, tmp_path, monkeypatch):

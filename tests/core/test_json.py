@@ -58,6 +58,7 @@ COMMANDS: dict[str, Callable[[Path, Path, Path], list[str]]] = {
     "encode": lambda sweep, run, out: ["encode", str(run), "--out", str(out / "codes.npz")],
     "export": lambda sweep, run, out: ["export", str(run), "--out", str(out / "exported"), "--format", "torch"],
     "check": lambda sweep, run, out: ["check", "prior/standard-normal"],
+    "clean-cache": lambda sweep, run, out: ["clean-cache"],
     "new-plugin": lambda sweep, run, out: ["new-plugin", "acme-odd", "--out", str(out)],
 }
 
@@ -81,6 +82,7 @@ def test_every_command_that_prints_json_is_tried_here():
 def test_every_command_prints_json(command, trained, tmp_path, monkeypatch, capsys):
     """Numbers that are not finite are the strings that `zoo.storage.files.plain` documents."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
     if command == "evaluate":  # the standard error of a single number is NaN
         monkeypatch.setattr(Measurement, "mean", classmethod(_mean_without_error))

@@ -58,7 +58,7 @@ def test_what_takes_a_run_takes_it(runs, tmp_path):
     )
     assert zoo.load(folder).sample(2).shape == (2, 1, 8, 8)
     page = report(folder, tmp_path / "page.html", metrics=False, limit=20).path.read_text()
-    assert "Changed from" in page, "the recipe in the registry is found again"
+    assert "Differences from" in page, "the recipe in the registry is found"
 
 
 def test_a_sweep_takes_it(tmp_path):

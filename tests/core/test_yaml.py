@@ -11,7 +11,8 @@ import yaml
 import zoo
 from zoo.recipes.source import MAX_BYTES, MAX_DEPTH, explain, parse_yaml, read_models, write_yaml
 from zoo_sweep.axes import read_axes
-from zoo_sweep.sweep import Plan, Sweep
+from zoo_sweep.plan import Plan
+from zoo_sweep.sweep import Sweep
 from zoo_sweep.trial import Trial
 
 

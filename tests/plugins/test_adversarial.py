@@ -10,7 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 import zoo
 from toys import GivenPrior
-from zoo_adversarial.discriminators import ImageDiscriminator, prior_draws
+from zoo_adversarial.discriminators import ImageDiscriminator, prior_samples
 
 SHAPE = (1, 4, 4)
 BLOCK = {"hidden": [5], "activation": "tanh"}
@@ -22,7 +22,7 @@ PHASES = [
 
 
 def small(use: str, **changed: object) -> tuple[zoo.VAE, zoo.Loss, zoo.Batch]:
-    """A VAE of two latent dimensions, its loss, and five images; in float64."""
+    """A VAE with two latent dimensions, its loss and five images, in float64."""
     torch.manual_seed(0)
     changes = {"data_shape": SHAPE, "latent_dim": 2, "encoder": BLOCK, "decoder": BLOCK}
     loss = {"use": use, **LOSSES[use], **changed}
@@ -37,7 +37,7 @@ def phase_of(loss: zoo.Loss, vae: zoo.VAE, name: str) -> zoo.Phase:
 
 
 def draws(vae: zoo.VAE, batch: zoo.Batch) -> tuple[Tensor, Tensor]:
-    """The codes and the draws from the prior that a phase makes, seeded as `evaluate` does."""
+    """The samples of posterior and prior in a phase, with the seed of `evaluate`."""
     torch.manual_seed(1)
     return vae.trace(batch).z, vae.prior(vae.encoder).sample((len(batch.x),))
 
@@ -52,37 +52,37 @@ def entropy(logits: Tensor, label: float) -> Tensor:
 
 
 def expected(use: str, name: str, vae: zoo.VAE, loss: zoo.Loss, batch: zoo.Batch) -> Tensor:
-    """Each objective again, from its definition, with torch's cross entropy."""
-    codes, drawn = draws(vae, batch)
-    judge = loss.discriminator
+    """The objective of a phase from its definition, with torch's cross-entropy."""
+    z, z_p = draws(vae, batch)
+    discriminator = loss.discriminator
     if use == "aae":
         return {
-            "reconstruction": lambda: -vae.decode(codes).log_prob(batch.x).mean(),
-            "discriminator": lambda: entropy(judge(drawn), 1) + entropy(judge(codes), 0),
-            "encoder": lambda: entropy(judge(codes), 1),
+            "reconstruction": lambda: -vae.decode(z).log_prob(batch.x).mean(),
+            "discriminator": lambda: entropy(discriminator(z_p), 1) + entropy(discriminator(z), 0),
+            "encoder": lambda: entropy(discriminator(z), 1),
         }[name]()
-    fakes = vae.decode(codes).mean, vae.decode(drawn).mean
-    told_apart = entropy(judge(batch.x), 1) + sum(entropy(judge(fake), 0) for fake in fakes)
-    features = (judge.features(batch.x) - judge.features(fakes[0])).square().sum() / 2 / len(batch.x)
+    fakes = vae.decode(z).mean, vae.decode(z_p).mean
+    cross_entropy = entropy(discriminator(batch.x), 1) + sum(entropy(discriminator(fake), 0) for fake in fakes)
+    features = (discriminator.features(batch.x) - discriminator.features(fakes[0])).square().sum() / 2 / len(batch.x)
     return {
         "encoder": lambda: features + torch.distributions.kl_divergence(vae.encode(batch.x), vae.prior(None)).mean(),
-        "decoder": lambda: 0.3 * features - told_apart,
-        "discriminator": lambda: told_apart,
+        "decoder": lambda: 0.3 * features - cross_entropy,
+        "discriminator": lambda: cross_entropy,
     }[name]()
 
 
 @pytest.mark.parametrize(("use", "name"), PHASES)
-def test_each_objective_and_its_gradient_are_those_of_the_paper(use, name):
-    """Trap 3: the sign of the adversarial gradient of the decoder, among others. Autograd of the definition, with no
-    detaching anywhere, for the parameters of the phase.
+def test_each_objective_and_its_gradient_match_the_paper(use, name):
+    """Trap 3, for example the sign of the decoder's adversarial gradient. The definition detaches nothing, so only the
+    gradients of the phase's parameters are compared.
     """
     vae, loss, batch = small(use)
     phase = phase_of(loss, vae, name)
-    found, wanted = evaluate(phase, vae, batch), expected(use, name, vae, loss, batch)
-    torch.testing.assert_close(found, wanted)
+    actual, definition = evaluate(phase, vae, batch), expected(use, name, vae, loss, batch)
+    torch.testing.assert_close(actual, definition)
     mine = list(phase.parameters)
     torch.testing.assert_close(
-        torch.autograd.grad(found, mine), torch.autograd.grad(wanted, mine), rtol=1e-10, atol=1e-14
+        torch.autograd.grad(actual, mine), torch.autograd.grad(definition, mine), rtol=1e-10, atol=1e-14
     )
 
 
@@ -113,9 +113,9 @@ def test_gradients_agree_with_finite_differences(use, name):
         ("aae", "encoder", "decoder"),
     ],
 )
-def test_what_is_no_player_in_a_phase_is_cut_off(use, name, untouched):
-    """Trap 3, scenario 25: a discriminator sees detached inputs. Even a backward pass over everything, as in a loop of
-    one's own, leaves no gradient there.
+def test_a_phase_has_no_gradient_in_detached_parts(use, name, untouched):
+    """Trap 3 and scenario 25: a discriminator sees detached inputs, so even a backward pass without ``inputs`` has no
+    gradient in the other players.
     """
     vae, loss, batch = small(use)
     evaluate(phase_of(loss, vae, name), vae, batch).backward()
@@ -131,7 +131,7 @@ def test_what_is_no_player_in_a_phase_is_cut_off(use, name, untouched):
 
 @pytest.mark.parametrize("use", LOSSES)
 def test_a_phase_moves_its_own_parameters_alone(use):
-    """Scenario 25, as the trainer does it: every other parameter keeps its bits."""
+    """Scenario 25, as in the trainer: all other parameters stay bit-identical."""
     vae, loss, batch = small(use)
     for phase in loss.phases(vae):
         everything = [*vae.parameters(), *loss.parameters()]
@@ -146,26 +146,26 @@ def test_a_phase_moves_its_own_parameters_alone(use):
 
 
 @pytest.mark.parametrize(("use", "name", "change"), [("aae", "encoder", {}), ("vae-gan", "decoder", {"gamma": 0.0})])
-def test_the_deceiver_makes_its_fakes_more_credible(use, name, change):
-    """Trap 3: with the sign the other way round, it helps the discriminator."""
+def test_a_generator_step_increases_the_score_of_its_fakes(use, name, change):
+    """Trap 3: with the wrong sign it would help the discriminator."""
     vae, loss, batch = small(use, **change)
     phase = phase_of(loss, vae, name)
 
-    def credibility() -> Tensor:
-        codes, drawn = draws(vae, batch)
-        fakes = [codes] if use == "aae" else [vae.decode(codes).mean, vae.decode(drawn).mean]
+    def score() -> Tensor:
+        z, z_p = draws(vae, batch)
+        fakes = [z] if use == "aae" else [vae.decode(z).mean, vae.decode(z_p).mean]
         return sum(torch.sigmoid(loss.discriminator(fake)).mean() for fake in fakes)
 
-    before = credibility()
+    before = score()
     evaluate(phase, vae, batch).backward(inputs=list(phase.parameters))
     torch.optim.SGD(phase.parameters, lr=0.1).step()
-    assert credibility() > before + 1e-5
+    assert score() > before + 1e-5
 
 
 @pytest.mark.parametrize("use", LOSSES)
-def test_a_discriminator_learns_to_tell_them_apart(use):
+def test_discriminator_steps_decrease_its_loss(use):
     vae, loss, batch = small(use)
-    with torch.no_grad():  # codes that a line separates from the prior
+    with torch.no_grad():  # linearly separable from the prior
         vae.encoder.posterior.linear.bias[:2] += 3
     phase = phase_of(loss, vae, "discriminator")
     before = evaluate(phase, vae, batch)
@@ -178,28 +178,32 @@ def test_a_discriminator_learns_to_tell_them_apart(use):
 
 
 @pytest.mark.parametrize(
-    ("use", "known"),
+    ("use", "losses"),
     [
         ("aae", {"discriminator.loss": 2 * math.log(2), "encoder.loss": math.log(2)}),
         ("vae-gan", {"discriminator.loss": 3 * math.log(2)}),
     ],
 )
-def test_a_discriminator_that_knows_nothing(use, known):
-    """D = 1/2 everywhere, whatever it is shown."""
+def test_losses_of_an_uninformative_discriminator(use, losses):
+    """D = 1/2 for every input."""
     vae, loss, batch = small(use)
-    last = loss.discriminator.judge if use == "vae-gan" else [m for m in loss.modules() if isinstance(m, nn.Linear)][-1]
+    last = (
+        loss.discriminator.output if use == "vae-gan" else [m for m in loss.modules() if isinstance(m, nn.Linear)][-1]
+    )
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
     terms = loss(vae, batch)
-    assert {name: terms[name].item() for name in known} == pytest.approx(known)
+    assert {name: terms[name].item() for name in losses} == pytest.approx(losses)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize(("use", "name"), PHASES)
 def test_no_logit_saturates(use, name, sign):
-    """Trap 13: a probability of 1 - e^-300 is 1 even in float64, and its cross entropy infinite or cut at 100."""
+    """Trap 13: a probability of 1 - e^-300 rounds to 1 in float64; its cross-entropy is infinite or clamped at 100."""
     vae, loss, batch = small(use)
-    last = loss.discriminator.judge if use == "vae-gan" else [m for m in loss.modules() if isinstance(m, nn.Linear)][-1]
+    last = (
+        loss.discriminator.output if use == "vae-gan" else [m for m in loss.modules() if isinstance(m, nn.Linear)][-1]
+    )
     nn.init.constant_(last.bias, 300.0 * sign)
     phase = phase_of(loss, vae, name)
     value = evaluate(phase, vae, batch)
@@ -211,8 +215,8 @@ def test_no_logit_saturates(use, name, sign):
 
 
 @pytest.mark.parametrize("use", LOSSES)
-def test_the_terms_of_a_test(use):
-    """The first phase's loss is the one of the test, and the plain distortion is comparable with any other model's."""
+def test_the_evaluated_terms(use):
+    """``loss`` is that of the first phase, and ``distortion`` is comparable across models."""
     vae, loss, batch = small(use)
     torch.manual_seed(2)
     terms = loss(vae, batch)
@@ -230,7 +234,7 @@ def test_the_terms_of_a_test(use):
 
 @pytest.mark.parametrize("use", LOSSES)
 def test_no_term_depends_on_the_size_of_the_batch(use):
-    """Trap 14, with a posterior and a prior so narrow that every draw is the same."""
+    """Trap 14, with a posterior and a prior so narrow that all samples are equal."""
     vae, loss, batch = small(use)
     vae.prior = GivenPrior(Independent(Normal(torch.ones(2).double(), torch.full((2,), 1e-12).double()), 1))
     with torch.no_grad():
@@ -241,27 +245,27 @@ def test_no_term_depends_on_the_size_of_the_batch(use):
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 28, 28), (2, 5, 7), (1, 1, 3)])
-def test_a_discriminator_of_images_of_any_shape(shape):
-    """Trap 12. And each image is judged on its own."""
+def test_the_image_discriminator_takes_any_shape(shape):
+    """Trap 12. Its output does not depend on the other images of the batch."""
     torch.manual_seed(0)
-    judge = ImageDiscriminator(shape, [3, 5])
+    discriminator = ImageDiscriminator(shape, [3, 5])
     x = torch.rand(4, *shape)
     sides = [math.ceil(side / 4) for side in shape[1:]]
-    assert judge.features(x).shape == (4, 5 * math.prod(sides))
-    assert judge(x).shape == (4,)
-    torch.testing.assert_close(judge(x)[1:2], judge(x[1:2]))
-    torch.testing.assert_close(judge.judge(judge.features(x)).squeeze(-1), judge(x))
+    assert discriminator.features(x).shape == (4, 5 * math.prod(sides))
+    assert discriminator(x).shape == (4,)
+    torch.testing.assert_close(discriminator(x)[1:2], discriminator(x[1:2]))
+    torch.testing.assert_close(discriminator.output(discriminator.features(x)).squeeze(-1), discriminator(x))
 
 
-def test_draws_of_a_prior_with_a_condition_are_one_for_each_image():
-    """Such a prior has the batch shape (N,), and a draw from each of the N is wanted, not N of each."""
+def test_a_conditional_prior_is_sampled_once_per_image():
+    """Its batch shape is (N,), so it needs one sample of each distribution, not N."""
     vae, _, batch = small("aae")
     means = torch.arange(5.0)[:, None].expand(5, 2)
     vae.prior = GivenPrior(Independent(Normal(means, torch.full_like(means, 1e-6)), 1))
-    torch.testing.assert_close(prior_draws(vae, batch), means, atol=1e-4, rtol=0)
+    torch.testing.assert_close(prior_samples(vae, batch), means, atol=1e-4, rtol=0)
 
 
-def test_in_mixed_precision_the_losses_are_not():
+def test_losses_are_computed_in_float32_under_autocast():
     for use in LOSSES:
         vae, loss, batch = small(use)
         vae, loss = vae.float(), loss.float()
@@ -271,7 +275,7 @@ def test_in_mixed_precision_the_losses_are_not():
 
 
 @pytest.mark.parametrize("setting", ["aae hidden=[0]", "vae-gan channels=[0]", "vae-gan gamma=-1", "aae widths=[3]"])
-def test_settings_are_checked(setting):
+def test_parameters_are_checked(setting):
     model, setting = setting.split()
     with pytest.raises(zoo.RecipeError, match=f"loss.{setting.partition('=')[0]}"):
         zoo.recipe(model, [f"loss.{setting}"])

@@ -23,7 +23,7 @@ from zoo_sweep.axes import Choices, Range, as_axis, grid, read_axes, show, write
         ("train.optimizer.lr=1e-4..1e-2:log", Range("train.optimizer.lr", 0.0001, 0.01, log=True)),
     ],
 )
-def test_what_is_swept(override, axis):
+def test_axes_are_parsed(override, axis):
     assert read_axes([override]) == ([axis], [])
     assert as_axis(axis.key, write_axis(axis)) == axis
 
@@ -32,32 +32,32 @@ def test_what_is_swept(override, axis):
     "override",
     ["latent_dim=2", "encoder.hidden=[512,256]", "loss={use: elbo, beta: 4.0}", "data={use: folder, path: ../x,}", "x"],
 )
-def test_what_is_the_same_for_all(override):
+def test_single_values_are_not_axes(override):
     assert read_axes([override]) == ([], [override])
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["latent_dim=2,5,2"], "2 stands there twice"),
+        (["latent_dim=2,5,2"], "2 occurs twice"),
         (["latent_dim=2,5", "latent_dim=7,9"], "latent_dim is swept twice"),
-        (["latent_dim=9..2"], "the lower end comes first"),
+        (["latent_dim=9..2"], "expected the lower end first"),
         (["latent_dim=2..9:lgo"], r"expected a range such as 2\.\.64"),
-        (["loss.beta=0..1:log"], "starts above 0"),
+        (["loss.beta=0..1:log"], "must be above 0"),
     ],
 )
-def test_what_cannot_be_swept(overrides, message):
+def test_invalid_axes_are_refused(overrides, message):
     with pytest.raises(zoo.UsageError, match=message):
         read_axes(overrides)
 
 
-def test_a_grid_holds_every_combination_once_and_the_last_key_turns_fastest():
+def test_a_grid_has_every_combination_once_and_the_last_key_varies_fastest():
     axes = [Choices("a.b", (1, 2, 3)), Choices("c", ("x", "y")), Choices("a.d", ([4], [5, 6]))]
     expected = [{"a.b": b, "c": c, "a.d": d} for b in (1, 2, 3) for c in ("x", "y") for d in ([4], [5, 6])]
     assert list(grid(axes)) == expected
 
 
-def test_a_change_keeps_what_it_does_not_name():
+def test_a_change_keeps_all_other_keys():
     change = zoo.parse_overrides({"encoder.hidden": [8], "train.seed": 3, "train.optimizer.lr": 0.5})
     base = {"encoder": {"use": "mlp", "hidden": [400]}, "train": {"epochs": 2, "optimizer": {"use": "Adam"}}}
     assert merge(base, change) == {
@@ -70,5 +70,5 @@ def test_a_change_keeps_what_it_does_not_name():
     ("value", "text"),
     [(None, "null"), (True, "true"), (2, "2"), (0.00012345678, "0.0001235"), ([8, [4]], "[8,[4]]"), ("mse", "mse")],
 )
-def test_a_value_as_it_is_shown(value, text):
+def test_values_are_formatted(value, text):
     assert show(value) == text

@@ -19,7 +19,7 @@ NO_DATA = tuple(change for change in FIXED if not change.startswith("data="))
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> dict[str, Path]:
-    """Runs that differ in this and that."""
+    """Runs with different recipes."""
     out = tmp_path_factory.mktemp("compared")
     changes = {
         "base": [],
@@ -46,7 +46,7 @@ def runs(tmp_path_factory) -> dict[str, Path]:
             {"decoder.likelihood": ["bernoulli", "continuous-bernoulli"]},
             "The likelihoods differ (bernoulli, continuous-bernoulli)",
         ),
-        ("repeated", {"data.repeat": [1, 2]}, "They were trained on different data (digits)"),
+        ("repeated", {"data.repeat": [1, 2]}, "The runs were trained on different data (digits)"),
         (
             "clipped",
             {
@@ -58,18 +58,20 @@ def runs(tmp_path_factory) -> dict[str, Path]:
         ),
     ],
 )
-def test_what_differs_is_listed_and_nothing_else(runs, other, differences, warning):
-    compared = compare(runs["base"], runs[other])
-    assert dict(compared.differences) == differences
+def test_only_differences_are_listed(runs, other, differences, warning):
+    comparison = compare(runs["base"], runs[other])
+    assert dict(comparison.differences) == differences
     if warning is None:
-        assert compared.warnings == []
+        assert comparison.warnings == []
     else:
-        (said,) = compared.warnings
-        assert said == f"{warning}: their numbers cannot be compared."
+        (message,) = comparison.warnings
+        assert (
+            message == f"{warning}: {'their' if warning.startswith('The runs') else 'the'} numbers are not comparable."
+        )
 
 
 def test_a_likelihood_inside_another_decoder_is_compared(runs, tmp_path, monkeypatch):
-    """Issue 10, item 29: it was called "none"."""
+    """The likelihood is found at any depth."""
     monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
     conditional = ["encoder={use: conditional}", "prior=conditional-normal"]
     same, other = (
@@ -82,12 +84,12 @@ def test_a_likelihood_inside_another_decoder_is_compared(runs, tmp_path, monkeyp
     )
     assert compare(runs["base"], same).warnings == []
     assert compare(runs["base"], other).warnings == [
-        "The likelihoods differ (bernoulli, gaussian): their numbers cannot be compared."
+        "The likelihoods differ (bernoulli, gaussian): the numbers are not comparable."
     ]
 
 
-def test_data_are_called_by_their_path(tmp_path, monkeypatch):
-    """Issue 10, item 29: they were all called "arrays"."""
+def test_data_are_named_by_their_path(tmp_path, monkeypatch):
+    """Not by the name of the data set, "arrays"."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     compared = []
     for name in ("cats.npy", "dogs.npy"):
@@ -103,21 +105,21 @@ def test_data_are_called_by_their_path(tmp_path, monkeypatch):
     comparison = compare(*compared)
     assert [run["data"] for run in comparison.to_json()["runs"]] == ["cats.npy", "dogs.npy"]
     assert comparison.warnings == [
-        "They were trained on different data (cats.npy, dogs.npy): their numbers cannot be compared."
+        "The runs were trained on different data (cats.npy, dogs.npy): their numbers are not comparable."
     ]
 
 
-def test_the_same_recipe_twice_differs_in_nothing(runs):
-    compared = compare(runs["base"], zoo.Run(runs["base"]))
-    assert (dict(compared.differences), compared.warnings) == ({}, [])
-    assert compared.names == ["1: mlp-vae", "2: mlp-vae"]
+def test_equal_recipes_have_no_differences(runs):
+    comparison = compare(runs["base"], zoo.Run(runs["base"]))
+    assert (dict(comparison.differences), comparison.warnings) == ({}, [])
+    assert comparison.names == ["1: mlp-vae", "2: mlp-vae"]
 
 
 def test_names_and_figure(runs):
-    compared = compare(*(runs[name] for name in ("base", "mse")))
-    assert compared.names == ["loss=elbo", "loss=mse"]
+    comparison = compare(*(runs[name] for name in ("base", "mse")))
+    assert comparison.names == ["loss=elbo", "loss=mse"]
     assert compare(runs["base"], runs["clipped"]).names == ["1: mlp-vae", "2: mlp-vae"]
-    curves, *bars = compared.figure().axes
+    curves, *bars = comparison.figure().axes
     tests = [zoo.Run(runs[name]).epochs()[-1].test for name in ("base", "mse")]
     assert [list(line.get_ydata()) for line in curves.lines] == [[test["loss"]] for test in tests]
     for axes, term in zip(bars, ("loss", "distortion", "rate"), strict=True):
@@ -125,7 +127,7 @@ def test_names_and_figure(runs):
 
 
 def test_recipes_as_dotted_keys_can_be_written_as_overrides():
-    """What is listed as different can be typed."""
+    """Each difference can be used as an override."""
     recipe = zoo.recipe("mlp-vae", ["loss={use: elbo, beta: 2.0}", "data=digits", "train.max_grad_norm=0.5"])
     flat = flatten(recipe)
     assert flat["loss"] == "elbo"
@@ -138,33 +140,33 @@ def test_a_sweep_is_compared_as_its_finished_runs(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
     monkeypatch.setattr(Sweep, "draw", lambda *_: [])
     monkeypatch.chdir(tmp_path)
-    swept = sweep("mlp-vae", [*FIXED, "train.optimizer.lr=1e-3,1e20,1e-2"], out=tmp_path)
+    swept = sweep("mlp-vae", [*FIXED, "data.validation=0", "train.optimizer.lr=1e-3,1e20,1e-2"], out=tmp_path)
     (other,) = (stopped("mlp-vae", [*FIXED, "train.epochs=2"], 15, tmp_path),)
-    compared = compare(swept.path, other)
-    assert [run.path.name for run in compared.runs] == ["trial-001", "trial-003", other.path.name]
-    assert dict(compared.differences) == {"train.epochs": [1, 1, 2], "train.optimizer.lr": [0.001, 0.01, 0.001]}
-    assert [outcome.state for outcome in compared.outcomes] == ["finished", "finished", "unfinished"]
+    comparison = compare(swept.path, other)
+    assert [run.path.name for run in comparison.runs] == ["trial-001", "trial-003", other.path.name]
+    assert dict(comparison.differences) == {"train.epochs": [1, 1, 2], "train.optimizer.lr": [0.001, 0.01, 0.001]}
+    assert [outcome.state for outcome in comparison.outcomes] == ["finished", "finished", "unfinished"]
 
     assert run_main("compare", str(swept.path), str(other.path), "--json") == 0
     printed = json.loads(capsys.readouterr().out)
-    assert printed == {**compared.to_json(), "figure": "comparison.png"}
+    assert printed == {**comparison.to_json(), "figure": "comparison.png"}
     assert Path("comparison.png").read_bytes()[:4] == b"\x89PNG"
     assert run_main("compare", str(swept.path), str(other.path), "--out", "c.png") == 0
     table = capsys.readouterr().out
     assert "(unfinished)" in table
-    assert [line.split() for line in table.splitlines() if line.startswith(("WHAT", "train."))] == [
-        ["WHAT", "DIFFERS", "1", "2", "3"],
+    assert [line.split() for line in table.splitlines() if line.startswith(("DIFFERENCE", "train."))] == [
+        ["DIFFERENCE", "1", "2", "3"],
         ["train.epochs", "1", "1", "2"],
         ["train.optimizer.lr", "0.001", "0.01", "0.001"],
     ]
 
 
-def test_what_cannot_be_compared(runs, tmp_path, monkeypatch):
+def test_runs_that_cannot_be_compared_are_refused(runs, tmp_path, monkeypatch):
     monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
-    with pytest.raises(zoo.UsageError, match="There are 1 runs to compare: give at least two"):
+    with pytest.raises(zoo.UsageError, match="needs at least two finished runs, and there are 1"):
         compare(runs["base"])
     early = stopped("mlp-vae", FIXED, 3, tmp_path)
-    with pytest.raises(zoo.RunError, match="was stopped before its first epoch ended"):
+    with pytest.raises(zoo.RunError, match="has no finished epoch"):
         compare(runs["base"], early)
     with pytest.raises(zoo.RunError, match="cannot be written"):
         raise_from_main(runs, tmp_path)

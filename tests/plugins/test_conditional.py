@@ -10,7 +10,7 @@ from torch.distributions import Independent, MixtureSameFamily, Normal
 import zoo
 from resuming import run_main
 from zoo_figures import figures
-from zoo_figures.cli import _labelled
+from zoo_figures.arguments import parse_label
 
 SHAPE = (1, 4, 4)
 SMALL = {
@@ -26,7 +26,7 @@ def seeded():
 
 
 def cvae(classes: int = 3) -> zoo.VAE:
-    """A small one whose prior has moved away from the standard normal."""
+    """A small model whose prior is not the standard normal."""
     vae = zoo.create_model("cvae", data_shape=SHAPE, classes=classes, **SMALL).double()
     with torch.no_grad():
         vae.prior.mean.copy_(3 * torch.randn_like(vae.prior.mean))
@@ -38,8 +38,8 @@ def images(n: int) -> Tensor:
     return torch.rand(n, *SHAPE, dtype=torch.float64)
 
 
-def test_the_rate_is_that_of_two_gaussians_the_prior_being_the_labels_own():
-    """KL(N(m, s^2) || N(m_y, s_y^2)) = 1/2 sum(v/v_y + (m - m_y)^2/v_y - 1 + log v_y/v), written out."""
+def test_the_rate_is_the_kl_to_the_prior_of_the_label():
+    """KL(N(m, v) || N(m_y, v_y)) = 1/2 sum(v / v_y + (m - m_y)^2 / v_y - 1 + log v_y / v)."""
     vae, labels = cvae(), torch.tensor([2, 0, 2, 1])
     trace = vae.trace(zoo.Batch(images(4), labels))
     mean, variance = trace.q.mean, trace.q.variance
@@ -64,49 +64,49 @@ def test_without_a_label_the_prior_is_the_mixture_of_all():
     assert vae.latent_shape == (2,)
 
 
-def test_all_priors_begin_as_the_standard_normal():
+def test_all_priors_are_initially_standard_normal():
     prior = zoo.create_model("cvae", data_shape=SHAPE, **SMALL).prior
     assert prior(None, torch.arange(10)).mean.abs().max() == 0
     assert (prior(None, torch.arange(10)).stddev == 1).all()
 
 
-def test_the_label_changes_what_is_encoded_and_decoded_and_nothing_but_its_own_image():
+def test_a_label_affects_its_own_image_only():
     vae, x = cvae(), images(2)
-    told, other = torch.tensor([0, 1]), torch.tensor([0, 2])
+    labels, other = torch.tensor([0, 1]), torch.tensor([0, 2])
     for one, two in (
-        (vae.encode(x, told), vae.encode(x, other)),
-        (vae.decode(z := vae.posterior_mean(x, told), told), vae.decode(z, other)),
+        (vae.encode(x, labels), vae.encode(x, other)),
+        (vae.decode(z := vae.posterior_mean(x, labels), labels), vae.decode(z, other)),
     ):
         torch.testing.assert_close(one.mean[0], two.mean[0], rtol=0, atol=0)
         assert not torch.allclose(one.mean[1], two.mean[1])
 
 
-def test_leading_dimensions_and_a_label_for_all():
+def test_leading_dimensions_and_a_single_label():
     vae = cvae()
     z, labels = torch.randn(3, 2, 4, 2, dtype=torch.float64), torch.tensor([0, 1, 2, 1])
-    together = vae.decode(z, labels).mean
+    actual = vae.decode(z, labels).mean
     for n in range(4):
         alone = vae.decode(z[1, 0, n : n + 1], labels[n : n + 1]).mean
-        torch.testing.assert_close(together[1, 0, n], alone[0])
+        torch.testing.assert_close(actual[1, 0, n], alone[0])
     torch.testing.assert_close(vae.decode(z[0, 0], labels[:1]).mean, vae.decode(z[0, 0], labels[:1].expand(4)).mean)
 
 
 @pytest.mark.parametrize("prior", ["conditional-normal", "standard-normal"])
-def test_samples_are_of_their_labels(prior):
-    """n for each label, also where one prior serves all; without labels, they are drawn too."""
+def test_samples_have_the_given_labels(prior):
+    """n per label, also if the prior is unconditional; without labels, labels are sampled as well."""
     vae = zoo.create_model("cvae", data_shape=SHAPE, classes=3, prior=prior, **SMALL)
-    seen = []
-    vae.decoder.register_forward_pre_hook(lambda module, given: seen.append(given))
+    calls = []
+    vae.decoder.register_forward_pre_hook(lambda module, inputs: calls.append(inputs))
     assert vae.sample(5, torch.tensor([2, 0])).shape == (5, 2, *SHAPE)
     assert vae.sample(300).shape == (300, *SHAPE)
-    assert seen[0][1].tolist() == [2, 0]
-    assert seen[1][1].bincount().min() > 60
+    assert calls[0][1].tolist() == [2, 0]
+    assert calls[1][1].bincount().min() > 60
     with torch.no_grad():
         if prior == "conditional-normal":
             vae.prior.mean.copy_(torch.tensor([[0.0, 0.0], [0.0, 0.0], [50.0, 50.0]]))
             vae.sample(5, torch.tensor([2, 0]))
-            assert (seen[-1][0][:, 0] > 40).all()
-            assert (seen[-1][0][:, 1] < 10).all()
+            assert (calls[-1][0][:, 0] > 40).all()
+            assert (calls[-1][0][:, 1] < 10).all()
 
 
 def test_gradients_by_finite_differences():
@@ -121,14 +121,14 @@ def test_gradients_by_finite_differences():
     assert torch.autograd.gradcheck(value, chosen)
 
 
-def test_any_encoder_and_decoder_can_be_told():
+def test_any_encoder_and_decoder_can_be_conditional():
     vae = zoo.create_model("cvae", data_shape=(3, 8, 8), encoder={"encoder": "conv"}, decoder={"decoder": "conv"})
     labels = torch.arange(10)
     assert vae.reconstruct(torch.rand(10, 3, 8, 8), labels).shape == (10, 3, 8, 8)
 
 
 @pytest.mark.parametrize("labels", [[3], [-1], [0, 7]])
-def test_a_label_out_of_range_is_refused(labels):
+def test_a_label_out_of_range_is_an_error(labels):
     vae, condition = cvae(), torch.tensor(labels)
     calls = (
         lambda: vae.encode(images(len(labels)), condition),
@@ -137,28 +137,28 @@ def test_a_label_out_of_range_is_refused(labels):
         lambda: vae.sample(2, condition),
     )
     for call in calls:
-        with pytest.raises(zoo.UsageError, match="There is no label .*: the model knows labels from 0 to 2"):
+        with pytest.raises(zoo.UsageError, match="has labels from 0 to 2; got"):
             call()
 
 
-def test_no_label_is_refused():
-    with pytest.raises(zoo.UsageError, match="labels from 0 to 2, and was given none"):
+def test_missing_labels_are_an_error():
+    with pytest.raises(zoo.UsageError, match="labels from 0 to 2, and none were given"):
         cvae().encode(images(1))
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder", "prior"])
-def test_data_without_labels_are_refused(part):
+def test_data_without_labels_are_an_error(part):
     changes = {
         "encoder": {"encoder": "conditional"},
         "decoder": {"decoder": "conditional"},
         "prior": {"prior": "conditional-normal"},
     }
-    with pytest.raises(zoo.UsageError, match="learns from labels, and these data have none"):
+    with pytest.raises(zoo.UsageError, match="needs labels; these data have none"):
         zoo.create_model("mlp-vae", data_shape=SHAPE, classes=0, **changes[part])
 
 
 def test_the_command_line_samples_a_label(tmp_path, capsys):
-    """``--label`` where there is one; refused by a model that is not conditional, and where there is no such label."""
+    """``--label`` selects it; unknown labels and models that are not conditional are errors."""
     overrides = ["data=[{use: digits}]", "encoder.encoder.hidden=[8]", "decoder.decoder.hidden=[8]"]
     run = zoo.train("cvae", [*overrides, "latent_dim=2"], epochs=1, out=tmp_path)
     assert (run.figures / "samples.png").exists()
@@ -170,13 +170,13 @@ def test_the_command_line_samples_a_label(tmp_path, capsys):
     assert (run.figures / "manifold.png").exists()
     capsys.readouterr()
     assert run_main("sample", str(run.path), "--label", "10") == 2
-    assert "--label 10: there is no such label, the model knows those from 0 to 9." in capsys.readouterr().err
-    with pytest.raises(zoo.UsageError, match="was given none: pass them as `condition`, or --label"):
+    assert "--label 10: there is no such label. Labels are 0 to 9." in capsys.readouterr().err
+    with pytest.raises(zoo.UsageError, match="none were given. Pass them as `condition`, or as --label"):
         figures.traversals(run.load())
 
 
-def test_a_label_may_be_named(tmp_path, monkeypatch, capsys):
-    """Issue 10, item 29: ``--label cat`` was refused, although the names of the labels were known."""
+def test_a_label_can_be_given_by_name(tmp_path, monkeypatch, capsys):
+    """``--label cat`` works if the data name their labels."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     for i, name in enumerate(("cat", "dog", "7") * 2):
         (tmp_path / "photos" / name).mkdir(parents=True, exist_ok=True)
@@ -185,23 +185,20 @@ def test_a_label_may_be_named(tmp_path, monkeypatch, capsys):
     run = zoo.train("cvae", overrides, data=str(tmp_path / "photos"), out=tmp_path)
     assert run.label_names == ("7", "cat", "dog")
 
-    def drawn(label: str) -> bytes:
+    def sample_image(label: str) -> bytes:
         assert run_main("sample", str(run.path), "--label", label, "--out", str(tmp_path / "x.png")) == 0
         return (tmp_path / "x.png").read_bytes()
 
-    assert drawn("cat") == drawn("1"), "the title too: it has the name"
-    assert drawn("7") == drawn("0") != drawn("dog"), "a name comes before a number"
+    assert sample_image("cat") == sample_image("1"), "including the title, which has the name"
+    assert sample_image("7") == sample_image("0") != sample_image("dog"), "a name takes precedence over an index"
     capsys.readouterr()
     assert run_main("traverse", str(run.path), "--label", "cta") == 2
     said = " ".join(capsys.readouterr().err.split())
-    assert (
-        "--label cta: there is no such label, the model knows those from 0 to 2 or 7, cat, dog. Did you mean 'cat'?"
-        in said
-    )
+    assert "--label cta: there is no such label. Labels are 0 to 2 or 7, cat, dog. Did you mean 'cat'?" in said
 
 
-def test_a_label_is_refused_where_the_model_is_not_conditional():
+def test_a_label_is_an_error_if_the_model_is_not_conditional():
     vae = zoo.create_model("mlp-vae", data_shape=SHAPE, latent_dim=2)
     assert vae.classes == 0
     with pytest.raises(zoo.UsageError, match="--label 3: this model is not conditional on labels"):
-        _labelled(vae, 3)
+        parse_label("3", vae)

@@ -1,4 +1,4 @@
-"""Each check of the conformance kit catches a component that is made to break exactly that check."""
+"""Each check of the conformance kit detects a component that violates exactly that check."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ BROKEN = {
     "annotated": ("encoder", "Annotated", "'width' has no annotation"),
     "yaml": ("encoder", "Yaml", "its own defaults are refused: encoder.hidden.0"),
     "unknown-parameters": ("encoder", "UnknownParameters", r"\*\*kwargs"),
-    "arguments-untouched": ("decoder", "ArgumentsUntouched", r"'hidden' was \[[34], [34]\] and is \[[34], [34]\]"),
+    "arguments-untouched": ("decoder", "ArgumentsUntouched", r"'hidden' changed from \[[34], [34]\] to \[[34], [34]\]"),
     "shapes": ("decoder", "ShapesInColour", r"for 1 images of \(3, 9, 7\)"),
     "terms": ("loss", "Terms", "must be a scalar tensor"),
-    "sample-dimensions": ("decoder", "SampleDimensions", r"at \[0, 1\] is not that of those latents alone"),
-    "batch-independence": ("encoder", "BatchIndependence", "image 0 alone is not that in a batch of 5"),
+    "sample-dimensions": ("decoder", "SampleDimensions", r"at \[0, 1\] differs from that of the latents"),
+    "batch-independence": ("encoder", "BatchIndependence", "image 0 alone differs from that in a batch of 5"),
     "finite": ("encoder", "Finite", "not finite on zeros"),
     "kl": ("encoder", "KL", "in closed form it is"),
     "density": ("likelihood", "Density", r"its integral is 1\.77"),
-    "reproducible": ("prior", "Reproducible", "two draws under one seed differ"),
-    "state-dict": ("decoder", "StateDict", "depends on what is not in its state_dict"),
-    "side-effects": ("encoder", "SideEffects", "Python's generator was"),
-    "inputs-untouched": ("encoder", "InputsUntouched", "x is another afterwards"),
-    "dtype": ("decoder", "Dtype", "is of torch.float32 in a model of torch.float64"),
+    "reproducible": ("prior", "Reproducible", "two draws with the same seed differ"),
+    "state-dict": ("decoder", "StateDict", "depends on state outside of its state_dict"),
+    "side-effects": ("encoder", "SideEffects", "Python's generator changed from"),
+    "inputs-untouched": ("encoder", "InputsUntouched", "it modifies x"),
+    "dtype": ("decoder", "Dtype", "has dtype torch.float32 in a model of torch.float64"),
     "device": ("prior", "Device", "device"),
     "exports": ("encoder", "Exports", "cannot be exported"),
     "gradients": ("encoder", "Gradients", "encoder.unused"),
     "seeded-loss": ("loss", "SeededLoss", "loss differs between two runs"),
     "overfits": ("model", "Overfits", "after 1000 steps"),
-    "resume": ("model", "Resume", "another after a resume"),
-    "images": ("dataset", "images", "asked twice, it returned other images"),
-    "measurements": ("metric", "Measurements", "it gave other numbers"),
+    "resume": ("model", "Resume", "differs after resuming"),
+    "images": ("dataset", "images", "two calls return different images"),
+    "measurements": ("metric", "Measurements", "two measurements with the same seed differ"),
 }
 
 PLUGIN = """
@@ -61,7 +61,7 @@ models:
 
 @pytest.fixture
 def broken(install):
-    """Install a plugin with one component, called broken, and a model if that is a loss."""
+    """Install a plugin with one component named broken, and a model if it is a loss."""
 
     def install_broken(kind: str, attribute: str, expected: dict[str, str] | None = None) -> None:
         source = PLUGIN.format(kind="loss" if kind == "model" else kind, attribute=attribute, expected=expected or {})
@@ -71,7 +71,7 @@ def broken(install):
 
 
 @pytest.mark.parametrize("check", BROKEN)
-def test_a_component_that_breaks_one_promise_fails_that_check_and_no_other(check, broken):
+def test_a_component_fails_exactly_the_check_that_it_violates(check, broken):
     kind, attribute, message = BROKEN[check]
     broken(kind, attribute)
     results = [case.run() for case in cases(f"{kind}/broken")]
@@ -81,7 +81,7 @@ def test_a_component_that_breaks_one_promise_fails_that_check_and_no_other(check
         raise AssertionError(failed[check])
 
 
-def test_every_check_has_a_component_that_breaks_it():
+def test_every_check_has_a_component_that_violates_it():
     assert {*BROKEN, "light-import"} == set(CHECKS)
 
 
@@ -89,7 +89,7 @@ def test_every_check_has_a_component_that_breaks_it():
     ("kind", "attribute"),
     [("encoder", "Encoder"), ("decoder", "Decoder"), ("prior", "Prior"), ("loss", "Loss"), ("model", "Loss")],
 )
-def test_one_that_keeps_them_all_passes(kind, attribute, broken):
+def test_a_correct_component_passes_every_check(kind, attribute, broken):
     broken(kind, attribute)
     results = [case.run() for case in cases(f"{kind}/broken")]
     assert {result.outcome for result in results} == {"passed"}, results
@@ -99,10 +99,10 @@ def test_one_that_keeps_them_all_passes(kind, attribute, broken):
     ("check", "kind", "attribute", "message"),
     [
         ("shapes", "encoder", "UndeclaredEvent", "batch shape (1, 40) and event shape (), expected (1,)"),
-        ("side-effects", "dataset", "seeding", "torch's generator has moved on"),
+        ("side-effects", "dataset", "seeding", "it draws from torch's generator"),
     ],
 )
-def test_other_ways_to_break_a_promise(check, kind, attribute, message, broken):
+def test_other_violations(check, kind, attribute, message, broken):
     broken(kind, attribute)
     (case,) = cases(f"{kind}/broken", only=(check,))
     result = case.run()
@@ -134,25 +134,25 @@ def test_expected_failures(broken):
         case.verify()
 
 
-def test_an_expected_failure_that_passes_is_a_failure(broken):
+def test_a_declared_failure_that_passes_is_a_failure(broken):
     broken("encoder", "Encoder", {"kl": "it is too hard"})
     (case,) = cases("encoder/broken", only=("kl",))
     result = case.run()
     assert result.outcome == "failed"
-    assert "it passes, and was expected to fail (it is too hard)" in result.reason
+    assert "it passes, but is declared to fail (it is too hard)" in result.reason
 
 
-def test_a_model_is_not_blamed_for_what_a_component_of_it_is_expected_to_fail(broken):
+def test_a_model_is_not_blamed_for_the_declared_failures_of_its_components(broken):
     broken("model", "Resume", {"resume": "it counts in Python"})
     (case,) = cases("model/broken", only=("resume",))
     result = case.run()
     assert (result.outcome, result.reason) == ("expected", "loss/broken: it counts in Python")
 
 
-def test_an_expected_failure_of_no_check_is_refused(broken):
+def test_a_declared_failure_of_an_unknown_check_is_refused(broken):
     broken("encoder", "Encoder", {"kll": "misspelt"})
     (case,) = cases("encoder/broken", only=("kl",))
-    with pytest.raises(zoo.ComponentError, match="expects to fail 'kll', which is no check. Did you mean 'kl'"):
+    with pytest.raises(zoo.ComponentError, match="expects to fail 'kll', which is not a check. Did you mean 'kl'"):
         case.run()
 
 
@@ -188,7 +188,7 @@ def test_the_command(broken, zoo_command):
     assert all(check.name in listed and check.proves in listed for check in CHECKS.values())
 
 
-def test_the_command_ends_with_1_if_a_check_failed(install, zoo_command):
+def test_the_exit_code_is_1_if_a_check_fails(install, zoo_command):
     install("acme-heavy", "import torch")
     done = zoo_command("check", "acme-heavy", code=1)
     assert "light-import  failed" in done.stdout
@@ -198,7 +198,7 @@ def test_the_command_ends_with_1_if_a_check_failed(install, zoo_command):
 
 @pytest.fixture
 def unfinished(install):
-    """Install a plugin with one component, called unfinished, whose module has a syntax error."""
+    """Install a plugin with one component named unfinished, whose module has a syntax error."""
 
     def install_unfinished(kind: str) -> None:
         source = f"""
@@ -214,7 +214,7 @@ def unfinished(install):
 
 
 @pytest.mark.parametrize("kind", ["encoder", "prior", "loss"])
-def test_a_component_that_cannot_be_imported_fails_every_check_by_its_own_name(kind, unfinished):
+def test_a_component_that_cannot_be_imported_fails_every_check(kind, unfinished):
     unfinished(kind)
     results = [case.run() for case in cases(f"{kind}/unfinished") if case.check.name != "light-import"]
     assert results
@@ -224,8 +224,8 @@ def test_a_component_that_cannot_be_imported_fails_every_check_by_its_own_name(k
         assert "SyntaxError" in result.reason
 
 
-def test_a_reason_that_fails_many_checks_is_written_once(unfinished, zoo_command):
+def test_a_reason_shared_by_checks_is_written_once(unfinished, zoo_command):
     unfinished("encoder")
     lines = zoo_command("check", "encoder/unfinished", code=1).stdout.splitlines()
     assert sum("SyntaxError" in line for line in lines) == 1
-    assert sum(line.split()[1:] == ["failed", "as", "annotated"] for line in lines) > 10
+    assert sum(line.split()[1:] == ["failed", "same", "as", "annotated"] for line in lines) > 10

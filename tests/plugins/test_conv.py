@@ -24,8 +24,8 @@ def conv_vae(shape: tuple[int, int, int], channels: list[int], latent_dim: int =
 
 @pytest.mark.parametrize("channels", [[4], [4, 5], [3, 4, 5, 6, 7, 8]], ids=len)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_an_image_of_any_size_comes_back_in_its_size(shape, channels):
-    """Trap 12: nothing is hard-coded. Six layers halve every side here down to one pixel."""
+def test_the_decoder_restores_any_image_size(shape, channels):
+    """Trap 12: no size is hard-coded. Here six layers reduce every side to one pixel."""
     vae = conv_vae(shape, channels)
     x = torch.rand(2, *shape)
     q = vae.encode(x)
@@ -44,21 +44,21 @@ def test_a_latent_of_several_dimensions_is_flattened():
 
 
 @pytest.mark.parametrize("channels", [[6], [6, 5], [6, 5, 4, 3, 2]], ids=len)
-def test_the_layers_are_those_of_the_channels(channels):
-    given = list(channels)
-    encoder = zoo.get("encoder", "conv")(data_shape=(3, 9, 12), latent_dim=2, channels=given)
-    found = [(m.in_channels, m.out_channels) for m in encoder.modules() if isinstance(m, nn.Conv2d)]
-    assert found == list(zip([3, *channels], channels, strict=False))
+def test_there_is_one_layer_per_entry_of_channels(channels):
+    argument = list(channels)
+    encoder = zoo.get("encoder", "conv")(data_shape=(3, 9, 12), latent_dim=2, channels=argument)
+    sizes = [(m.in_channels, m.out_channels) for m in encoder.modules() if isinstance(m, nn.Conv2d)]
+    assert sizes == list(zip([3, *channels], channels, strict=False))
     height, width = (math.ceil(side / 2 ** len(channels)) for side in (9, 12))
     assert encoder.posterior.linear.in_features == channels[-1] * height * width
 
-    given.reverse()
-    decoder = zoo.get("decoder", "conv")(data_shape=(3, 9, 12), latent_shape=(2,), channels=given)
-    found = [(m.in_channels, m.out_channels) for m in decoder.modules() if isinstance(m, nn.ConvTranspose2d)]
-    assert found == list(zip(given, [*given[1:], 3], strict=True))
+    argument.reverse()
+    decoder = zoo.get("decoder", "conv")(data_shape=(3, 9, 12), latent_shape=(2,), channels=argument)
+    sizes = [(m.in_channels, m.out_channels) for m in decoder.modules() if isinstance(m, nn.ConvTranspose2d)]
+    assert sizes == list(zip(argument, [*argument[1:], 3], strict=True))
     (linear,) = (m for m in decoder.modules() if isinstance(m, nn.Linear))
     assert (linear.in_features, linear.out_features) == (2, channels[-1] * height * width)
-    assert given == channels[::-1], "the caller's list is not altered"
+    assert argument == channels[::-1], "the caller's list must not be modified"
 
 
 def test_the_channels_of_the_decoder_need_not_mirror_those_of_the_encoder():
@@ -68,7 +68,7 @@ def test_the_channels_of_the_decoder_need_not_mirror_those_of_the_encoder():
     assert vae.reconstruct(torch.rand(2, 3, 10, 7)).shape == (2, 3, 10, 7)
 
 
-def test_without_a_layer_only_the_heads_are_left():
+def test_without_layers_there_are_only_the_heads():
     vae = conv_vae((2, 3, 4), [])
     x = torch.rand(5, 2, 3, 4)
     head = vae.encoder.posterior.linear
@@ -79,7 +79,7 @@ def test_without_a_layer_only_the_heads_are_left():
 @pytest.mark.parametrize("channels", [[4], [4, 5], [3, 4, 5, 6, 7, 8]], ids=len)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_gradients_reach_every_parameter(shape, channels):
-    vae = conv_vae(shape, [16 + c for c in channels])  # wide enough that no layer is dead as a whole
+    vae = conv_vae(shape, [16 + c for c in channels])  # wide enough that no layer has only dead units
     zoo.create_loss("conv-vae", data_shape=shape)(vae, zoo.Batch(torch.rand(16, *shape)))["loss"].backward()
     for name, parameter in vae.named_parameters():
         assert torch.isfinite(parameter.grad).all(), name
@@ -87,7 +87,7 @@ def test_gradients_reach_every_parameter(shape, channels):
 
 
 def test_the_first_convolution_by_hand():
-    """3x3 with stride 2 and a border of zeros: out[i, j] = relu(b + sum_kl w[k, l] x[2i + k - 1, 2j + l - 1])."""
+    """3x3, stride 2, zero padding: out[i, j] = relu(b + sum_kl w[k, l] x[2i + k - 1, 2j + l - 1])."""
     encoder = zoo.get("encoder", "conv")(data_shape=(1, 3, 4), latent_dim=2, channels=[1])
     x = torch.rand(1, 1, 3, 4)
     padded = nn.functional.pad(x[0, 0], (1, 1, 1, 1))
@@ -102,8 +102,8 @@ def test_the_first_convolution_by_hand():
     torch.testing.assert_close(encoder.trunk(x)[0], expected.relu())
 
 
-def test_every_pixel_of_the_image_reaches_the_latent_and_every_one_is_decoded():
-    """No row or column is lost to a stride, at odd sizes either."""
+def test_every_pixel_affects_the_latent_and_depends_on_it():
+    """No row or column is skipped by a stride, for odd sizes either."""
     for height, width in ((7, 5), (8, 8), (9, 12)):
         vae = conv_vae((1, height, width), [8, 8])
         x = torch.rand(1, 1, height, width, requires_grad=True)

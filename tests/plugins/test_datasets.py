@@ -37,7 +37,7 @@ def write_idx(file: Path, array: np.ndarray) -> None:
 
 
 def write_family(root: Path, name: str = "MNIST", train: int = 6, test: int = 3) -> Path:
-    """Four files of the right structure. Returns the folder that holds them."""
+    """Write four files with the correct structure, and return their folder."""
     folder = root / name / "raw"
     folder.mkdir(parents=True)
     draw = np.random.default_rng(0)
@@ -57,7 +57,7 @@ def load(name: str, root: Path, download: bool = False) -> zoo.Dataset:
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here may reach beyond this machine: every mirror is a port at which nobody listens."""
+    """Point every mirror to a closed local port, so that no test uses the network."""
     for name in FAMILY.values():
         monkeypatch.setattr(getattr(torchvision.datasets, name), "mirrors", [UNREACHABLE])
     for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
@@ -66,7 +66,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def fake_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small MNIST whose digests are the expected ones. The folder of its files."""
+    """A small MNIST with matching digests; returns the folder of its files."""
     folder = write_family(tmp_path)
     monkeypatch.setattr(family, "MNIST_MD5", {file: md5((folder / file).read_bytes()) for file in FILES})
     return folder
@@ -75,8 +75,8 @@ def fake_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # --- digits
 
 
-def test_digits_are_the_same_ones_everywhere():
-    """The split is fixed: a digest of every pixel and label of both parts, in their order."""
+def test_the_digits_never_change():
+    """A digest of all pixels and labels of both splits, in order."""
     dataset = load_data([ComponentSpec(use="digits")]).dataset
     assert (len(dataset.train), len(dataset.test), dataset.shape) == (1438, 359, (1, 8, 8))
     assert dataset.sha256() == "db523cbf4c49a82a2151586247e259e57e0ebc82e26a37fc53aa63a7247de15b"
@@ -92,7 +92,7 @@ def test_digits_fill_the_range_of_a_byte():
         assert split.labels.unique().tolist() == list(range(10))
 
 
-def test_no_digit_is_in_both_splits_and_none_is_lost():
+def test_every_digit_is_in_exactly_one_split():
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
@@ -105,7 +105,7 @@ def test_no_digit_is_in_both_splits_and_none_is_lost():
         assert split.labels.tolist() == labels[indices].tolist()
 
 
-def test_an_epoch_may_go_through_the_digits_several_times():
+def test_an_epoch_can_repeat_the_digits():
     once, thrice = (load_data([ComponentSpec(use="digits", repeat=n)]).dataset for n in (1, 3))
     assert torch.equal(thrice.train.x, torch.cat([once.train.x] * 3))
     assert torch.equal(thrice.train.labels, torch.cat([once.train.labels] * 3))
@@ -133,12 +133,12 @@ def test_mnist_is_mnist(mnist):
 
 
 def test_the_images_are_upright(mnist):
-    """A transposed MNIST trains as well and looks wrong: the first 1 of the test set is taller than wide."""
+    """The first 1 of the test set is taller than wide. A transposed MNIST would train equally well."""
     one = mnist.test.x[mnist.test.labels == 1][0, 0] > 127
     assert one.any(1).sum() > 2 * one.any(0).sum()
 
 
-def test_a_flipped_bit_of_mnist_is_found(mnist_root, tmp_path):
+def test_a_flipped_bit_of_mnist_is_detected(mnist_root, tmp_path):
     folder = tmp_path / "MNIST" / "raw"
     folder.mkdir(parents=True)
     for file in FILES:
@@ -192,13 +192,13 @@ def still_packed(file: Path) -> None:
 
 DAMAGE = {
     flip_a_bit: "is damaged: its MD5 is",
-    cut: r"has \d+ bytes where its header announces \d+: truncated\?",
-    lengthen: r"has \d+ bytes where its header announces \d+",
-    empty: "is no IDX file",
-    cut_in_the_header: "is no IDX file",
-    other_magic: "is no IDX file",
-    other_dimensions: "is no IDX file",
-    still_packed: "is no IDX file",
+    cut: r"has \d+ bytes, and its header states \d+",
+    lengthen: r"has \d+ bytes, and its header states \d+",
+    empty: "is not an IDX file",
+    cut_in_the_header: "is not an IDX file",
+    other_magic: "is not an IDX file",
+    other_dimensions: "is not an IDX file",
+    still_packed: "is not an IDX file",
 }
 
 
@@ -211,7 +211,7 @@ def test_undamaged_files_are_read(fake_mnist, tmp_path):
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
 @pytest.mark.parametrize("file", FILES)
 def test_a_damaged_file_is_named(file, damage, download, fake_mnist, tmp_path):
-    """Scenario 26: torchvision looks only whether a file is there."""
+    """Scenario 26: torchvision checks only that a file exists."""
     damage(fake_mnist / file)
     with pytest.raises(zoo.DataError, match=DAMAGE[damage]) as error:
         load("mnist", tmp_path, download)
@@ -221,8 +221,8 @@ def test_a_damaged_file_is_named(file, damage, download, fake_mnist, tmp_path):
 
 
 @pytest.mark.parametrize("damage", [cut, flip_a_bit, empty])
-def test_a_file_is_damaged_whatever_else_is_absent(damage, fake_mnist, mirror, tmp_path, monkeypatch):
-    """Else the fallback would pass damaged data over as data that cannot be had."""
+def test_damage_is_reported_before_missing_files(damage, fake_mnist, mirror, tmp_path, monkeypatch):
+    """Otherwise the fallback would treat damaged data as unavailable."""
     serve(fake_mnist, mirror, monkeypatch)
     damage(fake_mnist / TRAIN_IMAGES)
     (fake_mnist / TEST_LABELS).unlink()
@@ -247,8 +247,8 @@ def test_files_without_an_image(tmp_path):
         load("kmnist", tmp_path)
 
 
-def test_nothing_but_the_checked_files_is_read(fake_mnist, tmp_path):
-    """torchvision prefers what its versions of before 2021 have left in ``processed``, which nobody has checked."""
+def test_only_verified_files_are_read(fake_mnist, tmp_path):
+    """torchvision prefers the folder ``processed`` of its versions before 2021, which is not verified."""
     expected = load("mnist", tmp_path).sha256()
     processed = tmp_path / "MNIST" / "processed"
     processed.mkdir()
@@ -262,7 +262,7 @@ def test_nothing_but_the_checked_files_is_read(fake_mnist, tmp_path):
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_every_pixel_and_label_is_read_from_the_files(name, tmp_path, monkeypatch):
-    """Fashion-MNIST and KMNIST lie in folders of their own and have no digest here; their structure is checked."""
+    """Fashion-MNIST and KMNIST have their own folders and no digests; their structure is checked."""
     folder = write_family(tmp_path, FAMILY[name])
     monkeypatch.setattr(family, "MNIST_MD5", {file: md5((folder / file).read_bytes()) for file in FILES})
     dataset = load(name, tmp_path)
@@ -284,17 +284,17 @@ def test_a_truncated_file_of_the_family_is_named(name, tmp_path):
         load(name, tmp_path)
 
 
-# --- absent files
+# --- missing files
 
 
 @pytest.mark.parametrize("name", FAMILY)
-def test_absent_files_are_not_fetched_unasked(name, tmp_path):
+def test_missing_files_are_not_downloaded_by_default(name, tmp_path):
     with pytest.raises(zoo.DataUnavailable, match=f"{TRAIN_IMAGES}, .*{TEST_LABELS} not in .*{FAMILY[name]}/raw"):
         load(name, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_one_absent_file_is_named(fake_mnist, tmp_path):
+def test_the_missing_file_is_named(fake_mnist, tmp_path):
     (fake_mnist / TEST_LABELS).unlink()
     with pytest.raises(zoo.DataUnavailable) as error:
         load("mnist", tmp_path)
@@ -304,13 +304,13 @@ def test_the_one_absent_file_is_named(fake_mnist, tmp_path):
 
 @pytest.mark.parametrize("name", FAMILY)
 @pytest.mark.parametrize("timeout", [None, 77.0])
-def test_a_download_that_fails_says_so_at_once(name, timeout, tmp_path, capfd):
+def test_a_failed_download_is_reported_at_once(name, timeout, tmp_path, capfd):
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(timeout)
     try:
         start = time.monotonic()
         with pytest.raises(
-            zoo.DataUnavailable, match=f"not in .*{FAMILY[name]}/raw and could not be fetched .*refused"
+            zoo.DataUnavailable, match=f"Not in .*{FAMILY[name]}/raw, and the download failed .*refused"
         ):
             load(name, tmp_path, download=True)
         assert time.monotonic() - start < 5
@@ -330,7 +330,7 @@ def test_a_download_that_fails_says_so_at_once(name, timeout, tmp_path, capfd):
         (ConnectionResetError(), "ConnectionResetError"),
     ],
 )
-def test_every_way_in_which_a_network_fails_is_unavailable(failure, reason, tmp_path, monkeypatch, capsys):
+def test_every_network_failure_is_unavailable(failure, reason, tmp_path, monkeypatch, capsys):
     def download(self: object) -> None:
         print("as torchvision's older versions did")
         raise failure
@@ -343,7 +343,7 @@ def test_every_way_in_which_a_network_fails_is_unavailable(failure, reason, tmp_
 
 @pytest.fixture
 def mirror(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """A web server on this machine: its address, and the folder that it serves."""
+    """A local web server: its address and its folder."""
     folder = tmp_path / "served"
     folder.mkdir()
 
@@ -359,7 +359,7 @@ def mirror(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 
 
 def serve(folder: Path, mirror: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Offer what lies in `folder`, packed, in place of MNIST."""
+    """Serve the compressed files of `folder` as MNIST."""
     address, served = mirror
     resources = []
     for file in FILES:
@@ -370,7 +370,7 @@ def serve(folder: Path, mirror: tuple[str, Path], monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torchvision.datasets.MNIST, "resources", resources)
 
 
-def test_absent_files_are_fetched_once(fake_mnist, mirror, tmp_path, monkeypatch, capfd):
+def test_missing_files_are_downloaded_once(fake_mnist, mirror, tmp_path, monkeypatch, capfd):
     serve(fake_mnist, mirror, monkeypatch)
     root = tmp_path / "fetched" / "here"
     dataset = load("mnist", root, download=True)
@@ -382,7 +382,7 @@ def test_absent_files_are_fetched_once(fake_mnist, mirror, tmp_path, monkeypatch
     assert load("mnist", root, download=False).sha256() == dataset.sha256()
 
 
-def test_only_what_is_absent_is_fetched(fake_mnist, mirror, tmp_path, monkeypatch):
+def test_only_missing_files_are_downloaded(fake_mnist, mirror, tmp_path, monkeypatch):
     serve(fake_mnist, mirror, monkeypatch)
     expected = load("mnist", tmp_path).sha256()
     (fake_mnist / TEST_LABELS).unlink()
@@ -390,21 +390,21 @@ def test_only_what_is_absent_is_fetched(fake_mnist, mirror, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("damage", [cut, flip_a_bit])
-def test_an_archive_that_is_damaged_on_its_way_is_not_unpacked(damage, fake_mnist, mirror, tmp_path, monkeypatch):
+def test_an_archive_damaged_in_transit_is_not_unpacked(damage, fake_mnist, mirror, tmp_path, monkeypatch):
     serve(fake_mnist, mirror, monkeypatch)
     damage(mirror[1] / f"{TRAIN_LABELS}.gz")
     root = tmp_path / "fetched"
-    with pytest.raises(zoo.DataUnavailable, match="could not be fetched"):
+    with pytest.raises(zoo.DataUnavailable, match="the download failed"):
         load("mnist", root, download=True)
     assert not (root / "MNIST" / "raw" / TRAIN_LABELS).exists()
 
 
-def test_a_page_in_place_of_the_archive(fake_mnist, mirror, tmp_path, monkeypatch):
-    """A captive portal answers everything with 200 and a page of its own."""
+def test_a_web_page_instead_of_the_archive(fake_mnist, mirror, tmp_path, monkeypatch):
+    """A captive portal answers every request with 200 and its own page."""
     serve(fake_mnist, mirror, monkeypatch)
     for file in FILES:
         (mirror[1] / f"{file}.gz").write_text("<html>Please log in</html>")
-    with pytest.raises(zoo.DataUnavailable, match="could not be fetched"):
+    with pytest.raises(zoo.DataUnavailable, match="the download failed"):
         load("mnist", tmp_path / "fetched", download=True)
 
 
@@ -414,10 +414,10 @@ def test_a_mirror_without_the_file(fake_mnist, mirror, tmp_path, monkeypatch):
     (mirror[1] / f"{TEST_IMAGES}.gz").unlink()
     with pytest.raises(zoo.DataUnavailable, match="404"):
         load("mnist", tmp_path / "fetched", download=True)
-    gc.collect()  # torchvision leaves the answer open
+    gc.collect()  # torchvision does not close the response
 
 
-# --- the first choice that can be had
+# --- the first available choice
 
 
 @contextlib.contextmanager
@@ -429,7 +429,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
     messages += [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
 
 
-def test_digits_take_the_place_of_what_cannot_be_had_and_that_is_said(tmp_path, caplog):
+def test_the_fallback_to_digits_is_logged(tmp_path, caplog):
     choices = [ComponentSpec(use="mnist"), ComponentSpec(use="kmnist", download=False), ComponentSpec(use="digits")]
     with logged(caplog) as warned:
         loaded = load_data(choices, tmp_path)
@@ -441,7 +441,7 @@ def test_digits_take_the_place_of_what_cannot_be_had_and_that_is_said(tmp_path, 
         assert warning == f"{reason} Using digits instead."
 
 
-def test_the_first_choice_is_taken_where_it_can_be_had(fake_mnist, tmp_path, caplog):
+def test_the_first_available_choice_is_used(fake_mnist, tmp_path, caplog):
     with logged(caplog) as warned:
         loaded = load_data([ComponentSpec(use="mnist"), ComponentSpec(use="digits")], tmp_path)
     assert (loaded.block.use, len(loaded.dataset.train), loaded.passed_over, warned) == ("mnist", 6, (), [])
@@ -456,7 +456,7 @@ def test_an_explicit_choice_never_falls_back(tmp_path):
 
 
 @pytest.mark.parametrize("damage", [cut, flip_a_bit])
-def test_damaged_data_are_never_passed_over(damage, fake_mnist, tmp_path):
+def test_damaged_data_are_never_skipped(damage, fake_mnist, tmp_path):
     damage(fake_mnist / TEST_IMAGES)
     with pytest.raises(zoo.DataError, match=TEST_IMAGES) as error:
         load_data([ComponentSpec(use="mnist"), ComponentSpec(use="digits")], tmp_path)
@@ -471,10 +471,10 @@ def test_a_fallback_is_recorded_in_the_run(tmp_path):
     assert [block.use for block in run.recipe.data] == ["digits"], "the recipe beside the run names what was used"
 
 
-# --- where the files lie
+# --- the data folder
 
 
-def test_where_data_lie(tmp_path, monkeypatch):
+def test_the_default_data_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO_DATA", str(tmp_path / "mine"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert data_root() == tmp_path / "mine"
@@ -487,7 +487,7 @@ def test_where_data_lie(tmp_path, monkeypatch):
     assert data_root() == tmp_path / "home" / ".cache" / "vae-zoo", "the XDG standard: empty is as good as unset"
 
 
-def test_the_folder_of_the_environment_is_the_one_looked_into(fake_mnist, tmp_path, monkeypatch):
+def test_the_data_folder_of_the_environment_is_used(fake_mnist, tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO_DATA", str(tmp_path))
     assert load_data([ComponentSpec(use="mnist", download=False)]).block.use == "mnist"
     monkeypatch.setenv("ZOO_DATA", str(tmp_path / "elsewhere"))

@@ -29,8 +29,8 @@ def resnet_vae(shape: tuple[int, int, int], channels: list[int], blocks: int = 1
 
 @pytest.mark.parametrize(("channels", "blocks"), [([4], 2), ([4, 5], 1), ([3, 4, 16, 6, 7], 0)])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_an_image_of_any_size_comes_back_in_its_size(shape, channels, blocks):
-    """Trap 12: nothing is hard-coded. Five stages halve every side here down to one pixel."""
+def test_the_decoder_restores_any_image_size(shape, channels, blocks):
+    """Trap 12: no size is hard-coded. Here five stages reduce every side to one pixel."""
     vae = resnet_vae(shape, channels, blocks)
     x = torch.rand(2, *shape)
     q = vae.encode(x)
@@ -48,25 +48,25 @@ def test_a_latent_of_several_dimensions_is_flattened(use):
     torch.testing.assert_close(decoder(z).mean[2, 1], decoder(z[2, 1:2]).mean[0])
 
 
-def test_the_stages_are_those_of_the_channels():
-    given = [6, 5]
-    encoder = zoo.get("encoder", "resnet")(data_shape=(3, 9, 12), latent_dim=2, channels=given, blocks=3)
+def test_there_is_one_stage_per_entry_of_channels():
+    argument = [6, 5]
+    encoder = zoo.get("encoder", "resnet")(data_shape=(3, 9, 12), latent_dim=2, channels=argument, blocks=3)
     strided = [(m.in_channels, m.out_channels) for m in encoder.modules() if getattr(m, "stride", None) == (2, 2)]
     assert strided == [(3, 6), (6, 5)]
     assert [m.residual[2].in_channels for m in encoder.modules() if isinstance(m, ResidualBlock)] == [6] * 3 + [5] * 3
     assert encoder.posterior.linear.in_features == 5 * math.ceil(9 / 4) * math.ceil(12 / 4)
-    decoder = zoo.get("decoder", "resnet")(data_shape=(3, 9, 12), latent_shape=(2,), channels=given, blocks=3)
+    decoder = zoo.get("decoder", "resnet")(data_shape=(3, 9, 12), latent_shape=(2,), channels=argument, blocks=3)
     assert [m.size for m in decoder.modules() if isinstance(m, nn.Upsample)] == [(5, 6), (9, 12)]
     assert [m.residual[2].in_channels for m in decoder.modules() if isinstance(m, ResidualBlock)] == [6] * 3 + [5] * 3
-    assert given == [6, 5], "the caller's list is not altered"
+    assert argument == [6, 5], "the caller's list must not be modified"
 
 
-def test_a_residual_block_adds_to_what_it_gets():
+def test_a_residual_block_adds_to_its_input():
     torch.manual_seed(0)
     block, x = ResidualBlock(4), torch.randn(2, 4, 5, 6)
 
     def normalised(h, norm):
-        """One group of four channels: mean and variance over the whole image."""
+        """Group normalisation with one group of four channels."""
         mean, variance = h.mean((1, 2, 3), keepdim=True), h.var((1, 2, 3), keepdim=True, correction=0)
         h = (h - mean) / torch.sqrt(variance + 1e-5) * norm.weight.view(-1, 1, 1) + norm.bias.view(-1, 1, 1)
         return h * torch.sigmoid(h)
@@ -82,8 +82,8 @@ def test_a_residual_block_adds_to_what_it_gets():
     assert torch.equal(block(x), x)
 
 
-def test_an_image_is_encoded_without_regard_to_the_others_and_to_those_before():
-    """Batch normalisation would break both, and with them importance sampling and exact resumption."""
+def test_an_encoding_does_not_depend_on_other_images():
+    """Neither on those in its batch nor on earlier ones, as it would with batch normalisation."""
     vae = resnet_vae((1, 9, 9), [16, 24], 2)
     x = torch.rand(6, 1, 9, 9)
     alone = vae.train().encode(x[:1]).mean
@@ -92,7 +92,7 @@ def test_an_image_is_encoded_without_regard_to_the_others_and_to_those_before():
     assert list(vae.buffers()) == [vae.prior.loc, vae.prior.scale]
 
 
-def test_groups_are_of_about_eight_channels():
+def test_groups_have_about_eight_channels():
     encoder = zoo.get("encoder", "resnet")(data_shape=(1, 8, 8), latent_dim=2, channels=[1, 8, 12, 32, 40], blocks=0)
     groups = [m.num_groups for m in encoder.modules() if isinstance(m, nn.GroupNorm)]
     assert groups == [1, 1, 1, 4, 5]
@@ -123,15 +123,15 @@ def test_a_gated_layer_by_hand():
 
 
 @pytest.mark.parametrize("hidden", [[], [5], [5, 1, 7]], ids=len)
-def test_any_number_of_gated_layers_in_the_order_given(hidden):
-    given = list(hidden)
-    changes = {"encoder": {"hidden": given}, "decoder": {"hidden": given}}
+def test_gated_layers_have_the_given_widths_in_order(hidden):
+    argument = list(hidden)
+    changes = {"encoder": {"hidden": argument}, "decoder": {"hidden": argument}}
     vae = zoo.create_model("gated-vae", data_shape=(2, 3, 4), latent_dim=2, **changes)
     for trunk, ends in ((vae.encoder.trunk, 24), (vae.decoder.trunk, 2)):
         layers = [m for m in trunk if isinstance(m, GatedDense)]
         assert [m.linear.out_features for m in layers] == hidden
         assert [m.gate.in_features for m in layers] == [ends, *hidden][: len(hidden)]
-    assert given == hidden
+    assert argument == hidden
     x = torch.rand(4, 2, 3, 4)
     assert vae.reconstruct(x).shape == x.shape
 
@@ -145,6 +145,6 @@ def test_any_number_of_gated_layers_in_the_order_given(hidden):
         ("gated-vae", "decoder.hidden=[2.5]"),
     ],
 )
-def test_settings_are_checked(model, setting):
+def test_parameters_are_checked(model, setting):
     with pytest.raises(zoo.RecipeError, match=setting.partition("=")[0].replace(".", r"\.")):
         zoo.recipe(model, [setting])

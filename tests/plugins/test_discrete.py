@@ -1,4 +1,4 @@
-"""The discrete family: every value against brute force, enumeration, or the paper's formula written out."""
+"""The discrete family, against brute force, enumeration and the formulas of the papers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.distributions import Independent, OneHotCategorical, kl_divergence
 import zoo
 from resuming import assert_same, essence, perturb_generators, stopped
 from zoo.model.context import evaluating
-from zoo_discrete.categorical import Hard, OneHot, Relaxed
+from zoo_discrete.categorical import OneHot, RelaxedOneHot, StraightThroughOneHot
 from zoo_discrete.codes import AutoregressiveCodes, UniformCodes
 from zoo_discrete.joint import Concatenated
 from zoo_discrete.losses import VQ
@@ -31,7 +31,7 @@ QUANTIZERS = {
 
 
 def tiny(model: str, latent_dim: int = 2, **changes: object) -> zoo.VAE:
-    """A small model of a recipe in training mode, its codebooks spread out."""
+    """A small model of a recipe in training mode, with spread codebooks."""
     torch.manual_seed(0)
     block = {"encoder": {"hidden": [8], "posterior": QUANTIZERS[model]}} if model in QUANTIZERS else {}
     vae = zoo.create_model(model, data_shape=SHAPE, latent_dim=latent_dim, **{**block, **changes})
@@ -41,10 +41,10 @@ def tiny(model: str, latent_dim: int = 2, **changes: object) -> zoo.VAE:
     return vae
 
 
-# --- relaxed categories
+# --- relaxed categorical variables
 
 
-def test_relaxed_draws_lie_inside_the_simplex_and_hard_ones_at_its_corners():
+def test_relaxed_samples_are_inside_the_simplex_and_hard_ones_are_vertices():
     head = zoo.get("posterior", "gumbel-softmax")(features=4, latent_dim=3, categories=5)
     features = torch.randn(7, 4)
     soft = head(features).rsample((2,))
@@ -62,12 +62,12 @@ def _hard(head: nn.Module) -> nn.Module:
     return head
 
 
-def test_hard_draws_have_the_gradient_of_the_relaxed_ones():
-    """Straight-through (arXiv 1611.01144, section 2.2): the same noise, the same weights on the outcome."""
+def test_hard_samples_have_the_gradient_of_relaxed_ones():
+    """Straight-through (arXiv 1611.01144, section 2.2), with the same noise."""
     temperature, weights = torch.tensor(0.7), torch.randn(4)
     logits = torch.randn(6, 4, requires_grad=True)
     gradients = []
-    for kind in (Relaxed, Hard):
+    for kind in (RelaxedOneHot, StraightThroughOneHot):
         torch.manual_seed(3)
         (gradient,) = torch.autograd.grad((kind(temperature, logits).rsample() * weights).sum(), logits)
         gradients.append(gradient)
@@ -76,22 +76,22 @@ def test_hard_draws_have_the_gradient_of_the_relaxed_ones():
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5, 2.0])
-def test_the_greatest_entry_of_a_draw_is_distributed_as_the_category(temperature):
-    """At every temperature: a chi-square with 3 degrees of freedom beyond 16.3 comes once in a thousand."""
+def test_the_argmax_of_a_sample_follows_the_categorical(temperature):
+    """At every temperature; a chi-squared variable with 3 degrees of freedom exceeds 16.3 once in 1000."""
     torch.manual_seed(0)
     probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
     n = 20_000
-    for kind in (Relaxed, Hard):
+    for kind in (RelaxedOneHot, StraightThroughOneHot):
         draws = kind(torch.tensor(temperature), probabilities.log()).rsample((n,))
         counts = torch.bincount(draws.argmax(-1), minlength=4)
         chi_square = ((counts - n * probabilities) ** 2 / (n * probabilities)).sum()
         assert chi_square < 16.3, (kind, counts)
 
 
-def test_the_relaxed_density_is_that_of_the_paper_and_integrates_to_one():
-    """arXiv 1611.00712, definition 1, written out; the integral for two categories, where the simplex is a line."""
+def test_the_relaxed_density_matches_the_paper_and_integrates_to_one():
+    """arXiv 1611.00712, definition 1; the integral is over two categories, where the simplex is one-dimensional."""
     temperature, alpha = 0.6, torch.tensor([0.7, 2.0, 1.1], dtype=torch.float64)
-    q = Relaxed(torch.tensor(temperature, dtype=torch.float64), alpha.log())
+    q = RelaxedOneHot(torch.tensor(temperature, dtype=torch.float64), alpha.log())
     x = q.rsample((5,))
     n = 3
     expected = math.factorial(n - 1) * temperature ** (n - 1) * (alpha * x ** (-temperature - 1)).prod(-1)
@@ -99,27 +99,27 @@ def test_the_relaxed_density_is_that_of_the_paper_and_integrates_to_one():
     torch.testing.assert_close(q.log_prob(x).exp(), expected)
 
     t = torch.linspace(0, 1, 200_001, dtype=torch.float64)[1:-1]
-    q = Relaxed(torch.tensor(1.3, dtype=torch.float64), alpha[:2].log())
+    q = RelaxedOneHot(torch.tensor(1.3, dtype=torch.float64), alpha[:2].log())
     density = q.log_prob(torch.stack([t, 1 - t], -1)).exp()
     assert torch.trapezoid(density, t).item() == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_rate_is_the_kl_of_the_categories(training):
-    """By summing over all 3^2 outcomes of two variables, in training and in evaluation alike."""
+def test_the_rate_is_the_kl_of_the_categorical_variables(training):
+    """By enumeration of all 3^2 outcomes of two variables, in training and in evaluation mode."""
     vae = tiny("gumbel-vae", encoder={"hidden": [8], "posterior": {"categories": 3}}).train(training)
     x = torch.rand(4, *SHAPE)
-    found = vae.trace(zoo.Batch(x)).kl
+    actual = vae.trace(zoo.Batch(x)).kl
     log_q = vae.encode(x).base_dist.logits.log_softmax(-1)
     expected = torch.zeros(4)
     for i, j in itertools.product(range(3), repeat=2):
         log_joint = log_q[:, 0, i] + log_q[:, 1, j]
         expected += log_joint.exp() * (log_joint + 2 * math.log(3))
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(actual, expected)
 
 
-def test_a_relaxed_draw_has_no_mass_under_the_prior():
-    """Lest a density over a mass pass for an importance weight."""
+def test_a_relaxed_sample_has_probability_zero_under_the_prior():
+    """A density divided by a mass is no importance weight."""
     prior = zoo.get("prior", "uniform-categorical")(latent_shape=(2, 3))(None)
     corner = torch.tensor([[1.0, 0, 0], [0, 0, 1.0]])
     assert prior.log_prob(corner).item() == pytest.approx(-2 * math.log(3))
@@ -129,7 +129,7 @@ def test_a_relaxed_draw_has_no_mass_under_the_prior():
 
 
 def test_in_evaluation_the_likelihood_is_that_of_the_discrete_model():
-    """log p(x) by enumeration of the nine latents, and its importance-sampled estimate."""
+    """The importance-sampled estimate of log p(x) against enumeration of the nine latents."""
     vae = tiny("gumbel-vae", encoder={"hidden": [8], "posterior": {"categories": 3}}).eval()
     x = (torch.rand(3, *SHAPE) > 0.5).float()
     corners = torch.eye(3)
@@ -140,8 +140,8 @@ def test_in_evaluation_the_likelihood_is_that_of_the_discrete_model():
     torch.testing.assert_close(estimated, exact.double(), atol=0.02, rtol=0)
 
 
-def test_the_temperature_is_a_function_of_the_step_alone():
-    """arXiv 1611.01144, section 4. Trap 11: it is in the state, written in place."""
+def test_the_temperature_is_a_pure_function_of_the_step():
+    """arXiv 1611.01144, section 4. Trap 11: it is part of the state and written in place."""
     make = zoo.get("posterior", "gumbel-softmax")
     head = make(features=2, latent_dim=1, temperature=2.0, min_temperature=0.5, anneal=0.01)
     buffer = head.temperature
@@ -152,10 +152,10 @@ def test_the_temperature_is_a_function_of_the_step_alone():
     assert head.state_dict()["temperature"].item() == pytest.approx(2 * math.exp(-0.1))
     low = make(features=2, latent_dim=1, temperature=0.3)
     low.schedule(5, 0.0)
-    assert low.temperature.item() == pytest.approx(0.3), "it never rises to the minimum"
+    assert low.temperature.item() == pytest.approx(0.3), "it must not rise to the minimum"
 
 
-# --- continuous and discrete together
+# --- joint continuous and discrete latents
 
 
 def joint(**changes: object) -> zoo.VAE:
@@ -163,7 +163,7 @@ def joint(**changes: object) -> zoo.VAE:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_rate_of_both_is_the_sum(training):
+def test_the_joint_rate_is_the_sum(training):
     vae = joint().train(training)
     trace = vae.trace(zoo.Batch(torch.rand(4, *SHAPE)))
     assert vae.latent_shape == (2 + 2 * 10,)
@@ -174,7 +174,7 @@ def test_the_rate_of_both_is_the_sum(training):
     torch.testing.assert_close(trace.kl, expected)
 
 
-def test_the_density_of_both_is_the_product():
+def test_the_joint_density_is_the_product():
     vae = joint().eval()
     q = vae.encode(torch.rand(4, *SHAPE))
     z = q.rsample((3,))
@@ -182,12 +182,12 @@ def test_the_density_of_both_is_the_product():
     expected = q.parts[0].log_prob(continuous) + q.parts[1].log_prob(discrete)
     torch.testing.assert_close(q.log_prob(z), expected)
     torch.testing.assert_close(q.mean[:, :2], q.parts[0].mean)
-    drawn = vae.prior(vae.encoder).sample((5,))
-    assert (drawn[:, 2:].unflatten(-1, (2, 10)).sum(-1) == 1).all()
+    samples = vae.prior(vae.encoder).sample((5,))
+    assert (samples[:, 2:].unflatten(-1, (2, 10)).sum(-1) == 1).all()
 
 
 def test_a_joint_posterior_takes_any_heads():
-    """A quantiser beside the Gaussian: the rates add up, K^2 codes being equally probable."""
+    """A Gaussian and a quantiser: the rates add up, with K^2 equally probable codes."""
     vae = tiny(
         "joint-vae",
         encoder={"hidden": [8], "posterior": {"variables": 2, "discrete": QUANTIZERS["vq-vae"]}},
@@ -213,19 +213,19 @@ def test_the_capacities_of_the_joint_loss(step, c_z, c_c):
     excess = (kl_divergence(z, pz) - c_z).abs() + (kl_divergence(c, pc) - c_c).abs()
     torch.testing.assert_close(terms["loss"], (7 * excess - trace.log_px).mean())
     torch.testing.assert_close(terms["rate"], terms["rate_continuous"] + terms["rate_discrete"])
-    assert set(loss.state_dict()) == {"risen"}
+    assert set(loss.state_dict()) == {"progress"}
 
 
-def test_parts_that_do_not_go_together_are_refused():
+def test_incompatible_parts_are_an_error():
     batch = zoo.Batch(torch.rand(2, *SHAPE))
     with pytest.raises(zoo.ComponentError, match="posterior=joint"):
         zoo.create_model("mlp-vae", data_shape=SHAPE, prior="joint")
     with pytest.raises(zoo.ComponentError, match="posterior=joint and prior=joint"):
         zoo.create_loss("joint-vae", data_shape=SHAPE)(zoo.create_model("mlp-vae", data_shape=SHAPE), batch)
-    with pytest.raises(zoo.ComponentError, match="needs a posterior that quantises"):
+    with pytest.raises(zoo.ComponentError, match="needs a quantiser"):
         VQ()(zoo.create_model("mlp-vae", data_shape=SHAPE), batch)
     for prior in ("uniform-codes", "autoregressive-codes"):
-        with pytest.raises(zoo.ComponentError, match="posterior is a quantiser"):
+        with pytest.raises(zoo.ComponentError, match="needs a quantiser"):
             zoo.create_model("mlp-vae", data_shape=SHAPE, prior=prior).sample(1)
     with pytest.raises(zoo.RecipeError, match="encoder.posterior.levels"):
         zoo.recipe("fsq-vae", ["encoder.posterior={use: finite-scalar, levels: [2, 3]}"])
@@ -235,7 +235,7 @@ def test_parts_that_do_not_go_together_are_refused():
 
 
 def points_of(vae: zoo.VAE, x: Tensor) -> Tensor:
-    """What the encoder puts out before it is quantised."""
+    """The points of the encoder before quantisation."""
     head = vae.encoder.posterior
     return head.linear(vae.encoder.trunk(x)).unflatten(-1, head.event_shape)
 
@@ -243,7 +243,7 @@ def points_of(vae: zoo.VAE, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("model", ["vq-vae", "rvq-vae"])
 def test_every_point_becomes_its_nearest_vector(model, training):
-    """Brute force, quantiser after quantiser; the codes are the vectors to the last bit."""
+    """By brute force, one quantiser at a time; the codes are bit-identical to the vectors."""
     vae = tiny(model).train(training)
     x = torch.rand(6, *SHAPE)
     points = points_of(vae, x).detach()
@@ -260,7 +260,7 @@ def test_every_point_becomes_its_nearest_vector(model, training):
 
 
 @pytest.mark.parametrize("model", ["vq-vae", "rvq-vae"])
-def test_the_gradient_passes_a_quantiser_as_if_it_were_the_identity(model):
+def test_the_gradient_of_a_quantiser_is_straight_through(model):
     head = tiny(model).encoder.posterior
     points = torch.randn(4, 2, 3, requires_grad=True)
     codes, _, _ = head.quantize(points)
@@ -270,7 +270,7 @@ def test_the_gradient_passes_a_quantiser_as_if_it_were_the_identity(model):
 
 
 @pytest.mark.parametrize("model", ["vq-vae", "rvq-vae"])
-def test_no_points_do_not_move_a_codebook(model):
+def test_an_empty_batch_does_not_change_a_codebook(model):
     vae = tiny(model).train()
     before = {name: value.clone() for name, value in vae.state_dict().items()}
     q = vae.encode(torch.zeros(0, *SHAPE))
@@ -279,8 +279,8 @@ def test_no_points_do_not_move_a_codebook(model):
         assert torch.equal(value, before[name]), name
 
 
-def test_the_codebook_moves_as_in_the_paper():
-    """arXiv 1711.00937, appendix A.1, one step by hand: from counts of 1 and sums equal to the vectors."""
+def test_the_codebook_update_by_hand():
+    """One step of arXiv 1711.00937, appendix A.1, from counts of 1 and sums equal to the vectors."""
     head = VectorQuantized(features=4, latent_dim=2, dim=3, codebook_size=4, decay=0.9, revive_below=0.0)
     (layer,) = head.layers
     before = layer.codebook.clone()
@@ -293,8 +293,8 @@ def test_the_codebook_moves_as_in_the_paper():
         torch.testing.assert_close(layer.codebook[k], total / count, rtol=1e-3, atol=1e-4)
 
 
-def test_a_dead_vector_is_put_on_a_point_of_the_batch():
-    """And a vector in use is not."""
+def test_a_dead_vector_is_moved_to_a_point_of_the_batch():
+    """Vectors in use are not."""
     head = VectorQuantized(features=4, latent_dim=2, dim=3, codebook_size=4, decay=0.5, revive_below=1.0)
     (layer,) = head.layers
     with torch.no_grad():
@@ -309,8 +309,8 @@ def test_a_dead_vector_is_put_on_a_point_of_the_batch():
 
 
 @pytest.mark.parametrize("model", ["vq-vae", "rvq-vae"])
-def test_the_codebook_moves_once_in_each_training_pass_and_never_in_evaluation(model):
-    """Trap 11: all of it is in the state, and neither figures nor evaluation nor the dry run leave a mark on it."""
+def test_the_codebook_changes_once_per_training_pass_and_never_in_evaluation(model):
+    """Trap 11: it is part of the state, and neither figures nor evaluation nor the preflight step change it."""
     vae, loss = tiny(model), VQ()
     batch = zoo.Batch(torch.rand(8, *SHAPE))
     calls = []
@@ -334,21 +334,21 @@ def test_the_codebook_moves_once_in_each_training_pass_and_never_in_evaluation(m
 
 @pytest.mark.parametrize("model", QUANTIZERS)
 def test_mixed_precision_does_not_reach_the_codes(model):
-    """The codebook and its averages are worked out in float32."""
+    """The codebook and its averages are computed in float32."""
     vae = tiny(model)
     points = torch.randn(4, *vae.latent_shape)
     head = vae.encoder.posterior
     head.linear = nn.Identity()
     expected = copy.deepcopy(head)(points.flatten(1))
     with torch.autocast("cpu", torch.bfloat16):
-        found = head(points.flatten(1))
-    assert torch.equal(found.mean, expected.mean)
-    assert found.mean.dtype == torch.float32
+        actual = head(points.flatten(1))
+    assert torch.equal(actual.mean, expected.mean)
+    assert actual.mean.dtype == torch.float32
 
 
 @pytest.mark.parametrize("model", QUANTIZERS)
 def test_no_term_depends_on_the_size_of_the_batch(model):
-    """Trap 5: a commitment summed over the batch beside an averaged distortion. In evaluation, where nothing moves."""
+    """Trap 5: a commitment summed over the batch, a distortion averaged. In evaluation mode, with a fixed codebook."""
     vae = tiny(model).eval()
     x = torch.rand(4, *SHAPE)
     once, thrice = (VQ()(vae, zoo.Batch(batch)) for batch in (x, x.repeat(3, 1, 1, 1)))
@@ -379,34 +379,34 @@ def test_the_rate_under_a_uniform_prior_is_a_constant(model, values, indices):
     assert not rate.requires_grad
 
 
-def test_the_perplexity_counts_the_codes_in_use():
+def test_the_perplexity_by_hand():
     z, commitment = torch.zeros(4, 2, 1), torch.zeros(4)
     one = torch.zeros(4, 2, 1, dtype=torch.int64)
     four = torch.arange(8).view(4, 2, 1) % 4
     skewed = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1]).view(4, 2, 1)
-    assert Quantized(z, one, commitment, 6).codes_in_use.item() == pytest.approx(1)
-    assert Quantized(z, four, commitment, 6).codes_in_use.item() == pytest.approx(4)
+    assert Quantized(z, one, commitment, 6).code_perplexity.item() == pytest.approx(1)
+    assert Quantized(z, four, commitment, 6).code_perplexity.item() == pytest.approx(4)
     entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
-    assert Quantized(z, skewed, commitment, 6).codes_in_use.item() == pytest.approx(math.exp(entropy))
+    assert Quantized(z, skewed, commitment, 6).code_perplexity.item() == pytest.approx(math.exp(entropy))
     both = torch.cat([one, four], -1)
-    assert Quantized(z, both, commitment, 6).codes_in_use.item() == pytest.approx((1 + 4) / 2)
+    assert Quantized(z, both, commitment, 6).code_perplexity.item() == pytest.approx((1 + 4) / 2)
 
 
 @pytest.mark.parametrize("model", QUANTIZERS)
-def test_indices_and_codes_belong_together(model):
-    """Found again from the codes alone, also where a step by step quantisation of the sums would go wrong."""
+def test_indices_and_codes_are_inverse_to_each_other(model):
+    """The indices are recovered from the codes, also where greedy quantisation of the sums fails."""
     vae = tiny(model).eval()
     head = vae.encoder.posterior
     generator = torch.Generator().manual_seed(1)
     indices = torch.randint(head.codebook_size, (50, 3, *head.indices_shape), generator=generator)
-    z = head.look_up(indices)
+    z = head.codes_of(indices)
     assert z.shape == (50, 3, *vae.latent_shape)
-    assert torch.equal(head.find(z), indices)
+    assert torch.equal(head.indices_of(z), indices)
     q = vae.encode(torch.rand(5, *SHAPE))
-    torch.testing.assert_close(head.look_up(q.indices), q.mean)
+    torch.testing.assert_close(head.codes_of(q.indices), q.mean)
 
 
-def test_a_single_code_has_no_importance_weight():
+def test_a_quantised_posterior_has_no_importance_weight():
     vae = tiny("vq-vae").eval()
     with pytest.raises(zoo.ComponentError, match="distortion \\+ rate"):
         vae.log_likelihood(torch.rand(2, *SHAPE).round(), samples=2)
@@ -415,11 +415,11 @@ def test_a_single_code_has_no_importance_weight():
 # --- the finite scalar quantiser
 
 
-def test_the_levels_and_the_size_of_the_implied_codebook():
-    """Every combination of the levels, evenly spaced, once each."""
+def test_the_implicit_codebook_holds_all_levels():
+    """Each combination of levels occurs once, and the levels are evenly spaced."""
     head = FiniteScalar(features=4, latent_dim=2, levels=[5, 4, 3])
     assert head.codebook_size == 5 * 4 * 3
-    every = head.look_up(torch.arange(60).view(-1, 1))
+    every = head.codes_of(torch.arange(60).view(-1, 1))
     assert len({tuple(code.tolist()) for code in every}) == 60
     for dim, levels in enumerate((5, 4, 3)):
         steps = every[:, dim].unique()
@@ -428,13 +428,13 @@ def test_the_levels_and_the_size_of_the_implied_codebook():
 
 
 def test_scalars_are_bounded_and_rounded_to_the_nearest_level():
-    """arXiv 2309.15505, section 3.1, for odd levels: round(L // 2 tanh(z)), and the gradient of the tanh."""
+    """arXiv 2309.15505, section 3.1, for odd levels: round(L // 2 tanh(z)), with the gradient of the tanh."""
     head = FiniteScalar(features=4, latent_dim=1, levels=[5, 3])
     points = torch.linspace(-3, 3, 40).view(20, 1, 2).requires_grad_()
     codes, indices, commitment = head.quantize(points)
     half = torch.tensor([2.0, 1.0])
     torch.testing.assert_close(codes, (points.tanh() * half * 1.001).round() / half)
-    assert torch.equal(head.look_up(indices), codes.detach())
+    assert torch.equal(head.codes_of(indices), codes.detach())
     (gradient,) = torch.autograd.grad(codes.sum(), points)
     torch.testing.assert_close(gradient, 1.001 * (1 - points.tanh() ** 2))
     assert commitment.tolist() == [0.0] * 20
@@ -452,31 +452,31 @@ def fitted_to(model: str, indices: Tensor, **settings: object) -> tuple[zoo.VAE,
     vae = tiny(model).eval()
     torch.manual_seed(0)
     prior = AutoregressiveCodes(vae.encoder, **{"hidden": 12, "lr": 0.02, "batch_size": 64, "steps": 150, **settings})
-    prior.fit(vae.encoder.posterior.look_up(indices), vae.encoder)
+    prior.fit(vae.encoder.posterior.codes_of(indices), vae.encoder)
     return vae, prior
 
 
 @pytest.mark.parametrize("model", QUANTIZERS)
 def test_the_probabilities_of_all_codes_sum_to_one(model):
-    """By enumeration, through the codes themselves: z to indices to log p."""
+    """By enumeration, from codes to indices to log p."""
     vae = tiny(model, latent_dim=1 if model == "rvq-vae" else 2).eval()
     head = vae.encoder.posterior
     indices = every_sequence(head.codebook_size, math.prod(head.indices_shape)).unflatten(-1, head.indices_shape)
     with torch.no_grad():
         for prior in (UniformCodes(), AutoregressiveCodes(vae.encoder, hidden=6)):
-            log_p = prior(vae.encoder).log_prob(head.look_up(indices))
+            log_p = prior(vae.encoder).log_prob(head.codes_of(indices))
             assert log_p.exp().sum().item() == pytest.approx(1, abs=1e-5)
 
 
-def test_a_fit_finds_a_skewed_distribution_and_samples_follow_it():
-    """Two codes of five values: the second is the first, or one more. Frequencies, likelihood and samples agree."""
+def test_a_fit_recovers_a_skewed_distribution_and_samples_follow_it():
+    """Two codes of five values: the second equals the first or its successor. Likelihood and samples match this."""
     torch.manual_seed(0)
     first = torch.multinomial(torch.tensor([0.5, 0.2, 0.2, 0.1, 0.0]), 2000, replacement=True)
     second = first + torch.bernoulli(torch.full((2000,), 0.3)).long()
     indices = torch.stack([first, second], 1).unsqueeze(-1)
     vae, prior = fitted_to("vq-vae", indices)
     head, p = vae.encoder.posterior, prior(vae.encoder)
-    z = head.look_up(indices)
+    z = head.codes_of(indices)
     with torch.no_grad():
         log_p = p.log_prob(z).mean().item()
         untrained = AutoregressiveCodes(vae.encoder, hidden=12)(vae.encoder).log_prob(z).mean().item()
@@ -486,37 +486,37 @@ def test_a_fit_finds_a_skewed_distribution_and_samples_follow_it():
     assert log_p == pytest.approx(-entropy, abs=0.05)
 
     with torch.no_grad():
-        expected = p.log_prob(head.look_up(every_sequence(5, 2).unsqueeze(-1))).exp()
+        expected = p.log_prob(head.codes_of(every_sequence(5, 2).unsqueeze(-1))).exp()
     torch.manual_seed(1)
-    drawn = head.find(p.sample((4000,))).flatten(1)
-    found = torch.bincount(drawn[:, 0] * 5 + drawn[:, 1], minlength=25) / 4000
-    assert (found - expected).abs().max() < 0.03, "three standard deviations of a probability of one half"
+    samples = head.indices_of(p.sample((4000,))).flatten(1)
+    actual = torch.bincount(samples[:, 0] * 5 + samples[:, 1], minlength=25) / 4000
+    assert (actual - expected).abs().max() < 0.03, "three standard deviations of a frequency of one half"
     assert p.sample((2, 3)).shape == (2, 3, 2, 3)
 
 
-def test_what_is_drawn_one_by_one_has_the_probabilities_of_the_whole():
-    """The net's state is carried from index to index as in one pass, with several quantisers too."""
+def test_sequential_samples_follow_the_joint_probabilities():
+    """The recurrent state is carried across indices as in one pass, also with several quantisers."""
     vae = tiny("rvq-vae").eval()
     net = AutoregressiveCodes(vae.encoder, hidden=6)
     nn.init.normal_(net.position)
     with torch.no_grad():
-        net.linear.weight.mul_(200)  # nearly one outcome at each position, whatever the noise
-        drawn = net.draw(4)
-        assert (net.logits(drawn).argmax(-1) == drawn).all()
-        assert len(drawn[0].unique()) > 1
+        net.linear.weight.mul_(200)  # nearly deterministic
+        samples = net.draw(4)
+        assert (net.logits(samples).argmax(-1) == samples).all()
+        assert len(samples[0].unique()) > 1
 
 
-def test_a_fit_is_fixed_by_the_seed_and_leaves_the_encoder_alone():
+def test_a_fit_is_determined_by_the_seed_and_does_not_change_the_encoder():
     indices = torch.randint(5, (40, 2, 1), generator=torch.Generator().manual_seed(0))
     (vae, one), (_, two) = (fitted_to("vq-vae", indices, steps=3) for _ in range(2))
     assert_same(dict(one.state_dict()), dict(two.state_dict()))
     assert_same(dict(vae.state_dict()), dict(tiny("vq-vae").eval().state_dict()))
-    assert not any("codebook" in name for name in one.state_dict()), "the prior keeps no encoder"
+    assert not any("codebook" in name for name in one.state_dict()), "the prior must not contain the encoder"
     with pytest.raises(zoo.UsageError, match="two draws"):
         one.fit(torch.zeros(1, 2, 3), vae.encoder)
 
 
-def test_a_prior_that_is_trained_along_gives_the_encoder_no_gradient():
+def test_a_prior_trained_with_the_model_has_no_gradient_in_the_encoder():
     vae = tiny("vq-vae", prior={"use": "autoregressive-codes", "hidden": 6})
     VQ()(vae, zoo.Batch(torch.rand(4, *SHAPE)))["rate"].backward()
     assert all(parameter.grad is not None for parameter in vae.prior.parameters())
@@ -527,8 +527,8 @@ def test_a_prior_that_is_trained_along_gives_the_encoder_no_gradient():
 
 
 @pytest.mark.parametrize("more", [["train.ema_decay=0.9"], ["train.precision=bfloat16", "train.microbatches=2"]])
-def test_a_codebook_resumes_to_the_same_bits(more, tmp_path, monkeypatch):
-    """Scenarios 13 and 14: its moving averages, and what revives a dead code, with settings that copy or cut."""
+def test_a_codebook_resumes_bit_identically(more, tmp_path, monkeypatch):
+    """Scenarios 13 and 14: moving averages and revived vectors, with averaged weights, microbatches and clipping."""
     monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
     overrides = ["data=[{use: digits}]", "train.epochs=2", "train.batch_size=256", "encoder.hidden=[16]", *more]
     run = stopped("rvq-vae", overrides, 8, tmp_path)
@@ -536,7 +536,7 @@ def test_a_codebook_resumes_to_the_same_bits(more, tmp_path, monkeypatch):
     assert_same(essence(zoo.resume(run.path)), essence(zoo.train("rvq-vae", overrides, out=tmp_path)))
 
 
-def test_the_parts_of_a_joint_posterior_are_found_by_whoever_looks_for_schedules():
+def test_schedules_reach_the_parts_of_a_joint_posterior():
     vae = joint()
     scheduled = [module for module in vae.modules() if isinstance(module, zoo.Scheduled)]
     assert len(scheduled) == 1
@@ -546,13 +546,13 @@ def test_the_parts_of_a_joint_posterior_are_found_by_whoever_looks_for_schedules
 
 
 @pytest.mark.parametrize("model", ["rvq-vae", "fsq-vae"])
-def test_a_prior_fitted_to_a_run_has_the_sizes_of_its_quantiser(model, tmp_path, monkeypatch):
-    """And is made anew from the run folder, before its state is read."""
+def test_a_prior_fitted_to_a_run_takes_its_sizes_from_the_quantiser(model, tmp_path, monkeypatch):
+    """It is rebuilt from the run folder before its state is loaded."""
     monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
     overrides = ["data=[{use: digits}]", "train.epochs=1", "train.batch_size=256", "encoder.hidden=[16]"]
     run = zoo.train(model, overrides, out=tmp_path)
-    said = zoo.fit_prior(run, "autoregressive-codes", steps=2, hidden=4)
-    assert math.isfinite(said["log_likelihood"]["test"])
+    fit = zoo.fit_prior(run, "autoregressive-codes", steps=2, hidden=4)
+    assert math.isfinite(fit["log_likelihood"]["test"])
     vae = zoo.load(run)
     assert isinstance(vae.prior, AutoregressiveCodes)
     head = vae.encoder.posterior
@@ -562,6 +562,6 @@ def test_a_prior_fitted_to_a_run_has_the_sizes_of_its_quantiser(model, tmp_path,
 
 
 @pytest.mark.parametrize("levels", [[10**9], [2**12, 2**13], [3] * 40])
-def test_more_codes_than_can_be_listed_are_refused(levels):
-    with pytest.raises(zoo.ComponentError, match="their product is the number of codes"):
+def test_too_many_codes_are_an_error(levels):
+    with pytest.raises(zoo.ComponentError, match="at most 16,777,216 codes"):
         zoo.create_model("fsq-vae", data_shape=SHAPE, encoder={"posterior": {"levels": levels}})

@@ -13,11 +13,11 @@ import zoo
 from toys import GivenPosterior, LinearGaussian
 from zoo.evaluation.evaluate import measure
 from zoo.recipes.schema import ComponentSpec
-from zoo_disentanglement import dci, gap, sap
+from zoo_disentanglement import dci, mig, sap
 from zoo_disentanglement.capacity import AnnealedCapacity
+from zoo_disentanglement.dip import AggregateCovariance, MeanCovariance
 from zoo_disentanglement.dsprites import FILE, dsprites
-from zoo_disentanglement.factor import FactorLoss, shuffle_dimensions
-from zoo_disentanglement.inferred_prior import AggregateCovariance, MeanCovariance
+from zoo_disentanglement.factor import FactorLoss, permute_dims
 from zoo_disentanglement.shapes import COUNTS, draw, shapes
 from zoo_disentanglement.total_correlation import BetaTC, mixture_weights
 
@@ -29,7 +29,7 @@ def gaussian(mean: Tensor, scale: float) -> Distribution:
 
 
 def vae_of(mean=lambda x: x, scale: float = 0.5, latent_dim: int = 2, pixels: int = 2) -> zoo.VAE:
-    """q(z | x) = N(mean(x), scale^2), with something to learn in the mean."""
+    """A VAE with q(z | x) = N(mean(x), scale^2), whose mean has parameters."""
 
     class Encoder(zoo.Encoder):
         def __init__(self) -> None:
@@ -50,7 +50,7 @@ def batch(n: int, pixels: int = 2, seed: int = 0) -> zoo.Batch:
 # --- annealed capacity
 
 
-def test_the_capacity_rises_linearly_and_depends_on_nothing_but_the_epoch():
+def test_the_capacity_rises_linearly_and_is_a_function_of_the_epoch():
     """Trap 11."""
     loss = AnnealedCapacity(capacity=20.0, warmup_epochs=4.0)
     for epoch, expected in ((1.0, 5.0), (9.0, 20.0), (0.0, 0.0), (2.0, 10.0), (4.0, 20.0)):
@@ -63,7 +63,7 @@ def test_the_capacity_rises_linearly_and_depends_on_nothing_but_the_epoch():
 
 
 @pytest.mark.parametrize("capacity", [0.5, 5.0])
-def test_the_rate_is_pressed_to_the_capacity_from_either_side(capacity):
+def test_the_deviation_of_the_rate_from_the_capacity_is_penalised(capacity):
     """arXiv 1804.03599, eq. 8. KL(N(m, s^2) || N(0, 1)) = (m^2 + s^2 - 1)/2 - log s, for two latents."""
     vae = vae_of(lambda x: torch.full_like(x, 1.5))
     terms = AnnealedCapacity(gamma=10.0, capacity=capacity, warmup_epochs=0.0)(vae, batch(3))
@@ -77,12 +77,12 @@ def test_the_rate_is_pressed_to_the_capacity_from_either_side(capacity):
 # --- total correlation from a batch
 
 
-def test_a_prior_for_each_label_is_refused():
-    """Its KL from the aggregate of all labels is no divergence, and was negative."""
+def test_a_conditional_prior_is_an_error():
+    """The KL of the aggregate over all labels to the prior of one label is no divergence; it was negative."""
     recipe = zoo.recipe("cvae", ["loss=beta-tc", "latent_dim=2"])
     vae = zoo.create_model(recipe, data_shape=(1, 4, 4), classes=2)
     loss = zoo.create_loss(recipe, data_shape=(1, 4, 4), classes=2)
-    with pytest.raises(zoo.ComponentError, match="a prior for each label"):
+    with pytest.raises(zoo.ComponentError, match="the same prior for all images"):
         loss(vae, zoo.Batch(torch.rand(3, 1, 4, 4), torch.tensor([0, 1, 1])))
 
 
@@ -97,41 +97,41 @@ def test_the_stratified_weights_lie_on_the_diagonal():
     torch.testing.assert_close(mixture_weights("stratified", 0, 1), torch.ones(1, 1))
 
 
-def test_the_mean_over_all_batches_is_the_aggregate_posterior():
-    """Every batch of 3 out of 5 images in every order: the stratified estimate of q(z) is unbiased at the draw of every
-    image; in the weighted one the image itself counts for a third (arXiv 1802.04942, its appendix C)."""
+def test_the_stratified_estimate_is_unbiased():
+    """Averaged over all ordered batches of 3 out of 5 images, the stratified estimate is q(z); in the weighted one, the
+    image itself has weight 1/3 (arXiv 1802.04942, appendix C)."""
     generator = torch.Generator().manual_seed(1)
     means, z = torch.randn(5, generator=generator), torch.randn(5, generator=generator)
-    density = Normal(means, 0.7).log_prob(z.unsqueeze(1)).exp()  # of the draw of an image under each image
+    density = Normal(means, 0.7).log_prob(z.unsqueeze(1)).exp()  # of the sample of one image under each image
     exact = density.mean(1)
-    found: dict[str, list[list[Tensor]]] = {name: [[] for _ in range(5)] for name in ESTIMATORS}
+    actual: dict[str, list[list[Tensor]]] = {name: [[] for _ in range(5)] for name in ESTIMATORS}
     for chosen in itertools.permutations(range(5), 3):
         index = torch.tensor(chosen)
         for name in ESTIMATORS:
             estimates = (mixture_weights(name, 5, 3) * density[index][:, index]).sum(1)
             for image, estimate in zip(chosen, estimates, strict=True):
-                found[name][image].append(estimate)
-    stratified = torch.stack([torch.stack(values).mean() for values in found["stratified"]])
+                actual[name][image].append(estimate)
+    stratified = torch.stack([torch.stack(values).mean() for values in actual["stratified"]])
     torch.testing.assert_close(stratified, exact)
-    weighted = torch.stack([torch.stack(values).mean() for values in found["weighted"]])
+    weighted = torch.stack([torch.stack(values).mean() for values in actual["weighted"]])
     own = density.diagonal()
     torch.testing.assert_close(weighted, own / 3 + (density.sum(1) - own) / 4 * 2 / 3)
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_the_parts_of_the_rate_agree_with_those_of_a_gaussian(estimator):
-    """x ~ N(0, S) and q(z | x) = N(x, s^2), so q(z) = N(0, S + s^2): everything is known. With the whole data set for a
-    batch both estimates are the mixture itself."""
+    """x ~ N(0, S) and q(z | x) = N(x, s^2), so q(z) = N(0, S + s^2) and all parts are known. If the batch is the whole
+    data set, both estimates are exact."""
     covariance, n, s = torch.tensor([[1.0, 0.8], [0.8, 1.0]]), 1500, 0.5
     torch.manual_seed(0)
     x = MultivariateNormal(torch.zeros(2), covariance).sample((n,)).view(n, 1, 1, 2)
     with torch.no_grad():
         terms = BetaTC(n, estimator=estimator)(vae_of(scale=s), zoo.Batch(x))
     aggregate = MultivariateNormal(torch.zeros(2), covariance + s**2 * torch.eye(2))
-    entropy, given = aggregate.entropy(), 2 * Normal(0.0, s).entropy()
+    entropy, conditional = aggregate.entropy(), 2 * Normal(0.0, s).entropy()
     product = 2 * Normal(0.0, math.sqrt(1 + s**2)).entropy()
     dimension_kl = 2 * (s**2 / 2 - math.log(math.sqrt(1 + s**2)))
-    assert terms["mutual_information"].item() == pytest.approx((entropy - given).item(), abs=0.06)
+    assert terms["mutual_information"].item() == pytest.approx((entropy - conditional).item(), abs=0.06)
     assert terms["total_correlation"].item() == pytest.approx((product - entropy).item(), abs=0.04)
     assert terms["dimension_kl"].item() == pytest.approx(dimension_kl, abs=0.08)
     assert (product - entropy).item() == pytest.approx(0.2637, abs=1e-3), "far from 0"
@@ -155,25 +155,25 @@ def test_the_parts_add_up_to_the_rate_and_each_has_its_weight(estimator, size):
 
 
 def test_a_batch_larger_than_the_training_set_is_the_whole():
-    """A test batch may be; (N - M) / (N M) would be negative."""
+    """A test batch can be; (N - M) / (N M) would then be negative."""
     terms = BetaTC(3, estimator="stratified")(vae_of(), batch(8))
     assert all(torch.isfinite(value) for value in terms.values())
 
 
-def test_dependent_dimensions_have_no_total_correlation_here():
+def test_dependent_dimensions_are_an_error():
     def q(x: Tensor) -> Distribution:
         return MultivariateNormal(x.flatten(1), torch.eye(2))
 
     vae = zoo.VAE(GivenPosterior(q), vae_of().decoder, vae_of().prior)
-    with pytest.raises(zoo.ComponentError, match="MultivariateNormal does not have independent dimensions"):
+    with pytest.raises(zoo.ComponentError, match="independent dimensions; those of MultivariateNormal are not"):
         BetaTC(10)(vae, batch(4))
 
 
-def test_a_loss_that_asks_for_it_gets_the_number_of_training_images(tmp_path, monkeypatch):
-    def just_built(vae, loss, *_, **__):
+def test_train_size_is_injected(tmp_path, monkeypatch):
+    def fail_with_size(vae, loss, *_, **__):
         raise zoo.UsageError(f"{loss.train_size} images")
 
-    monkeypatch.setattr("zoo.session.Trainer", just_built)
+    monkeypatch.setattr("zoo.session.Trainer", fail_with_size)
     with pytest.raises(zoo.UsageError, match="^1438 images"):
         zoo.train("beta-tc-vae", ["data=[{use: digits}]"], out=tmp_path)
     assert zoo.create_loss("beta-tc-vae", data_shape=(1, 4, 4), train_size=17).train_size == 17
@@ -192,21 +192,21 @@ def constant_ratio(loss: FactorLoss, value: float) -> FactorLoss:
     return loss
 
 
-def test_dimensions_are_shuffled_one_by_one():
-    """Each column keeps its values, every order is as likely, and the columns' orders are independent."""
+def test_dimensions_are_permuted_independently():
+    """Each column keeps its values, all permutations are equally likely, and those of two columns are independent."""
     torch.manual_seed(0)
     z = torch.tensor([[0.0, 10.0], [1.0, 11.0], [2.0, 12.0]])
     counts: dict[tuple[float, ...], int] = {}
     draws = 3600
     for _ in range(draws):
-        shuffled = shuffle_dimensions(z)
+        shuffled = permute_dims(z)
         key = (*shuffled[:, 0].tolist(), *shuffled[:, 1].tolist())
         assert sorted(key[:3]) == [0, 1, 2]
         assert sorted(key[3:]) == [10, 11, 12]
         counts[key] = counts.get(key, 0) + 1
     assert len(counts) == 36
     assert all(abs(count - 100) < 50 for count in counts.values()), "five standard deviations"
-    assert shuffle_dimensions(torch.zeros(4, 2, 3)).shape == (4, 2, 3)
+    assert permute_dims(torch.zeros(4, 2, 3)).shape == (4, 2, 3)
 
 
 def test_the_two_objectives_of_factor_vae_by_hand():
@@ -215,13 +215,13 @@ def test_the_two_objectives_of_factor_vae_by_hand():
     assert terms["total_correlation"].item() == pytest.approx(0.3)
     torch.testing.assert_close(terms["loss"], terms["distortion"] + terms["rate"] + 7 * terms["total_correlation"])
     sigmoid = 1 / (1 + math.exp(-0.3))
-    found = loss.discriminate(vae_of(), batch(6))
-    assert found["loss"].item() == pytest.approx(-(math.log(sigmoid) + math.log(1 - sigmoid)) / 2)
-    assert found["accuracy"].item() == 0.5
+    actual = loss.discriminator_loss(vae_of(), batch(6))
+    assert actual["loss"].item() == pytest.approx(-(math.log(sigmoid) + math.log(1 - sigmoid)) / 2)
+    assert actual["accuracy"].item() == 0.5
 
 
-def test_the_discriminator_moves_nothing_of_the_model_nor_the_model_it():
-    """Trap 3 and scenario 25: even a plain ``backward`` of the discriminator's loss does not reach the encoder."""
+def test_model_and_discriminator_do_not_update_each_other():
+    """Trap 3 and scenario 25: a plain ``backward`` of the discriminator's loss has no gradient in the encoder."""
     vae, loss = vae_of(), FactorLoss((2,), hidden=(8,))
     model, critic = loss.phases(vae)
     critic.objective(vae, batch(6))["loss"].backward()
@@ -240,10 +240,10 @@ def test_the_discriminator_moves_nothing_of_the_model_nor_the_model_it():
         torch.manual_seed(0)
         other = FactorLoss((2,), gamma=gamma, hidden=(8,))
         (gradient[gamma],) = torch.autograd.grad(other(without, batch(6))["loss"], [without.encoder.shift])
-    assert (gradient[0.0] - gradient[50.0]).abs().max() > 0.1, "the total correlation does reach the encoder"
+    assert (gradient[0.0] - gradient[50.0]).abs().max() > 0.1, "the encoder must have a gradient"
 
 
-def test_the_discriminator_finds_the_total_correlation_of_a_gaussian():
+def test_the_discriminator_estimates_the_total_correlation_of_a_gaussian():
     """-log(1 - r^2) / 2 for two dimensions of correlation r."""
     torch.manual_seed(0)
     r = 0.8
@@ -251,21 +251,21 @@ def test_the_discriminator_finds_the_total_correlation_of_a_gaussian():
     vae, loss = vae_of(scale=1e-3), FactorLoss((2,), hidden=(32, 32))
     optimizer = torch.optim.Adam(loss.parameters(), lr=3e-3)
     for _ in range(300):
-        terms = loss.discriminate(vae, zoo.Batch(images.sample((256,)).view(-1, 1, 1, 2)))
+        terms = loss.discriminator_loss(vae, zoo.Batch(images.sample((256,)).view(-1, 1, 1, 2)))
         optimizer.zero_grad()
         terms["loss"].backward()
         optimizer.step()
     with torch.no_grad():
-        found = loss(vae, zoo.Batch(images.sample((5000,)).view(-1, 1, 1, 2)))["total_correlation"].item()
-    assert found == pytest.approx(-math.log(1 - r**2) / 2, abs=0.1)
+        actual = loss(vae, zoo.Batch(images.sample((5000,)).view(-1, 1, 1, 2)))["total_correlation"].item()
+    assert actual == pytest.approx(-math.log(1 - r**2) / 2, abs=0.1)
 
 
 # --- DIP-VAE
 
 
 def test_the_covariance_penalties_by_hand():
-    """arXiv 1711.00848. Means (1, 1) and (-1, -1): their covariance is 1 everywhere; the posterior's own
-    variance of a quarter comes to the diagonal in the second."""
+    """arXiv 1711.00848. The means (1, 1) and (-1, -1) have a covariance of ones; DIP-VAE-II adds the variance of the
+    posterior, 1/4, to the diagonal."""
     x = zoo.Batch(torch.tensor([[1.0, 1.0], [-1.0, -1.0]]).view(2, 1, 1, 2))
     first = MeanCovariance(off_diagonal=10.0, diagonal=100.0)(vae_of(scale=0.5), x)
     assert first["covariance"].item() == pytest.approx(10 * 2)
@@ -278,7 +278,7 @@ def test_the_covariance_penalties_by_hand():
 
 
 def test_the_penalty_does_not_depend_on_the_number_of_images():
-    """Trap 5's cousin: the same images twice have the same covariance. One image alone has none, and no NaN."""
+    """Related to trap 5: repeating the images does not change the covariance. That of a single image is 0, not NaN."""
     once = batch(5)
     twice = zoo.Batch(torch.cat([once.x, once.x]))
     for loss in (MeanCovariance(), AggregateCovariance()):
@@ -286,7 +286,7 @@ def test_the_penalty_does_not_depend_on_the_number_of_images():
     assert MeanCovariance(diagonal=3.0)(vae_of(), batch(1))["covariance"].item() == pytest.approx(6.0)
 
 
-def test_a_posterior_with_a_full_covariance_counts_in_full():
+def test_a_full_covariance_is_included():
     within = torch.tensor([[0.5, 0.3], [0.3, 0.5]])
     means = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
     q = MultivariateNormal(means, within.expand(2, 2, 2))
@@ -299,7 +299,7 @@ def test_a_posterior_with_a_full_covariance_counts_in_full():
 
 
 def graded(values: int = 4, copies: int = 8, third: bool = False) -> zoo.Dataset:
-    """Every pair of two factors, which are the two pixels; if wished, a third factor that is always the same."""
+    """All pairs of two factors, which are the two pixels; optionally a constant third factor."""
     factors = torch.cartesian_prod(torch.arange(values), torch.arange(values)).repeat(copies, 1)
     pixels = (factors * (240 // (values - 1))).to(torch.uint8).view(-1, 1, 1, 2)
     if third:
@@ -311,12 +311,12 @@ def graded(values: int = 4, copies: int = 8, third: bool = False) -> zoo.Dataset
 @pytest.mark.parametrize(
     "factors", [torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64), torch.zeros(2, 2, dtype=torch.int64)]
 )
-def test_what_are_no_factors(factors):
+def test_invalid_factors_are_an_error(factors):
     with pytest.raises(zoo.DataError, match=r"Factors must be an int64 tensor of shape \(3, F\)"):
         zoo.Split(torch.zeros(3, 1, 4, 4, dtype=torch.uint8), factors=factors)
 
 
-def test_every_factor_has_a_name_and_is_in_the_digest():
+def test_factors_have_names_and_change_the_digest():
     images = graded().train
     with pytest.raises(zoo.DataError, match="train split has 2 factors, and factor_names has 1"):
         zoo.Dataset(images, images, factor_names=("left",))
@@ -331,24 +331,24 @@ def test_every_factor_has_a_name_and_is_in_the_digest():
 # --- metrics
 
 
-def subject(
-    mean, scale: float = 0.1, latent_dim: int = 2, data: zoo.Dataset | None = None, **given
+def context_of(
+    mean, scale: float = 0.1, latent_dim: int = 2, data: zoo.Dataset | None = None, **options
 ) -> zoo.EvaluationContext:
     vae = vae_of(mean, scale, latent_dim)
-    return zoo.EvaluationContext(vae, zoo.recipe("mlp-vae"), graded() if data is None else data, **given)
+    return zoo.EvaluationContext(vae, zoo.recipe("mlp-vae"), graded() if data is None else data, **options)
 
 
-def measured(metric: str, of: zoo.EvaluationContext, **settings: object) -> dict[str, zoo.Measurement]:
-    found = measure(of, [ComponentSpec(use=metric, **settings)], by_default=False).measurements[metric]
-    return {one.name: one for one in found}
+def evaluate(metric: str, of: zoo.EvaluationContext, **settings: object) -> dict[str, zoo.Measurement]:
+    actual = measure(of, [ComponentSpec(use=metric, **settings)], by_default=False).measurements[metric]
+    return {one.name: one for one in actual}
 
 
-def apart(x: Tensor) -> Tensor:
-    """A latent for each factor, turned round and scaled."""
+def one_to_one(x: Tensor) -> Tensor:
+    """One latent per factor, permuted and scaled."""
     return torch.stack([3 * x[:, 1], -2 * x[:, 0]], dim=1)
 
 
-def together(x: Tensor) -> Tensor:
+def mixed(x: Tensor) -> Tensor:
     """Both factors in both latents."""
     return torch.stack([x[:, 0] + x[:, 1], x[:, 0] - x[:, 1]], dim=1)
 
@@ -364,13 +364,13 @@ PERFECT = [
 
 
 @pytest.mark.parametrize(("metric", "settings", "name"), PERFECT)
-def test_a_latent_for_each_factor_scores_one(metric, settings, name):
-    """Trap 15: means or draws are said beside the number, the split and the count with every number."""
-    of = subject(apart)
-    found = measured(metric, of, **settings)[name]
-    assert found.value == pytest.approx(1.0, abs=1e-6)
-    assert found.protocol["representation"] == "posterior means"
-    assert found.protocol["factors"] == ["left", "right"]
+def test_one_latent_per_factor_scores_one(metric, settings, name):
+    """Trap 15: the protocol of every measurement states means or samples, the split and the number of images."""
+    of = context_of(one_to_one)
+    actual = evaluate(metric, of, **settings)[name]
+    assert actual.value == pytest.approx(1.0, abs=1e-6)
+    assert actual.protocol["representation"] == "posterior means"
+    assert actual.protocol["factors"] == ["left", "right"]
     assert {"split": "test", "images": 128}.items() <= of.protocol.items()
 
 
@@ -384,20 +384,20 @@ def test_a_latent_for_each_factor_scores_one(metric, settings, name):
         ("factor-vae-score", {"votes": 300}, "factor-vae-score", 0.4, 0.62),
     ],
 )
-def test_latents_that_mix_the_factors_evenly_score_nothing(metric, settings, name, low, high):
-    """Sum and difference: by symmetry no latent leads; guessing is right in half of the votes."""
-    assert low <= measured(metric, subject(together), **settings)[name].value <= high
+def test_latents_that_mix_the_factors_evenly_score_zero(metric, settings, name, low, high):
+    """The latents are sum and difference: by symmetry there is no gap, and half of the votes are correct by chance."""
+    assert low <= evaluate(metric, context_of(mixed), **settings)[name].value <= high
 
 
 @pytest.mark.parametrize("metric", ["mig", "sap", "dci", "factor-vae-score"])
 def test_factors_must_be_known_and_vary(metric):
     images = zoo.Split(graded().train.x)
     with pytest.raises(zoo.NotApplicable, match="generating factors of the images are unknown"):
-        measured(metric, subject(apart, data=zoo.Dataset(images, images)))
+        evaluate(metric, context_of(one_to_one, data=zoo.Dataset(images, images)))
     with pytest.raises(zoo.NotApplicable, match="no factor takes more than one value"):
-        measured(metric, subject(apart, limit=1))
-    protocol = next(iter(measured(metric, subject(apart, data=graded(third=True))).values())).protocol
-    assert protocol["factors"] == ["left", "right"], "a factor that never changes is left out"
+        evaluate(metric, context_of(one_to_one, limit=1))
+    protocol = next(iter(evaluate(metric, context_of(one_to_one, data=graded(third=True))).values())).protocol
+    assert protocol["factors"] == ["left", "right"], "constant factors are ignored"
 
 
 @pytest.mark.parametrize(
@@ -410,87 +410,90 @@ def test_factors_must_be_known_and_vary(metric):
         ("factor-vae-score", {"votes": 50}),
     ],
 )
-def test_a_factor_that_is_constant_in_the_first_images_is_left_out_there(metric, settings):
-    """The first 16 images agree in `left`, the others do not: MIG was 0 / 0, and completeness counted a forest of no
+def test_a_factor_that_is_constant_in_the_first_images_is_ignored(metric, settings):
+    """The first 16 images agree in `left`, the others do not. MIG was 0 / 0, and completeness included a forest without
     splits.
     """
     data = graded()
     order = (data.test.factors[:, 0] != 0).long().sort(stable=True).indices
     images = zoo.Split(data.test.x[order], factors=data.test.factors[order])
     assert images.factors[:16, 0].unique().tolist() == [0]
-    of = subject(apart, 0.01, data=zoo.Dataset(images, images, factor_names=data.factor_names))
-    for found in measured(metric, of, **settings).values():
-        assert found.value == pytest.approx(1.0, abs=1e-6)
-        assert found.protocol["factors"] == (["right"] if "images" in settings else ["left", "right"])
+    of = context_of(one_to_one, 0.01, data=zoo.Dataset(images, images, factor_names=data.factor_names))
+    for actual in evaluate(metric, of, **settings).values():
+        assert actual.value == pytest.approx(1.0, abs=1e-6)
+        assert actual.protocol["factors"] == (["right"] if "images" in settings else ["left", "right"])
 
 
 def test_a_forest_needs_a_factor_that_varies():
     data = graded()
     constant = zoo.Split(data.train.x[:8], factors=torch.zeros_like(data.train.factors[:8]))
-    of = subject(apart, data=zoo.Dataset(constant, data.test, factor_names=data.factor_names))
+    of = context_of(one_to_one, data=zoo.Dataset(constant, data.test, factor_names=data.factor_names))
     with pytest.raises(zoo.NotApplicable, match="first 8 training images"):
-        measured("dci", of)
+        evaluate("dci", of)
 
 
 @pytest.mark.parametrize("metric", ["mig", "sap", "dci", "factor-vae-score"])
 def test_a_collapsed_posterior_scores_zero(metric):
-    found = measured(metric, subject(torch.zeros_like))
-    assert next(iter(found.values())).value == pytest.approx(0.0, abs=1e-6)
+    actual = evaluate(metric, context_of(torch.zeros_like))
+    assert next(iter(actual.values())).value == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.mark.parametrize("scale", [1e-10, 1e-3, 1e6])
 @pytest.mark.parametrize("metric", ["mig", "sap"])
-def test_a_score_does_not_depend_on_the_scale_of_the_codes(metric, scale):
-    found = measured(metric, subject(lambda x: scale * apart(x)))[metric]
-    assert found.value == pytest.approx(1.0, abs=1e-6)
+def test_scores_do_not_depend_on_the_scale_of_the_latents(metric, scale):
+    actual = evaluate(metric, context_of(lambda x: scale * one_to_one(x)))[metric]
+    assert actual.value == pytest.approx(1.0, abs=1e-6)
 
 
-def test_only_the_limit_is_measured():
-    of = subject(apart, limit=5)
+def test_the_limit_restricts_the_images():
+    of = context_of(one_to_one, limit=5)
     assert of.factors.tolist() == [[0, 0], [0, 1], [0, 2], [0, 3], [1, 0]]
     assert len(of.train_factors) == 128
 
 
 def test_the_mutual_information_of_a_histogram_by_hand():
-    """arXiv 1802.04942, eq. 6: the first latent is the factor, the second wrong for one image of four."""
+    """The first latent equals the factor; the second differs for one image of four (arXiv 1802.04942, eq. 6)."""
     values = torch.tensor([0, 0, 1, 1])
-    codes = torch.tensor([[0.0, 5.0], [0.1, 5.0], [9.0, 5.0], [9.1, 7.0]], dtype=torch.float64)
+    z = torch.tensor([[0.0, 5.0], [0.1, 5.0], [9.0, 5.0], [9.1, 7.0]], dtype=torch.float64)
     second = 0.5 * math.log(4 / 3) + 0.25 * math.log(2 / 3) + 0.25 * math.log(2)
-    found = gap.histogram_information(codes, values, bins=2)
-    torch.testing.assert_close(found, torch.tensor([math.log(2), second], dtype=torch.float64))
+    actual = mig.histogram_information(z, values, bins=2)
+    torch.testing.assert_close(actual, torch.tensor([math.log(2), second], dtype=torch.float64))
 
 
 def test_the_mutual_information_of_the_posterior_agrees_with_quadrature():
-    """MIG (arXiv 1802.04942): one latent, N(-1, s^2) or N(1, s^2) with the factor."""
+    """One latent, N(-1, s^2) or N(1, s^2) depending on the factor (arXiv 1802.04942)."""
     factors = torch.arange(2).repeat(400).unsqueeze(1)
     pixels = (factors * 255).to(torch.uint8).view(-1, 1, 1, 1).repeat(1, 1, 1, 2)
     images = zoo.Split(pixels, factors=factors)
     data = zoo.Dataset(images, images, factor_names=("side",))
-    of = subject(lambda x: 2 * x[:, :1] - 1, scale=0.9, latent_dim=1, data=data)
-    found = measured("mig", of, estimator="posterior")["mig"]
+    of = context_of(lambda x: 2 * x[:, :1] - 1, scale=0.9, latent_dim=1, data=data)
+    actual = evaluate("mig", of, estimator="posterior")["mig"]
     z = torch.linspace(-8, 8, 4001, dtype=torch.float64)
     p = [Normal(side, 0.9).log_prob(z) for side in (-1.0, 1.0)]
     mixture = torch.logsumexp(torch.stack(p), 0) - math.log(2)
     exact = torch.trapezoid(p[0].exp() * (p[0] - mixture), z).item() / math.log(2)
     assert 0.2 < exact < 0.8
-    assert found.value == pytest.approx(exact, abs=0.06)
-    assert found.protocol["representation"] == "posterior draws"
-    assert measured("mig", subject(apart, 0.01), estimator="posterior")["mig"].value == pytest.approx(1.0, abs=1e-6)
-    assert measured("mig", subject(together, 0.01), estimator="posterior")["mig"].value == pytest.approx(0.0, abs=0.01)
+    assert actual.value == pytest.approx(exact, abs=0.06)
+    assert actual.protocol["representation"] == "posterior draws"
+    values = [
+        evaluate("mig", context_of(mean, 0.01), estimator="posterior")["mig"].value for mean in (one_to_one, mixed)
+    ]
+    assert values[0] == pytest.approx(1.0, abs=1e-6)
+    assert values[1] == pytest.approx(0.0, abs=0.01)
 
 
-def test_the_scores_of_predictability_by_hand():
-    """R^2 of a line where the values have an order; thresholds where they have none, also for values out of order."""
+def test_r_squared_and_balanced_accuracy_by_hand():
+    """R^2 of a linear regression for ordinal values; thresholds for categorical ones, also if they are not sorted."""
     values = torch.tensor([0, 0, 1, 1])
-    codes = torch.tensor([[0.0, 1.0, 5.0], [0.0, 1.0, 5.0], [2.0, 1.0, 5.0], [0.0, 9.0, 5.0]], dtype=torch.float64)
+    z = torch.tensor([[0.0, 1.0, 5.0], [0.0, 1.0, 5.0], [2.0, 1.0, 5.0], [0.0, 9.0, 5.0]], dtype=torch.float64)
     expected = torch.tensor([1 / 3, 1 / 3, 0.0], dtype=torch.float64)
-    torch.testing.assert_close(sap.explained(codes, values), expected)
+    torch.testing.assert_close(sap.r_squared(z, values), expected)
     names = torch.tensor([2, 2, 0, 0, 1, 1])
-    codes = torch.tensor([[1.0, 4.0], [1.1, 4.0], [2.0, 4.0], [2.1, 4.0], [3.0, 4.0], [3.1, 4.0]], dtype=torch.float64)
+    z = torch.tensor([[1.0, 4.0], [1.1, 4.0], [2.0, 4.0], [2.1, 4.0], [3.0, 4.0], [3.1, 4.0]], dtype=torch.float64)
     expected = torch.tensor([1.0, 1 / 3], dtype=torch.float64)
-    torch.testing.assert_close(sap.balanced_accuracy(codes, names), expected)
-    few = torch.tensor([0, 0, 0, 0, 0, 1])  # five of six are right by saying 0, and a half in balance
-    torch.testing.assert_close(sap.balanced_accuracy(codes, few)[1], torch.tensor(0.5, dtype=torch.float64))
+    torch.testing.assert_close(sap.balanced_accuracy(z, names), expected)
+    imbalanced = torch.tensor([0, 0, 0, 0, 0, 1])  # predicting 0 has accuracy 5/6 and balanced accuracy 1/2
+    torch.testing.assert_close(sap.balanced_accuracy(z, imbalanced)[1], torch.tensor(0.5, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(
@@ -508,14 +511,14 @@ def test_disentanglement_and_completeness_by_hand(importances, disentanglement, 
     assert dci.completeness(matrix) == pytest.approx(completeness, abs=1e-6)
 
 
-def test_dci_says_when_it_is_measured_on_what_it_was_fitted_to():
-    assert "fitted to" in measured("dci", subject(apart, split="train"))["dci-informativeness"].note
+def test_dci_notes_evaluation_on_training_images():
+    assert "fitted to" in evaluate("dci", context_of(one_to_one, split="train"))["dci-informativeness"].note
 
 
-# --- data of known factors
+# --- data with known factors
 
 
-def test_every_combination_of_the_shapes_is_there_once_and_no_two_look_alike():
+def test_every_combination_of_factors_occurs_once_and_all_shapes_differ():
     data = shapes(repeat=1)
     factors = torch.cat([data.train.factors, data.test.factors])
     pixels = torch.cat([data.train.x, data.test.x])
@@ -532,8 +535,8 @@ def test_every_combination_of_the_shapes_is_there_once_and_no_two_look_alike():
     assert len(shapes(repeat=2).train) == 2 * len(data.train)
 
 
-def test_each_factor_of_the_shapes_does_what_it_is_called():
-    """x and y move the shape by two pixels and change nothing else; a greater scale has more white."""
+def test_each_factor_of_the_shapes_changes_the_image_as_named():
+    """x and y translate the shape by two pixels and change nothing else; a larger scale has more white pixels."""
     place = torch.arange(32.0)
     for shape, scale, rotation in itertools.product(range(3), range(3), (0, 3, 7)):
         steps = torch.arange(8)
@@ -549,7 +552,7 @@ def test_each_factor_of_the_shapes_does_what_it_is_called():
 
 @pytest.fixture
 def sprites(tmp_path, monkeypatch):
-    """A file as that of dSprites, of 40 images: image i has i in its first pixels, as bits."""
+    """A file in the format of dSprites with 40 images; the first pixels of image i are the binary digits of i."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def write(**changed: object):
@@ -568,28 +571,28 @@ def sprites(tmp_path, monkeypatch):
     return write
 
 
-def test_sprites_keep_their_factors_and_stay_in_the_cache(sprites, monkeypatch):
+def test_sprites_keep_their_factors_and_are_cached(sprites, monkeypatch):
     root, classes = sprites()
     data = dsprites(root)
     assert (len(data.train), len(data.test), data.shape) == (36, 4, (1, 64, 64))
-    seen = []
+    indices = []
     for split in (data.train, data.test):
         index = (split.x[:, 0, 0, :6].long() // 255 * 2 ** torch.arange(6)).sum(1)
         assert torch.equal(split.factors, torch.from_numpy(classes)[index, 1:])
         assert torch.equal(split.labels, split.factors[:, 0])
-        seen += index.tolist()
-    assert sorted(seen) == list(range(40))
+        indices += index.tolist()
+    assert sorted(indices) == list(range(40))
     monkeypatch.setattr("zipfile.ZipFile.extract", lambda *_: pytest.fail("unpacked again"))
     assert dsprites(root).sha256() == data.sha256()
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(root / "cache"))
-    few = dsprites(root, images=10)
-    assert (len(few.train), len(few.test)) == (9, 1)
-    assert torch.equal(few.test.x[0], data.test.x[0])
+    subset = dsprites(root, images=10)
+    assert (len(subset.train), len(subset.test)) == (9, 1)
+    assert torch.equal(subset.test.x[0], data.test.x[0])
 
 
-def test_sprites_that_are_absent_or_damaged_are_named(sprites, tmp_path):
-    """Scenario 28 and 32: pickles in the file never run."""
+def test_missing_and_damaged_files_are_named(sprites, tmp_path):
+    """Scenarios 28 and 32: pickles in the file are never loaded."""
     with pytest.raises(zoo.DataUnavailable, match=f"{FILE} is not in .*github.com"):
         dsprites(tmp_path)
     for changed in (

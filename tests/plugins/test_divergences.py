@@ -31,7 +31,7 @@ TINY = {
 def tiny(
     model: str, data_shape: tuple[int, int, int] = (1, 3, 3), **loss: object
 ) -> tuple[zoo.VAE, zoo.Loss, zoo.Batch]:
-    """A model of float64, its loss and a batch."""
+    """A small model in float64, its loss and a batch."""
     torch.manual_seed(0)
     changes = {**TINY, "data_shape": data_shape}
     use = zoo.recipe(model).loss.use
@@ -45,8 +45,8 @@ def terms_of(loss: zoo.Loss, vae: zoo.VAE, batch: zoo.Batch, seed: int = 1) -> d
     return loss(vae, batch)
 
 
-class ScaledCode(zoo.Encoder):
-    """The code of an image is a multiple of its first pixels."""
+class ScaledPixels(zoo.Encoder):
+    """The posterior is a point mass on a multiple of the first pixels."""
 
     def __init__(self, factor: float, latent_dim: int) -> None:
         super().__init__()
@@ -59,13 +59,13 @@ class ScaledCode(zoo.Encoder):
 
 def linear_autoencoder(factor: float, weight: Tensor) -> zoo.VAE:
     prior = zoo.get("prior", "standard-normal")(latent_shape=(weight.shape[1],)).double()
-    return zoo.VAE(ScaledCode(factor, weight.shape[1]), LinearGaussian(weight, 1.0), prior)
+    return zoo.VAE(ScaledPixels(factor, weight.shape[1]), LinearGaussian(weight, 1.0), prior)
 
 
 # --- the deterministic posterior
 
 
-def test_every_draw_is_the_code():
+def test_every_sample_is_the_point():
     point = torch.randn(4, 3, requires_grad=True)
     q = PointMass(point)
     assert (q.batch_shape, q.event_shape) == ((4,), (3,))
@@ -74,35 +74,35 @@ def test_every_draw_is_the_code():
     assert q.rsample((5, 2)).shape == (5, 2, 4, 3)
     assert not q.variance.any()
     (gradient,) = torch.autograd.grad(q.rsample((5,)).sum(), point)
-    assert torch.equal(gradient, torch.full((4, 3), 5.0)), "each draw carries its gradient back"
+    assert torch.equal(gradient, torch.full((4, 3), 5.0)), "every sample must have a gradient in the point"
 
 
-def test_the_code_is_linear_in_the_features_and_in_float32():
+def test_the_point_is_linear_in_the_features_and_in_float32():
     head = zoo.get("posterior", "deterministic")(features=4, latent_dim=2)
     features = torch.randn(3, 4)
     torch.testing.assert_close(head(features).mean, features @ head.linear.weight.T + head.linear.bias)
     assert head.bfloat16()(features.bfloat16()).mean.dtype == torch.float32
 
 
-def test_a_point_has_no_density_and_nothing_that_needs_one():
-    """A KL or a likelihood of the zoo's would be a number that means nothing."""
+def test_a_point_mass_has_no_density():
+    """A KL or an importance-sampled likelihood would be meaningless."""
     vae, _, batch = tiny("ae")
     trace = vae.trace(batch)
     for density in ("log_qz", "kl", "log_weight"):
-        with pytest.raises(zoo.ComponentError, match=r"single point: it has no density.*posterior=gaussian"):
+        with pytest.raises(zoo.ComponentError, match=r"deterministic posterior has no density.*posterior=gaussian"):
             getattr(trace, density)
     vae.decoder.likelihood = zoo.get("likelihood", "gaussian")(data_shape=(1, 3, 3)).double()
     with pytest.raises(zoo.ComponentError, match=r"no rate and no log p\(x\)"):
         vae.log_likelihood(batch.x, samples=2)
 
 
-def test_a_loss_with_a_rate_refuses_a_point_before_training(tmp_path):
-    with pytest.raises(zoo.ComponentError, match="The posterior is a single point"):
+def test_a_loss_with_a_rate_rejects_a_point_mass_before_training(tmp_path):
+    with pytest.raises(zoo.ComponentError, match="A deterministic posterior has no density"):
         zoo.train("ae", ["loss=elbo", "data=[digits]"], out=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_terms_without_a_rate_are_selected_and_printed(tmp_path):
+def test_a_loss_without_a_rate_can_be_monitored(tmp_path):
     with pytest.raises(zoo.RecipeError, match=r"has no term 'rate'\. There are: loss, distortion\."):
         zoo.train("ae", ["train.monitor=rate", "data=[digits]"], out=tmp_path)
     run = zoo.train("ae", ["train.monitor=distortion", "data=[digits]", "train.epochs=1"], out=tmp_path)
@@ -123,8 +123,8 @@ def kernel_by_hand(name: str, a: Tensor, b: Tensor, scales: tuple[float, ...]) -
 @pytest.mark.parametrize("kernel", ["imq", "rbf"])
 @pytest.mark.parametrize("scales", [(1.0,), (0.1, 2.0, 5.0)])
 @pytest.mark.parametrize(("n", "m"), [(4, 4), (5, 3), (30, 30)])
-def test_the_discrepancy_is_that_of_its_definition(kernel, scales, n, m):
-    """Algorithm 2 of arXiv 1711.01558 in loops. (At 26 points cdist would switch to a less exact way.)"""
+def test_the_mmd_against_its_definition(kernel, scales, n, m):
+    """arXiv 1711.01558, algorithm 2, in loops. (By default cdist uses a less accurate algorithm from 26 points on.)"""
     torch.manual_seed(0)
     z, w = torch.randn(n, 3, dtype=torch.float64) + 0.5, torch.randn(m, 3, dtype=torch.float64)
     expected = 0.0
@@ -137,7 +137,7 @@ def test_the_discrepancy_is_that_of_its_definition(kernel, scales, n, m):
 
 
 def test_the_kernels_at_known_distances():
-    """Two pairs of points, each in one place, r apart: MMD = 2 k(0) - 2 k(r), and C = 2 d = 4."""
+    """Two pairs of coinciding points at distance r: MMD = 2 k(0) - 2 k(r), with C = 2 d = 4."""
     for r, imq, rbf in ((0.0, 1.0, 1.0), (2.0, 0.5, math.exp(-1)), (4.0, 0.2, math.exp(-4))):
         z, w = torch.zeros(2, 2), torch.zeros(2, 2) + torch.tensor([r, 0.0])
         assert mmd(z, w, "imq").item() == pytest.approx(2 - 2 * imq, abs=1e-6)
@@ -145,19 +145,19 @@ def test_the_kernels_at_known_distances():
 
 
 @pytest.mark.parametrize("kernel", ["imq", "rbf"])
-def test_the_estimate_is_unbiased_where_the_distributions_are_the_same(kernel):
+def test_the_estimate_is_unbiased_for_equal_distributions(kernel):
     torch.manual_seed(0)
     estimates = torch.stack([mmd(*torch.randn(2, 8, 4, dtype=torch.float64), kernel) for _ in range(1500)])
     standard_error = estimates.std().item() / math.sqrt(1500)
     assert abs(estimates.mean().item()) < 4 * standard_error
     assert (estimates < 0).float().mean() > 0.3
-    # With the pairs of a draw with itself the mean would be 2/8 (1 - E k), which would have been seen.
+    # Including pairs of a sample with itself, the mean would be 2/8 (1 - E k), far above this bound.
     assert standard_error < 0.01
 
 
 @pytest.mark.parametrize("n", [4, 64])
-def test_the_estimate_has_the_mean_of_two_known_gaussians_for_every_batch_size(n):
-    """r = x - y is N(m, 2), so E exp(-r^2 / C) = (1 + 4 / C)^(-d/2) exp(-m^2 / (C + 4)); here d = 3, C = 6."""
+def test_the_estimate_is_unbiased_for_two_gaussians_at_every_batch_size(n):
+    """r = x - y is N(m, 2), so E exp(-r^2 / C) = (1 + 4 / C)^(-d/2) exp(-m^2 / (C + 4)), with d = 3 and C = 6."""
     torch.manual_seed(0)
     mean = torch.tensor([1.0, -0.5, 0.0], dtype=torch.float64)
     exact = 2 * (1 + 4 / 6) ** -1.5 * (1 - math.exp(-1.25 / 10))
@@ -167,7 +167,7 @@ def test_the_estimate_has_the_mean_of_two_known_gaussians_for_every_batch_size(n
     assert exact > 0.1
 
 
-def test_the_gradient_of_the_discrepancy_is_finite_where_codes_coincide():
+def test_the_gradient_of_the_mmd_is_finite_for_coinciding_points():
     z = torch.zeros(6, 3, requires_grad=True)
     for kernel in ("imq", "rbf"):
         (gradient,) = torch.autograd.grad(mmd(z, torch.randn(6, 3), kernel), z)
@@ -176,7 +176,7 @@ def test_the_gradient_of_the_discrepancy_is_finite_where_codes_coincide():
 
 
 def test_the_loss_of_the_wasserstein_autoencoder_is_its_equation():
-    """Trap 9 too: the squared error is summed over pixels and averaged over the batch, and nothing else."""
+    """Including trap 9: the squared error is summed over pixels and averaged over the batch."""
     vae, loss, batch = tiny("wae-mmd", weight=3.0, kernel="rbf", scales=[0.5, 2.0])
     terms = terms_of(loss, vae, batch)
     torch.manual_seed(1)
@@ -189,8 +189,8 @@ def test_the_loss_of_the_wasserstein_autoencoder_is_its_equation():
 
 
 @pytest.mark.parametrize("model", ["wae-mmd", "swae", "info-vae"])
-def test_the_divergence_has_a_gradient_for_the_encoder_alone(model):
-    """The prior is what the codes are brought to; the decoder has no part in it."""
+def test_the_divergence_has_a_gradient_in_the_encoder_only(model):
+    """Neither prior nor decoder is trained by it."""
     vae, loss, batch = tiny(model)
     vae.prior.loc = nn.Parameter(vae.prior.loc)
     terms = terms_of(loss, vae, batch)
@@ -203,7 +203,7 @@ def test_the_divergence_has_a_gradient_for_the_encoder_alone(model):
 
 
 @pytest.mark.parametrize("model", ["wae-mmd", "swae"])
-def test_a_prior_for_each_label_is_drawn_from_once_for_each_image(model):
+def test_a_conditional_prior_is_sampled_once_per_image(model):
     class ByLabel(zoo.Prior):
         def forward(self, encoder, condition=None):
             loc = condition.double().unsqueeze(-1).expand(-1, 2)
@@ -225,7 +225,7 @@ def test_a_prior_for_each_label_is_drawn_from_once_for_each_image(model):
 
 
 @pytest.mark.parametrize(("alpha", "weight", "beta"), [(0.0, 1.0, 1.0), (-3.0, 4.0, 4.0), (0.75, 0.25, 0.25)])
-def test_without_a_weight_on_the_discrepancy_it_is_the_elbo_or_the_beta_vae(alpha, weight, beta):
+def test_with_a_weight_of_zero_on_the_mmd_it_is_the_elbo_or_the_beta_vae(alpha, weight, beta):
     """arXiv 1706.02262: alpha = 0 and lambda = 1 give the ELBO, alpha + lambda = 1 the beta-VAE."""
     vae, loss, batch = tiny("info-vae", alpha=alpha, weight=weight)
     terms = terms_of(loss, vae, batch)
@@ -233,8 +233,8 @@ def test_without_a_weight_on_the_discrepancy_it_is_the_elbo_or_the_beta_vae(alph
     for name in ("loss", "distortion", "rate"):
         torch.testing.assert_close(terms[name], expected[name])
     parameters = list(vae.parameters())
-    ours, theirs = (torch.autograd.grad(found["loss"], parameters) for found in (terms, expected))
-    torch.testing.assert_close(ours, theirs)
+    gradients = [torch.autograd.grad(loss, parameters) for loss in (terms["loss"], expected["loss"])]
+    torch.testing.assert_close(*gradients)
 
 
 def test_the_coefficients_are_those_of_the_paper():
@@ -256,7 +256,7 @@ def test_without_a_rate_it_is_the_wasserstein_autoencoder():
 # --- the sliced Wasserstein distance
 
 
-def test_on_a_line_it_is_the_least_cost_over_all_pairings():
+def test_in_one_dimension_it_is_the_minimum_cost_over_all_pairings():
     torch.manual_seed(0)
     z, w = torch.randn(6, 1, dtype=torch.float64), 2 * torch.randn(6, 1, dtype=torch.float64) + 1
     pairings = (w[list(order)] for order in itertools.permutations(range(6)))
@@ -265,29 +265,29 @@ def test_on_a_line_it_is_the_least_cost_over_all_pairings():
 
 
 def test_between_known_gaussians():
-    """Along theta, W^2 of N(m, s^2) and N(0, 1) is (theta m)^2 + (s - 1)^2, of mean |m|^2 / d + (s - 1)^2."""
+    """Along theta, W^2 of N(m, s^2) and N(0, 1) is (theta m)^2 + (s - 1)^2, with mean |m|^2 / d + (s - 1)^2."""
     torch.manual_seed(0)
     mean = torch.tensor([1.0, 2.0, 0.0, -1.0])
-    found = sliced_wasserstein(3 * torch.randn(4000, 4) + mean, torch.randn(4000, 4), projections=500)
-    assert found.item() == pytest.approx(6 / 4 + 4, rel=0.05)
+    actual = sliced_wasserstein(3 * torch.randn(4000, 4) + mean, torch.randn(4000, 4), projections=500)
+    assert actual.item() == pytest.approx(6 / 4 + 4, rel=0.05)
 
 
 def test_a_shift_costs_its_square_along_each_direction():
-    """Directions of length 1, uniform on the sphere: |c|^2 / d in the mean, and at most |c|^2."""
+    """For directions uniform on the unit sphere: |c|^2 / d on average, and at most |c|^2."""
     torch.manual_seed(0)
     z, shift = torch.randn(10, 3, dtype=torch.float64), torch.tensor([0.0, 3.0, 4.0], dtype=torch.float64)
     assert sliced_wasserstein(z, z + shift, projections=20000).item() == pytest.approx(25 / 3, rel=0.02)
     assert all(sliced_wasserstein(z, z + shift, projections=1) <= 25 for _ in range(50))
 
 
-def test_the_order_of_the_batch_is_of_no_account():
+def test_the_order_of_the_batch_does_not_matter():
     torch.manual_seed(0)
     z, w = torch.randn(2, 9, 3, dtype=torch.float64)
-    found = []
+    actual = []
     for order in (torch.arange(9), torch.randperm(9)):
         torch.manual_seed(1)
-        found.append(sliced_wasserstein(z[order], w, projections=7))
-    torch.testing.assert_close(*found)
+        actual.append(sliced_wasserstein(z[order], w, projections=7))
+    torch.testing.assert_close(*actual)
 
 
 def test_the_loss_of_the_sliced_wasserstein_autoencoder_is_its_equation():
@@ -328,7 +328,7 @@ def test_the_penalty_on_the_weights_by_hand():
 
 
 def signs_in_turn(monkeypatch: pytest.MonkeyPatch, pixels: int) -> list[tuple[float, ...]]:
-    """Have the penalty take every image of signs, one after the other; their mean is exact."""
+    """Replace the random signs by all sign vectors in turn, whose mean is exact."""
     images = list(itertools.product((-1.0, 1.0), repeat=pixels))
     remaining = iter(images)
 
@@ -339,43 +339,43 @@ def signs_in_turn(monkeypatch: pytest.MonkeyPatch, pixels: int) -> list[tuple[fl
     return images
 
 
-def test_the_gradient_penalty_is_the_squared_jacobian_of_the_mean_image_by_the_code(monkeypatch):
-    """Trap 10. The Jacobian by finite differences of the decoder in the code; the input has no part in it."""
+def test_the_gradient_penalty_is_the_squared_jacobian_of_the_decoder_mean(monkeypatch):
+    """Trap 10: the Jacobian is that of the decoder in z, here by finite differences, not that in the input image."""
     vae, loss, batch = tiny("rae-gp", data_shape=(1, 2, 3))
     z, h = vae.encode(batch.x).mean.detach(), 1e-5
     columns = [(vae.decode(z + h * e).mean - vae.decode(z - h * e).mean) / (2 * h) for e in torch.eye(2).double()]
     exact = sum((column.detach() ** 2).sum() for column in columns) / 5
     images = signs_in_turn(monkeypatch, pixels=6)
-    found = torch.stack([loss(vae, batch)["penalty"].detach() for _ in images]).mean()
-    torch.testing.assert_close(found, exact, rtol=1e-7, atol=0)
+    actual = torch.stack([loss(vae, batch)["penalty"].detach() for _ in images]).mean()
+    torch.testing.assert_close(actual, exact, rtol=1e-7, atol=0)
 
 
 @pytest.mark.parametrize("factor", [0.1, 10.0])
 def test_the_gradient_penalty_of_a_linear_decoder_does_not_depend_on_the_encoder(factor, monkeypatch):
-    """Trap 10: taken with respect to the image, it would be 10000 times as large for the one as for the other."""
+    """Trap 10: with respect to the image, the two penalties would differ by a factor of 10000."""
     weight = torch.tensor([[1.0, 0.5, 0.0], [0.0, 2.0, -1.0], [3.0, 0.0, 0.25], [0.0, 0.0, 1.0]], dtype=torch.float64)
     vae = linear_autoencoder(factor, weight)
     loss = zoo.get("loss", "rae-gp")()
     images = signs_in_turn(monkeypatch, pixels=4)
     batch = zoo.Batch(torch.rand(5, 1, 1, 4, dtype=torch.float64))
-    found = torch.stack([loss(vae, batch)["penalty"].detach() for _ in images]).mean()
-    torch.testing.assert_close(found, (weight**2).sum())
+    actual = torch.stack([loss(vae, batch)["penalty"].detach() for _ in images]).mean()
+    torch.testing.assert_close(actual, (weight**2).sum())
 
 
-def test_the_directions_are_signs_and_drawn_for_each_image():
-    """One pixel leaves nothing to chance. Of two that are alike, |v J|^2 is 4 J^2 or 0, each half of the time."""
+def test_the_signs_are_drawn_independently_for_each_image():
+    """For one pixel the estimate is exact. For two equal pixels |v J|^2 is 4 J^2 or 0 with probability 1/2 each."""
     loss, slope = zoo.get("loss", "rae-gp")(), torch.tensor([[2.0]], dtype=torch.float64)
     torch.manual_seed(0)
     one = linear_autoencoder(1.0, slope), zoo.Batch(torch.rand(50, 1, 1, 1, dtype=torch.float64))
     assert loss(*one)["penalty"].item() == pytest.approx(4)
     two = linear_autoencoder(1.0, slope.expand(2, 1)), zoo.Batch(torch.rand(50, 1, 1, 2, dtype=torch.float64))
-    found = torch.stack([loss(*two)["penalty"].detach() for _ in range(200)])
-    assert found.mean().item() == pytest.approx(8, rel=0.04)
-    assert found.std().item() == pytest.approx(8 / math.sqrt(50), rel=0.2)
+    actual = torch.stack([loss(*two)["penalty"].detach() for _ in range(200)])
+    assert actual.mean().item() == pytest.approx(8, rel=0.04)
+    assert actual.std().item() == pytest.approx(8 / math.sqrt(50), rel=0.2)
 
 
-def test_the_gradient_penalty_is_worked_out_without_a_graph_too():
-    """As when the terms of the test set are averaged, under no_grad."""
+def test_the_gradient_penalty_works_under_no_grad():
+    """As in the evaluation of the test split."""
     vae, loss, batch = tiny("rae-gp")
     with torch.no_grad(), evaluating(vae, loss):
         tested = terms_of(loss, vae, batch)
@@ -385,25 +385,25 @@ def test_the_gradient_penalty_is_worked_out_without_a_graph_too():
 
 @pytest.mark.parametrize("model", ["rae-gp", "rae-l2", "wae-mmd", "swae", "info-vae", "log-cosh-vae"])
 def test_gradients_agree_with_finite_differences(model):
-    """Every parameter of a small model, in float64, the draws the same in each evaluation: (L(p+h) - L(p-h)) / 2h.
-    For rae-gp these are second derivatives of the decoder.
+    """Every parameter of a small model in float64, with fixed noise: (L(p + h) - L(p - h)) / 2h. For rae-gp these are
+    second derivatives of the decoder.
     """
     vae, loss, batch = tiny(model)
     terms_of(loss, vae, batch)["loss"].backward()
     h = 1e-5
     for name, parameter in vae.named_parameters():
-        found = torch.empty_like(parameter)
+        actual = torch.empty_like(parameter)
         with torch.no_grad():
-            for value, slot in zip(parameter.view(-1), found.view(-1), strict=True):
+            for value, slot in zip(parameter.view(-1), actual.view(-1), strict=True):
                 value += h
                 above = terms_of(loss, vae, batch)["loss"]
                 value -= 2 * h
                 slot.copy_((above - terms_of(loss, vae, batch)["loss"]) / (2 * h))
                 value += h
-        torch.testing.assert_close(parameter.grad, found, rtol=1e-5, atol=1e-7, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(parameter.grad, actual, rtol=1e-5, atol=1e-7, msg=lambda m, n=name: f"{n}: {m}")
 
 
-# --- any of them with any other part
+# --- combinations with other parts
 
 
 LOSSES = ["reconstruction", "rae-l2", "rae-gp", "wae-mmd", "swae"]
@@ -413,9 +413,9 @@ LIKELIHOODS = ["squared-error", "ms-ssim", "log-cosh", "bernoulli", "continuous-
 @pytest.mark.parametrize("loss", [*LOSSES, "info-vae", "elbo"])
 @pytest.mark.parametrize("posterior", ["deterministic", "gaussian"])
 def test_any_likelihood_and_posterior_and_a_batch_of_one(loss, posterior):
-    """Scenario 29: a batch of one says nothing of a distribution, and stops nothing."""
+    """Scenario 29: a batch of one gives finite losses, although it has no divergence."""
     if posterior == "deterministic" and loss not in LOSSES:
-        pytest.skip("a rate is refused, which is tested above")
+        pytest.skip("a loss with a rate raises an error, tested above")
     for trunk, likelihood in zip(("mlp", "conv", "gated", "mlp", "resnet"), LIKELIHOODS, strict=True):
         changes = {
             "data_shape": (2, 5, 6),
@@ -436,7 +436,7 @@ def test_any_likelihood_and_posterior_and_a_batch_of_one(loss, posterior):
 
 @pytest.mark.parametrize("model", ["ae", "rae-l2", "wae-mmd", "swae"])
 def test_the_loss_does_not_scale_with_the_batch(model):
-    """A batch and the same images thrice over cost the same, but for what is estimated from a batch as a whole."""
+    """Repeating the images three times does not change the loss, except for divergences estimated from the batch."""
     vae, loss, batch = tiny(model)
     once, thrice = (terms_of(loss, vae, zoo.Batch(batch.x.repeat(n, 1, 1, 1))) for n in (1, 3))
     for name in set(once) - {"loss", "mmd", "sliced_wasserstein"}:
@@ -444,8 +444,8 @@ def test_the_loss_does_not_scale_with_the_batch(model):
 
 
 @pytest.mark.parametrize("model", RECIPES)
-def test_a_step_in_mixed_precision_is_taken_in_float32(model):
-    """The variances of ms-ssim, the kernels and the projections would be wrong in bfloat16."""
+def test_sensitive_terms_are_computed_in_float32_under_autocast(model):
+    """The variances of ms-ssim, the kernels and the projections would be too inaccurate in bfloat16."""
     recipe = zoo.recipe(model, ["train.precision=bfloat16"])
     torch.manual_seed(0)
     vae, loss = (make(recipe, data_shape=(1, 12, 12)) for make in (zoo.create_model, zoo.create_loss))
@@ -475,7 +475,7 @@ def test_a_step_in_mixed_precision_is_taken_in_float32(model):
         ("ms-ssim-vae", "decoder.likelihood.window=1"),
     ],
 )
-def test_settings_are_checked(model, setting):
+def test_parameters_are_checked(model, setting):
     place, _, value = setting.rpartition("=")
     block, _, name = place.rpartition(".")
     inherited = zoo.recipe(model).decoder.parameters.get("likelihood")
@@ -487,8 +487,8 @@ def test_settings_are_checked(model, setting):
 @pytest.mark.parametrize(
     ("alpha", "weight"), [(0.5, 0.25), (0.0, 0.0), (-3.0, 3.5), (1.0, 0.0), (0.0, 1.0), (-3.0, 4.0)]
 )
-def test_the_discrepancy_of_info_vae_has_no_negative_weight(alpha, weight):
-    """alpha + weight - 1 (arXiv 1706.02262, eq. 6). At 0 it is the ELBO with a weight on its rate."""
+def test_a_negative_weight_of_the_mmd_in_info_vae_is_an_error(alpha, weight):
+    """The weight is alpha + weight - 1 (arXiv 1706.02262, eq. 6); 0 is allowed and gives a beta-VAE."""
     make = zoo.ComponentFactory("loss", "info-vae", alpha=alpha, weight=weight)
     if alpha + weight < 1:
         with pytest.raises(zoo.ComponentError, match=f"it is {alpha + weight - 1:g} with alpha={alpha:g}"):
@@ -497,11 +497,11 @@ def test_the_discrepancy_of_info_vae_has_no_negative_weight(alpha, weight):
         assert make().alpha == alpha
 
 
-# --- costs between images
+# --- energies
 
 
 def test_the_squared_error_is_summed_over_pixels():
-    """Trap 9: a mean over pixels would be another weight for every image size."""
+    """Trap 9: with a mean over pixels, the effective weight would depend on the image size."""
     for shape in ((1, 2, 2), (3, 7, 5)):
         p = SquaredErrorEnergy(shape)(torch.zeros(2, 4, *shape, 1))
         assert torch.equal(p.mean, torch.full((2, 4, *shape), 0.5))
@@ -510,7 +510,7 @@ def test_the_squared_error_is_summed_over_pixels():
 
 
 @pytest.mark.parametrize("use", ["squared-error", "ms-ssim"])
-def test_an_energy_has_no_likelihood_and_no_draws(use):
+def test_an_energy_has_no_likelihood_and_cannot_be_sampled(use):
     vae = zoo.create_model("mlp-vae", data_shape=(1, 8, 8), decoder={"likelihood": use})
     with pytest.raises(zoo.ComponentError, match="not a normalized density"):
         vae.log_likelihood(torch.rand(2, 1, 8, 8), samples=2)
@@ -522,8 +522,8 @@ def test_an_energy_has_no_likelihood_and_no_draws(use):
 
 
 def ssim_by_hand(x: Tensor, y: Tensor, window: int) -> tuple[Tensor, Tensor]:
-    """Similarity of two grey images, and its second factor (contrast and structure), from the definition: Gaussian
-    weights about each pixel, over the image reflected at its borders; the factor where the window lies inside.
+    """SSIM of two grey images and its contrast-structure factor, from the definition: Gaussian weights around
+    each pixel of the image with reflection padding; the factor is averaged over pixels that need no padding.
     """
     radius = window // 2
     offset = torch.arange(-radius, radius + 1, dtype=x.dtype)
@@ -549,9 +549,9 @@ def ssim_by_hand(x: Tensor, y: Tensor, window: int) -> tuple[Tensor, Tensor]:
     return similarity.mean(), factor[radius : height - radius, radius : width - radius].mean()
 
 
-def test_the_similarity_agrees_with_its_definition():
-    """One scale on 8x8 pixels; two on 12x12, the second halved by means of four pixels. Windows of 21 pixels and more,
-    which a library widened to 23, since it chose them by their standard deviation.
+def test_ssim_and_ms_ssim_agree_with_their_definition():
+    """One scale for 8x8 pixels; two for 12x12, the second from 2x2 average pooling. Also windows of 21 pixels and more,
+    which a library that chose them by standard deviation enlarged to 23.
     """
     torch.manual_seed(0)
     for side, window, scales in (
@@ -577,7 +577,7 @@ def test_the_similarity_agrees_with_its_definition():
         assert -head(logits).log_prob(x).item() == pytest.approx(0.5 * side**2 * (1 - similarity), rel=1e-5)
 
 
-def test_an_image_costs_nothing_beside_itself_and_more_beside_others():
+def test_the_energy_is_zero_at_the_mean_and_increases_with_the_error():
     torch.manual_seed(0)
     logits = torch.randn(4, 3, 16, 16, 1)
     p = MultiScaleSSIM((3, 16, 16))(logits)
@@ -587,20 +587,20 @@ def test_an_image_costs_nothing_beside_itself_and_more_beside_others():
     assert (costs.diff(dim=0) > 0).all()
 
 
-def test_any_sample_dimensions_of_an_energy_agree_with_one_at_a_time():
+def test_energies_broadcast_over_sample_dimensions():
     torch.manual_seed(0)
     head, logits, x = MultiScaleSSIM((2, 8, 9)), torch.randn(2, 3, 4, 2, 8, 9, 1), torch.rand(4, 2, 8, 9)
-    found = head(logits).log_prob(x)
-    assert found.shape == (2, 3, 4)
+    actual = head(logits).log_prob(x)
+    assert actual.shape == (2, 3, 4)
     for i, j, k in itertools.product(range(2), range(3), range(4)):
-        torch.testing.assert_close(found[i, j, k], head(logits[i, j, k]).log_prob(x[k]))
+        torch.testing.assert_close(actual[i, j, k], head(logits[i, j, k]).log_prob(x[k]))
 
 
 @pytest.mark.parametrize(
     ("side", "window", "scales"),
     [(3, 3, 1), (4, 3, 1), (8, 7, 1), (13, 7, 1), (14, 7, 2), (28, 7, 3), (36, 9, 3), (64, 11, 3), (176, 11, 5)],
 )
-def test_the_window_and_the_scales_that_an_image_holds(side, window, scales):
+def test_the_default_window_and_scales(side, window, scales):
     head = MultiScaleSSIM((1, side, 2 * side))
     assert (head.window, head.scales) == (window, scales)
     assert sum(head.exponents) == pytest.approx(1)
@@ -608,19 +608,19 @@ def test_the_window_and_the_scales_that_an_image_holds(side, window, scales):
     cost = head(logits).log_prob(torch.rand(1, side, 2 * side))
     cost.backward()
     assert torch.isfinite(cost)
-    assert torch.isfinite(logits.grad).all(), "where a factor is negative too"
+    assert torch.isfinite(logits.grad).all(), "also if a factor is negative"
 
 
 @pytest.mark.parametrize(
     ("side", "settings", "message"),
     [
-        (2, {}, "a side of 2 has no structure"),
-        (8, {"window": 11}, r"1 scale\(s\) of a 11-pixel window need 11 pixels a side, and the images have 8"),
-        (28, {"scales": 4}, r"4 scale\(s\) of a 7-pixel window need 63 pixels a side, and the images have 28"),
-        (28, {"window": 4}, "must be odd; got 4"),
+        (2, {}, "at least 3 pixels per side; got 2"),
+        (8, {"window": 11}, r"11 pixels per side for 1 scale\(s\) of a 11-pixel window; the images have 8"),
+        (28, {"scales": 4}, r"63 pixels per side for 4 scale\(s\) of a 7-pixel window; the images have 28"),
+        (28, {"window": 4}, "needs an odd window; got 4"),
     ],
 )
-def test_what_does_not_fit_is_refused(side, settings, message):
+def test_a_window_or_scales_that_do_not_fit_are_an_error(side, settings, message):
     with pytest.raises(zoo.ComponentError, match=message):
         zoo.create_model("mlp-vae", data_shape=(1, side, side), decoder={"likelihood": {"use": "ms-ssim", **settings}})
 
@@ -629,7 +629,7 @@ def test_what_does_not_fit_is_refused(side, settings, message):
 
 
 @pytest.mark.parametrize(("sharpness", "scale"), [(10.0, 1.0), (1.0, 0.2), (0.3, 2.0)])
-def test_the_density_is_that_of_the_cost_and_integrates_to_one(sharpness, scale):
+def test_the_log_cosh_density_matches_its_cost_and_integrates_to_one(sharpness, scale):
     p = LogCosh(torch.tensor(0.4, dtype=torch.float64), sharpness, scale)
     grid = torch.linspace(-60, 60, 1_200_001, dtype=torch.float64)
     density = p.log_prob(grid).exp()
@@ -640,8 +640,8 @@ def test_the_density_is_that_of_the_cost_and_integrates_to_one(sharpness, scale)
     torch.testing.assert_close(p.log_prob(torch.tensor(0.4)) - p.log_prob(near), cost)
 
 
-def test_no_error_is_too_large_for_it():
-    """cosh(2 * 10^5) is infinite. The cost is then |x - mean| - log 2 / a, and its slope tanh, +-1."""
+def test_log_cosh_does_not_overflow():
+    """cosh(2 * 10^5) is infinite, but the cost is |x - mean| - log 2 / a and its derivative +-1."""
     x = torch.tensor([-2e4, -30.0, -0.01, 0.0, 0.01, 30.0, 2e4], requires_grad=True)
     p = LogCosh(torch.zeros(()), 10.0, 1.0)
     cost = p.log_prob(torch.zeros(())) - p.log_prob(x)
@@ -650,7 +650,7 @@ def test_no_error_is_too_large_for_it():
     torch.testing.assert_close(x.grad, torch.tanh(10 * x.detach()))
 
 
-def test_it_lies_between_a_gaussian_and_a_laplace_distribution():
+def test_log_cosh_approaches_a_gaussian_and_a_laplace_distribution():
     x = torch.linspace(-2, 2, 41, dtype=torch.float64)
     zero = torch.zeros((), dtype=torch.float64)
     torch.testing.assert_close(
@@ -663,8 +663,8 @@ def test_it_lies_between_a_gaussian_and_a_laplace_distribution():
 
 
 @pytest.mark.parametrize(("sharpness", "scale"), [(10.0, 1.0), (0.5, 0.3)])
-def test_draws_have_the_distribution_of_the_density(sharpness, scale):
-    """A Kolmogorov-Smirnov test against the integral of the density: beyond 1.95 / sqrt(n) once in a thousand."""
+def test_samples_follow_the_density(sharpness, scale):
+    """Kolmogorov-Smirnov test against the integral of the density; D exceeds 1.95 / sqrt(n) once in 1000."""
     torch.manual_seed(0)
     p = LogCosh(torch.tensor(0.4, dtype=torch.float64), sharpness, scale)
     grid = torch.linspace(-40, 40, 400_001, dtype=torch.float64)
@@ -676,8 +676,8 @@ def test_draws_have_the_distribution_of_the_density(sharpness, scale):
     assert (expected - ranks).abs().max().item() < 1.95 / math.sqrt(n)
 
 
-def test_it_is_a_likelihood():
-    """Summed over the image, with a bound and an importance-sampled estimate that are what they say."""
+def test_log_cosh_is_a_normalised_likelihood():
+    """It is summed over the image, and log p(x) can be estimated."""
     vae = zoo.create_model("log-cosh-vae", data_shape=(1, 4, 4), latent_dim=2)
     x = torch.rand(3, 1, 4, 4)
     assert vae.log_likelihood(x, samples=5).shape == (3,)

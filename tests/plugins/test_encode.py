@@ -1,4 +1,4 @@
-"""Codes: what ``zoo encode`` writes is what the model's posteriors say, in arrays that anybody can load."""
+"""``zoo encode`` writes the posteriors of the model, as arrays that NumPy loads."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def digits() -> zoo.Dataset:
     return load_data([ComponentSpec(use="digits")]).dataset
 
 
-def test_the_parameters_of_a_distribution_are_named_as_torch_names_them():
+def test_parameters_have_the_names_of_torch():
     loc, scale = torch.randn(4, 2), torch.rand(4, 2) + 1
     gaussian = parameters(Independent(Normal(loc, scale), 1))
     assert list(gaussian) == ["mean", "scale"]
@@ -46,7 +46,7 @@ def test_the_parameters_of_a_distribution_are_named_as_torch_names_them():
     assert parameters(Independent(squashed, 1)) == {}
 
 
-def test_a_parameter_that_the_batch_shares_is_left_out():
+def test_parameters_shared_by_the_batch_are_left_out():
     class Shared(Normal):
         def __init__(self, loc, scale):
             super().__init__(loc, 1.0)
@@ -56,7 +56,7 @@ def test_a_parameter_that_the_batch_shares_is_left_out():
 
 
 @torch.no_grad()
-def test_the_command_writes_what_the_model_encodes(digits_run, digits, zoo_command, tmp_path):
+def test_the_command_writes_the_posteriors_of_the_model(digits_run, digits, zoo_command, tmp_path):
     done = zoo_command("encode", digits_run, "-o", "codes.npz", "--samples", "3", "--json")
     reported = json.loads(done.stdout)
     assert done.stderr == ""
@@ -79,8 +79,8 @@ def test_the_command_writes_what_the_model_encodes(digits_run, digits, zoo_comma
         np.testing.assert_array_equal(array, found[name], err_msg=name)
 
 
-def test_draws_come_from_the_posterior_and_change_nothing_else(digits):
-    """Standardised, 40 draws of 359 posteriors in 2 dimensions are 28720 numbers from N(0, 1)."""
+def test_samples_are_drawn_from_the_posterior_and_change_nothing_else(digits):
+    """Standardised, 40 samples of 359 posteriors in 2 dimensions are 28720 numbers from N(0, 1)."""
     torch.manual_seed(0)
     vae = zoo.create_model("mlp-vae-2d", data_shape=digits.shape)
     images = Loader(digits.test, 100, "dynamic")
@@ -97,8 +97,8 @@ def test_draws_come_from_the_posterior_and_change_nothing_else(digits):
     assert not np.array_equal(drawn["samples"], codes(vae, images, samples=40, seed=6)["samples"])
 
 
-def test_what_is_there_is_written_and_no_more():
-    """Without labels there are none, without a mean in closed form there is none; training mode and generator stay."""
+def test_only_existing_arrays_are_written():
+    """No labels without labels, no mean without a closed form. The training mode and the generator do not change."""
     vae = linear_gaussian_vae(pixels=4).train()
     images = Loader(Split(torch.randint(256, (7, 1, 1, 4), dtype=torch.uint8)), 3)
     assert set(codes(vae, images)) == {"index", "mean", "scale"}
@@ -116,8 +116,8 @@ def test_what_is_there_is_written_and_no_more():
     assert codes(vae, images)["logits"].shape == (7, 5)
 
 
-def test_other_images_and_the_other_split(digits_run, digits, install):
-    """The data come as the recipe wants them: this one goes through the digits 40 times in an epoch."""
+def test_another_data_set_and_the_other_split(digits_run, digits, install):
+    """The data of a recipe: this one repeats the digits 40 times per epoch."""
     install(
         "wide-data",
         """
@@ -135,7 +135,7 @@ def test_other_images_and_the_other_split(digits_run, digits, install):
     train = encode(digits_run, "digits", split="train")
     assert (train["labels"] == digits.train.labels.repeat(40).numpy()).all()
     np.testing.assert_allclose(train["mean"][1438 * 39 :], train["mean"][:1438], rtol=1e-4, atol=1e-5)
-    with pytest.raises(zoo.DataError, match="was trained on images of 1x8x8, these are 1x8x9"):
+    with pytest.raises(zoo.DataError, match="was trained on images of shape 1x8x8; these have shape 1x8x9"):
         encode(digits_run, "wide")
     with pytest.raises(zoo.ZooError, match="Did you mean 'digits'?"):
         encode(digits_run, "digit")
@@ -147,8 +147,8 @@ def own_cache(tmp_path, monkeypatch):
 
 
 @torch.no_grad()
-def test_a_folder_that_is_named_is_encoded_whole_with_its_paths(digits_run, digits, zoo_command, tmp_path, own_cache):
-    """Issue 10, item 26: only the tenth that a split takes for testing was encoded, and without a name."""
+def test_a_folder_is_encoded_completely_with_its_paths(digits_run, digits, zoo_command, tmp_path, own_cache):
+    """Not only the test images of a split."""
     pixels = digits.test.x[:30, 0].numpy()
     names = sorted(f"{'ab'[i % 2]}/{i}.png" for i in range(30))
     for name in names:
@@ -173,7 +173,7 @@ def part_of(whole, part):
     return [whole["path"].tolist().index(path) for path in part["path"]]
 
 
-def test_splits_of_its_own_are_encoded_whole_too(digits_run, digits, tmp_path, own_cache):
+def test_a_folder_with_splits_is_encoded_completely(digits_run, digits, tmp_path, own_cache):
     for i, split in enumerate(("train", "test", "train", "test")):
         (tmp_path / "photos" / split).mkdir(parents=True, exist_ok=True)
         Image.fromarray(digits.test.x[i, 0].numpy()).save(tmp_path / "photos" / split / f"{i}.png")
@@ -183,7 +183,7 @@ def test_splits_of_its_own_are_encoded_whole_too(digits_run, digits, tmp_path, o
 
 
 def test_photographs_of_another_size_are_encoded_at_the_size_of_the_model(digits_run, tmp_path, own_cache):
-    """Colour, of several sizes: grey and 8x8 is what the model takes."""
+    """Colour images of several sizes, for a model of grey 8x8 images."""
     for i in range(4):
         pixels = np.random.default_rng(i).integers(0, 256, (20 + i, 30, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{i}.png")
@@ -191,7 +191,7 @@ def test_photographs_of_another_size_are_encoded_at_the_size_of_the_model(digits
 
 
 @torch.no_grad()
-def test_a_file_that_is_named_is_encoded_whole_in_its_order(digits_run, digits, tmp_path, own_cache):
+def test_a_file_is_encoded_completely_in_order(digits_run, digits, tmp_path, own_cache):
     np.savez(tmp_path / "x.npz", x=digits.test.x[:50].numpy(), y=np.arange(50))
     found = encode(digits_run, str(tmp_path / "x.npz"))
     assert found["index"].tolist() == found["labels"].tolist() == list(range(50))
@@ -199,14 +199,14 @@ def test_a_file_that_is_named_is_encoded_whole_in_its_order(digits_run, digits, 
     np.testing.assert_allclose(found["mean"], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_registered_data_set_that_is_named_is_encoded_whole(digits_run, digits):
-    """Each image once, though an epoch goes through the digits 40 times."""
+def test_a_registered_data_set_is_encoded_completely(digits_run, digits):
+    """Each image once, although an epoch repeats the digits 40 times."""
     found = encode(digits_run, "digits")
     assert found["labels"].tolist() == [*digits.train.labels.tolist(), *digits.test.labels.tolist()]
     assert found["index"].tolist() == [*range(1438), *range(359)]
     assert found["split"].tolist() == ["train"] * 1438 + ["test"] * 359
 
 
-def test_what_cannot_be_written_or_read_is_said(digits_run, zoo_command):
+def test_unreadable_and_unwritable_files_are_reported(digits_run, zoo_command):
     assert "cannot be written" in zoo_command("encode", digits_run, "-o", "no/such.npz", code=2).stderr
     assert "nowhere is not a directory" in zoo_command("encode", "nowhere", code=2).stderr

@@ -1,4 +1,4 @@
-"""Exports: the files agree with the model for any size of batch, or there are none."""
+"""Exported files agree with the model for any batch size, or are not written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHAPE = (1, 8, 8)
 
 
 def load(folder, part):
-    """An exported part by what anybody would load it with: a function from arrays by name to arrays by name."""
+    """Load an exported part without the zoo, as a function from named arrays to named arrays."""
     manifest = json.loads((folder / "export.json").read_text())
     described = manifest["parts"][part]
     path = folder / described["file"]
@@ -55,7 +55,7 @@ def assert_close(found, expected):
 )
 @torch.no_grad()
 def test_the_files_agree_with_the_model(format, model, likelihood, outputs, tmp_path):
-    """Also on batches of sizes that were neither traced nor compared when they were written."""
+    """Also for batch sizes that were neither traced nor compared."""
     torch.manual_seed(0)
     vae = zoo.create_model(zoo.recipe(model, [f"decoder.likelihood={likelihood}", "latent_dim=3"]), data_shape=SHAPE)
     vae.eval()
@@ -74,7 +74,7 @@ def test_the_files_agree_with_the_model(format, model, likelihood, outputs, tmp_
 @pytest.mark.parametrize("model", ["vq-vae", "rvq-vae", "fsq-vae"])
 @torch.no_grad()
 def test_codes_are_exported(model, tmp_path):
-    """Issue 10, item 29: the export of a model with a codebook failed on a graph that depends on values."""
+    """Codebooks export without branches that depend on values."""
     pytest.importorskip("vector_quantize_pytorch")
     torch.manual_seed(0)
     vae = zoo.create_model(model, data_shape=SHAPE, encoder={"hidden": [8]}, decoder={"hidden": [8]}).eval()
@@ -86,7 +86,7 @@ def test_codes_are_exported(model, tmp_path):
 
 
 def test_a_conditional_model_takes_labels(tmp_path):
-    """By the part that uses them only. Labels are as many as the batch."""
+    """Only the part that uses labels takes them, one per example."""
 
     class Conditional(zoo.Encoder):
         def __init__(self):
@@ -113,7 +113,7 @@ def test_a_conditional_model_takes_labels(tmp_path):
 
 @pytest.fixture
 def vae():
-    """A linear decoder under an encoder that each test gives."""
+    """A linear decoder; each test sets its encoder."""
     return linear_gaussian_vae(pixels=4)
 
 
@@ -121,19 +121,19 @@ def refused(vae, folder, message, **options):
     with pytest.raises(zoo.ExportError, match=message) as caught:
         export_model(vae, (1, 1, 4), folder / "new" / "there", "torch", **options)
     assert len(str(caught.value).splitlines()) == 1
-    assert list(folder.iterdir()) == [], "nothing is left behind"
+    assert list(folder.iterdir()) == [], "no file remains"
 
 
 def gaussian(mean):
     return Independent(Normal(mean, torch.ones_like(mean), validate_args=False), 1)
 
 
-def test_a_decision_that_depends_on_values_is_refused(vae, tmp_path):
+def test_a_branch_that_depends_on_values_is_refused(vae, tmp_path):
     vae.encoder = GivenPosterior(lambda x: gaussian(x.flatten(1)[:, :2] * (2 if x.sum() > 3 else 1)))
     refused(
         vae,
         tmp_path,
-        "The encoder cannot be exported: its `forward` does what no graph can hold.*GuardOnDataDependent",
+        "The encoder cannot be exported: its `forward` cannot be traced.*GuardOnDataDependent",
     )
 
 
@@ -143,7 +143,7 @@ def test_a_posterior_without_a_mean_is_refused_and_the_decoder_is_not(vae, tmp_p
         return Independent(TransformedDistribution(Normal(mean, torch.ones_like(mean)), [TanhTransform()]), 1)
 
     vae.encoder = GivenPosterior(squashed)
-    refused(vae, tmp_path, "the TransformedDistribution that it returns has no mean in closed form")
+    refused(vae, tmp_path, "it returns a TransformedDistribution, which has no mean in closed form")
     export_model(vae, (1, 1, 4), tmp_path / "there", "torch", parts=["decoder"])
     assert {file.name for file in (tmp_path / "there").iterdir()} == {"decoder.pt2", "export.json"}
     z = torch.randn(3, 2)
@@ -151,19 +151,19 @@ def test_a_posterior_without_a_mean_is_refused_and_the_decoder_is_not(vae, tmp_p
         assert_close({"mean": load(tmp_path / "there", "decoder")[1](z=z)["mean"]}, {"mean": vae.decode(z).mean})
 
 
-def test_a_file_that_does_not_agree_with_the_model_is_refused(vae, tmp_path):
-    """What the graph has taken for a constant and the model goes on changing."""
+def test_a_file_that_disagrees_with_the_model_is_refused(vae, tmp_path):
+    """The graph has a constant that changes in the model."""
     calls = iter(range(100))
     vae.encoder = GivenPosterior(lambda x: gaussian(x.flatten(1)[:, :2] + next(calls)))
-    refused(vae, tmp_path, "does not agree with the model: on a batch of 1, 'mean' differs by")
+    refused(vae, tmp_path, "disagrees with the model: on a batch of 1, 'mean' differs by")
 
 
-def test_a_size_that_the_graph_has_taken_for_a_constant_is_refused(vae, tmp_path):
+def test_a_constant_batch_size_in_the_graph_is_refused(vae, tmp_path):
     vae.encoder = GivenPosterior(lambda x: gaussian(x.flatten(1)[:, :2] / len(x)))
-    refused(vae, tmp_path, "or on the size of the batch. UserError: Constraints violated")
+    refused(vae, tmp_path, "or on the batch size. UserError: Constraints violated")
 
 
-def test_a_result_that_is_no_number_is_refused(vae, tmp_path):
+def test_a_nan_result_is_refused(vae, tmp_path):
     vae.encoder = GivenPosterior(lambda x: gaussian((x.flatten(1)[:, :2] - 2).log()))
     refused(vae, tmp_path, "'mean' differs by nan")
 
@@ -173,14 +173,14 @@ def test_a_part_that_fails_is_named(vae, tmp_path):
     refused(vae, tmp_path, "The encoder fails on random images: AttributeError: 'Tensor' object has no attribute")
 
 
-def test_what_a_distribution_checks_is_no_obstacle_and_its_checks_are_put_back(vae, tmp_path, monkeypatch):
-    monkeypatch.setattr(Distribution, "_validate_args", True)  # zuko switches it off as it is imported
+def test_validation_of_distributions_is_disabled_and_restored(vae, tmp_path, monkeypatch):
+    monkeypatch.setattr(Distribution, "_validate_args", True)  # importing zuko disables it
     vae.encoder = GivenPosterior(lambda x: Independent(Normal(*x.flatten(1).exp().split(2, 1)), 1))
     export_model(vae, (1, 1, 4), tmp_path / "there", "torch")
     assert Distribution._validate_args
 
 
-def test_a_folder_is_replaced_if_it_is_an_export_and_no_other(vae, tmp_path):
+def test_only_the_folder_of_an_export_is_replaced(vae, tmp_path):
     vae.encoder = GivenPosterior(lambda x: gaussian(x.flatten(1)[:, :2]))
     target = tmp_path / "there"
     target.mkdir()
@@ -191,23 +191,23 @@ def test_a_folder_is_replaced_if_it_is_an_export_and_no_other(vae, tmp_path):
     mine.mkdir()
     (mine / "thesis.tex").write_text("all of it")
     for folder in (mine, mine / "thesis.tex"):
-        with pytest.raises(zoo.UsageError, match="exists and is no earlier export"):
+        with pytest.raises(zoo.UsageError, match="exists and is not an earlier export"):
             export_model(vae, (1, 1, 4), folder, "torch")
-    with pytest.raises(zoo.UsageError, match=r"cannot be written.*Choose another with --out"):
+    with pytest.raises(zoo.UsageError, match=r"cannot be written.*Choose another folder with --out"):
         export_model(vae, (1, 1, 4), mine / "thesis.tex" / "there", "torch")
     assert (mine / "thesis.tex").read_text() == "all of it"
     assert {file.name for file in tmp_path.iterdir()} == {"there", "mine"}
 
 
-def test_a_package_that_is_not_there_is_named(vae, tmp_path, monkeypatch):
+def test_a_missing_package_is_named(vae, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(zoo.UsageError, match=r"package onnxruntime: pip install 'vae-zoo\[export\]'"):
         export_model(vae, (1, 1, 4), tmp_path / "there", "onnx")
-    with pytest.raises(zoo.UsageError, match=r"There is no format 'onyx'. There are: onnx, torch."):
+    with pytest.raises(zoo.UsageError, match=r"There is no format 'onyx'. Choose from: onnx, torch."):
         export_model(vae, (1, 1, 4), tmp_path / "there", "onyx")
 
 
-def test_the_command_says_what_it_wrote_and_nothing_else(digits_run, zoo_command, tmp_path):
+def test_the_output_of_the_command(digits_run, zoo_command, tmp_path):
     done = zoo_command("export", digits_run, "-o", "new/there")
     assert done.stderr == ""
     encoder, decoder, folder = done.stdout.splitlines()

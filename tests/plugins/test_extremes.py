@@ -1,4 +1,4 @@
-"""Densities, divergences and their gradients wherever float32 can hold them, against closed forms in float64."""
+"""Densities, divergences and their gradients over the range of float32, against closed forms in float64."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from zoo.recipes.components import build
 from zoo_conformance.candidate import few_digits
 from zoo_flows.gaussian import FullCovarianceGaussian
 from zoo_gaussian.posterior import DiagonalGaussian
-from zoo_hierarchical.ladder import corrected
+from zoo_hierarchical.ladder import precision_weighted
 from zoo_hierarchical.levels import gaussian
 
 LOG_VARIANCES = (-170.0, -110.0, -100.0, -80.0, -30.0, -1.0, 0.0, 1.0, 30.0, 80.0, 86.0)
@@ -29,7 +29,7 @@ def exact_kl(mean: float, log_variance: float, mean_p: float = 0.0, log_variance
 
 
 def with_log_variance(name: str, log_variance: float, mean: float = 0.5) -> tuple[nn.Module, Distribution]:
-    """A head for one dimension whose output does not depend on the features, and that output."""
+    """A one-dimensional head with a constant output, and that output."""
     head = zoo.ComponentFactory("posterior", name)(features=1, latent_dim=1)
     with torch.no_grad():
         head.linear.weight.zero_()
@@ -40,7 +40,7 @@ def with_log_variance(name: str, log_variance: float, mean: float = 0.5) -> tupl
 @pytest.mark.parametrize("log_variance", LOG_VARIANCES)
 @pytest.mark.parametrize("name", HEADS)
 def test_the_rate_of_a_gaussian(name, log_variance):
-    """And its gradient: the mean, and (variance - 1) / 2. At -110 it was infinite, where it is 54.5 (and 1/8 here)."""
+    """The rate and its gradient, the mean and (variance - 1) / 2. At a log-variance of -110 it was once infinite."""
     head, q = with_log_variance(name, log_variance)
     prior = zoo.ComponentFactory("prior", "standard-normal")(latent_shape=(1,))(None)
     kl = kl_divergence(q, prior)
@@ -49,7 +49,7 @@ def test_the_rate_of_a_gaussian(name, log_variance):
     assert head.linear.bias.grad.tolist() == pytest.approx([0.5, math.expm1(log_variance) / 2], rel=1e-4)
 
 
-def test_the_value_of_the_issue():
+def test_the_rate_at_a_tiny_variance():
     _, q = with_log_variance("gaussian", -110.0, mean=0.0)
     assert kl_divergence(q, Independent(Normal(torch.zeros(1), torch.ones(1)), 1)).item() == 54.5
 
@@ -57,7 +57,7 @@ def test_the_value_of_the_issue():
 @pytest.mark.parametrize("log_variance", [-160.0, *LOG_VARIANCES[1:], 160.0])
 @pytest.mark.parametrize("name", HEADS)
 def test_the_density_of_a_gaussian_and_its_gradient(name, log_variance):
-    """At its own draws around 0, where float32 tells them apart."""
+    """At its own samples around 0, where float32 can resolve them."""
     head, q = with_log_variance(name, log_variance, mean=0.0)
     torch.manual_seed(0)
     z = q.rsample(torch.Size([50]))
@@ -72,8 +72,8 @@ def test_the_density_of_a_gaussian_and_its_gradient(name, log_variance):
 @pytest.mark.parametrize("prior_log_variance", [-100.0, -30.0, 0.0, 60.0])
 @pytest.mark.parametrize("apart", [-20.0, 0.0, 20.0])
 @pytest.mark.parametrize("name", HEADS)
-def test_the_rate_against_a_learnt_gaussian(name, prior_log_variance, apart):
-    """It depends on the ratio of the variances, whatever they are themselves."""
+def test_the_rate_against_a_learned_gaussian(name, prior_log_variance, apart):
+    """It depends on the ratio of the variances only."""
     mean = math.exp(prior_log_variance / 2)
     _, q = with_log_variance(name, prior_log_variance + apart, mean)
     prior = zoo.ComponentFactory("prior", "conditional-normal")(latent_shape=(1,), classes=2)
@@ -127,12 +127,12 @@ def test_the_gaussian_likelihood_of_any_scale(scale, output, log_scale):
 
 @pytest.mark.parametrize(("log_p", "log_s"), [(-80.0, -80.0), (-80.0, 60.0), (60.0, -80.0), (0.0, 0.0), (80.0, 79.0)])
 def test_precisions_add_up_at_any_scale(log_p, log_s):
-    """The ladder's product of two Gaussians, from log-scales, against float64."""
+    """The product of two Gaussians in the ladder, computed from log-scales, against float64."""
     scales = torch.tensor([log_p, log_s]).exp().requires_grad_()
     one, two = (
         gaussian(torch.tensor([mean]), scale.unsqueeze(0)) for mean, scale in zip((1.0, 3.0), scales, strict=True)
     )
-    product = corrected(one, two).base_dist
+    product = precision_weighted(one, two).base_dist
     precisions = [math.exp(-2 * log_p), math.exp(-2 * log_s)]
     assert product.scale.item() == pytest.approx(sum(precisions) ** -0.5, rel=1e-5)
     expected = (precisions[0] + 3 * precisions[1]) / sum(precisions)
@@ -142,8 +142,8 @@ def test_precisions_add_up_at_any_scale(log_p, log_s):
 
 
 @pytest.mark.parametrize("sharpness", [1e-8, 1e-4, 0.1, 10.0, 1e4])
-def test_log_cosh_of_small_and_large_errors(sharpness):
-    """Its logarithm of a number near 1 is divided by the sharpness."""
+def test_the_log_cosh_of_small_and_large_errors(sharpness):
+    """The logarithm of a number near 1 is divided by the sharpness, which amplifies its error."""
     errors = torch.tensor([0.0, 1e-3, 0.1, 0.7, 1.0, 1.3, 30.0]) / sharpness**0.5
     likelihood = zoo.ComponentFactory("likelihood", "log-cosh", sharpness=sharpness)(data_shape=(1, 1, 1))
     log_p = likelihood(torch.zeros(len(errors), 1, 1, 1, 1)).log_prob(errors.view(-1, 1, 1, 1))
@@ -153,7 +153,7 @@ def test_log_cosh_of_small_and_large_errors(sharpness):
 
 
 def log_variances_of(module: nn.Module) -> Tensor | None:
-    """The biases that a head makes log-variances of."""
+    """The biases of a head that determine its log-variances."""
     if isinstance(module, DiagonalGaussian):
         return module.linear.bias[module.linear.out_features // 2 :]
     if isinstance(module, FullCovarianceGaussian):
@@ -163,8 +163,8 @@ def log_variances_of(module: nn.Module) -> Tensor | None:
 
 REPRESENTABLE = {
     "dip-vae-ii": (-110.0, 40.0),  # it squares the variance
-    "vamp-vae": (-80.0, 80.0),  # its prior is as narrow, and lies elsewhere
-    # The latents go through a network whose outputs are squared or exponentiated, or through second derivatives.
+    "vamp-vae": (-80.0, 80.0),  # its prior is equally narrow, with another mean
+    # The latents pass through a network whose outputs are squared or exponentiated, or through second derivatives.
     "flow-prior-vae": (-110.0, 20.0),
     "hierarchical-vae": (-110.0, 0.0),
     "iaf": (-110.0, 40.0),
@@ -175,7 +175,7 @@ REPRESENTABLE = {
 
 @pytest.mark.parametrize("model", zoo.list_models())
 def test_every_objective_is_finite_for_narrow_and_wide_posteriors(model):
-    """And its gradient."""
+    """And has a finite gradient."""
     torch.manual_seed(0)
     data = few_digits(24, 8).train
     batch = zoo.Batch(data.x[:8] / 255, data.labels[:8])

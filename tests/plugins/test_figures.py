@@ -1,4 +1,4 @@
-"""Figures, by what is drawn in them: pixels, places and numbers are read back and compared."""
+"""Figures, compared by the pixels, positions and numbers drawn in them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from zoo.model.context import seeded
 from zoo_figures import figures
 from zoo_figures.latents import rates
 
-SHAPE = (1, 5, 4)  # not square, so that rows and columns cannot be mistaken for each other
+SHAPE = (1, 5, 4)  # not square, so that swapped rows and columns are detected
 
 
 @pytest.fixture
@@ -83,13 +83,13 @@ def test_a_traversal_decodes_the_point_with_one_dimension_replaced(vae):
             assert_shows(tile(axes, row, column), mean_image(vae, point))
             assert axes.get_yticks()[row] == 1 + 2 + 6 * row
             assert axes.get_xticks()[column] == 1 + 1.5 + 5 * column
-    # The mark of each row is where the point itself lies, if it lies within reach.
+    # The mark of each row is at the point itself, if it is within reach.
     marks = {round(float(line.get_ydata()[0]), 3): float(line.get_xdata()[0]) for line in axes.lines}
     expected = {float(6 * row): 2.5 + 5 * (z[dim].item() + 2) for row, dim in enumerate([7, 0, 11]) if abs(z[dim]) <= 2}
     assert marks == pytest.approx(expected, abs=1e-4)
 
 
-def test_a_traversal_starts_from_the_origin_and_takes_the_dimensions_of_the_highest_rate_first(vae):
+def test_a_traversal_starts_at_the_origin_and_sorts_dimensions_by_rate(vae):
     batch = zoo.Batch(images(30))
     axes = figures.traversals(vae, images=batch, steps=3).axes[0]
     q = vae.encode(batch.x).base_dist
@@ -104,16 +104,16 @@ def test_a_traversal_starts_from_the_origin_and_takes_the_dimensions_of_the_high
     assert texts(unranked.get_yticklabels()) == [f"z[{dim}]" for dim in range(10)]
 
 
-def test_a_traversal_outside_the_prior_or_of_no_vector_is_refused(vae):
+def test_a_traversal_outside_the_prior_or_without_a_vector_is_refused(vae):
     for dims in ([12], [0, -1]):
-        with pytest.raises(zoo.UsageError, match=rf"no latent dimension {dims[-1]}: there are 12, .* 0 to 11"):
+        with pytest.raises(zoo.UsageError, match=rf"no latent dimension {dims[-1]}: expected 0 to 11"):
             figures.traversals(vae, dims=dims)
     cube = untrained(2, prior=Independent(Uniform(-torch.ones(2), torch.ones(2)), 1))
-    with pytest.raises(zoo.UsageError, match="no support at some of the points from -3 to 3"):
+    with pytest.raises(zoo.UsageError, match="points from -3 to 3 are outside the support"):
         figures.traversals(cube)
     figures.traversals(cube, reach=0.99)
     field = untrained(2, prior=Independent(Normal(torch.zeros(4, 2, 2), 1.0), 3))
-    with pytest.raises(zoo.UsageError, match=r"no vector but has the shape \(4, 2, 2\)"):
+    with pytest.raises(zoo.UsageError, match=r"needs a vector as latent; this model has shape \(4, 2, 2\)"):
         figures.traversals(field)
 
 
@@ -133,7 +133,7 @@ def test_the_manifold_decodes_the_quantiles_of_the_prior_with_the_second_dimensi
     assert list(axes.get_yticks()) == [3 + 6 * row for row in range(5, -1, -1)], "the lowest z[1] is at the bottom"
 
 
-def test_a_prior_without_quantiles_is_taken_by_its_moments():
+def test_a_prior_without_quantiles_is_drawn_by_its_moments():
     """Two narrow Gaussians, at (-1, 0) and (3, 0), of weight one half: mean 1, variance 4 + s^2 in z[0]."""
     two = Independent(Normal(torch.tensor([[-1.0, 0.0], [3.0, 0.0]]), 0.5), 1)
     vae = untrained(2, prior=MixtureSameFamily(Categorical(torch.ones(2)), two))
@@ -145,7 +145,7 @@ def test_a_prior_without_quantiles_is_taken_by_its_moments():
 
 
 class Shapeless(Distribution):
-    """A prior that knows nothing about itself but its shape."""
+    """A prior with only a shape."""
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
 
@@ -153,8 +153,8 @@ class Shapeless(Distribution):
         super().__init__(event_shape=torch.Size([2]), validate_args=False)
 
 
-def test_a_manifold_needs_two_dimensions_and_a_prior_to_lay_a_grid_over(vae):
-    with pytest.raises(zoo.UsageError, match=r"latent of shape \(2,\), this one has \(12,\)"):
+def test_a_manifold_needs_two_dimensions_and_quantiles_or_moments(vae):
+    with pytest.raises(zoo.UsageError, match=r"latent of shape \(2,\); this model has \(12,\)"):
         figures.manifold(vae)
     with pytest.raises(zoo.UsageError, match="neither quantiles nor moments"):
         figures.manifold(untrained(2, prior=Shapeless()))
@@ -184,7 +184,7 @@ def test_an_interpolation_goes_from_one_reconstruction_to_the_other(vae, path):
 
 
 class OnTheCircle(Normal):
-    """A Gaussian that claims to live on the unit circle."""
+    """A Gaussian whose support is the unit circle."""
 
     class Circle(constraints.Constraint):
         event_dim = 1
@@ -196,7 +196,7 @@ class OnTheCircle(Normal):
 
 
 def on_the_circle(codes: Tensor) -> tuple[zoo.VAE, Tensor]:
-    """A model whose code of an image is its first two pixels."""
+    """A model whose posterior mean is the first two pixels of an image."""
     vae = untrained(2)
     vae.encoder = GivenPosterior(lambda x: Independent(Normal(x.flatten(1)[:, :2], 1.0), 1))
     x = torch.zeros(2, *SHAPE)
@@ -229,7 +229,7 @@ class Meanless(Normal):
         raise NotImplementedError
 
 
-def test_codes_that_are_drawn_are_those_of_the_reconstructions():
+def test_random_posterior_means_are_those_of_the_reconstructions():
     vae = untrained(2)
     vae.encoder = GivenPosterior(lambda x: Independent(Meanless(x.flatten(1)[:, :2], 1.0), 1))
     x = images(2)
@@ -272,7 +272,7 @@ def test_labels_reach_a_conditional_model():
 # The latent space
 
 
-def test_the_latent_space_of_two_dimensions_is_drawn_as_it_is():
+def test_a_latent_space_of_two_dimensions_is_a_scatter_plot():
     vae, x = untrained(2), images(40)
     labels = torch.arange(40) % 3 * 2  # 0, 2 and 4
     scatter, bars = figures.latent_space(vae, x, labels, threshold=0.5).axes
@@ -288,7 +288,7 @@ def test_the_latent_space_of_two_dimensions_is_drawn_as_it_is():
     found = rates(vae, zoo.Batch(x)).values
     assert [bar.get_height() for bar in bars.patches] == pytest.approx(sorted(found.tolist(), reverse=True))
     assert texts(bars.get_xticklabels()) == [str(dim) for dim in found.argsort(descending=True).tolist()]
-    assert bars.get_title() == f"{(found > 0.5).sum()} of 2 dimensions above 0.5 nats; {found.sum():.2f} nats in all"
+    assert bars.get_title() == f"{(found > 0.5).sum()} of 2 dimensions above 0.5 nats; {found.sum():.2f} nats in total"
     assert bars.lines[0].get_ydata()[0] == 0.5
 
 
@@ -318,11 +318,11 @@ def test_a_latent_of_one_dimension_is_a_histogram_by_label():
     assert counted == 40, "each image once, the labels above each other"
 
 
-def test_a_rate_that_does_not_divide_leaves_the_scatter_with_the_reason():
+def test_without_rates_the_scatter_plot_states_the_reason():
     mixture = MixtureSameFamily(Categorical(torch.ones(2)), Independent(Normal(torch.zeros(2, 3), 1.0), 1))
     figure = figures.latent_space(untrained(3, prior=mixture), images(9))
     assert len(figure.axes) == 1
-    assert "the prior is no product" in figure.get_supxlabel()
+    assert "the prior does not factorise" in figure.get_supxlabel()
 
 
 def test_a_latent_space_of_many_labels_many_dimensions_or_no_variance():
@@ -333,14 +333,14 @@ def test_a_latent_space_of_many_labels_many_dimensions_or_no_variance():
     assert steps.get_data().values.sum() == pytest.approx(rates(untrained(30), zoo.Batch(x)).values.sum().item())
     still = figures.latent_space(untrained(3), x[:1].expand(4, -1, -1, -1)).axes[0]
     assert "0% of the variance" in still.get_xlabel()
-    with pytest.raises(zoo.UsageError, match="two images at least"):
+    with pytest.raises(zoo.UsageError, match="at least two images"):
         figures.latent_space(untrained(3), x[:1])
 
 
 # All of them
 
 
-def test_drawing_leaves_the_model_and_the_generators_as_they_were(vae):
+def test_drawing_does_not_change_the_model_and_the_generators(vae):
     vae.train()
     torch.manual_seed(5)
     before, weights = torch.get_rng_state(), {name: value.clone() for name, value in vae.state_dict().items()}
@@ -414,14 +414,14 @@ def test_each_command_writes_what_its_function_draws(digits_run, tmp_path, capsy
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["interpolate", "RUN", 0, 359], "There is no test image 359: there are 359, counted from 0."),
+        (["interpolate", "RUN", 0, 359], "There is no test image 359: expected 0 to 358."),
         (["interpolate", "RUN", 0], "Missing argument 'B'"),
         (["interpolate", "RUN", "--", 0, -1], "Invalid value for 'B'"),
         (["interpolate", "RUN", 0, 1, "--path", "round"], "'round' is not one of 'linear', 'spherical'"),
-        (["traverse", "RUN", "--image", 4000], "There is no test image 4000: there are 359, counted from 0."),
-        (["traverse", "RUN", "--dims", "0,2"], "There is no latent dimension 2: there are 2, counted from 0 to 1."),
-        (["traverse", "RUN", "--dims", "0;2"], "'0;2' is no list of whole numbers such as 0,3,5."),
-        (["traverse", "RUN", "--dims", "0", "--range", "nan"], "no support"),
+        (["traverse", "RUN", "--image", 4000], "There is no test image 4000: expected 0 to 358."),
+        (["traverse", "RUN", "--dims", "0,2"], "There is no latent dimension 2: expected 0 to 1."),
+        (["traverse", "RUN", "--dims", "0;2"], "'0;2' is not a list of integers such as 0,3,5."),
+        (["traverse", "RUN", "--dims", "0", "--range", "nan"], "outside the support"),
         (["traverse", "RUN", "--steps", 1], "Invalid value for '--steps'"),
         (["latent", "RUN", "-n", 1], "Invalid value for '-n'"),
         (["latent", "nowhere"], "nowhere is not a directory"),
@@ -444,8 +444,8 @@ def test_training_leaves_a_manifold_of_two_dimensions(digits_run, tmp_path):
     assert (run.figures / "manifold.png").read_bytes() == drawn.read_bytes()
 
 
-def test_a_test_image_is_the_same_however_many_are_asked_for(tmp_path):
-    """Also where its bits are drawn; and its label stays with it."""
+def test_a_test_image_does_not_depend_on_their_number(tmp_path):
+    """Also with dynamic binarisation; its label stays with it."""
     small = ["encoder.hidden=[4]", "decoder.hidden=[4]", "binarize=dynamic", "data=digits", "train.epochs=1"]
     run = zoo.train("mlp-vae", small, out=tmp_path)
     few, all_of_them = run.test_batch(7), run.test_batch()
@@ -458,7 +458,7 @@ def test_a_test_image_is_the_same_however_many_are_asked_for(tmp_path):
 # Halves and single terms, as reports take them
 
 
-def test_half_of_the_latent_space_is_that_half(vae):
+def test_each_panel_of_the_latent_space_can_be_drawn_alone(vae):
     x, condition = images(30), torch.arange(30) % 3
     codes, bars = figures.latent_space(vae, x, condition).axes
     (alone,) = figures.latent_space(vae, x, condition, panels=["codes"]).axes
@@ -470,11 +470,11 @@ def test_half_of_the_latent_space_is_that_half(vae):
     vae.prior = GivenPrior(
         MixtureSameFamily(Categorical(torch.ones(1)), Independent(Normal(torch.zeros(1, 12), 1.0), 1))
     )
-    with pytest.raises(zoo.UsageError, match="the prior is no product"):
+    with pytest.raises(zoo.UsageError, match="the prior does not factorise"):
         figures.latent_space(vae, x, panels=["rates"])
 
 
-def test_the_curve_of_one_term_is_that_of_the_whole_figure():
+def test_a_term_has_the_same_curve_alone_and_in_the_whole_figure():
     terms = {"loss": 3.0, "rate": 1.0}
     epochs = [zoo.Epoch(n, 2 * n, 0.1, terms, terms, {name: [2.0, 5.0 + n] for name in terms}) for n in (1, 2)]
     (alone,) = figures.curves(epochs, terms=["rate"]).axes
@@ -484,7 +484,7 @@ def test_the_curve_of_one_term_is_that_of_the_whole_figure():
 
 
 @pytest.mark.parametrize(("count", "channels", "columns", "gap"), [(5, 1, 3, 2), (2, 3, 8, 1), (6, 3, 3, 0)])
-def test_the_grid_is_that_of_torchvision(count, channels, columns, gap):
+def test_the_grid_equals_that_of_torchvision(count, channels, columns, gap):
     from torchvision.utils import make_grid
 
     from zoo_canvas import grid

@@ -33,15 +33,15 @@ FEATURES = 5
 
 
 def head(name: str, latent_dim: int = 3, spread: float = 0.4) -> zoo.Posterior:
-    """A posterior in float64 whose weights are random, so that nothing of it is the identity."""
+    """A posterior in float64 with random weights, so that no transform is the identity."""
     parameters = dict(POSTERIORS[name])
     torch.manual_seed(3)
-    made = zoo.ComponentFactory("posterior", parameters.pop("use", name), **parameters)(
+    posterior = zoo.ComponentFactory("posterior", parameters.pop("use", name), **parameters)(
         features=FEATURES, latent_dim=latent_dim
     )
-    for parameter in made.parameters():
+    for parameter in posterior.parameters():
         nn.init.normal_(parameter, std=spread)
-    return made.double()
+    return posterior.double()
 
 
 def features(n: int = 4) -> Tensor:
@@ -56,7 +56,7 @@ def draw(q: Distribution, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 
 
 class HeadOnPixels(zoo.Encoder):
-    """A head whose features are the pixels."""
+    """An encoder whose features are the pixels."""
 
     def __init__(self, posterior: zoo.Posterior) -> None:
         super().__init__()
@@ -71,8 +71,8 @@ class HeadOnPixels(zoo.Encoder):
 
 @pytest.mark.parametrize("name", POSTERIORS)
 @pytest.mark.parametrize("shape", [(), (6,), (2, 3)])
-def test_the_density_of_a_draw_is_that_of_the_point(name, shape):
-    """log q that comes with the draw, by the way there; `log_prob`, by the way back."""
+def test_the_log_density_of_a_sample_equals_log_prob(name, shape):
+    """`rsample_and_log_prob` uses the forward transforms, `log_prob` their inverses."""
     q = head(name)(features())
     torch.manual_seed(0)
     z, log_q = draw(q, shape)
@@ -83,7 +83,7 @@ def test_the_density_of_a_draw_is_that_of_the_point(name, shape):
 
 @pytest.mark.parametrize("name", POSTERIORS)
 def test_the_density_integrates_to_one(name):
-    """In two dimensions, by the trapezoidal rule on a grid."""
+    """In two dimensions, by the trapezoidal rule."""
     q = head(name, latent_dim=2)(features(2))
     torch.manual_seed(0)
     draws = q.sample((2000,)).flatten(0, 1)
@@ -98,8 +98,8 @@ def test_the_density_integrates_to_one(name):
 
 
 @pytest.mark.parametrize("name", POSTERIORS)
-def test_draws_have_the_moments_of_the_density(name):
-    """E[h(z)] from draws against the density: by importance sampling from a wide normal."""
+def test_samples_have_the_moments_of_the_density(name):
+    """E[h(z)] from samples, against importance sampling of the density from a wide normal."""
     q = head(name, latent_dim=2)(features(1))
     torch.manual_seed(0)
     z = q.sample((30_000,))
@@ -114,17 +114,17 @@ def test_draws_have_the_moments_of_the_density(name):
 
 
 @pytest.mark.parametrize("name", POSTERIORS)
-def test_an_image_does_not_see_the_others_of_its_batch(name):
-    posterior, given = head(name), features()
+def test_a_density_does_not_depend_on_the_other_images_of_the_batch(name):
+    posterior, inputs = head(name), features()
     z = torch.randn(2, 4, 3, dtype=torch.float64)
-    together = posterior(given).log_prob(z)
+    log_q = posterior(inputs).log_prob(z)
     for n in range(4):
-        torch.testing.assert_close(posterior(given[n : n + 1]).log_prob(z[:, n : n + 1]), together[:, n : n + 1])
+        torch.testing.assert_close(posterior(inputs[n : n + 1]).log_prob(z[:, n : n + 1]), log_q[:, n : n + 1])
 
 
 @pytest.mark.parametrize("name", POSTERIORS)
-def test_a_mixture_of_them_can_be_a_prior(name):
-    """As the VampPrior makes of an encoder: the density at points that others drew."""
+def test_a_mixture_of_posteriors_can_be_a_prior(name):
+    """As in the VampPrior: each component is evaluated at samples of the others."""
     q = head(name)(features())
     mixture = MixtureSameFamily(Categorical(torch.ones(4, dtype=torch.float64)), q, validate_args=False)
     z = torch.randn(2, 7, 3, dtype=torch.float64)
@@ -134,20 +134,20 @@ def test_a_mixture_of_them_can_be_a_prior(name):
 
 @pytest.mark.parametrize("name", POSTERIORS)
 def test_gradients_agree_with_finite_differences(name):
-    """Of E[log q(z) + h(z)] at frozen noise, and of log q at a given point, in every parameter of the head."""
-    posterior, given = head(name), features()
+    """Gradients of E[log q(z) + h(z)] at fixed noise and of log q at a fixed point, in every parameter."""
+    posterior, inputs = head(name), features()
     point = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
 
     def value() -> Tensor:
         torch.manual_seed(1)
-        q = posterior(given)
+        q = posterior(inputs)
         z, log_q = draw(q, (2,))
         return log_q.mean() + z.sin().mean() + q.log_prob(point).mean()
 
     parameters = list(posterior.parameters())
-    found = torch.autograd.grad(value(), parameters)
+    actual = torch.autograd.grad(value(), parameters)
     h = 1e-5
-    for parameter, slope in zip(parameters, found, strict=True):
+    for parameter, slope in zip(parameters, actual, strict=True):
         direction = torch.randn_like(parameter)
         with torch.no_grad():
             parameter += h * direction
@@ -160,8 +160,8 @@ def test_gradients_agree_with_finite_differences(name):
 
 @pytest.mark.parametrize("name", ["gaussian", *POSTERIORS])
 def test_importance_sampling_finds_the_exact_likelihood(name):
-    """log p(x) of a linear Gaussian model, from whatever posterior: a log q that is off by a constant would shift it.
-    Trap 7: a number of samples that is ignored, chunks whose logarithms are averaged.
+    """log p(x) of a linear Gaussian model, which a constant error of log q would shift. Trap 7: the number of samples
+    is ignored, or the logarithms of chunks are averaged.
     """
     parameters = dict(POSTERIORS.get(name, {}))
     torch.manual_seed(0)
@@ -183,8 +183,8 @@ def test_importance_sampling_finds_the_exact_likelihood(name):
 
 
 @pytest.mark.parametrize("name", POSTERIORS)
-def test_densities_are_worked_out_in_full_precision(name):
-    """Under autocast the products run in bfloat16; a draw's density still is that of the point."""
+def test_densities_are_computed_in_float32(name):
+    """Under autocast matrix products run in bfloat16, but the log-density of a sample still equals `log_prob`."""
     posterior = head(name, spread=0.2).float()
     with torch.autocast("cpu", torch.bfloat16):
         q = posterior(features().float())
@@ -196,8 +196,8 @@ def test_densities_are_worked_out_in_full_precision(name):
 
 
 @pytest.mark.parametrize("name", FLOWS)
-def test_a_flow_offers_no_mean(name):
-    """The image of the base's mean is another point: so a reconstruction draws, and says so."""
+def test_a_flow_has_no_mean(name):
+    """The transformed mean of the base is not the mean, so a reconstruction uses a sample."""
     q = head(name)(features())
     with pytest.raises(NotImplementedError):
         _ = q.mean
@@ -218,14 +218,14 @@ def test_few_dimensions(name, latent_dim):
 
 
 def planar(n: int = 4, d: int = 3, push: float = 0.0) -> PlanarTransform:
-    """Random layers; `push` moves w.u, so that the constraint binds."""
+    """Random layers; `push` shifts w.u, so that the constraint is active."""
     generator = torch.Generator().manual_seed(7)
     u, w, b = (torch.randn(n, size, dtype=torch.float64, generator=generator) for size in (d, d, 1))
     return PlanarTransform(u - push * w, w, b)
 
 
 def jacobian(function, z: Tensor) -> Tensor:
-    """(N, d, d) at z (N, d), of a function that treats each row by itself."""
+    """The Jacobian (N, d, d) at z (N, d) of a function that acts on each row independently."""
     full = torch.autograd.functional.jacobian(function, z)
     return torch.stack([full[n, :, n] for n in range(len(z))])
 
@@ -244,14 +244,14 @@ def test_planar_against_its_equation_and_the_jacobian(push):
 
 
 def test_the_constraint_of_a_planar_layer():
-    """w.û = m(w.u) > -1 whatever u is, û differs from u along w alone, and m rises from -1 through 0 at 0."""
+    """w.û = m(w.u) > -1 for every u, û - u is parallel to w, and m is increasing with m(0) = 0 and lower limit -1."""
     for push in (0.0, 2.0, 30.0):
         generator = torch.Generator().manual_seed(7)
         u, w, b = (torch.randn(50, size, dtype=torch.float64, generator=generator) for size in (3, 3, 1))
         u = u - push * w
         layer = PlanarTransform(u, w, b)
-        given, found = (u * w).sum(-1), (layer.u * w).sum(-1)
-        torch.testing.assert_close(found, torch.log1p((given + math.log(math.e - 1)).exp()) - 1)
+        inputs, actual = (u * w).sum(-1), (layer.u * w).sum(-1)
+        torch.testing.assert_close(actual, torch.log1p((inputs + math.log(math.e - 1)).exp()) - 1)
         assert (layer.slope > 0).all()
         across = (layer.u - u) - ((layer.u - u) * w).sum(-1, keepdim=True) * w / (w**2).sum(-1, keepdim=True)
         torch.testing.assert_close(across, torch.zeros_like(across), rtol=0, atol=1e-9 * (1 + push))
@@ -270,7 +270,7 @@ def test_planar_layers_are_inverted(push):
 
 
 def test_planar_at_the_edges_of_float32():
-    """w = 0, where û has no direction, and w.u so negative that 1 + w.û rounds to 0."""
+    """w = 0, where the direction of û - u is undefined, and w.u so negative that 1 + w.û rounds to 0."""
     zero = torch.zeros(1, 3, requires_grad=True)
     y, log_determinant = PlanarTransform(torch.ones(1, 3), zero, torch.ones(1, 1)).call_and_ladj(torch.ones(1, 3))
     torch.testing.assert_close(y, torch.full((1, 3), 1 + math.tanh(1)))
@@ -309,9 +309,7 @@ def test_the_gate_is_that_of_the_paper():
 
 
 def test_each_dimension_of_a_draw_depends_on_the_noise_before_it():
-    """The direction: triangular from noise to z, with the gates on the diagonal, and the other way round in the step
-    that follows.
-    """
+    """The Jacobian from noise to z is triangular with the gates on the diagonal; the next step reverses the order."""
     posterior = head("iaf")
     (steps,) = posterior(features()).transforms
     z = torch.randn(4, 3, dtype=torch.float64)
@@ -326,9 +324,9 @@ def test_each_dimension_of_a_draw_depends_on_the_noise_before_it():
     torch.testing.assert_close(log_determinant, torch.linalg.slogdet(jacobian(steps, z)).logabsdet)
 
 
-def test_far_from_the_posterior_the_density_is_nil_and_not_nan():
-    """A pass of the inverse works on dimensions that are not right yet: where they overflowed, the masked weights made
-    NaN of the right ones too.
+def test_far_from_the_posterior_the_density_is_zero_and_not_nan():
+    """A pass of the inverse includes dimensions that have not converged yet. If they overflow, masked weights of 0
+    times infinity make the other dimensions NaN.
     """
     posterior = head("iaf", latent_dim=20, spread=2.0).float()
     q = posterior(features().float())
@@ -339,7 +337,7 @@ def test_far_from_the_posterior_the_density_is_nil_and_not_nan():
     assert all(torch.isfinite(parameter.grad).all() for parameter in posterior.parameters())
 
 
-def test_a_draw_and_its_density_take_one_pass_of_each_network():
+def test_a_sample_and_its_density_take_one_pass_of_each_network():
     posterior = head("iaf")
     passes = []
     for step in posterior.steps.transforms:
@@ -355,8 +353,8 @@ def test_a_draw_and_its_density_take_one_pass_of_each_network():
 
 
 def test_full_covariance_against_torch():
-    """Mean first, then the log-variances, then what is below the diagonal, row by row, in units of the row's scale
-    over the number of dimensions.
+    """The features hold the mean, the log-variances, and the lower triangle row by row, in units of the scale of the
+    row divided by the number of dimensions.
     """
     posterior = zoo.ComponentFactory("posterior", "full-covariance")(features=1, latent_dim=3).double()
     mean, log_variance, below = torch.tensor([1.0, -2, 3]), torch.tensor([0.5, -1, 2]), torch.tensor([0.3, -0.6, 1.2])
@@ -373,27 +371,27 @@ def test_full_covariance_against_torch():
 
 
 def test_the_kl_of_full_covariance_to_independent_normals():
-    """Against torch's formula for two multivariate normals, and against draws."""
+    """Against torch's formula for two multivariate normals, and against samples."""
     q = head("full-covariance")(features())
     assert (q.covariance_matrix[0] - q.covariance_matrix[0].diag().diag()).abs().max() > 0.1
     loc, scale = torch.tensor([0.5, -1, 0]).double(), torch.tensor([0.5, 2, 1]).double()
     for mean, width in ((torch.zeros_like(loc), torch.ones_like(scale)), (loc, scale)):
         p = Independent(Normal(mean, width), 1)
-        found = kl_divergence(q, p)
-        assert found.shape == (4,)
-        torch.testing.assert_close(found, kl_divergence(q, MultivariateNormal(mean, scale_tril=width.diag())))
+        actual = kl_divergence(q, p)
+        assert actual.shape == (4,)
+        torch.testing.assert_close(actual, kl_divergence(q, MultivariateNormal(mean, scale_tril=width.diag())))
         torch.manual_seed(0)
         z = q.sample((200_000,))
-        torch.testing.assert_close((q.log_prob(z) - p.log_prob(z)).mean(0), found, rtol=0.02, atol=0.02)
+        torch.testing.assert_close((q.log_prob(z) - p.log_prob(z)).mean(0), actual, rtol=0.02, atol=0.02)
 
 
-def test_the_kl_to_anything_else_is_left_to_draws():
+def test_other_kls_are_estimated_from_samples():
     q = head("full-covariance")(features())
     with pytest.raises(NotImplementedError):
         kl_divergence(q, Independent(Laplace(torch.zeros(3), torch.ones(3)), 1))
 
 
 @pytest.mark.parametrize("setting", ["layers=0", "layers=2.5", "base=nothing", "width=3"], ids=lambda s: s)
-def test_settings_are_checked(setting):
+def test_parameters_are_checked(setting):
     with pytest.raises(zoo.RecipeError, match=f"posterior.{setting.partition('=')[0]}"):
         zoo.recipe("planar", [f"encoder.posterior.{setting}"])

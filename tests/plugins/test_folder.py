@@ -60,7 +60,7 @@ def chunk(name: bytes, data: bytes) -> bytes:
 
 
 def save_png16(array: np.ndarray, file: Path, colour: int, transparent: tuple[int, ...] = ()) -> None:
-    """A PNG of 16 bits, as Pillow cannot write it: colour type 0 is grey, 2 RGB, 4 grey and alpha."""
+    """Write a 16-bit PNG, which Pillow cannot: colour type 0 is grey, 2 RGB, 4 grey and alpha."""
     height, width = array.shape[:2]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
     trns = chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent)) if transparent else b""
@@ -70,7 +70,7 @@ def save_png16(array: np.ndarray, file: Path, colour: int, transparent: tuple[in
 
 
 def one(file: Path, **options: object) -> np.ndarray:
-    """What becomes of one image: beside a copy of it, since a data set takes two. (C, H, W)."""
+    """Convert one image, with a copy of it since a data set needs two. (C, H, W)."""
     shutil.copy(file, file.with_name(f"copy-{file.name}"))
     dataset = folder(str(file.parent), test_fraction=0.5, **options)  # type: ignore[arg-type]
     assert (len(dataset.train), len(dataset.test)) == (1, 1)
@@ -82,14 +82,14 @@ def everything(dataset: zoo.Dataset) -> list[bytes]:
     return sorted(image.numpy().tobytes() for split in (dataset.train, dataset.test) for image in split.x)
 
 
-# --- what becomes of an image
+# --- conversion
 
 
 @pytest.mark.parametrize("ending", ["png", "bmp", "gif", "tif", "tiff", "webp", "PNG"])
 def test_lossless_grey(ending, pics):
     array = draw(0)
     save(array, pics / f"a.{ending}", **({"lossless": True} if ending == "webp" else {}))
-    # WebP knows no grey.
+    # WebP has no grey.
     assert np.array_equal(one(pics / f"a.{ending}", mode="grey" if ending == "webp" else "auto"), array[None])
 
 
@@ -114,7 +114,7 @@ def test_one_bit(pics):
 
 @pytest.mark.parametrize("ending", ["png", "tif"])
 def test_16_bits_are_scaled(ending, pics):
-    """257 v goes to v, and so do the 128 levels on either side; the largest is 65535 = 257 * 255."""
+    """257 v and the 128 levels on either side become v; the largest is 65535 = 257 * 255."""
     levels = np.array([[0, 128, 129, 257, 385, 386], [12345, 32767, 32768, 65406, 65407, 65535]], dtype=np.uint16)
     save(levels, pics / f"a.{ending}")
     assert one(pics / f"a.{ending}").tolist() == [[[0, 0, 1, 1, 1, 2], [48, 127, 128, 254, 255, 255]]]
@@ -126,7 +126,7 @@ def test_16_bits_of_colour_and_with_alpha_keep_the_high_byte(pics):
     assert np.array_equal(one(pics / "a.png"), levels.transpose(2, 0, 1) >> 8)
 
 
-def test_16_bits_with_alpha_are_laid_over_black(pics):
+def test_16_bits_with_alpha_are_composited_over_black(pics):
     levels = np.stack([np.full((4, 6), 0xC880), np.full((4, 6), 0x8000)], axis=-1)
     save_png16(levels, pics / "a.png", colour=4)
     assert np.array_equal(one(pics / "a.png", mode="grey"), np.full((1, 4, 6), round(0xC8 * 0x80 / 255)))
@@ -161,7 +161,7 @@ def test_a_palette_of_greys_is_grey(pics):
     assert np.array_equal(one(pics / "a.png"), colours[index][None, :, :, 0])
 
 
-def test_transparent_entries_of_a_palette_are_laid_over_black(pics):
+def test_transparent_entries_of_a_palette_are_composited_over_black(pics):
     colours, alphas = draw(2, 1, 7, 3)[0], np.array([255, 0, 128, 255, 3, 254, 60])
     image, index = palette_image(colours)
     image.save(pics / "a.png", transparency=bytes(alphas.tolist()))
@@ -178,7 +178,7 @@ def test_the_transparent_entry_of_a_gif_is_black(pics):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_alpha_is_laid_over_black(channels, pics):
+def test_alpha_is_composited_over_black(channels, pics):
     array = draw(0, channels=channels + 1)
     save(array, pics / "a.png")
     expected = np.rint(array[:, :, :-1] * (array[:, :, -1:] / 255.0))
@@ -208,7 +208,7 @@ def test_cmyk_becomes_rgb(pics):
 @pytest.mark.parametrize("ending", ["png", "webp", "tif", "jpg"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_rotation_is_applied(orientation, ending, pics):
-    """What EXIF means by its eight numbers: where the first row and the first column of the stored image are seen."""
+    """The eight orientations of EXIF: where the first row and column of the stored image are displayed."""
     stored = np.kron(draw(0, 2, 3, 3), np.ones((16, 16, 1), dtype=np.uint8))
     seen = {
         1: stored,
@@ -230,13 +230,13 @@ def test_exif_rotation_is_applied(orientation, ending, pics):
 
 
 @pytest.mark.parametrize("ending", ["gif", "tif", "webp", "png"])
-def test_of_several_frames_the_first_counts(ending, pics):
+def test_the_first_of_several_frames_is_used(ending, pics):
     frames = [Image.fromarray(np.full((4, 6), level, dtype=np.uint8)) for level in (0, 255)]
     frames[0].save(pics / f"a.{ending}", save_all=True, append_images=frames[1:])
     assert not one(pics / f"a.{ending}").any()
 
 
-def test_the_content_counts_and_not_the_ending(pics):
+def test_the_format_is_detected_by_content(pics):
     array = draw(0)
     Image.fromarray(array).save(pics / "a.jpg", format="PNG")
     assert np.array_equal(one(pics / "a.jpg"), array[None])
@@ -256,15 +256,15 @@ def test_one_colour_image_among_grey_ones_makes_all_rgb(pics):
     assert everything(dataset) == sorted(expected)
 
 
-def test_grey_on_demand(pics):
-    """The luma of ITU-R 601, in 16 bits and rounded, as Pillow documents it."""
+def test_mode_grey(pics):
+    """The luma of ITU-R 601, in 16 bits and rounded, as documented by Pillow."""
     array = draw(0, channels=3)
     save(array, pics / "a.png")
     luma = (array.astype(int) @ np.array([19595, 38470, 7471]) + 0x8000) >> 16
     assert np.array_equal(one(pics / "a.png", mode="grey"), luma[None])
 
 
-def test_rgb_on_demand(pics):
+def test_mode_rgb(pics):
     array = draw(0)
     save(array, pics / "a.png")
     assert np.array_equal(one(pics / "a.png", mode="rgb"), np.stack([array] * 3))
@@ -275,7 +275,7 @@ def test_rgb_on_demand(pics):
 
 @pytest.mark.parametrize(("height", "width"), [(40, 100), (100, 40), (30, 30), (8, 12)])
 def test_a_size_is_covered_and_the_rest_cropped_around_the_centre(height, width, pics):
-    """Against torchvision's resizing of the shorter side and cropping: the same but for rounding."""
+    """Equal to torchvision's resizing and cropping, except for rounding."""
     from torchvision.transforms import v2
 
     smooth = np.kron(draw(0, height // 2, width // 2, 3), np.ones((2, 2, 1), dtype=np.uint8))
@@ -301,12 +301,12 @@ def test_height_comes_first(pics):
     assert folder(str(pics), size=(5, 3)).shape == (1, 5, 3)
 
 
-def test_an_image_of_the_size_is_not_touched(pics):
+def test_an_image_of_the_size_is_not_changed(pics):
     arrays = save_some(pics)
     assert everything(folder(str(pics), size=(4, 6))) == sorted(array.tobytes() for array in arrays)
 
 
-def test_a_large_jpeg_on_its_side_is_decoded_small_and_looks_the_same(pics):
+def test_a_large_rotated_jpeg_is_decoded_at_a_small_size(pics):
     stored = np.kron(draw(0, 4, 6, 3), np.ones((100, 100, 1), dtype=np.uint8))
     exif = Image.Exif()
     exif[ORIENTATION] = 6
@@ -317,61 +317,61 @@ def test_a_large_jpeg_on_its_side_is_decoded_small_and_looks_the_same(pics):
     assert np.abs(found.astype(int) - expected).mean() < 3
 
 
-def test_of_several_sizes_the_most_frequent_is_taken_and_that_is_said(pics, caplog):
+def test_the_most_frequent_size_is_used_and_logged(pics, caplog):
     arrays = save_some(pics, 5)
     save(draw(0, 9, 9), pics / "square.png")
     with caplog.at_level(logging.INFO, "zoo"):
         dataset = folder(str(pics))
     assert dataset.shape == (1, 4, 6)
-    assert {array.tobytes() for array in arrays} < set(everything(dataset)), "those of that size are not touched"
+    assert {array.tobytes() for array in arrays} < set(everything(dataset)), "images of that size are not changed"
     assert (
-        "They are of 2 sizes, height x width (how many): 4x6 (5), 9x9 (1). All are scaled and cropped to 4x6; "
-        "for another size add data.size=[HEIGHT,WIDTH]." in caplog.messages
+        "The images have 2 sizes, height x width (number): 4x6 (5), 9x9 (1). Scaling and cropping all to 4x6; "
+        "set data.size=[HEIGHT,WIDTH] for another size." in caplog.messages
     )
     assert folder(str(pics), size=(8, 8)).shape == (1, 8, 8)
 
 
-def test_many_sizes_are_not_all_named_and_large_ones_become_small(pics, caplog):
+def test_many_sizes_are_abbreviated_and_large_images_scaled_down(pics, caplog):
     for i in range(65, 73):
         save(draw(0, i, i), pics / f"{i}.png")
     with caplog.at_level(logging.INFO, "zoo"):
         assert folder(str(pics)).shape == (1, 64, 64)
-    assert "of 8 sizes, height x width (how many): 65x65 (1), 66x66 (1), 67x67 (1), .... All" in caplog.text
-    assert "taken as grey, since all are" in caplog.text
+    assert "have 8 sizes, height x width (number): 65x65 (1), 66x66 (1), 67x67 (1), .... Scaling" in caplog.text
+    assert "Converting to grey, as all images are grey." in caplog.text
 
 
 @pytest.mark.parametrize(
     ("sizes", "expected"),
     [
-        # Issue 10, item 21: two icons among photographs made them all 16x16.
+        # Two icons do not determine the size of photographs.
         ([(100 + i, 150 + i) for i in range(30)] + [(16, 16)] * 2, (64, 64)),
-        ([(8, 8)] * 3 + [(20, 30)] * 3, (14, 14)),  # half is no majority
+        ([(8, 8)] * 3 + [(20, 30)] * 3, (14, 14)),  # half is not a majority
         ([(8, 12)] * 4 + [(20, 30)] * 3, (8, 12)),
         ([(80, 90)] * 4 + [(20, 30)] * 3, (64, 64)),
         ([(20, 30), (21, 30), (22, 30)], (21, 21)),
     ],
 )
-def test_only_a_majority_decides_on_a_size(sizes, expected, pics):
+def test_only_a_majority_determines_the_size(sizes, expected, pics):
     for i, (height, width) in enumerate(sizes):
         save(draw(i, height, width), pics / f"{i}.png")
     assert folder(str(pics)).shape[1:] == expected
 
 
-def test_the_shape_that_a_model_takes_comes_before_what_the_images_have(pics):
+def test_the_shape_of_a_model_takes_precedence(pics):
     save_some(pics, 3)
     assert folder(str(pics), data_shape=(3, 8, 9)).shape == (3, 8, 9)
     assert folder(str(pics), data_shape=(1, 8, 9), size=(2, 2), mode="rgb").shape == (3, 2, 2)
 
 
-def test_images_of_one_size_keep_it_however_large(pics, caplog):
+def test_images_of_one_size_keep_it(pics, caplog):
     save(draw(0, 300, 20), pics / "a.png")
     save(draw(1, 300, 20), pics / "b.png")
     with caplog.at_level(logging.INFO, "zoo"):
         assert folder(str(pics)).shape == (1, 300, 20)
-    assert "All are of 300x20, which takes its time; data.size=[64,64]" in caplog.text
+    assert "All images are 300x20, which trains slowly. Set data.size=[64,64]" in caplog.text
 
 
-def test_an_image_that_lies_on_its_side_has_the_size_that_is_seen(pics):
+def test_a_rotated_image_has_its_displayed_size(pics):
     save(draw(0, 4, 6), pics / "a.png")
     exif = Image.Exif()
     exif[ORIENTATION] = 8
@@ -380,11 +380,11 @@ def test_an_image_that_lies_on_its_side_has_the_size_that_is_seen(pics):
     assert folder(str(pics)).shape == (1, 4, 6)
 
 
-# --- files that are no images
+# --- files that cannot be decoded
 
 
 def break_some(pics: Path) -> list[str]:
-    """Every kind of file that cannot be decoded. Their names, sorted."""
+    """Write every kind of file that cannot be decoded, and return their sorted names."""
     save(draw(0, 100, 100), pics / "whole.png")
     whole = (pics / "whole.png").read_bytes()
     (pics / "whole.png").unlink()
@@ -402,7 +402,7 @@ def break_some(pics: Path) -> list[str]:
     return sorted(file.name for file in pics.iterdir() if file.name[1] == "-")
 
 
-def test_files_that_cannot_be_decoded_are_left_out_and_that_is_said_each_time(pics, caplog):
+def test_files_that_cannot_be_decoded_are_left_out_with_a_warning(pics, caplog):
     arrays = save_some(pics, 20)
     broken = break_some(pics)
     assert len(broken) == 9
@@ -413,22 +413,22 @@ def test_files_that_cannot_be_decoded_are_left_out_and_that_is_said_each_time(pi
         assert everything(dataset) == sorted(array.tobytes() for array in arrays)
         (warning,) = caplog.messages
         assert warning == (
-            f"9 of 29 image files in {pics} cannot be used and are left out. a-cut.png: is truncated; b-empty.jpg: is "
-            "empty; c-text.gif: is no image in BMP, GIF, JPEG, PNG, PPM, TIFF or WEBP; and 6 more."
+            f"Left out 9 of 29 image files in {pics}: a-cut.png: is truncated; b-empty.jpg: is "
+            "empty; c-text.gif: is not an image in BMP, GIF, JPEG, PNG, PPM, TIFF or WEBP; and 6 more."
         )
         reasons = dict(left.split(": ", 1) for left in dataset.left_out)
         assert sorted(reasons) == broken
         assert reasons["d-postscript.png"] == reasons["c-text.gif"]
-        assert reasons["e-dangling.png"] == "is a link to nothing"
+        assert reasons["e-dangling.png"] == "is a broken link"
         assert reasons["f-float.tif"] == reasons["g-int.tif"]
-        assert reasons["f-float.tif"] == "cannot be decoded (pixels of 32 bits have no known range)"
-        assert reasons["h-pipe.png"] == "is no regular file"
+        assert reasons["f-float.tif"] == "cannot be decoded (the range of 32-bit pixels is unknown)"
+        assert reasons["h-pipe.png"] == "is not a regular file"
         assert reasons["i-flipped.png"].startswith("cannot be decoded (")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "PPM"])
-def test_a_truncated_file_is_called_truncated(kind, pics):
-    """Issue 10, item 29: many were called no image. Whatever is left of it, down to two bytes."""
+def test_a_truncated_file_is_reported_as_truncated(kind, pics):
+    """Down to two bytes."""
     save_some(pics, 2)
     whole = io.BytesIO()
     Image.fromarray(draw(0, 40, 40, 3)).save(whole, kind)
@@ -441,7 +441,7 @@ def test_a_truncated_file_is_called_truncated(kind, pics):
 
 
 def tiff(array: np.ndarray, channels: int = 1) -> bytes:
-    """An uncompressed TIFF of one page, of any type of numbers."""
+    """An uncompressed TIFF of one page, with numbers of any type."""
     height, width = array.shape[:2]
     bits, kind = 8 * array.itemsize, {"u": 1, "i": 2, "f": 3}[array.dtype.kind]
     lists = struct.pack(f"<{channels}H", *[bits] * channels) + struct.pack(f"<{channels}H", *[kind] * channels)
@@ -459,28 +459,27 @@ def tiff(array: np.ndarray, channels: int = 1) -> bytes:
 @pytest.mark.parametrize(
     ("dtype", "channels", "reason"),
     [
-        ("f2", 1, "a TIFF of 1 channel of 16-bit floating-point numbers, which Pillow does not read"),
-        ("f4", 1, "pixels of 32 bits have no known range"),
-        ("f4", 3, "a TIFF of 3 channels of 32-bit floating-point numbers, which Pillow does not read"),
-        ("f8", 1, "a TIFF of 1 channel of 64-bit floating-point numbers, which Pillow does not read"),
-        ("u4", 1, "pixels of 32 bits have no known range"),
-        ("u1", 5, "a TIFF of 5 channels of 8-bit unsigned integers, which Pillow does not read"),
+        ("f2", 1, "a TIFF of 1 channel of 16-bit floating-point numbers, which Pillow does not support"),
+        ("f4", 1, "the range of 32-bit pixels is unknown"),
+        ("f4", 3, "a TIFF of 3 channels of 32-bit floating-point numbers, which Pillow does not support"),
+        ("f8", 1, "a TIFF of 1 channel of 64-bit floating-point numbers, which Pillow does not support"),
+        ("u4", 1, "the range of 32-bit pixels is unknown"),
+        ("u1", 5, "a TIFF of 5 channels of 8-bit unsigned integers, which Pillow does not support"),
     ],
 )
-def test_a_tiff_of_other_numbers_is_refused_with_the_true_reason(dtype, channels, reason, pics):
-    """Issue 10, item 21: they were called no image."""
+def test_a_tiff_of_other_numbers_is_refused_with_the_reason(dtype, channels, reason, pics):
     save_some(pics, 2)
     shape = (4, 6) if channels == 1 else (4, 6, channels)
     (pics / "a.tif").write_bytes(tiff(np.zeros(shape, dtype), channels))
     assert folder(str(pics)).left_out == (f"a.tif: cannot be decoded ({reason})",)
 
 
-def test_of_a_tiff_with_several_pages_the_first_counts_and_that_is_said(pics, caplog):
+def test_the_first_page_of_a_tiff_is_used_and_logged(pics, caplog):
     pages = [Image.fromarray(draw(i)) for i in range(3)]
     pages[0].save(pics / "a.tif", save_all=True, append_images=pages[1:])
     with caplog.at_level(logging.INFO, "zoo"):
         assert np.array_equal(one(pics / "a.tif"), draw(0)[None])
-    assert "2 of them have several frames or pages, of which the first counts." in caplog.messages
+    assert "2 images have several frames or pages; using the first." in caplog.messages
 
 
 @pytest.mark.parametrize("ending", ["pgm", "ppm", "pnm", "PGM"])
@@ -491,7 +490,6 @@ def test_netpbm(ending, pics):
 
 
 def test_image_files_of_other_formats_are_counted_and_named(pics, caplog):
-    """Issue 10, item 21: they were passed over as if they were no images."""
     save_some(pics, 2)
     for name in ("a.heic", "b.HEIF", "c.avif", "d.cr2", "notes.txt"):
         (pics / name).write_bytes(b"...")
@@ -500,14 +498,14 @@ def test_image_files_of_other_formats_are_counted_and_named(pics, caplog):
     assert "a.heic: .heic files are not read, convert it to PNG or JPEG" in caplog.text
 
 
-def test_a_folder_of_nothing_but_other_formats(pics):
+def test_a_folder_of_only_other_formats(pics):
     (pics / "a.heic").write_bytes(b"...")
-    with pytest.raises(zoo.DataError, match="There is no image in .* 1 image files are of other formats"):
+    with pytest.raises(zoo.DataError, match="There are no images in .* 1 image files have other formats"):
         folder(str(pics))
 
 
 def test_warnings_of_pillow_do_not_reach_the_user(pics, recwarn):
-    """Issue 10, item 21. The image is odd in two ways that Pillow warns of: a palette with transparency in bytes, and
+    """The image is odd in two ways that Pillow warns about: a palette with transparency in bytes, and
     more pixels than `MAX_IMAGE_PIXELS`."""
     image, _ = palette_image(draw(2, 1, 7, 3)[0])
     for i in range(2):
@@ -518,37 +516,37 @@ def test_warnings_of_pillow_do_not_reach_the_user(pics, recwarn):
     assert list(recwarn) == []
 
 
-def test_a_decompression_bomb_is_refused_unread(pics):
+def test_a_decompression_bomb_is_refused(pics):
     """200 million pixels in 200 kB."""
     save_some(pics, 2)
     header = struct.pack(">IIBBBBB", 20000, 10000, 8, 0, 0, 0, 0)
     body = chunk(b"IDAT", zlib.compress(bytes(20001 * 1000))) + chunk(b"IEND", b"")
     (pics / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body)
-    assert folder(str(pics)).left_out == ("bomb.png: has more than the 179 million pixels that are decoded",)
+    assert folder(str(pics)).left_out == ("bomb.png: has more than 179 million pixels",)
 
 
 def test_a_file_of_terabytes_is_not_read_into_memory(pics):
     save_some(pics, 2)
     with (pics / "large.png").open("wb") as file:
         file.truncate(2**40)
-    assert folder(str(pics)).left_out == ("large.png: has 1099.5 GB, more than the 2 GB that are read",)
+    assert folder(str(pics)).left_out == ("large.png: has 1099.5 GB; the limit is 2 GB",)
 
 
-def test_a_mended_file_is_seen(pics, caplog):
+def test_a_repaired_file_is_decoded(pics, caplog):
     save_some(pics, 4)
     (pics / "broken.png").write_text("no image")
     with caplog.at_level(logging.WARNING, "zoo"):
         assert len(everything(folder(str(pics)))) == 4
     assert "1 of 5 image files" in caplog.text
-    assert "left out. broken.png: is no image" in caplog.text
+    assert ": broken.png: is not an image" in caplog.text
     save(draw(99), pics / "broken.png")
     assert draw(99).tobytes() in everything(folder(str(pics)))
 
 
-def test_no_image_that_can_be_decoded(pics, cache):
+def test_a_folder_without_decodable_images(pics, cache):
     break_some(pics)
     with pytest.raises(
-        zoo.DataError, match=f"None of the 7 image files in {pics} can be decoded. a-cut.*truncated, for one"
+        zoo.DataError, match=f"None of the 7 image files in {pics} can be decoded. The first: a-cut.*truncated"
     ):
         folder(str(pics), size=(4, 6))
     assert list(cache.iterdir()) == []
@@ -559,26 +557,26 @@ def test_no_image_that_can_be_decoded(pics, cache):
 def test_an_empty_folder(pics):
     (pics / "readme.txt").write_text("no image")
     (pics / "deeper").mkdir()
-    with pytest.raises(zoo.DataError, match=rf"no image in {pics}\. Looked for files that end in \.bmp, .*\.webp"):
+    with pytest.raises(zoo.DataError, match=rf"no images in {pics}\. Supported endings: \.bmp, .*\.webp"):
         folder(str(pics))
 
 
 def test_a_missing_folder_and_a_file(pics):
-    with pytest.raises(zoo.DataUnavailable, match=f"{pics}/nothing is not there"):
+    with pytest.raises(zoo.DataUnavailable, match=f"{pics}/nothing does not exist"):
         folder(str(pics / "nothing"))
     save(draw(0), pics / "a.png")
-    with pytest.raises(zoo.DataUnavailable, match=r"a\.png is no folder"):
+    with pytest.raises(zoo.DataUnavailable, match=r"a\.png is not a directory"):
         folder(str(pics / "a.png"))
 
 
 def test_a_single_image(pics):
     save(draw(0), pics / "a.png")
-    with pytest.raises(zoo.DataError, match=r"one image, a\.png: there must be one to train on and one to test on"):
+    with pytest.raises(zoo.DataError, match=r"one image, a\.png; at least two are needed"):
         folder(str(pics))
 
 
-def test_a_disk_that_fails_is_no_damaged_image(pics, cache, monkeypatch):
-    """It may recover, and what is left out stays out of the cache."""
+def test_a_read_error_is_not_a_damaged_image(pics, cache, monkeypatch):
+    """The error may be temporary, and files that are left out stay out of the cache."""
     save_some(pics, 3)
 
     def failing(path: Path) -> bytes:
@@ -593,9 +591,9 @@ def test_a_disk_that_fails_is_no_damaged_image(pics, cache, monkeypatch):
 
 
 @pytest.fixture
-def as_nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder in which rights count: root, who may read anything, becomes another user."""
-    Image.init()  # its modules may be out of that user's reach
+def unprivileged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder in which permissions apply: root, who can read anything, becomes another user."""
+    Image.init()  # that user may not be able to import its modules
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         root.chmod(0o777)
@@ -607,21 +605,21 @@ def as_nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         os.setresuid(*before)
 
 
-def test_a_file_that_may_not_be_read_is_left_out_until_it_may(as_nobody, caplog):
-    save_some(as_nobody, 4)
-    (as_nobody / "000.png").chmod(0)
+def test_a_file_without_permission_is_left_out(unprivileged, caplog):
+    save_some(unprivileged, 4)
+    (unprivileged / "000.png").chmod(0)
     with caplog.at_level(logging.WARNING, "zoo"):
-        assert len(everything(folder(str(as_nobody)))) == 3
+        assert len(everything(folder(str(unprivileged)))) == 3
     assert "1 of 4 image files" in caplog.text
-    (as_nobody / "000.png").chmod(0o644)
-    assert len(everything(folder(str(as_nobody)))) == 4
+    (unprivileged / "000.png").chmod(0o644)
+    assert len(everything(folder(str(unprivileged)))) == 4
 
 
-def test_a_subfolder_that_may_not_be_read_is_an_error(as_nobody):
-    save_some(as_nobody, 4)
-    (as_nobody / "secret").mkdir(mode=0)
+def test_a_subfolder_without_permission_is_an_error(unprivileged):
+    save_some(unprivileged, 4)
+    (unprivileged / "secret").mkdir(mode=0)
     with pytest.raises(zoo.DataError, match="secret cannot be read: Permission denied"):
-        folder(str(as_nobody))
+        folder(str(unprivileged))
 
 
 # --- labels
@@ -648,7 +646,7 @@ def test_subfolders_are_labels(pics):
     assert dataset.label_names == ("cat", "dog", "zebra")
 
 
-def test_an_image_in_no_subfolder_has_no_label_and_then_none_has(pics):
+def test_an_image_outside_the_subfolders_removes_all_labels(pics):
     save_some(pics / "cat", 3)
     save(draw(5), pics / "stray.png")
     dataset = folder(str(pics))
@@ -657,8 +655,8 @@ def test_an_image_in_no_subfolder_has_no_label_and_then_none_has(pics):
     assert len(everything(dataset)) == 4
 
 
-def test_hidden_files_are_passed_over_and_links_are_counted(pics, tmp_path):
-    """Issue 10, item 21: links to folders were passed over in silence, and a link to a file outside was followed."""
+def test_hidden_files_are_ignored_and_links_are_reported(pics, tmp_path):
+    """Links to folders are reported, and links that point outside are not followed."""
     save_some(pics, 3)
     save(draw(7), pics / ".hidden.png")
     save(draw(8), pics / ".thumbnails" / "a.png")
@@ -673,19 +671,19 @@ def test_hidden_files_are_passed_over_and_links_are_counted(pics, tmp_path):
     assert dataset.train.labels is None
     assert everything(dataset) == sorted(draw(i).tobytes() for i in (0, 1, 2, 8))
     assert dataset.left_out == (
-        "annexed.png: is a link to an image that is read already",
-        "link: is a link to a folder, which is not followed",
-        "linked.png: is a link that points outside the folder, which is not followed",
-        "round: is a link to a folder, which is not followed",
-        "twin.png: is a link to an image that is read already",
+        "annexed.png: is a link to an image that is listed already",
+        "link: is a link to a folder; links to folders are not followed",
+        "linked.png: is a link that points outside the folder",
+        "round: is a link to a folder; links to folders are not followed",
+        "twin.png: is a link to an image that is listed already",
     )
 
 
-# --- splits that are there
+# --- existing splits
 
 
 def save_tree(root: Path, *names: str) -> dict[bytes, str]:
-    """An image of its own at each path; where each lies."""
+    """Write a different image to each path, and map images to paths."""
     tree = {}
     for i, name in enumerate(names):
         save(draw(i), root / name)
@@ -693,57 +691,63 @@ def save_tree(root: Path, *names: str) -> dict[bytes, str]:
     return tree
 
 
-def lying(dataset: zoo.Dataset, tree: dict[bytes, str]) -> tuple[set[str], set[str]]:
-    """The paths of the training and of the test images, checked against `Split.paths`."""
-    for split in (dataset.train, dataset.test):
+def split_paths(dataset: zoo.Dataset, tree: dict[bytes, str]) -> tuple[set[str], set[str]]:
+    """The paths of the training and test images, compared with `Split.paths`."""
+    for split in dataset.splits.values():
         assert [tree[image.numpy().tobytes()] for image in split.x] == list(split.paths)
     return set(dataset.train.paths), set(dataset.test.paths)
 
 
 @pytest.mark.parametrize(("train", "test", "val"), [("train", "test", "val"), ("Training", "TESTING", "Validation")])
-def test_train_and_test_are_splits_and_no_labels(train, test, val, pics, caplog):
-    """Issue 10, item 21: they were three labels, split anew, so that test images were trained on."""
+def test_train_and_test_are_splits_not_labels(train, test, val, pics, caplog):
+    """Test images are never trained on."""
     names = [f"{split}/{label}/{i}.png" for split in (train, test, val, "extra") for label in "ab" for i in range(3)]
     tree = save_tree(pics, *names)
     dataset = folder(str(pics), test_fraction=0.9)
-    assert lying(dataset, tree) == tuple({name for name in names if name.startswith(part)} for part in (train, test))
+    assert split_paths(dataset, tree) == tuple(
+        {name for name in names if name.startswith(part)} for part in (train, test)
+    )
     assert dataset.label_names == ("a", "b")
-    for split in (dataset.train, dataset.test):
+    assert set(dataset.validation.paths) == {name for name in names if name.startswith(val)}
+    for split in dataset.splits.values():
         assert [dataset.label_names[label] for label in split.labels] == [path.split("/")[1] for path in split.paths]
-    assert f"6 images of a validation split in {pics} are neither trained nor tested on" in caplog.text
+    plain = dataset.validation.x.untyped_storage().data_ptr()
+    assert plain == dataset.train.x.untyped_storage().data_ptr(), "mapped, like the others"
     assert len(dataset.left_out) == 6
-    assert dataset.left_out[0] == "extra/a/0.png: lies in no split"
+    assert dataset.left_out[0] == "extra/a/0.png: is outside the splits"
 
 
 @pytest.mark.parametrize(
     ("names", "labels", "tested"),
     [
-        # An archive that unpacks to one folder; a folder for each label, with its own splits; flat splits.
+        # An archive with one top folder; a folder with splits for each label; flat splits.
         (["c10/train/cat/1.png", "c10/train/dog/2.png", "c10/test/dog/3.png"], ("cat", "dog"), {"c10/test/dog/3.png"}),
         (["cat/train/1.png", "dog/train/2.png", "dog/test/3.png", "cat/test/4.png"], ("cat", "dog"),
          {"dog/test/3.png", "cat/test/4.png"}),
         (["train/1.png", "train/2.png", "test/3.png"], (), {"test/3.png"}),
-        # A train is a vehicle, too.
+        # A train is also a vehicle.
         (["bus/train/1.png", "train/train/2.png", "train/test/3.png", "bus/test/4.png"], ("bus", "train"),
          {"train/test/3.png", "bus/test/4.png"}),
         (["train/train/1.png", "train/bus/2.png", "test/train/3.png"], ("bus", "train"), {"test/train/3.png"}),
     ],
 )  # fmt: skip
-def test_where_splits_lie_and_what_the_labels_are(names, labels, tested, pics):
+def test_the_layout_of_splits_and_labels(names, labels, tested, pics):
     tree = save_tree(pics, *names)
     dataset = folder(str(pics))
-    assert lying(dataset, tree) == (set(names) - tested, tested)
+    assert split_paths(dataset, tree) == (set(names) - tested, tested)
     assert dataset.label_names == labels
 
 
 def test_without_a_test_split_a_part_of_the_training_split_is_held_out(pics):
     tree = save_tree(pics, *(f"{split}/{i}.png" for split in ("train", "valid") for i in range(10)))
-    train, test = lying(folder(str(pics), test_fraction=0.3), tree)
+    dataset = folder(str(pics), test_fraction=0.3)
+    train, test = split_paths(dataset, tree)
     assert (len(train), len(test)) == (7, 3)
+    assert set(dataset.validation.paths) == {name for name in tree.values() if name.startswith("valid")}
     assert {name.partition("/")[0] for name in train | test} == {"train"}
 
 
-def test_a_label_may_be_called_train(pics):
+def test_a_label_can_be_named_train(pics):
     save_tree(pics, "train/1.png", "bus/2.png", "car/3.png")
     assert folder(str(pics)).label_names == ("bus", "car", "train")
 
@@ -753,10 +757,10 @@ def test_a_label_may_be_called_train(pics):
     [
         (
             ["cat/1.png", "dog/2.png", "Test/3.png"],
-            "holds a folder Test beside others: if it is a split, put the others",
+            "has a folder Test next to others. If it is a split, move the others",
         ),
-        (["1.png", "2.png", "val/3.png"], "holds a folder val beside others"),
-        (["test/1.png", "test/2.png"], "holds no training split beside test. Name that folder itself"),
+        (["1.png", "2.png", "val/3.png"], "has a folder val next to others"),
+        (["test/1.png", "test/2.png"], "has no training split next to test. To use all of that folder"),
     ],
 )
 def test_a_test_split_without_a_training_split_is_refused(names, message, pics):
@@ -765,11 +769,12 @@ def test_a_test_split_without_a_training_split_is_refused(names, message, pics):
         folder(str(pics))
 
 
-def test_a_split_without_an_image_that_can_be_decoded(pics):
+@pytest.mark.parametrize("name", ["test", "validation"])
+def test_a_split_without_decodable_images(name, pics):
     save_tree(pics, "train/1.png", "train/2.png")
-    (pics / "test").mkdir()
-    (pics / "test" / "3.png").write_text("no image")
-    with pytest.raises(zoo.DataError, match="No test image in .* can be decoded"):
+    (pics / name).mkdir()
+    (pics / name / "3.png").write_text("no image")
+    with pytest.raises(zoo.DataError, match=f"No {name} image in .* can be decoded"):
         folder(str(pics))
 
 
@@ -781,7 +786,7 @@ def members(dataset: zoo.Dataset) -> tuple[set[bytes], set[bytes]]:
     return train, test
 
 
-def test_the_split_is_complete_disjoint_and_the_same_ever_after(pics, tmp_path):
+def test_the_split_is_complete_disjoint_and_reproducible(pics, tmp_path):
     arrays = save_some(pics, 50)
     train, test = members(folder(str(pics)))
     assert (len(train), len(test)) == (45, 5)
@@ -798,14 +803,14 @@ def test_another_seed_gives_another_split(pics):
     assert len(splits) == 3
 
 
-def test_which_ones_they_are_never_changes(pics):
-    """A regression here silently mixes test images into the training of everybody's next run."""
+def test_the_split_never_changes(pics):
+    """A change would silently mix test images into the training of later runs."""
     for i in range(10):
         save(np.full((2, 2), i, dtype=np.uint8), pics / f"{i}.png")
     assert folder(str(pics), test_fraction=0.3).test.x[:, 0, 0, 0].tolist() == [9, 4, 2]
 
 
-def test_few_images_change_sides_when_others_are_added(pics):
+def test_adding_images_moves_few_others(pics):
     save_some(pics, 100)
     train, test = members(folder(str(pics)))
     for i in range(100, 110):
@@ -819,7 +824,7 @@ def test_few_images_change_sides_when_others_are_added(pics):
     ("n", "fraction", "expected"),
     [(2, 0.1, 1), (2, 0.99, 1), (10, 0.01, 1), (10, 0.99, 9), (10, 0.25, 2), (10, 0.5, 5)],
 )
-def test_there_is_at_least_one_image_on_either_side(n, fraction, expected, pics):
+def test_each_split_has_at_least_one_image(n, fraction, expected, pics):
     save_some(pics, n)
     dataset = folder(str(pics), test_fraction=fraction)
     assert (len(dataset.train), len(dataset.test)) == (n - expected, expected)
@@ -828,7 +833,7 @@ def test_there_is_at_least_one_image_on_either_side(n, fraction, expected, pics)
 # --- decoded once
 
 
-def test_the_second_load_opens_no_image_and_neither_does_another_fraction(pics, monkeypatch):
+def test_loading_again_opens_no_image(pics, monkeypatch):
     save_some(pics, 20)
     first = folder(str(pics))
     opened: list[object] = []
@@ -838,11 +843,11 @@ def test_the_second_load_opens_no_image_and_neither_does_another_fraction(pics, 
     assert len(folder(str(pics), test_fraction=0.5).test) == 10
     assert opened == []
     folder(str(pics), mode="rgb")
-    assert len(opened) == 40, "each once for its header and once for its pixels"
+    assert len(opened) == 40, "once for the header and once for the pixels"
 
 
-def test_neither_are_those_that_cannot_be_decoded_opened_again(pics, monkeypatch):
-    """Issue 4, item 3: their reasons are kept with the images."""
+def test_files_that_cannot_be_decoded_are_not_opened_again(pics, monkeypatch):
+    """The reasons are stored with the images."""
     save_some(pics, 5)
     break_some(pics)
     first = folder(str(pics), size=(4, 6))
@@ -852,7 +857,7 @@ def test_neither_are_those_that_cannot_be_decoded_opened_again(pics, monkeypatch
     assert len(again.left_out) == 9
 
 
-def test_what_is_asked_for_otherwise_is_decoded_again(pics, cache):
+def test_another_size_or_mode_is_decoded_again(pics, cache):
     save_some(pics, 4)
     for options in ({}, {"mode": "rgb"}, {"size": (4, 6)}, {"size": (6, 4)}, {"split_seed": 1}):
         folder(str(pics), **options)
@@ -860,7 +865,7 @@ def test_what_is_asked_for_otherwise_is_decoded_again(pics, cache):
 
 
 def changed(pics: Path) -> None:
-    """Another image of just as many bytes, a nanosecond later."""
+    """Another image of the same size in bytes, a nanosecond later."""
     before = (pics / "000.png").stat()
     save(255 - draw(0), pics / "000.png")
     assert (pics / "000.png").stat().st_size == before.st_size
@@ -889,8 +894,8 @@ def test_a_changed_folder_is_decoded_again(change, pics, cache):
     assert len(list(cache.glob("*.safetensors"))) == 2
 
 
-def test_equal_names_sizes_and_times_in_two_folders_are_not_taken_for_each_other(tmp_path):
-    """As in two archives that were packed with one time for all."""
+def test_folders_with_equal_names_sizes_and_times_are_distinguished(tmp_path):
+    """As in archives whose files all have the same time."""
     for name, level in (("one", 1), ("two", 2)):
         for i in range(2):
             save(np.full((4, 6), level, dtype=np.uint8), tmp_path / name / f"{i}.bmp")
@@ -907,7 +912,7 @@ def test_both_splits_are_mapped_from_one_file(pics):
     assert sum(".safetensors" in line for line in Path("/proc/self/maps").read_text().splitlines()) >= 1
 
 
-def test_no_more_images_are_decoded_ahead_than_there_is_use_for(monkeypatch):
+def test_the_number_of_images_decoded_ahead_is_bounded(monkeypatch):
     monkeypatch.setattr(threads, "WORKERS", 2)
     begun: list[int] = []
 
@@ -924,7 +929,7 @@ def test_no_more_images_are_decoded_ahead_than_there_is_use_for(monkeypatch):
 # --- in recipes
 
 
-def test_a_model_is_trained_on_it(pics, tmp_path):
+def test_a_model_trains_on_a_folder(pics, tmp_path):
     for i in range(24):
         save(draw(i, 20 + i, 30, 3), pics / f"{i}.png")
     run = zoo.train(
@@ -943,6 +948,7 @@ def test_a_model_is_trained_on_it(pics, tmp_path):
         "mode": "auto",
         "test_fraction": 0.1,
         "split_seed": 0,
+        "validation": 0,
     }
     assert zoo.load(run.path).sample(2).shape == (2, 3, 16, 16)
 
@@ -953,10 +959,10 @@ def test_a_home_folder(pics, monkeypatch):
     assert len(folder("~/pics").train) == 1
 
 
-def test_a_missing_folder_may_have_a_substitute(tmp_path):
+def test_a_missing_folder_can_have_a_fallback(tmp_path):
     loaded = load_data([ComponentSpec(use="folder", path=str(tmp_path / "nothing")), ComponentSpec(use="digits")])
     assert loaded.block.use == "digits"
-    assert "nothing is not there" in loaded.passed_over[0]
+    assert "nothing does not exist" in loaded.passed_over[0]
 
 
 @pytest.mark.parametrize(
@@ -972,7 +978,7 @@ def test_a_missing_folder_may_have_a_substitute(tmp_path):
         ("root: /tmp", "root"),
     ],
 )
-def test_wrong_parameters_are_found_before_anything_is_read(wrong, place):
+def test_invalid_parameters_are_refused_before_reading(wrong, place):
     with pytest.raises(zoo.RecipeError, match=rf"data\.{place}"):
         zoo.recipe("mlp-vae", [f"data={{use: folder, path: /nowhere, {wrong}}}"])
 

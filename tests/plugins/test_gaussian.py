@@ -15,7 +15,7 @@ SHAPE = (2, 3, 4)
 
 
 def closed_form_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """The tutorial's formula, as its text has it (arXiv 1312.6114, appendix B)."""
+    """KL(q || N(0, I)), the negative of the formula in arXiv 1312.6114, appendix B."""
     return -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum(-1)
 
 
@@ -24,7 +24,7 @@ def likelihood(use: str, **parameters: object) -> zoo.Likelihood:
 
 
 class Constant(zoo.Decoder):
-    """p(x | z) = N(x; mean, 1), the mean one learnt image, whatever the latent."""
+    """p(x | z) = N(x; mean, 1), with one learned mean image for every z."""
 
     def __init__(self, mean: Tensor) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Constant(zoo.Decoder):
 
 
 def constant_vae(mean: Tensor, q_mean: Tensor, q_scale: Tensor) -> zoo.VAE:
-    """A VAE whose rate and distortion are known by hand."""
+    """A VAE with rate and distortion in closed form."""
 
     def q(x: Tensor) -> Distribution:
         return Independent(Normal(q_mean.expand(len(x), -1), q_scale.expand(len(x), -1)), 1)
@@ -48,8 +48,8 @@ def constant_vae(mean: Tensor, q_mean: Tensor, q_scale: Tensor) -> zoo.VAE:
 # --- the posterior and the prior
 
 
-def given_posterior(mean: Tensor, log_variance: Tensor) -> Independent:
-    """What the head makes of features that come out of its linear layer as (mean, log_variance)."""
+def posterior_from(mean: Tensor, log_variance: Tensor) -> Independent:
+    """The posterior of a head whose linear layer returns (mean, log_variance)."""
     head = zoo.get("posterior", "gaussian")(features=1, latent_dim=len(mean)).to(mean.dtype)
     with torch.no_grad():
         head.linear.weight.zero_()
@@ -58,10 +58,10 @@ def given_posterior(mean: Tensor, log_variance: Tensor) -> Independent:
 
 
 def test_the_mean_comes_first_and_the_log_variance_second():
-    """Trap 1: swapped, nothing fails, and the rate is that of another posterior."""
+    """Trap 1: if they are swapped nothing fails, but the rate is wrong."""
     mean = torch.tensor([0.3, -2.0, 1.5], dtype=torch.float64)
     log_variance = torch.tensor([-1.0, 0.7, -6.0], dtype=torch.float64)
-    q = given_posterior(mean, log_variance)
+    q = posterior_from(mean, log_variance)
     torch.testing.assert_close(q.mean[0], mean)
     torch.testing.assert_close(q.variance[0], log_variance.exp())
 
@@ -69,23 +69,23 @@ def test_the_mean_comes_first_and_the_log_variance_second():
     kl = torch.distributions.kl_divergence(q, prior(None))
     expected = closed_form_kl(mean, log_variance)
     torch.testing.assert_close(kl, expected[None])
-    assert (kl - closed_form_kl(log_variance, mean)).abs() > 1, "the swap would have been seen"
+    assert (kl - closed_form_kl(log_variance, mean)).abs() > 1, "the test would not detect a swap"
 
 
 @pytest.mark.parametrize("log_variance", [-20.0, -6.0, 0.0, 1.0, 4.0])
 def test_the_scale_is_the_exponential_of_half_the_log_variance(log_variance):
     """Trap 6: softplus in one place and exp in another."""
-    q = given_posterior(torch.zeros(1, dtype=torch.float64), torch.tensor([log_variance], dtype=torch.float64))
+    q = posterior_from(torch.zeros(1, dtype=torch.float64), torch.tensor([log_variance], dtype=torch.float64))
     assert q.base_dist.scale.item() == pytest.approx(math.exp(log_variance / 2), rel=1e-12)
 
 
-def test_the_prior_is_standard_normal_and_holds_no_weights():
+def test_the_prior_is_standard_normal_and_has_no_state():
     prior = zoo.get("prior", "standard-normal")(latent_shape=(2, 3)).double()
     z = torch.randn(5, 2, 3, dtype=torch.float64)
     expected = (-0.5 * z**2 - 0.5 * math.log(2 * math.pi)).sum((-2, -1))
     torch.testing.assert_close(prior(None).log_prob(z), expected)
     assert list(prior.parameters()) == []
-    assert prior.state_dict() == {}, "weights of another device or latent shape must not be dragged along"
+    assert prior.state_dict() == {}, "a prior without parameters must not restrict which weights load"
 
 
 # --- the likelihoods
@@ -139,18 +139,18 @@ def test_log_densities_sum_over_the_image_and_keep_the_leading_dimensions(case, 
     with torch.no_grad():
         torch.testing.assert_close(p.log_prob(x), log_p)
         torch.testing.assert_close(p.log_prob(x[:1]), p.log_prob(x[:1].expand_as(x)))
-    # A fixed scale is kept as its logarithm in float32: hence 1e-6.
+    # A fixed scale is stored as its float32 logarithm, hence the tolerance of 1e-6.
     torch.testing.assert_close(log_p, by_hand(maps, x).sum((-3, -2, -1)), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("logit", [-200.0, -20.0, 20.0, 200.0])
 def test_a_bernoulli_does_not_saturate(logit):
-    """Trap 13: from probabilities, a wrong pixel would cost at most 100 nats and have no gradient."""
+    """Trap 13: computed from probabilities, a wrong pixel would cost at most 100 nats and have no gradient."""
     head = likelihood("bernoulli")
     maps = torch.full((1, 1, 1, 1, 1), logit, requires_grad=True)
     wrong = torch.full((1, 1, 1, 1), float(logit < 0))
     log_p = head(maps).log_prob(wrong)
-    with torch.no_grad():  # where it is worked out in another way
+    with torch.no_grad():  # a separate code path
         assert head(maps).log_prob(wrong).item() == pytest.approx(-abs(logit), abs=1e-6)
     assert log_p.item() == pytest.approx(-abs(logit), abs=1e-6)
     log_p.sum().backward()
@@ -164,7 +164,7 @@ LOGITS = [0.0, 1e-6, -1e-3, 4e-3, 0.05, -0.099, 0.101, 1.0, -5.0, 17.0, -40.0, 2
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("logit", LOGITS)
 def test_the_continuous_bernoulli_integrates_to_one(logit, dtype):
-    """torch's own does not beyond logits of 16 in float32: 0.40 at 40."""
+    """torch's implementation does not for logits above 16 in float32: 0.40 at 40."""
     head = likelihood("continuous-bernoulli")
     x = torch.linspace(0, 1, 100_001, dtype=dtype)
     density = head(torch.full((1, 1, 1, 1, 1), logit, dtype=dtype)).log_prob(x.view(-1, 1, 1, 1)).exp()
@@ -173,7 +173,7 @@ def test_the_continuous_bernoulli_integrates_to_one(logit, dtype):
 
 @pytest.mark.parametrize("logit", LOGITS)
 def test_mean_and_gradient_of_the_continuous_bernoulli(logit):
-    """E[x] by quadrature in float64, against the mean and the score x - E[x] in float32."""
+    """The mean and the score x - E[x] in float32 against E[x] by quadrature in float64."""
     grid = torch.linspace(0, 1, 100_001, dtype=torch.float64)
     weight = (logit * (grid - float(logit > 0))).exp()
     mean = (torch.trapezoid(weight * grid, grid) / torch.trapezoid(weight, grid)).item()
@@ -190,7 +190,7 @@ def test_mean_and_gradient_of_the_continuous_bernoulli(logit):
 
 
 @pytest.mark.parametrize("logit", [0.0, 0.05, 3.0, -40.0])
-def test_draws_of_the_continuous_bernoulli_have_its_moments(logit):
+def test_samples_of_the_continuous_bernoulli_have_its_moments(logit):
     torch.manual_seed(0)
     p = likelihood("continuous-bernoulli")(torch.full((1, 1, 1, 1, 1), logit))
     x = p.sample((100_000,))
@@ -199,7 +199,7 @@ def test_draws_of_the_continuous_bernoulli_have_its_moments(logit):
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, "shared", "pixelwise"])
-def test_the_gaussian_of_one_pixel_integrates_to_one(scale):
+def test_the_gaussian_likelihood_of_one_pixel_integrates_to_one(scale):
     head = likelihood("gaussian", scale=scale).double()
     x = torch.linspace(-10, 10, 200_001, dtype=torch.float64)
     maps = torch.full((1, 1, 1, 1, head.parameters_per_entry), 0.3, dtype=torch.float64)
@@ -207,7 +207,7 @@ def test_the_gaussian_of_one_pixel_integrates_to_one(scale):
     assert torch.trapezoid(density, x).item() == pytest.approx(1, abs=1e-6)
 
 
-def test_which_scales_are_learnt_and_saved():
+def test_which_scales_are_learned_and_saved():
     fixed, shared, pixelwise = (likelihood("gaussian", scale=scale) for scale in (0.5, "shared", "pixelwise"))
     assert list(fixed.parameters()) == []
     assert dict(shared.named_parameters()).keys() == {"log_scale"}
@@ -222,7 +222,7 @@ def test_which_scales_are_learnt_and_saved():
 
 
 def test_the_gradient_of_a_shared_scale():
-    """d/ds sum log N(x; 0, t^2) = sum(x^2 / t^2 - 1) e^s / t, t = m + e^s; best at the root mean square of x."""
+    """d/ds sum log N(x; 0, t^2) = sum(x^2 / t^2 - 1) e^s / t with t = m + e^s, zero at the root mean square of x."""
     head = likelihood("gaussian", scale="shared").double()
     x = torch.rand(5, *SHAPE, dtype=torch.float64)
     nn.init.constant_(head.log_scale, -0.4)
@@ -233,7 +233,7 @@ def test_the_gradient_of_a_shared_scale():
 
 
 @pytest.mark.parametrize("floor", [1e-3, 0.1])
-def test_a_learnt_scale_has_a_floor_and_a_fixed_one_has_none(floor):
+def test_only_a_learned_scale_is_bounded_below(floor):
     shared, pixelwise = (likelihood("gaussian", scale=scale, min_scale=floor) for scale in ("shared", "pixelwise"))
     nn.init.constant_(shared.log_scale, -40)
     assert shared(torch.zeros(1, *SHAPE, 1)).stddev.unique().item() == pytest.approx(floor)
@@ -243,13 +243,13 @@ def test_a_learnt_scale_has_a_floor_and_a_fixed_one_has_none(floor):
     below[..., 1] = math.log(floor) - 3
     below.requires_grad_()
     pixelwise(below).log_prob(torch.ones(SHAPE)).sum().backward()
-    assert (below.grad[..., 1] > 0).all()  # an error of 1 calls for a wider scale, from below the floor too
+    assert (below.grad[..., 1] > 0).all()  # an error of 1 increases the scale, even from far below the bound
     fixed = likelihood("gaussian", scale=1e-4, min_scale=floor)
     assert fixed(torch.zeros(1, *SHAPE, 1)).stddev.unique().item() == pytest.approx(1e-4)
 
 
 @pytest.mark.parametrize("scale", ["-1", "0", "wide", "'0.5'", "true", "[1]", "null", ".nan", ".inf"])
-def test_a_scale_that_is_none_is_refused(scale):
+def test_an_invalid_scale_is_an_error(scale):
     with pytest.raises(zoo.RecipeError) as error:
         zoo.recipe("mlp-vae", [f"decoder.likelihood={{use: gaussian, scale: {scale}}}"])
     assert error.value.problems
@@ -257,7 +257,7 @@ def test_a_scale_that_is_none_is_refused(scale):
 
 
 @pytest.mark.parametrize("setting", ["min_scale: 0", "min_scale: -1", "min_scale: .inf", "sale: 1"])
-def test_other_settings_of_the_gaussian_are_checked(setting):
+def test_other_parameters_of_the_gaussian_are_checked(setting):
     with pytest.raises(zoo.RecipeError, match="decoder.likelihood.(min_scale|sale)"):
         zoo.recipe("mlp-vae", [f"decoder.likelihood={{use: gaussian, {setting}}}"])
 
@@ -266,8 +266,8 @@ def test_other_settings_of_the_gaussian_are_checked(setting):
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5, 1.0, 4.0])
-def test_the_bound_by_hand(beta):
-    """Two images of three pixels, mean image (0, 1, 0), q = N((1, -2), diag(1, 1/4)) and p(x | z) = N(x; mean, 1)."""
+def test_the_elbo_by_hand(beta):
+    """Two images of three pixels, decoder mean (0, 1, 0), q = N((1, -2), diag(1, 1/4)) and p(x | z) = N(x; mean, 1)."""
     vae = constant_vae(torch.tensor([[[0.0, 1.0, 0.0]]]), torch.tensor([1.0, -2.0]), torch.tensor([1.0, 0.5]))
     x = torch.tensor([[0.0, 1.0, 0.5], [1.0, 1.0, 1.0]]).view(2, 1, 1, 3)
     terms = zoo.get("loss", "elbo")(beta=beta)(vae, zoo.Batch(x))
@@ -280,7 +280,7 @@ def test_the_bound_by_hand(beta):
 
 @pytest.mark.parametrize("beta", [0.0, 1.0, 4.0])
 def test_the_squared_error_by_hand(beta):
-    """The same toy: squared errors of 1/4 and 2, summed over pixels and averaged over images."""
+    """The same model: squared errors of 1/4 and 2, summed over pixels and averaged over images."""
     vae = constant_vae(torch.tensor([[[0.0, 1.0, 0.0]]]), torch.tensor([1.0, -2.0]), torch.tensor([1.0, 0.5]))
     x = torch.tensor([[0.0, 1.0, 0.5], [1.0, 1.0, 1.0]]).view(2, 1, 1, 3)
     terms = zoo.get("loss", "mse")(beta=beta)(vae, zoo.Batch(x))
@@ -310,15 +310,15 @@ def test_no_term_depends_on_the_size_of_the_batch(use):
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 4, 4), (3, 4, 4), (1, 8, 6)])
 def test_the_squared_error_is_a_sum_over_pixels(shape):
-    """Trap 9: a mean over pixels would be another beta for every image size."""
+    """Trap 9: with a mean over pixels, the effective beta would depend on the image size."""
     vae = constant_vae(torch.zeros(shape), torch.zeros(2), torch.full((2,), 0.7))
     terms = zoo.get("loss", "mse")()(vae, zoo.Batch(torch.full((5, *shape), 0.5)))
     assert terms["distortion"].item() == pytest.approx(0.25 * math.prod(shape))
     assert terms["rate"].item() == pytest.approx(2 * 0.5 * (0.49 - 1 - math.log(0.49)))
 
 
-def test_the_squared_error_is_the_bound_under_a_gaussian_of_variance_one_half():
-    """-log N(x; m, 1/2) = (x - m)^2 + log(pi) / 2: the gradients are the same, the losses a constant apart."""
+def test_the_squared_error_is_the_elbo_with_a_gaussian_of_variance_one_half():
+    """-log N(x; m, 1/2) = (x - m)^2 + log(pi) / 2: equal gradients, and losses that differ by a constant."""
     changes = {"data_shape": (1, 4, 4), "latent_dim": 3, "encoder": {"hidden": [7]}}
     x = torch.rand(5, 1, 4, 4)
     gradients, losses = [], []
@@ -336,15 +336,15 @@ def test_the_squared_error_is_the_bound_under_a_gaussian_of_variance_one_half():
 
 
 @pytest.mark.parametrize("use", ["elbo", "mse"])
-def test_beta_rises_linearly_and_stays(use):
+def test_beta_rises_linearly_and_then_stays_constant(use):
     loss = zoo.get("loss", use)(beta=4.0, warmup_epochs=10)
     for epoch, beta in ((0.0, 0.0), (0.5, 0.2), (2.5, 1.0), (10.0, 4.0), (10.5, 4.0), (1000.0, 4.0)):
         loss.beta.schedule(round(100 * epoch), epoch)
         assert loss.beta().item() == pytest.approx(beta)
 
 
-def test_the_schedule_remembers_nothing():
-    """What it sets is a function of step and epoch: a resumed training sees what an uninterrupted one does."""
+def test_the_schedule_is_a_pure_function_of_the_step():
+    """So a resumed training has the same beta as an uninterrupted one."""
     straight, resumed = (zoo.get("loss", "elbo")(beta=2.0, warmup_epochs=4) for _ in range(2))
     for step in range(31):
         straight.beta.schedule(step, step / 10)
@@ -355,11 +355,11 @@ def test_the_schedule_remembers_nothing():
 
 
 def test_beta_is_state_and_what_the_loss_uses():
-    """Trap 11: an annealing counter outside of state_dict is lost; a number in Python escapes a captured graph."""
+    """Trap 11: a counter outside state_dict is lost on resume; a Python number is a constant in a captured graph."""
     loss = zoo.get("loss", "elbo")(beta=4.0, warmup_epochs=10)
     before = loss.beta()
     loss.beta.schedule(25, 2.5)
-    assert loss.beta() is before, "written into the buffer, not bound to a new one"
+    assert loss.beta() is before, "the buffer must be written in place"
     assert loss.state_dict()["beta.value"].item() == 1.0
 
     restored = zoo.get("loss", "elbo")(beta=4.0, warmup_epochs=10)
@@ -376,14 +376,14 @@ def test_without_a_warm_up_beta_is_constant():
 
 
 @pytest.mark.parametrize("setting", ["beta=-1", "beta=.nan", "warmup_epochs=-2", "warm_up=3"])
-def test_settings_of_the_loss_are_checked(setting):
+def test_parameters_of_the_loss_are_checked(setting):
     with pytest.raises(zoo.RecipeError, match=f"loss.{setting.partition('=')[0]}"):
         zoo.recipe("mlp-vae", [f"loss.{setting}"])
 
 
 @pytest.mark.parametrize("head", ["bernoulli", "continuous-bernoulli", "gaussian", "shared", "pixelwise"])
 def test_gradients_agree_with_finite_differences(head):
-    """Every parameter of a small VAE, in float64, the noise the same in each evaluation: (L(p+h) - L(p-h)) / 2h."""
+    """Every parameter of a small VAE in float64, with fixed noise: (L(p + h) - L(p - h)) / 2h."""
     block = {"use": "gaussian", "scale": head} if head in ("shared", "pixelwise") else head
     changes = {
         "data_shape": (1, 2, 2),
@@ -404,15 +404,15 @@ def test_gradients_agree_with_finite_differences(head):
     evaluate().backward()
     h = 1e-5
     for name, parameter in vae.named_parameters():
-        found = torch.empty_like(parameter)
+        numerical = torch.empty_like(parameter)
         with torch.no_grad():
-            for value, slot in zip(parameter.view(-1), found.view(-1), strict=True):
+            for value, slot in zip(parameter.view(-1), numerical.view(-1), strict=True):
                 value += h
                 above = evaluate()
                 value -= 2 * h
                 slot.copy_((above - evaluate()) / (2 * h))
                 value += h
-        torch.testing.assert_close(parameter.grad, found, rtol=1e-6, atol=1e-8, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(parameter.grad, numerical, rtol=1e-6, atol=1e-8, msg=lambda m, n=name: f"{n}: {m}")
 
 
 # --- the multilayer perceptrons
@@ -430,21 +430,21 @@ def widths(trunk: nn.Module) -> list[tuple[int, int]]:
         ([5, 1, 7], [(24, 5), (5, 1), (1, 7)], [(2, 5), (5, 1), (1, 7), (7, 24)]),
     ],
 )
-def test_any_number_of_hidden_layers_in_the_order_given(hidden, encoder, decoder):
+def test_hidden_layers_have_the_given_widths_in_order(hidden, encoder, decoder):
     """Trap 12: `hidden.reverse()` on the caller's list."""
-    given = list(hidden)
-    changes = {"encoder": {"hidden": given}, "decoder": {"hidden": given}}
+    argument = list(hidden)
+    changes = {"encoder": {"hidden": argument}, "decoder": {"hidden": argument}}
     vae = zoo.create_model("mlp-vae", data_shape=SHAPE, latent_dim=2, **changes)
     assert widths(vae.encoder.trunk) == encoder
     assert widths(vae.decoder.trunk) == decoder
-    assert given == hidden
+    assert argument == hidden
     x = torch.rand(4, *SHAPE)
     assert vae.encode(x).batch_shape == (4,)
     assert vae.reconstruct(x).shape == x.shape
 
-    direct = zoo.get("decoder", "mlp")(data_shape=SHAPE, latent_shape=(2,), hidden=given)
+    direct = zoo.get("decoder", "mlp")(data_shape=SHAPE, latent_shape=(2,), hidden=argument)
     assert widths(direct.trunk) == decoder
-    assert given == hidden
+    assert argument == hidden
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -10,9 +10,9 @@ from torch.func import jacrev, vmap
 import zoo
 from resuming import TINY, stopped
 from toys import linear_gaussian_vae
-from zoo_hamiltonian.dynamics import force_of, generalized_leapfrog, leapfrog
-from zoo_hamiltonian.learnt import StepSize, Tempering
+from zoo_hamiltonian.dynamics import generalized_leapfrog, leapfrog, make_force
 from zoo_hamiltonian.metric import Metric
+from zoo_hamiltonian.parameters import StepSize, Tempering
 
 SHAPE = (1, 2, 2)
 BLOCK = {"hidden": [5], "activation": "tanh"}
@@ -21,7 +21,7 @@ LOSSES = ["hvae", "rhvae"]
 
 
 def small(recipe: str, **loss: object) -> tuple[zoo.VAE, zoo.Loss, zoo.Batch]:
-    """A VAE of two latent dimensions and four pixels, its loss, and three images; in float64."""
+    """A VAE with two latent dimensions and four pixels, its loss and three images, in float64."""
     torch.manual_seed(0)
     changes = {**CHANGES, "loss": {"use": recipe, **({"hidden": [5]} if recipe == "rhvae" else {}), **loss}}
     vae = zoo.create_model("mlp-vae", **changes).double()
@@ -39,7 +39,7 @@ METRIC = some_metric()
 
 
 def well(z: Tensor) -> Tensor:
-    """The force of the energy |z|^2 / 2 + sum cos z, one that is neither linear nor the same in every direction."""
+    """The force of the energy |z|^2 / 2 + sum cos z, which is non-linear and anisotropic."""
     return torch.sin(z) - z
 
 
@@ -62,8 +62,8 @@ INTEGRATORS = {
 
 
 @pytest.mark.parametrize("integrator", INTEGRATORS)
-def test_time_is_reversible(integrator):
-    """Forward, momentum negated, and forward again: back at the start."""
+def test_the_integrators_are_reversible(integrator):
+    """Integrating forward, negating the momentum and integrating again returns to the start."""
     integrate, factors = INTEGRATORS[integrator], torch.ones(5, dtype=torch.float64)
     z, momentum = start()
     there, speed = integrate(z, momentum, factors)
@@ -75,37 +75,37 @@ def test_time_is_reversible(integrator):
 
 @pytest.mark.parametrize("cooling", [1.0, 0.8])
 @pytest.mark.parametrize("integrator", INTEGRATORS)
-def test_volume_is_preserved_but_for_the_tempering(integrator, cooling):
-    """The Jacobian of (z_0, v_0) to (z_K, v_K), by autograd: its determinant is the product of the factors, squared in
-    two dimensions.
+def test_volume_changes_by_the_tempering_only(integrator, cooling):
+    """The determinant of the Jacobian from (z_0, v_0) to (z_K, v_K), by autograd, is the product of the factors,
+    squared in two dimensions.
     """
     factors = torch.tensor([cooling, 1.0, cooling], dtype=torch.float64)
 
-    def whole(state: Tensor) -> Tensor:
+    def full_map(state: Tensor) -> Tensor:
         z, momentum = INTEGRATORS[integrator](state[None, :2], state[None, 2:], factors)
         return torch.cat([z, momentum], dim=-1)[0]
 
-    determinants = vmap(jacrev(whole))(torch.cat(start(), dim=-1)).det()
+    determinants = vmap(jacrev(full_map))(torch.cat(start(), dim=-1)).det()
     torch.testing.assert_close(determinants, factors.prod().square().expand(4), rtol=1e-9, atol=0)
 
 
-def test_volume_is_preserved_as_far_as_the_implicit_equations_are_solved():
-    """Three iterations, which the recipe has, and six; at the greatest step size that it allows."""
+def test_the_volume_error_decreases_with_the_iterations():
+    """Three iterations, as in the recipe, and six, at the maximum step size of the recipe."""
     ones, step = torch.ones(3, dtype=torch.float64), torch.full((2,), 0.05, dtype=torch.float64)
     errors = []
     for iterations in (3, 6):
 
-        def whole(state: Tensor, iterations: int = iterations) -> Tensor:
+        def full_map(state: Tensor, iterations: int = iterations) -> Tensor:
             z, v = generalized_leapfrog(well, METRIC, state[None, :2], state[None, 2:], step, ones, iterations)
             return torch.cat([z, v], dim=-1)[0]
 
-        errors.append((vmap(jacrev(whole))(torch.cat(start(), dim=-1)).det() - 1).abs().max())
+        errors.append((vmap(jacrev(full_map))(torch.cat(start(), dim=-1)).det() - 1).abs().max())
     assert 100 * errors[1] < errors[0] < 1e-3
 
 
 @pytest.mark.parametrize("integrator", INTEGRATORS)
-def test_energy_is_kept_to_second_order(integrator):
-    """Half the step, a quarter of the error: a wrong sign or half step anywhere would leave an error of first order."""
+def test_the_energy_error_is_of_second_order(integrator):
+    """Half the step size gives a quarter of the error; a wrong sign or half step would give an error of first order."""
 
     def energy(z: Tensor, v: Tensor) -> Tensor:
         kinetic = METRIC.kinetic_energy(z, v) if integrator == "generalized" else v.square().sum(-1) / 2
@@ -124,19 +124,19 @@ def test_energy_is_kept_to_second_order(integrator):
 
 
 def test_a_leapfrog_step_by_hand():
-    """Of the harmonic oscillator, with step 1/2: 1 -> 1 - 1/8 + 1/4, and so on."""
+    """The harmonic oscillator with step size 1/2: 1 -> 1 - 1/8 + 1/4, and so on."""
     z, momentum = leapfrog(lambda z: -z, torch.tensor([[1.0]]), torch.tensor([[0.5]]), torch.tensor(0.5), torch.ones(1))
     assert z.item() == 1 + 0.5 * (0.5 - 0.25)
     assert momentum.item() == (0.5 - 0.25) - 0.25 * z.item()
 
 
-def test_the_generalized_integrator_under_a_constant_metric_is_the_plain_one():
+def test_with_a_constant_metric_both_integrators_agree():
     flat = Metric(torch.zeros(1, 2).double(), torch.zeros(1, 2, 2).double(), temperature=1.0, regularization=1.0)
     ones = torch.ones(3, dtype=torch.float64)
-    for found, expected in zip(
+    for actual, expected in zip(
         generalized_leapfrog(well, flat, *start(), STEP, ones, 1), leapfrog(well, *start(), STEP, ones), strict=True
     ):
-        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(actual, expected)
 
 
 def test_the_force_is_the_gradient_of_the_joint_density():
@@ -150,14 +150,14 @@ def test_the_force_is_the_gradient_of_the_joint_density():
             vae.decode(z + s * h).log_prob(batch.x) + vae.prior(vae.encoder).log_prob(z + s * h) for s in (1, -1)
         )
         expected[:, i] = (above - below) / 2e-5
-    torch.testing.assert_close(force_of(vae, vae.trace(batch))(z), expected, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(make_force(vae, vae.trace(batch))(z), expected, rtol=1e-6, atol=1e-8)
 
 
 # --- the metric
 
 
 def test_the_metric_by_hand():
-    """Two bumps in the plane, at distances 0 and 1 from the point, with T = 2 and lambda = 1/2."""
+    """Two centroids at distances 0 and 1 from the point, with T = 2 and lambda = 1/2."""
     centroids = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
     factors = torch.tensor([[[1.0, 0.0], [2.0, 1.0]], [[3.0, 0.0], [0.0, 1.0]]])
     metric = Metric(centroids, factors, temperature=2.0, regularization=0.5)
@@ -183,7 +183,7 @@ def test_momenta_have_the_covariance_of_the_metric():
     torch.testing.assert_close(linear @ linear.T, METRIC.inverse(z)[0].inverse())
 
 
-# --- what is learnt
+# --- step sizes and tempering
 
 
 @pytest.mark.parametrize("schedule", ["fixed", "free"])
@@ -194,18 +194,18 @@ def test_the_factors_multiply_to_the_root_of_the_first_inverse_temperature(sched
 
 
 def test_the_quadratic_schedule_by_hand():
-    """beta_0 = 1/4 in two steps: 1/sqrt(beta) is 2, 7/4, 1."""
+    """beta_0 = 1/4 and two steps: 1 / sqrt(beta_k) is 2, 7/4, 1."""
     torch.testing.assert_close(Tempering("fixed", steps=2, start=0.25)(), torch.tensor([7 / 8, 4 / 7]))
     torch.testing.assert_close(Tempering("none", steps=2, start=0.25)(), torch.ones(2))
 
 
 def test_step_sizes_stay_within_their_bound():
-    step = StepSize((3,), start=0.05, greatest=0.5)
+    step = StepSize((3,), start=0.05, maximum=0.5)
     torch.testing.assert_close(step(), torch.full((3,), 0.05))
     torch.nn.init.constant_(step.logit, 10.0)
     assert (step() < 0.5).all()
     with pytest.raises(zoo.ComponentError, match=r"step_size \(0.5\) must be smaller than max_step_size"):
-        StepSize((3,), start=0.5, greatest=0.5)
+        StepSize((3,), start=0.5, maximum=0.5)
 
 
 # --- the bound
@@ -213,8 +213,8 @@ def test_step_sizes_stay_within_their_bound():
 
 @pytest.mark.parametrize("tempering", ["none", "fixed", "free"])
 @pytest.mark.parametrize("use", LOSSES)
-def test_without_a_step_it_is_the_evidence_lower_bound(use, tempering):
-    """K = 0, to the last bit that float64 has."""
+def test_without_steps_it_is_the_negative_elbo(use, tempering):
+    """K = 0, to float64 precision."""
     vae, loss, batch = small(use, steps=0, tempering=tempering)
     torch.manual_seed(3)
     terms = loss(vae, batch)
@@ -225,7 +225,7 @@ def test_without_a_step_it_is_the_evidence_lower_bound(use, tempering):
 
 
 def on_a_linear_gaussian(use: str, tempering: str) -> tuple[Tensor, float]:
-    """Log-weights of many draws for one image, and its exact log p(x)."""
+    """Log-weights of many samples for one image, and its exact log p(x)."""
     vae = linear_gaussian_vae()
     extra = {"data_shape": (1, 1, 4), "hidden": [4], "iterations": 8, "centroids": 3} if use == "rhvae" else {}
     torch.manual_seed(0)
@@ -243,8 +243,8 @@ def on_a_linear_gaussian(use: str, tempering: str) -> tuple[Tensor, float]:
 
 @pytest.mark.parametrize("tempering", ["none", "fixed", "free"])
 @pytest.mark.parametrize("use", LOSSES)
-def test_the_weights_are_unbiased_and_the_bound_below_the_evidence(use, tempering):
-    """E[w] = p(x), exactly known in a linear-Gaussian model: no factor of the density of (z_K, rho_K) is missing. Hence
+def test_the_weights_are_unbiased_and_the_bound_is_below_log_p(use, tempering):
+    """E[w] = p(x) in a linear Gaussian model, so no factor of the density of (z_K, rho_K) is missing. Hence
     E[log w] <= log p(x).
     """
     log_weight, exact = on_a_linear_gaussian(use, tempering)
@@ -255,7 +255,7 @@ def test_the_weights_are_unbiased_and_the_bound_below_the_evidence(use, temperin
     assert log_weight.mean() < exact
 
 
-def test_the_steps_tighten_the_bound_where_the_posterior_is_off():
+def test_the_steps_tighten_the_bound_for_a_poor_posterior():
     log_weight, exact = on_a_linear_gaussian("hvae", "none")
     vae = linear_gaussian_vae()
     torch.manual_seed(0)
@@ -269,7 +269,7 @@ def test_the_steps_tighten_the_bound_where_the_posterior_is_off():
 @pytest.mark.parametrize("tempering", ["fixed", "free"])
 @pytest.mark.parametrize("use", LOSSES)
 def test_gradients_agree_with_finite_differences(use, tempering):
-    """Of every parameter: step sizes, tempering, metric, encoder and decoder, through the inner gradients."""
+    """Every parameter (step sizes, tempering, metric, encoder, decoder), through the inner gradients."""
     extra = {"centroids": 4} if use == "rhvae" else {}
     vae, loss, batch = small(use, steps=2, tempering=tempering, step_size=0.04, **extra)
     before = {name: value.clone() for name, value in loss.named_buffers()}
@@ -286,22 +286,22 @@ def test_gradients_agree_with_finite_differences(use, tempering):
     h = 1e-5
     for module in (loss, vae):
         for name, parameter in module.named_parameters():
-            # A look at the first and the last entry finds what a formula has wrong.
+            # The first and the last entry suffice to detect a wrong formula.
             for index in {0, parameter.numel() - 1}:
                 with torch.no_grad():
                     value = parameter.view(-1)[index : index + 1]
                     value += h
                     above = evaluate()
                     value -= 2 * h
-                    found = (above - evaluate()) / (2 * h)
+                    actual = (above - evaluate()) / (2 * h)
                     value += h
                 expected = parameter.grad.view(-1)[index]
-                torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-8, msg=lambda m, n=name: f"{n}: {m}")
+                torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-8, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.mark.parametrize("use", LOSSES)
-def test_an_evaluation_needs_no_gradient_and_leaves_none(use):
-    """Terms of a split are worked out under `no_grad`; the force is a gradient all the same."""
+def test_an_evaluation_works_under_no_grad(use):
+    """The terms of a split are computed under `no_grad`, although the force is a gradient."""
     vae, loss, batch = small(use)
     loss(vae, batch)
     loss.eval()
@@ -315,11 +315,11 @@ def test_an_evaluation_needs_no_gradient_and_leaves_none(use):
     torch.testing.assert_close(terms, {name: value.detach() for name, value in expected.items()})
 
 
-# --- the metric of a training
+# --- the metric during training
 
 
-def test_bumps_are_kept_newest_first_and_used_in_a_test():
-    """Trap 11: what decides the loss is in the state; a loss restored from it gives the same number."""
+def test_centroids_are_stored_newest_first_and_used_in_evaluation():
+    """Trap 11: they are part of the state, so a restored loss returns the same value."""
     vae, loss, batch = small("rhvae", centroids=5)
     loss(vae, batch)
     first = loss.centroids[:3].clone()
@@ -341,7 +341,7 @@ def test_bumps_are_kept_newest_first_and_used_in_a_test():
         losses.append(each(vae, batch)["loss"].item())
         torch.testing.assert_close(each.centroids, each.state_dict()["centroids"])
     assert losses[0] == losses[1]
-    assert abs(losses[0] - losses[2]) > 1e-3, "the metric makes a difference"
+    assert abs(losses[0] - losses[2]) > 1e-3, "the metric must have an effect"
 
 
 def test_the_metric_is_in_the_checkpoint(tmp_path):
@@ -353,13 +353,13 @@ def test_the_metric_is_in_the_checkpoint(tmp_path):
     assert (state["factors"].diagonal(dim1=-2, dim2=-1) > 0).all()
 
 
-def test_a_latent_that_is_no_vector_is_refused_by_name():
-    with pytest.raises(zoo.ComponentError, match="a latent that is a vector"):
+def test_a_latent_that_is_not_a_vector_is_an_error():
+    with pytest.raises(zoo.ComponentError, match=r"a latent of shape \(d,\)"):
         zoo.get("loss", "rhvae")(data_shape=SHAPE, latent_shape=(2, 3))
 
 
 @pytest.mark.parametrize("use", LOSSES)
-def test_in_mixed_precision_the_dynamics_are_not(use):
+def test_the_dynamics_run_in_float32_under_autocast(use):
     vae, loss, batch = small(use)
     vae, loss = vae.float(), loss.float()
     with torch.autocast("cpu", torch.bfloat16):

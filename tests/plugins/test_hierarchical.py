@@ -7,7 +7,7 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 
 import zoo
 from toys import GivenPosterior, LinearGaussian
-from zoo_hierarchical.ladder import corrected
+from zoo_hierarchical.ladder import precision_weighted
 from zoo_hierarchical.levels import Levels, gaussian
 from zoo_hierarchical.two_level import TwoLevelPrior
 
@@ -33,8 +33,8 @@ def gaussian_of(network: torch.nn.Module, z: Tensor) -> Distribution:
     return normal(mean, log_variance.exp())
 
 
-def test_a_hierarchy_read_level_by_level():
-    """The joint density of the two-level model, written out: q bottom-up, p top-down, z_1 first in the event."""
+def test_the_joint_density_level_by_level():
+    """The two-level model written out: q bottom-up, p top-down, z_1 first in the event."""
     vae = model("hierarchical-vae", upper=2)
     x = torch.rand(4, *SHAPE, dtype=torch.float64)
     q, p = vae.encode(x), vae.prior(vae.encoder)
@@ -52,7 +52,7 @@ def test_a_hierarchy_read_level_by_level():
 
 @pytest.mark.parametrize("name", ["hierarchical-vae", "ladder-vae"])
 @pytest.mark.parametrize("shape", [(), (2,), (2, 3)])
-def test_draws_come_with_their_density(name, shape):
+def test_samples_are_returned_with_their_density(name, shape):
     vae = model(name)
     q = vae.encode(torch.rand(4, *SHAPE, dtype=torch.float64))
     for distribution, batch in ((q, (4,)), (vae.prior(vae.encoder), ())):
@@ -65,8 +65,8 @@ def test_draws_come_with_their_density(name, shape):
         torch.testing.assert_close(distribution.rsample_and_log_prob(torch.Size(shape))[0], plain)
 
 
-def test_two_levels_of_one_number_each_integrate_to_one_and_are_drawn_as_they_are_dense():
-    """Brute force on a grid; the mean and covariance of draws against those of the grid."""
+def test_two_levels_integrate_to_one_and_samples_follow_the_density():
+    """By brute force on a grid; mean and covariance of samples against those on the grid."""
     torch.manual_seed(3)
     prior = TwoLevelPrior(latent_dim=1, latent_shape=(2,), hidden=[4]).double()
     with torch.no_grad():
@@ -85,20 +85,20 @@ def test_two_levels_of_one_number_each_integrate_to_one_and_are_drawn_as_they_ar
 
 
 def test_precisions_add_up():
-    """By hand: N(1, 4) and N(6, 1) make N(5, 4/5); and as Bayes' rule has it, p(z) N(seen; z) over its integral."""
-    p, seen = (
+    """By hand, N(1, 4) times N(6, 1) is proportional to N(5, 4/5); and the normalised product on a grid."""
+    p, evidence = (
         normal(torch.tensor([1.0]).double(), torch.tensor([4.0]).double()),
         normal(torch.tensor([6.0]).double(), torch.tensor([1.0]).double()),
     )
-    found = corrected(p, seen)
-    assert (found.mean.item(), found.variance.item()) == pytest.approx((5.0, 0.8))
+    actual = precision_weighted(p, evidence)
+    assert (actual.mean.item(), actual.variance.item()) == pytest.approx((5.0, 0.8))
     z = torch.linspace(-10, 15, 20_001, dtype=torch.float64).unsqueeze(-1)
-    product = (p.log_prob(z) + seen.log_prob(z)).exp()
+    product = (p.log_prob(z) + evidence.log_prob(z)).exp()
     expected = product / torch.trapezoid(product, z[:, 0])
-    torch.testing.assert_close(found.log_prob(z).exp(), expected)
+    torch.testing.assert_close(actual.log_prob(z).exp(), expected)
 
 
-def test_the_ladder_goes_up_and_comes_down_with_the_network_of_the_prior():
+def test_the_ladder_shares_its_top_down_network_with_the_prior():
     """Three levels, written out."""
     vae = model("ladder-vae", upper=[2, 1], hidden=[8, 6, 5])
     encoder, x = vae.encoder, torch.rand(4, *SHAPE, dtype=torch.float64)
@@ -110,8 +110,8 @@ def test_the_ladder_goes_up_and_comes_down_with_the_network_of_the_prior():
     prior2, prior1 = gaussian_of(encoder.down[1], z3), gaussian_of(encoder.down[0], z2)
     expected = torch.stack(
         [
-            corrected(prior1, gaussian_of(encoder.seen[0], d1)).log_prob(z1),
-            corrected(prior2, gaussian_of(encoder.seen[1], d2)).log_prob(z2),
+            precision_weighted(prior1, gaussian_of(encoder.seen[0], d1)).log_prob(z1),
+            precision_weighted(prior2, gaussian_of(encoder.seen[1], d2)).log_prob(z2),
             gaussian_of(encoder.seen[2], d3).log_prob(z3),
         ]
     )
@@ -123,10 +123,10 @@ def test_the_ladder_goes_up_and_comes_down_with_the_network_of_the_prior():
 
 
 @pytest.mark.parametrize("name", ["hierarchical-vae", "ladder-vae"])
-def test_the_rates_of_the_levels_add_up_and_beta_weighs_their_sum(name):
+def test_the_rates_of_the_levels_add_up_and_beta_weights_their_sum(name):
     vae, loss = model(name), zoo.create_loss(name, data_shape=SHAPE).double()
     loss.beta.schedule(0, 0.5)
-    assert loss.beta().item() == 0.25, "half an epoch of two"
+    assert loss.beta().item() == 0.25, "after half an epoch of two"
     batch = zoo.Batch(torch.rand(5, *SHAPE, dtype=torch.float64).round())
     torch.manual_seed(7)
     terms = loss(vae, batch)
@@ -138,7 +138,7 @@ def test_the_rates_of_the_levels_add_up_and_beta_weighs_their_sum(name):
     torch.testing.assert_close(terms["distortion"], -trace.log_px.mean())
 
 
-def test_the_decoder_sees_the_lowest_level_alone():
+def test_the_decoder_depends_on_the_lowest_level_only():
     vae = model("hierarchical-vae")
     z = torch.randn(4, 23, dtype=torch.float64)
     above, below = z.clone(), z.clone()
@@ -153,9 +153,9 @@ class OfTheLowestLevel(LinearGaussian):
         return super().forward(z[..., :2])
 
 
-def test_the_bound_of_a_linear_hierarchy_is_below_its_exact_likelihood():
+def test_the_elbo_of_a_linear_hierarchy_against_its_exact_likelihood():
     """z_2 ~ N(0, 1), z_1 = A z_2 + b + noise, x = W z_1 + noise: all Gaussian. With the exact posterior the bound is
-    tight for every draw; with another it falls short by its divergence, and importance sampling closes the gap.
+    tight for every sample; with another, the gap is its KL, and importance sampling closes it.
     """
     prior = TwoLevelPrior(latent_dim=2, latent_shape=(3,), hidden=[]).double()
     linear = prior.lower.network[0]
@@ -192,16 +192,16 @@ def test_the_bound_of_a_linear_hierarchy_is_below_its_exact_likelihood():
     torch.testing.assert_close(closed, exact, rtol=0, atol=0.03)
 
 
-def test_what_does_not_fit_is_refused():
-    with pytest.raises(zoo.ComponentError, match="needs levels above the lowest of 3"):
+def test_incompatible_parts_are_an_error():
+    with pytest.raises(zoo.ComponentError, match="latent_dim = 3 dimensions"):
         zoo.create_model("mlp-vae", data_shape=SHAPE, latent_dim=3, decoder="lowest-level")
-    with pytest.raises(zoo.ComponentError, match="needs a level above the lower one"):
+    with pytest.raises(zoo.ComponentError, match="'two-level' needs a latent with more than"):
         zoo.create_model("mlp-vae", data_shape=SHAPE, latent_dim=3, prior="two-level")
-    with pytest.raises(zoo.ComponentError, match="3 levels .* 2 widths"):
+    with pytest.raises(zoo.ComponentError, match=r"got 3 level\(s\) .* and 2 width\(s\)"):
         zoo.create_model("ladder-vae", data_shape=SHAPE, encoder={"upper": [4, 2]})
-    with pytest.raises(zoo.ComponentError, match="this is a MLPEncoder: take encoder=ladder"):
+    with pytest.raises(zoo.ComponentError, match="got MLPEncoder. Use encoder=ladder"):
         zoo.create_model("mlp-vae", data_shape=SHAPE, prior="ladder")
-    with pytest.raises(zoo.ComponentError, match="a posterior and a prior of the same levels"):
+    with pytest.raises(zoo.ComponentError, match="a posterior and a prior with the same levels"):
         zoo.create_loss("ladder-vae", data_shape=SHAPE)(
             zoo.create_model("mlp-vae", data_shape=SHAPE), zoo.Batch(torch.rand(2, *SHAPE))
         )

@@ -20,7 +20,7 @@ def loss(use: str, **parameters: object) -> zoo.Loss:
 
 
 def small(recipe: str, **parameters: object) -> tuple[zoo.VAE, zoo.Loss, zoo.Batch]:
-    """A VAE of a few weights in float64, the loss of a recipe, and five images."""
+    """A small VAE in float64, the loss of a recipe, and five images."""
     changes = {
         "data_shape": (1, 2, 2),
         "latent_dim": 2,
@@ -35,7 +35,7 @@ def small(recipe: str, **parameters: object) -> tuple[zoo.VAE, zoo.Loss, zoo.Bat
 
 
 def seeded(function, *arguments: object):
-    """The noise is the same in every call."""
+    """Evaluate a loss with fixed noise."""
     torch.manual_seed(1)
     return function(*arguments)
 
@@ -48,7 +48,7 @@ def normal(value: float, mean: float, scale: float) -> float:
 
 
 def weight_by_hand(decoder: LinearGaussian, q: Normal, x: Tensor, z: Tensor) -> float:
-    """w of one draw z (2,) for one image of the linear Gaussian toy, density by density."""
+    """w = p(x | z) p(z) / q(z | x) of one z (2,) and one image of the linear Gaussian model."""
     moments = zip(z.tolist(), q.mean.tolist(), q.stddev.tolist(), strict=True)
     log_w = sum(normal(value, 0, 1) - normal(value, mean, scale) for value, mean, scale in moments)
     image = (decoder.weight @ z).tolist()
@@ -57,7 +57,7 @@ def weight_by_hand(decoder: LinearGaussian, q: Normal, x: Tensor, z: Tensor) -> 
 
 
 def test_the_bounds_against_explicit_loops():
-    """Trap 2: M and K swapped, which M = K would hide; here M = 2 bounds of K = 3 draws, and seven images."""
+    """Trap 2: M and K swapped, which M = K would hide. Here M = 2 bounds with K = 3 samples, and seven images."""
     vae = linear_gaussian_vae().double()
     batch = zoo.Batch(torch.randn(7, 1, 1, 4, dtype=torch.float64))
     z = seeded(lambda: vae.trace(batch, samples=M * K).z)
@@ -87,10 +87,10 @@ def test_the_bounds_against_explicit_loops():
         ("ciwae", ("samples", M * K), ("beta", 0)): multiply(1, M * K),
         ("ciwae", ("samples", M * K), ("beta", 1)): elbo,
     }
-    assert abs(multiply(M, K) - multiply(K, M)) > 0.01, "the swap would not have been seen"
+    assert abs(multiply(M, K) - multiply(K, M)) > 0.01, "the test would not detect a swap"
     for (use, *parameters), value in expected.items():
-        found = seeded(loss(use, **dict(parameters)), vae, batch)["loss"]
-        assert found.item() == pytest.approx(value, rel=1e-9), (use, parameters)
+        actual = seeded(loss(use, **dict(parameters)), vae, batch)["loss"]
+        assert actual.item() == pytest.approx(value, rel=1e-9), (use, parameters)
 
     objectives = {phase.name: phase.objective for phase in loss("piwae", bounds=M, samples=K).phases(vae)}
     assert seeded(objectives["inference"], vae, batch)["loss"].item() == pytest.approx(multiply(M, K), rel=1e-9)
@@ -98,8 +98,8 @@ def test_the_bounds_against_explicit_loops():
 
 
 @pytest.mark.parametrize("use", LOSSES)
-def test_with_one_draw_every_bound_is_the_elbo(use):
-    """Of the same draw: distortion + log q - log p."""
+def test_with_one_sample_every_bound_is_the_elbo(use):
+    """distortion + log q - log p at the same sample."""
     vae, objective, batch = small(use, samples=1, **({"bounds": 1} if "bounds" in vars(loss(use)) else {}))
     terms = seeded(objective, vae, batch)
     trace = seeded(vae.trace, batch, 1)
@@ -109,7 +109,7 @@ def test_with_one_draw_every_bound_is_the_elbo(use):
 
 
 def expected_bound(vae: zoo.VAE, x: Tensor, draws: int) -> float:
-    """E[log 1/K sum_k w_k] for a latent of one dimension, by Gauss-Hermite quadrature over all K draws."""
+    """E[log 1/K sum_k w_k] for a one-dimensional latent, by Gauss-Hermite quadrature over all K samples."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(40)
     q = vae.encode(x).base_dist
     z = q.mean + q.stddev * torch.as_tensor(nodes, dtype=torch.float32)[:, None, None]
@@ -121,8 +121,8 @@ def expected_bound(vae: zoo.VAE, x: Tensor, draws: int) -> float:
     return float((joint * (np.logaddexp.reduce(grid, axis=0) - math.log(draws))).sum())
 
 
-def test_the_bound_rises_with_k_from_the_elbo_to_the_log_likelihood():
-    """In expectation, against quadrature over 1, 2 and 3 draws and against the exact ELBO and log p(x)."""
+def test_the_bound_increases_with_k_from_the_elbo_to_the_log_likelihood():
+    """In expectation, against quadrature for 1, 2 and 3 samples and the exact ELBO and log p(x)."""
     vae = linear_gaussian_vae(latent_dim=1, pixels=2, scale=1.5)
     vae.encoder.q = lambda x: Independent(Normal(x[..., 0, 0, :1] + 0.5, torch.full((len(x), 1), 1.1)), 1)
     x = torch.tensor([[[[0.4, -1.1]]]])
@@ -140,10 +140,10 @@ def test_the_bound_rises_with_k_from_the_elbo_to_the_log_likelihood():
     torch.manual_seed(0)
     for draws, bound in enumerate(bounds, start=1):
         for use, extra in (("iwae", {}), ("miwae", {"bounds": 2})):
-            found = -loss(use, samples=draws, **extra)(vae, many)["loss"].item()
-            assert found == pytest.approx(bound, abs=0.012), (use, draws)  # five standard errors
-    few = zoo.Batch(x.expand(500, 1, 1, 2))
-    assert -loss("iwae", samples=2000)(vae, few)["loss"].item() == pytest.approx(log_p, abs=0.01)
+            actual = -loss(use, samples=draws, **extra)(vae, many)["loss"].item()
+            assert actual == pytest.approx(bound, abs=0.012), (use, draws)  # five standard errors
+    large_batch = zoo.Batch(x.expand(500, 1, 1, 2))
+    assert -loss("iwae", samples=2000)(vae, large_batch)["loss"].item() == pytest.approx(log_p, abs=0.01)
 
 
 # --- gradients
@@ -153,25 +153,25 @@ def gradient(objective, vae: zoo.VAE, batch: zoo.Batch, parameters: list[nn.Para
     return list(torch.autograd.grad(seeded(objective, vae, batch)["loss"], parameters))
 
 
-def test_the_gradient_weights_each_draw_by_its_share():
-    """Trap 8: softmax over +loss for -loss, or weights that are no constants (arXiv 1509.00519, section 3)."""
+def test_the_gradient_uses_normalised_importance_weights():
+    """Trap 8: softmax of +loss instead of -loss, or weights that are not constants (arXiv 1509.00519, section 3)."""
     vae, objective, batch = small("iwae", samples=4)
     parameters = list(vae.parameters())
-    found = gradient(objective, vae, batch, parameters)
+    actual = gradient(objective, vae, batch, parameters)
     log_w = seeded(vae.trace, batch, 4).log_weight
     share = log_w.detach().exp() / log_w.detach().exp().sum(0)
     expected = torch.autograd.grad(-(share * log_w).sum(0).mean(), parameters)
-    torch.testing.assert_close(found, list(expected))
+    torch.testing.assert_close(actual, list(expected))
 
 
 @pytest.mark.parametrize("use", LOSSES)
 def test_gradients_agree_with_finite_differences(use):
-    """Every parameter of every phase, the noise the same in each evaluation."""
+    """Every parameter of every phase, with fixed noise."""
     vae, objective, batch = small(use)
     h = 1e-5
     for phase in objective.phases(vae):
         parameters = list(phase.parameters)
-        for parameter, found in zip(parameters, gradient(phase.objective, vae, batch, parameters), strict=True):
+        for parameter, actual in zip(parameters, gradient(phase.objective, vae, batch, parameters), strict=True):
             expected = torch.empty_like(parameter)
             with torch.no_grad():
                 for value, slot in zip(parameter.view(-1), expected.view(-1), strict=True):
@@ -180,11 +180,11 @@ def test_gradients_agree_with_finite_differences(use):
                     value -= 2 * h
                     slot.copy_((above - seeded(phase.objective, vae, batch)["loss"]) / (2 * h))
                     value += h
-            torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
+            torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-8)
 
 
-class LearntPrior(zoo.Prior):
-    """N(mean, 1) with a mean that is learnt, and a scale that is not."""
+class LearnedPrior(zoo.Prior):
+    """N(mean, 1) with a learned mean and a fixed scale."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -196,16 +196,16 @@ class LearntPrior(zoo.Prior):
 
 
 def test_piwae_gives_each_network_the_gradient_of_its_own_bound():
-    """Traps 2 and 3: the encoder's is that of MIWAE, the decoder's and the prior's that of IWAE with M K draws, and
-    none reaches the other's parameters.
+    """Traps 2 and 3: the gradient of the encoder is that of MIWAE, that of decoder and prior is that of IWAE with M K
+    samples, and neither phase has a gradient in the parameters of the other.
     """
     vae, piwae, batch = small("piwae", bounds=M, samples=K)
-    vae.prior = LearntPrior().double()
+    vae.prior = LearnedPrior().double()
     generative, inference = piwae.phases(vae)
     assert {id(p) for p in inference.parameters} == {id(p) for p in vae.encoder.parameters()}
     assert {id(p) for p in generative.parameters} == {id(p) for p in (*vae.decoder.parameters(), vae.prior.mean)}
 
-    def accumulated(phase: zoo.Phase) -> dict[str, Tensor]:
+    def accumulate(phase: zoo.Phase) -> dict[str, Tensor]:
         vae.zero_grad()
         torch.autograd.backward(seeded(phase.objective, vae, batch)["loss"], inputs=list(phase.parameters))
         return {name: p.grad.clone() for name, p in vae.named_parameters() if p.grad is not None}
@@ -217,11 +217,11 @@ def test_piwae_gives_each_network_the_gradient_of_its_own_bound():
 
     miwae, iwae = of(loss("miwae", bounds=M, samples=K)), of(loss("iwae", samples=M * K))
     encoder = {name for name in miwae if name.startswith("encoder")}
-    for_encoder, for_decoder = accumulated(inference), accumulated(generative)
+    for_encoder, for_decoder = accumulate(inference), accumulate(generative)
     assert for_encoder.keys() == encoder
     assert for_decoder.keys() == miwae.keys() - encoder
     for name in miwae:
-        assert not torch.allclose(miwae[name], iwae[name]), "the two could not be told apart"
+        assert not torch.allclose(miwae[name], iwae[name]), "the test would not distinguish the two"
         if name in encoder:
             torch.testing.assert_close(for_encoder[name], miwae[name])
         else:
@@ -231,6 +231,6 @@ def test_piwae_gives_each_network_the_gradient_of_its_own_bound():
 @pytest.mark.parametrize(
     "setting", ["samples=0", "samples=2.5", "beta=1.5", "beta=-0.1", "bounds=2"], ids=lambda setting: setting
 )
-def test_settings_are_checked(setting):
+def test_parameters_are_checked(setting):
     with pytest.raises(zoo.RecipeError, match=f"loss.{setting.partition('=')[0]}"):
         zoo.recipe("ciwae", [f"loss.{setting}"])

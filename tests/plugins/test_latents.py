@@ -1,4 +1,4 @@
-"""What each latent dimension tells, against closed forms and quadrature."""
+"""The information in each latent dimension, compared with closed forms and quadrature."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from torch.distributions import (
 import zoo
 from toys import GivenPosterior, GivenPrior
 from zoo_figures import latents
-from zoo_figures.latents import encoded, information, rates
+from zoo_figures.latents import encode_means, information, rates
 
 
 def model(q, p) -> zoo.VAE:
-    """A VAE that is not asked to decode."""
+    """A VAE without a decoder."""
     vae = zoo.VAE(GivenPosterior(q), torch.nn.Identity(), GivenPrior(p))
     vae.anything = torch.nn.Parameter(torch.zeros(()))
     return vae
@@ -60,7 +60,7 @@ def test_the_rates_of_a_latent_of_several_axes_are_flattened_in_order():
 
 
 def test_a_one_hot_vector_counts_as_one_dimension():
-    """Its divergence from a uniform one is log K minus its entropy."""
+    """Its divergence from a uniform distribution is log K minus its entropy."""
     p = torch.tensor([[0.5, 0.25, 0.25], [1 / 3, 1 / 3, 1 / 3]])
     uniform = Independent(OneHotCategorical(torch.full((2, 3), 1 / 3)), 1)
     vae = model(lambda x: Independent(OneHotCategorical(p.expand(len(x), 2, 3)), 1), uniform)
@@ -68,7 +68,7 @@ def test_a_one_hot_vector_counts_as_one_dimension():
     torch.testing.assert_close(found, torch.tensor([math.log(3) - 1.5 * math.log(2), 0.0]).double(), atol=1e-6, rtol=0)
 
 
-def test_without_a_closed_form_the_rate_is_estimated_and_says_so():
+def test_without_a_closed_form_the_rate_is_marked_as_estimated():
     """A Gaussian and a Student prior, against quadrature."""
     prior = Independent(StudentT(torch.tensor([4.0, 4.0])), 1)
     mean, scale = torch.tensor([0.0, 2.0]), torch.tensor([1.0, 0.3])
@@ -98,12 +98,12 @@ CORRELATED = MultivariateNormal(torch.zeros(2), torch.eye(2))
         (lambda x: normal(x.flatten(1), torch.ones(len(x), 2)), CORRELATED, "prior"),
     ],
 )
-def test_a_rate_that_does_not_divide_is_refused_and_the_codes_variance_taken_for_it(q, p, at_fault):
+def test_without_rates_the_variance_of_the_posterior_mean_is_used(q, p, at_fault):
     x = torch.tensor([[1.0, 0.0], [3.0, 0.0], [5.0, 0.5]]).view(3, 1, 1, 2)
-    with pytest.raises(zoo.UsageError, match=f"the {at_fault} is no product"):
+    with pytest.raises(zoo.UsageError, match=f"the {at_fault} does not factorise"):
         rates(model(q, p), zoo.Batch(x))
     found = information(model(q, p), zoo.Batch(x))
-    assert found.measure == "variance of the codes"
+    assert found.measure == "variance of the posterior mean"
     torch.testing.assert_close(found.values, x.flatten(1).double().var(0, correction=0))
 
 
@@ -113,12 +113,12 @@ class Meanless(Normal):
         raise NotImplementedError
 
 
-def test_a_posterior_without_a_mean_is_drawn_under_a_seed():
+def test_a_posterior_without_a_mean_is_sampled_with_a_seed():
     vae = model(lambda x: Independent(Meanless(x.flatten(1), torch.ones(len(x), 2)), 1), normal(torch.zeros(2), 1.0))
     x = torch.zeros(5, 1, 1, 2)
     torch.manual_seed(3)
-    first = encoded(vae, zoo.Batch(x))
-    assert torch.equal(encoded(vae, zoo.Batch(x)), first)
+    first = encode_means(vae, zoo.Batch(x))
+    assert torch.equal(encode_means(vae, zoo.Batch(x)), first)
     assert (first != 0).all()
     torch.manual_seed(3)
     drawn = vae.posterior_mean(x)

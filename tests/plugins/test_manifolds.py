@@ -38,14 +38,14 @@ def vmf(dim: int, kappa: float) -> VonMisesFisher:
 
 
 @pytest.mark.parametrize("order", [0.0, 0.5, 4.0, 19.5, 60.0])
-def test_the_bessel_function_is_that_of_scipy(order):
+def test_the_bessel_function_agrees_with_scipy(order):
     x = torch.logspace(-1, 5, 60, dtype=torch.float64).requires_grad_()
     value, ratio = log_ive(order, x)
     ive, above = special.ive(order, x.detach().numpy()), special.ive(order + 1, x.detach().numpy())
-    known = ive > 1e-290
-    np.testing.assert_allclose(value.detach().numpy()[known], np.log(ive[known]), rtol=1e-9, atol=1e-9)
-    known &= above > 1e-290
-    np.testing.assert_allclose(ratio.detach().numpy()[known], above[known] / ive[known], rtol=1e-10)
+    finite = ive > 1e-290
+    np.testing.assert_allclose(value.detach().numpy()[finite], np.log(ive[finite]), rtol=1e-9, atol=1e-9)
+    finite &= above > 1e-290
+    np.testing.assert_allclose(ratio.detach().numpy()[finite], above[finite] / ive[finite], rtol=1e-10)
     (slope,) = torch.autograd.grad(value.sum(), x)
     torch.testing.assert_close(slope, (order / x + ratio - 1).detach(), rtol=1e-6, atol=1e-9)
 
@@ -67,12 +67,12 @@ def test_the_density_integrates_to_one_on_the_circle_and_on_the_sphere(kappa):
 
 
 def cosine_density(dim: int, kappa: float):
-    """Of w = mu . z, not normalised."""
+    """The unnormalised density of w = mu . z."""
     return lambda w: np.exp(kappa * (w - 1)) * (1 - w * w) ** (dim / 2 - 1)
 
 
 def angle_cdf(dim: int, kappa: float):
-    """Of the angle between mu and z, by quadrature on a fine grid."""
+    """The distribution function of the angle between mu and z, by quadrature."""
     reach = min(math.pi, 12 * math.sqrt((dim + 1) / max(kappa, 1e-9)))
     t = np.linspace(0, reach, 20_001)
     density = np.exp(kappa * (np.cos(t) - 1)) * np.sin(t) ** (dim - 1)
@@ -82,8 +82,8 @@ def angle_cdf(dim: int, kappa: float):
 
 @pytest.mark.parametrize("dim", DIMS)
 @pytest.mark.parametrize("kappa", [1e-2, 1.0, 20.0, 1e4])
-def test_draws_have_the_angles_of_the_distribution(dim, kappa):
-    """Kolmogorov and Smirnov on the angle to the mean direction; the rest of a draw is uniform around it."""
+def test_samples_follow_the_distribution_of_the_angle(dim, kappa):
+    """Kolmogorov-Smirnov test of the angle to the mean direction; the tangent direction is uniform."""
     q = vmf(dim, kappa)
     z = q.sample((4000,))
     torch.testing.assert_close(z.norm(dim=-1), torch.ones(4000, dtype=torch.float64))
@@ -100,12 +100,12 @@ def test_draws_have_the_angles_of_the_distribution(dim, kappa):
 @pytest.mark.parametrize("dim", DIMS)
 @pytest.mark.parametrize("kappa", [1e-4, 0.5, 7.0, 300.0, 1e6])
 def test_more_than_two_thirds_of_the_proposals_are_accepted(dim, kappa, monkeypatch):
-    """So that 24 of them suffice. With a single proposal, what is not accepted shows as another mean."""
-    seen = []
+    """Hence 24 proposals suffice. With a single one, rejected proposals bias the mean."""
+    calls = []
     real = torch.Tensor.argmax
-    monkeypatch.setattr(torch.Tensor, "argmax", lambda self, *a, **k: (seen.append(self), real(self, *a, **k))[1])
+    monkeypatch.setattr(torch.Tensor, "argmax", lambda self, *a, **k: (calls.append(self), real(self, *a, **k))[1])
     vmf(dim, kappa).sample((2000,))
-    (accepted,) = seen
+    (accepted,) = calls
     assert accepted.shape == (sphere.PROPOSALS, 2000)
     assert accepted.double().mean().item() > 0.65
     assert accepted.any(0).all()
@@ -133,13 +133,13 @@ def test_the_area_of_the_sphere_and_its_uniform_draws():
         assert math.exp(p.log_area) == pytest.approx(area)
         assert p.entropy().exp().item() == pytest.approx(area, rel=1e-5)
     z = UniformSphere(torch.eye(3)[0]).sample((4000,))
-    assert stats.kstest(z[:, 1].numpy(), stats.uniform(-1, 2).cdf).pvalue > 1e-3, "Archimedes: the height is uniform"
+    assert stats.kstest(z[:, 1].numpy(), stats.uniform(-1, 2).cdf).pvalue > 1e-3, "the height is uniform (Archimedes)"
 
 
 @pytest.mark.parametrize("dim", DIMS)
 @pytest.mark.parametrize("kappa", [0.2, 3.0, 100.0])
-def test_the_gradient_of_a_draw_by_the_concentration_keeps_its_quantile(dim, kappa):
-    """By finite differences of the distribution function of the angle, for every draw: no average hides anything."""
+def test_the_gradient_in_the_concentration_keeps_the_quantile(dim, kappa):
+    """By finite differences of the distribution function of the angle, for every single sample."""
     direction = torch.eye(dim + 1, dtype=torch.float64)[0]
     concentration = torch.full((200,), kappa, dtype=torch.float64, requires_grad=True)
     z = VonMisesFisher(direction.expand(200, -1), concentration).rsample()
@@ -154,26 +154,26 @@ def test_the_gradient_of_a_draw_by_the_concentration_keeps_its_quantile(dim, kap
 
 
 @pytest.mark.parametrize("dim", [1, 2])
-def test_the_gradient_by_the_direction_is_that_of_the_expectation(dim):
-    """E[z] = A mu and E[z z'] are known: the mean gradient of a function of draws must be theirs."""
+def test_the_gradient_in_the_direction_is_unbiased(dim):
+    """The mean gradient of a quadratic function of samples, against the closed forms of E[z] and E[z z^T]."""
     kappa = 3.0
     raw = torch.randn(dim + 1, dtype=torch.float64, requires_grad=True)
     weights, square = torch.randn(dim + 1, dtype=torch.float64), torch.randn(dim + 1, dim + 1, dtype=torch.float64)
     q = VonMisesFisher(torch.nn.functional.normalize(raw, dim=-1), torch.tensor(kappa, dtype=torch.float64))
     z = q.rsample((40_000,))
-    (found,) = torch.autograd.grad((z @ weights + ((z @ square) * z).sum(-1)).mean(), raw)
+    (actual,) = torch.autograd.grad((z @ weights + ((z @ square) * z).sum(-1)).mean(), raw)
     first = log_ive((dim + 1) / 2 - 1, torch.tensor(kappa, dtype=torch.float64))[1]
     second = 1 - dim * first / kappa  # E[w^2]
     mu = torch.nn.functional.normalize(raw, dim=-1)
     spread = (1 - second) / dim
     moment = spread * torch.eye(dim + 1, dtype=torch.float64) + (second - spread) * torch.outer(mu, mu)
     (expected,) = torch.autograd.grad(first * (weights @ mu) + (moment * square).sum(), raw)
-    assert (found - expected).abs().max().item() < 0.03 * expected.norm().item() + 0.02
+    assert (actual - expected).abs().max().item() < 0.03 * expected.norm().item() + 0.02
 
 
 @pytest.mark.parametrize("kappa", [1e-6, 1e-2, 50.0, 1e6])
 @pytest.mark.parametrize("dim", [1, 9, 40])
-def test_single_precision_holds_for_small_and_large_concentrations(dim, kappa):
+def test_float32_is_accurate_for_small_and_large_concentrations(dim, kappa):
     exact = vmf(dim, kappa)
     concentration = torch.tensor(kappa, requires_grad=True)
     q = VonMisesFisher(exact.direction.float(), concentration)
@@ -190,8 +190,8 @@ def test_single_precision_holds_for_small_and_large_concentrations(dim, kappa):
 
 
 def hyperboloid_exp(at: Tensor, v: Tensor, c: float) -> Tensor:
-    """`Ball.exp` by another model of the space, with 160 digits: on the hyperboloid, v is carried from the pole to `at`
-    along the geodesic and followed from there.
+    """`Ball.exp` on the hyperboloid, with 160 digits: v is transported in parallel from the pole to `at`, and the
+    geodesic followed from there.
     """
 
     def product(x, y):
@@ -214,9 +214,9 @@ def hyperboloid_exp(at: Tensor, v: Tensor, c: float) -> Tensor:
 
 @pytest.mark.parametrize("dim", [1, 2, 5])
 @pytest.mark.parametrize("curvature", [0.3, 1.0, 4.0])
-def test_geodesics_are_those_of_the_hyperboloid(dim, curvature):
-    """Near the origin and far from it, in any direction, on and straight back. (From farther out than that, a
-    direction in float64 does not lead back to the origin; in one dimension it does.)
+def test_geodesics_agree_with_the_hyperboloid(dim, curvature):
+    """Near the origin and far from it, in all directions, including straight back to the origin. (From farther out, the
+    rounding of the direction in float64 misses the origin, except in one dimension.)
     """
     ball = Ball(curvature)
     lengths = [(0.0, 1.0), (1e-9, 0.5), (0.5, 3.0), (3.0, 12.0), (12.0, 6.0), (12.0, 140.0)]
@@ -231,13 +231,13 @@ def test_geodesics_are_those_of_the_hyperboloid(dim, curvature):
 
 @pytest.mark.parametrize("curvature", [0.3, 1.0, 2.5])
 @pytest.mark.parametrize("dim", DIMS)
-def test_log_takes_back_what_exp_did(dim, curvature):
+def test_log_inverts_exp(dim, curvature):
     ball = Ball(curvature)
     at, v = torch.randn(2, 50, dim, dtype=torch.float64)
     z = ball.exp(at, v)
     torch.testing.assert_close(ball.log(at, z), v)
     torch.testing.assert_close(ball.exp(at, ball.log(at, z)), z)
-    # the length of v is the distance, in the closed form of the ball
+    # |v| is the distance, in closed form
     at, z, c = ball.project(at), ball.project(z), curvature
     assert (c * z.square().sum(-1) < 1).all()
     fraction = 2 * c * (at - z).square().sum(-1) / (1 - c * at.square().sum(-1)) / (1 - c * z.square().sum(-1))
@@ -246,7 +246,7 @@ def test_log_takes_back_what_exp_did(dim, curvature):
 
 
 @pytest.mark.parametrize("curvature", [0.5, 1.0])
-def test_the_wrapped_density_integrates_to_one_on_the_line_and_on_the_disc(curvature):
+def test_the_wrapped_density_integrates_to_one_in_one_and_two_dimensions(curvature):
     ball = Ball(curvature)
     q = WrappedNormal(double(0.6), double(0.6), ball)
     z = torch.linspace(-6, 6, 2001, dtype=torch.float64)
@@ -260,8 +260,8 @@ def test_the_wrapped_density_integrates_to_one_on_the_line_and_on_the_disc(curva
     assert total.item() == pytest.approx(1, abs=1e-6)
 
 
-def test_the_density_is_that_of_the_paper_but_for_the_volume():
-    """arXiv 1901.06033, in its own terms: N(lambda log_mu z) (sqrt(c) d / sinh(sqrt(c) d))^(dim - 1), by the volume."""
+def test_the_density_equals_that_of_the_paper_up_to_the_volume():
+    """arXiv 1901.06033: N(lambda log_mu z) (sqrt(c) d / sinh(sqrt(c) d))^(dim - 1), with respect to the volume."""
     c, mu, scale, z = 0.7, double(0.2, -0.1, 0.5), double(0.4, 1.1, 0.8), double(-0.3, 0.6, 0.1)  # inside the ball
     root = math.sqrt(c)
     y = ((1 - 2 * c * mu @ z + c * z @ z) * -mu + (1 - c * mu @ mu) * z) / (
@@ -271,13 +271,13 @@ def test_the_density_is_that_of_the_paper_but_for_the_volume():
     r, out = root * v.norm().item(), 2 * (root * z.norm()).atanh().item()
     by_volume = stats.norm(0, scale.numpy()).logpdf(v.numpy()).sum() + 2 * math.log(r / math.sinh(r))
     normal = [2 / root * (root * point.norm()).atanh() * point / point.norm() for point in (mu, z)]
-    found = WrappedNormal(normal[0], scale, Ball(c)).log_prob(normal[1]).item()
-    assert found == pytest.approx(by_volume + 2 * math.log(math.sinh(out) / out))
+    actual = WrappedNormal(normal[0], scale, Ball(c)).log_prob(normal[1]).item()
+    assert actual == pytest.approx(by_volume + 2 * math.log(math.sinh(out) / out))
 
 
 @pytest.mark.parametrize("dim", DIMS)
-def test_wrapped_draws_lie_at_the_distances_of_a_normal(dim):
-    """Kolmogorov and Smirnov: with equal scales, distances follow the chi distribution, whatever the curvature."""
+def test_distances_of_wrapped_samples_follow_the_chi_distribution(dim):
+    """Kolmogorov-Smirnov test for equal scales, at every curvature."""
     ball = Ball(1.3)
     mu = torch.randn(dim, dtype=torch.float64) / 2
     q = WrappedNormal(mu, torch.full((dim,), 0.7, dtype=torch.float64), ball)
@@ -287,13 +287,13 @@ def test_wrapped_draws_lie_at_the_distances_of_a_normal(dim):
 
 
 @pytest.mark.parametrize("dim", DIMS)
-def test_gradients_of_wrapped_draws_and_densities_by_finite_differences(dim):
+def test_gradients_of_wrapped_samples_and_densities_by_finite_differences(dim):
     ball = Ball(0.8)
     fixed = torch.randn(4, dim, dtype=torch.float64) / 2
 
     def value(tangent: Tensor, scale: Tensor) -> Tensor:
         torch.manual_seed(3)
-        q = WrappedNormal(ball.within_reach(tangent), scale, ball)
+        q = WrappedNormal(ball.shrink(tangent), scale, ball)
         z, log_q = q.rsample_and_log_prob((5,))
         p = WrappedNormal(torch.zeros(dim, dtype=torch.float64), torch.ones(dim, dtype=torch.float64), ball)
         return torch.cat([z.flatten(), log_q - p.log_prob(z), q.log_prob(fixed)])
@@ -305,7 +305,7 @@ def test_gradients_of_wrapped_draws_and_densities_by_finite_differences(dim):
 
 
 def divergence(q: WrappedNormal, p: WrappedNormal, draws: int = 4000) -> tuple[float, float]:
-    """KL(q || p) in nats from draws of q, and its standard error."""
+    """KL(q || p) in nats estimated from samples of q, and its standard error."""
     z, log_q = q.rsample_and_log_prob((draws,))
     difference = (log_q - p.log_prob(z)).double()
     return difference.mean().item(), difference.std().item() / math.sqrt(draws)
@@ -313,7 +313,7 @@ def divergence(q: WrappedNormal, p: WrappedNormal, draws: int = 4000) -> tuple[f
 
 @pytest.mark.parametrize(("curvature", "dim"), [(1.0, 160), (4.0, 40), (16.0, 10)])
 def test_a_wrapped_normal_does_not_diverge_from_itself(curvature, dim):
-    """In float32, where draws lie at a distance of 12.6 in units of the curvature: in the ball, at its rim."""
+    """In float32, at distances of 12.6 / sqrt(c): in ball coordinates, at the boundary."""
     p = WrappedNormal(torch.zeros(dim), torch.ones(dim), Ball(curvature))
     assert divergence(p, p)[0] == pytest.approx(0, abs=1e-4)
     q = WrappedNormal(torch.randn(dim), torch.ones(dim), Ball(curvature))
@@ -322,7 +322,7 @@ def test_a_wrapped_normal_does_not_diverge_from_itself(curvature, dim):
 
 
 def test_the_rate_of_a_wide_posterior_is_that_of_the_normals():
-    """Around one point, nothing but the lengths of tangent vectors differs: 10 (49/2 - 1/2 - log 7) = 220.541 nats."""
+    """At one point, only the lengths of tangent vectors differ: 10 (49/2 - 1/2 - log 7) = 220.541 nats."""
     q, p = (WrappedNormal(torch.zeros(10), torch.full((10,), scale), Ball(1.0)) for scale in (7.0, 1.0))
     estimate, error = divergence(q, p)
     assert error < 2
@@ -331,8 +331,8 @@ def test_the_rate_of_a_wide_posterior_is_that_of_the_normals():
 
 @pytest.mark.parametrize("distance", [0.0, 6.0, 9.5, 12.0])
 @pytest.mark.parametrize("scale", [0.3, 1.0])
-def test_single_precision_holds_as_far_as_posteriors_reach(distance, scale):
-    """Densities at own draws against float64, which follows the hyperboloid, and against what came with the draws."""
+def test_float32_is_accurate_within_the_bound_on_posteriors(distance, scale):
+    """Densities at samples, against float64 on the hyperboloid and against those returned with the samples."""
     ball, dim = Ball(1.0), 6
     location = distance * torch.nn.functional.normalize(torch.randn(dim), dim=0)
     q = WrappedNormal(location, torch.full((dim,), scale), ball)
@@ -346,15 +346,15 @@ def test_single_precision_holds_as_far_as_posteriors_reach(distance, scale):
     assert (log_q - q.log_prob(z)).mean().abs().item() < 0.01
 
 
-def test_posteriors_stay_where_float32_tells_points_apart():
+def test_the_distance_of_posteriors_from_the_origin_is_bounded():
     ball = Ball(4.0)
     far = torch.tensor([[1e6, 0.0], [0.3, 0.4]])
-    near = ball.within_reach(far)
+    near = ball.shrink(far)
     assert near[0].tolist() == pytest.approx([6.0, 0.0])
     assert near[1].tolist() == pytest.approx([0.3, 0.4], rel=5e-3)
 
 
-def test_far_out_single_precision_stays_finite():
+def test_far_from_the_origin_float32_stays_finite():
     ball = Ball(1.0)
     far = torch.full((1, 4), 30.0, requires_grad=True)
     q = WrappedNormal(far, torch.full((1, 4), 5.0), ball)
@@ -369,7 +369,7 @@ def test_far_out_single_precision_stays_finite():
 # --- the recipes
 
 
-def test_the_sphere_has_one_coordinate_more_than_dimensions():
+def test_the_event_of_the_sphere_has_one_coordinate_more_than_latent_dim():
     vae = zoo.create_model("svae", latent_dim=2, data_shape=(1, 4, 4))
     assert vae.latent_shape == (3,)
     torch.testing.assert_close(vae.posterior_mean(torch.rand(5, 1, 4, 4)).norm(dim=-1), torch.ones(5))
@@ -377,7 +377,7 @@ def test_the_sphere_has_one_coordinate_more_than_dimensions():
         figures.traversals(vae)
 
 
-def test_the_prior_takes_the_ball_of_the_posterior():
+def test_the_prior_uses_the_ball_of_the_posterior():
     curved = {"posterior": {"use": "wrapped-normal", "curvature": 4.0}}
     vae = zoo.create_model("poincare-vae", latent_dim=2, data_shape=(1, 4, 4), encoder=curved)
     prior = vae.prior(vae.encoder)
@@ -391,7 +391,7 @@ def test_the_prior_takes_the_ball_of_the_posterior():
 
 @pytest.mark.parametrize("latent_dim", [2, 100])
 def test_a_hyperbolic_model_trains_to_a_log_likelihood(latent_dim):
-    """Of bits, which is at most 0, and not the 7 million nats that the encoder found at the rim of the ball."""
+    """For binary data it is at most 0. At the boundary of the ball, the encoder once reached 7 million nats."""
     vae = zoo.create_model("poincare-vae", latent_dim=latent_dim, data_shape=(1, 4, 4))
     loss = zoo.create_loss("poincare-vae", data_shape=(1, 4, 4))
     x = torch.cat([torch.zeros(16, 1, 4, 4), torch.ones(16, 1, 4, 4)])
@@ -403,7 +403,7 @@ def test_a_hyperbolic_model_trains_to_a_log_likelihood(latent_dim):
         terms["loss"].backward()
         optimizer.step()
         rates.append(terms["rate"].item())
-    assert min(rates[40:]) > -0.5, "a divergence, up to the noise of one draw for each image"
+    assert min(rates[40:]) > -0.5, "non-negative, up to the noise of one sample per image"
     log_px = vae.log_likelihood(x[::16], 500, seed=0)
-    assert -16 * math.log(2) < log_px.min().item(), "better than guessing"
+    assert -16 * math.log(2) < log_px.min().item(), "better than chance"
     assert log_px.max().item() < 0

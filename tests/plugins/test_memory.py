@@ -1,4 +1,4 @@
-"""Data that are given as objects in Python: what is taken, what becomes of it, and what is refused by name."""
+"""Data passed as Python objects: accepted types, conversion, and errors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def rows(images: torch.Tensor) -> set[bytes]:
     return {image.numpy().tobytes() for image in images}
 
 
-# --- what is taken
+# --- accepted data
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def rows(images: torch.Tensor) -> set[bytes]:
         (torch.from_numpy(LEVELS) / 255).requires_grad_(),
         np.asfortranarray(LEVELS),
         LEVELS[::-1][::-1],
-        np.broadcast_to(LEVELS, LEVELS.shape),  # which may not be written to
+        np.broadcast_to(LEVELS, LEVELS.shape),  # which is read-only
         (LEVELS, LABELS),
         (torch.from_numpy(LEVELS), torch.from_numpy(LABELS)),
         (LEVELS, LABELS[:, None].astype(np.uint8)),
@@ -58,7 +58,7 @@ def rows(images: torch.Tensor) -> set[bytes]:
     ids=lambda given: type(given).__name__,
 )
 def test_the_same_images_in_any_form_are_the_same_data(given):
-    """A tenth is held out; of the forms of one array, floats included, pixel for pixel the same."""
+    """A tenth is held out, and every form of one array, including floats, gives the same pixels."""
     dataset = zoo.load_dataset(given)
     expected = zoo.load_dataset(LEVELS)
     assert (len(dataset.train), len(dataset.test)) == (45, 5)
@@ -72,7 +72,7 @@ def test_the_same_images_in_any_form_are_the_same_data(given):
 
 
 def test_the_same_images_in_a_file_and_in_memory_are_the_same_data(tmp_path, monkeypatch):
-    """One conversion and one split: digests of labelled floats, by the name of the file and as an object."""
+    """Conversion and split are shared, so the digests of labelled floats are equal."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     np.savez(tmp_path / "data.npz", images=LEVELS / 255, labels=LABELS)
     stored = zoo.load_dataset(str(tmp_path / "data.npz"), split_seed=4, test_fraction=0.3)
@@ -99,8 +99,8 @@ def test_shapes_and_splits(given, shape, sizes, classes):
     assert (dataset.shape, (len(dataset.train), len(dataset.test)), dataset.classes) == (shape, sizes, classes)
 
 
-def test_what_is_given_may_be_changed_afterwards():
-    """The data are a copy; and a data set is taken as it is."""
+def test_arrays_are_copied():
+    """A `zoo.Dataset` is not copied."""
     given = LEVELS.copy()
     dataset = zoo.load_dataset(given)
     digest = dataset.sha256()
@@ -109,13 +109,13 @@ def test_what_is_given_may_be_changed_afterwards():
     assert zoo.load_dataset(dataset) is dataset
 
 
-def test_the_split_follows_its_seed_alone_and_the_log_has_it(caplog):
+def test_the_split_depends_only_on_its_seed_and_is_logged(caplog):
     with caplog.at_level(logging.INFO, "zoo"):
         one, again, other = (zoo.load_dataset(LEVELS, split_seed=seed, test_fraction=0.2) for seed in (1, 1, 2))
     assert torch.equal(one.test.x, again.test.x)
     assert not torch.equal(one.test.x, other.test.x)
-    assert caplog.messages[0] == "10 of 50 images are held out for testing: test_fraction 0.2, split_seed 1."
-    # However many images are added, those that were there keep their side but for a few at the border.
+    assert caplog.messages[0] == "Holding out 10 of 50 images for testing: test_fraction 0.2, split_seed 1."
+    # Adding images moves only a few of the others to the other split.
     more = zoo.load_dataset(np.concatenate([LEVELS, LEVELS[::-1] ^ 1]), split_seed=1, test_fraction=0.2)
     assert len(rows(one.test.x) & rows(more.test.x)) >= 7
 
@@ -123,7 +123,7 @@ def test_the_split_follows_its_seed_alone_and_the_log_has_it(caplog):
 # --- a run
 
 
-def test_a_run_of_given_data_is_that_of_the_same_data_by_name(tmp_path):
+def test_a_run_on_an_object_equals_that_on_the_same_named_data(tmp_path):
     digits = zoo.load_dataset("digits")
     given, named = train(digits, tmp_path / "given"), train("digits", tmp_path / "named", "data.repeat=1")
     assert_same(essence(given), essence(named))
@@ -133,16 +133,16 @@ def test_a_run_of_given_data_is_that_of_the_same_data_by_name(tmp_path):
     assert evaluations[0] == evaluations[1]
 
 
-def test_a_run_is_stopped_resumed_evaluated_and_fitted_with_the_data_given_again(tmp_path):
-    """And without them, or with others, refused; what needs no data works without."""
+def test_a_run_is_resumed_evaluated_and_fitted_with_the_same_data(tmp_path):
+    """Missing or different data are refused; functions without data work."""
     data = (LEVELS, LABELS)
     with pytest.raises(zoo.Interrupted) as caught:
         train(data, tmp_path / "stopped", "data.test_fraction=0.3", "data.split_seed=2", time_limit=0.0)
     run = zoo.Run(caught.value.run)
-    assert run.recipe.data[0].parameters == {"layout": "auto", "test_fraction": 0.3, "split_seed": 2}
+    assert run.recipe.data[0].parameters == {"layout": "auto", "test_fraction": 0.3, "split_seed": 2, "validation": 0}
     whole = train(data, tmp_path / "whole", "data.test_fraction=0.3", "data.split_seed=2")
 
-    again = re.escape("Give them again: zoo.resume(run, data=...), zoo.evaluate(run, data=...)")
+    again = re.escape("Pass them again: zoo.resume(run, data=...), zoo.evaluate(run, data=...)")
     other = "not those that .* was trained on: their digests differ"
     fit = ("gaussian-mixture", ["components=2"])
     for use in (zoo.resume, zoo.evaluate, lambda run, **data: zoo.fit_prior(run, *fit, **data)):
@@ -161,7 +161,7 @@ def test_a_run_is_stopped_resumed_evaluated_and_fitted_with_the_data_given_again
     assert codes["mean"].shape[1:] == (2,)
 
 
-def test_data_by_name_are_not_given_again(tmp_path):
+def test_named_data_cannot_be_passed_as_objects(tmp_path):
     run = stopped("mlp-vae", [*TINY, "train.epochs=1"], 3, tmp_path)
     with pytest.raises(zoo.UsageError, match="digits is loaded by its name: leave out data"):
         zoo.resume(run, data=LEVELS)
@@ -170,11 +170,11 @@ def test_data_by_name_are_not_given_again(tmp_path):
         zoo.evaluate(run, data=zoo.load_dataset("digits"))
 
 
-def test_the_commands_say_what_such_a_run_needs(tmp_path, capsys):
+def test_commands_explain_how_to_pass_the_data(tmp_path, capsys):
     run = train(LEVELS, tmp_path)
     for command in ("evaluate", "reconstruct"):
         assert run_main(command, str(run.path)) == 2
-        assert "Give them again: zoo.resume(run, data=...)" in capsys.readouterr().err
+        assert "Pass them again: zoo.resume(run, data=...)" in capsys.readouterr().err
     assert run_main("sample", str(run.path)) == 0
     assert run_main("report", str(run.path)) == 0
     assert run_main("train", "mlp-vae", "--data", "memory", "--out", str(tmp_path / "other")) == 2
@@ -182,8 +182,8 @@ def test_the_commands_say_what_such_a_run_needs(tmp_path, capsys):
     assert "memory" not in {found.name for found in zoo.survey_data()}, "there is nothing to look for"
 
 
-def test_a_path_may_be_an_object_too(tmp_path, monkeypatch):
-    """`pathlib.Path` is a path, also where a data set has its name."""
+def test_a_path_can_be_an_object(tmp_path, monkeypatch):
+    """`pathlib.Path` is a path, even if a data set has the same name."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     np.save(tmp_path / "x.npy", LEVELS)
@@ -192,11 +192,11 @@ def test_a_path_may_be_an_object_too(tmp_path, monkeypatch):
         zoo.load_dataset(Path("digits"))
 
 
-# --- what is refused
+# --- errors
 
 
 class DataLoader:
-    """What is called so is told how to be given."""
+    """The error for a data frame explains how to convert it."""
 
 
 class DataFrame:
@@ -211,7 +211,7 @@ REFUSED = {
     "dict": ({"images": LEVELS}, "type dict are not supported"),
     "single": ((LEVELS,), "type tuple are not supported"),
     "triple": ((LEVELS, LEVELS, LEVELS), "type tuple are not supported"),
-    "strings": (("digits", "mnist"), "type str are not supported.*are loaded by it"),
+    "strings": (("digits", "mnist"), "type str are not supported.*are loaded from there"),
     "dataset": (
         torch.utils.data.TensorDataset(torch.rand(3, 1, 4, 4)),
         r"torch.TensorDataset are not supported.*torch.stack\(\[image for image",
@@ -223,31 +223,31 @@ REFUSED = {
     "frame": (DataFrame(), r"DataFrame are not supported.*to_numpy\(\).reshape\(-1, HEIGHT, WIDTH\)"),
     "masked": (np.ma.masked_array(LEVELS), "numpy.MaskedArray are not supported"),
     "model": (SimpleNamespace(), "types.SimpleNamespace are not supported"),
-    "sparse": (torch.rand(5, 1, 4, 4).to_sparse(), "A tensor of torch.float32, torch.sparse_coo, on cpu"),
-    "meta": (torch.rand(5, 1, 4, 4, device="meta"), "A tensor of torch.float32, torch.strided, on meta"),
-    "levels as floats": (LEVELS.astype(float), r"has the value \d+ at .* in \[0, 1\]. Are they levels up to 255"),
-    "levels as integers": (LEVELS.astype(int), "array of int64; .* convert them with .astype"),
+    "sparse": (torch.rand(5, 1, 4, 4).to_sparse(), "A tensor of torch.float32 with layout torch.sparse_coo on cpu"),
+    "meta": (torch.rand(5, 1, 4, 4, device="meta"), "A tensor of torch.float32 with layout torch.strided on meta"),
+    "levels as floats": (LEVELS.astype(float), r"has the value \d+ at .* in \[0, 1\]. If these are levels up to 255"),
+    "levels as integers": (LEVELS.astype(int), "dtype int64; .*Convert levels .* with .astype"),
     "nan": (torch.full((5, 6, 6), float("nan")), "image 0 has the value nan"),
     "infinite": (torch.full((5, 6, 6), float("inf")), "image 0 has the value inf"),
-    "signed": (torch.rand(5, 6, 6) * 2 - 1, r"Are they in \[-1, 1\]"),
-    "complex": (torch.rand(5, 6, 6, dtype=torch.complex64), "array of complex64"),
-    "objects": (np.array([None]), "array of object"),
-    "rows": (torch.rand(5, 64), r"of shape \(5, 64\); images are .* \.reshape\(-1, HEIGHT, WIDTH\)"),
-    "one image": (LEVELS[0], r"of shape \(6, 5\); images are"),
-    "one": (LEVELS[:1], "one image: there must be one to train on and one to test on"),
-    "none": (LEVELS[:0], "there is no image in it"),
+    "signed": (torch.rand(5, 6, 6) * 2 - 1, r"If these are in \[-1, 1\]"),
+    "complex": (torch.rand(5, 6, 6, dtype=torch.complex64), "dtype complex64"),
+    "objects": (np.array([None]), "dtype object"),
+    "rows": (torch.rand(5, 64), r"shape \(5, 64\); expected .* \.reshape\(-1, HEIGHT, WIDTH\)"),
+    "one image": (LEVELS[0], r"shape \(6, 5\); expected"),
+    "one": (LEVELS[:1], "one image; training and testing need at least two"),
+    "none": (LEVELS[:0], "holds no image"),
     "doubtful": (np.zeros((5, 3, 4, 3), np.uint8), "Write data.layout=nhwc"),
-    "fewer labels": ((LEVELS, LABELS[:3]), "labels of 50 images are whole numbers"),
+    "fewer labels": ((LEVELS, LABELS[:3]), "labels of 50 images are non-negative integers"),
     "negative labels": ((LEVELS, LABELS - 1), "has the label -1 at 0"),
-    "labels as floats": ((LEVELS, LABELS / 2), "labels is an array of float64"),
+    "labels as floats": ((LEVELS, LABELS / 2), "labels has dtype float64"),
     "test of another shape": ((LEVELS, COLOUR), "they must agree"),
     "test of 0 to 255": ((LEVELS, LEVELS.astype(float)), "data: test: image 0 has the value"),
 }
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_anything_else_is_refused_by_name(what, tmp_path):
-    """Before anything is written, by `zoo.train` as by `zoo.load_dataset`."""
+def test_other_data_are_refused(what, tmp_path):
+    """By `zoo.train`, before a folder is created, and by `zoo.load_dataset`."""
     given, message = REFUSED[what]
     for use in (zoo.load_dataset, lambda data: train(data, tmp_path / "runs")):
         with pytest.raises(zoo.DataError, match=message):
@@ -255,15 +255,15 @@ def test_anything_else_is_refused_by_name(what, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_layout_settles_a_doubt():
+def test_the_layout_resolves_an_ambiguous_shape():
     doubtful = np.zeros((5, 3, 4, 3), np.uint8)
     assert zoo.load_dataset(doubtful, layout="nhwc").shape == (3, 3, 4)
     assert zoo.load_dataset(doubtful, layout="nchw").shape == (3, 4, 3)
 
 
 @pytest.mark.parametrize("given", [(LEVELS, LEVELS[:7]), zoo.Dataset(*[zoo.Split(torch.from_numpy(COLOUR))] * 2)])
-def test_data_that_are_split_are_not_split_again(given):
-    with pytest.raises(zoo.DataError, match="split into .* already: leave out test_fraction and split_seed"):
+def test_split_parameters_are_refused_for_split_data(given):
+    with pytest.raises(zoo.DataError, match="already split into .*: leave out test_fraction and split_seed"):
         zoo.load_dataset(given, test_fraction=0.5)
 
 

@@ -35,20 +35,20 @@ def dataset(n: int = 40, shape: tuple[int, int, int] = (1, 1, 4), labels: bool =
     return zoo.Dataset(images(2 * n), images(n))
 
 
-def subject(
-    vae: zoo.VAE, data: zoo.Dataset | None = None, binarize: str = "none", **given: object
+def context_of(
+    vae: zoo.VAE, data: zoo.Dataset | None = None, binarize: str = "none", **options: object
 ) -> zoo.EvaluationContext:
     recipe = zoo.recipe(RECIPE, binarize=binarize)
-    return zoo.EvaluationContext(vae, recipe, dataset() if data is None else data, **given)
+    return zoo.EvaluationContext(vae, recipe, dataset() if data is None else data, **options)
 
 
-def measured(metric: str, of: zoo.EvaluationContext, **settings: object) -> dict[str, zoo.Measurement]:
-    found = measure(of, [ComponentSpec(use=metric, **settings)], by_default=False).measurements[metric]
-    return {one.name: one for one in found}
+def evaluate(metric: str, of: zoo.EvaluationContext, **settings: object) -> dict[str, zoo.Measurement]:
+    actual = measure(of, [ComponentSpec(use=metric, **settings)], by_default=False).measurements[metric]
+    return {one.name: one for one in actual}
 
 
 class Bits(zoo.Decoder):
-    """Independent bits with given probabilities, whatever the latent."""
+    """Independent Bernoulli pixels with fixed probabilities, for every z."""
 
     def __init__(self, p: float, shape: tuple[int, int, int] = (1, 1, 4)) -> None:
         super().__init__()
@@ -77,21 +77,21 @@ def vae_of(mean, scale: float, latent_dim: int, decoder: zoo.Decoder | None = No
 # --- bounds
 
 
-def test_the_likelihood_agrees_with_the_exact_one_and_the_bound_is_below():
-    """Item 2 of what the evaluation must show, on a linear-Gaussian model."""
+def test_the_likelihood_agrees_with_the_exact_one_and_is_above_the_elbo():
+    """On a linear Gaussian model."""
     vae = linear_gaussian_vae()
-    of = subject(vae)
+    of = context_of(vae)
     x = torch.cat([batch.x for batch in of.images.in_order()])
     exact = vae.decoder.marginal().log_prob(x.flatten(1)).double()
-    found = measured("log-likelihood", of, samples=3000)["log-likelihood"]
+    actual = evaluate("log-likelihood", of, samples=3000)["log-likelihood"]
     again = torch.stack([vae.log_likelihood(x, samples=3000, seed=seed) for seed in range(4)])
-    assert found.value == pytest.approx(exact.mean().item(), abs=4 * again.mean(1).std().item() + 1e-3)
-    assert found.error == pytest.approx(again[0].std().item() / math.sqrt(len(x)), rel=0.02)
-    assert found.protocol == {"samples": 3000}
+    assert actual.value == pytest.approx(exact.mean().item(), abs=4 * again.mean(1).std().item() + 1e-3)
+    assert actual.error == pytest.approx(again[0].std().item() / math.sqrt(len(x)), rel=0.02)
+    assert actual.protocol == {"samples": 3000}
 
-    of = subject(vae, dataset(3000))
+    of = context_of(vae, dataset(3000))
     x = torch.cat([batch.x for batch in of.images.in_order()])
-    elbo = measured("elbo", of)
+    elbo = evaluate("elbo", of)
     exact = vae.decoder.marginal().log_prob(x.flatten(1)).double()
     assert elbo["elbo"].value + 4 * elbo["elbo"].error < exact.mean().item()
     trace = vae.trace(zoo.Batch(x), samples=50)
@@ -102,136 +102,137 @@ def test_the_likelihood_agrees_with_the_exact_one_and_the_bound_is_below():
     assert elbo["elbo"].value == pytest.approx(-elbo["distortion"].value - elbo["rate"].value, rel=1e-9)
 
 
-def test_neither_batches_nor_the_other_images_change_the_likelihood(monkeypatch):
+def test_the_likelihood_of_an_image_depends_on_its_seed_only(monkeypatch):
     vae = linear_gaussian_vae()
 
-    def likelihoods(**given) -> Tensor:
-        of = subject(vae, **given)
+    def likelihoods(**options) -> Tensor:
+        of = context_of(vae, **options)
         return of.each(lambda image, seed: vae.log_likelihood(image.x, 50, seed=seed))
 
-    found = likelihoods(seed=7)
-    assert found.dtype == torch.float64
+    actual = likelihoods(seed=7)
+    assert actual.dtype == torch.float64
     monkeypatch.setattr("zoo.evaluation.metric.BATCH", 3)
-    torch.testing.assert_close(likelihoods(seed=7), found, atol=0, rtol=0)
-    torch.testing.assert_close(likelihoods(seed=7, limit=5), found[:5], atol=0, rtol=0)
-    assert (likelihoods(seed=8) != found).all()
+    torch.testing.assert_close(likelihoods(seed=7), actual, atol=0, rtol=0)
+    torch.testing.assert_close(likelihoods(seed=7, limit=5), actual[:5], atol=0, rtol=0)
+    assert (likelihoods(seed=8) != actual).all()
 
 
-def test_dynamic_binarisation_is_drawn_once_for_each_image(monkeypatch):
+def test_dynamic_binarisation_is_drawn_once_per_image(monkeypatch):
     data = dataset(300, (1, 5, 5))
     vae = vae_of(lambda x: x[:, :2], 1.0, 2, Bits(0.5, (1, 5, 5)))
-    of = subject(vae, data, "dynamic", seed=3)
+    of = context_of(vae, data, "dynamic", seed=3)
     bits = torch.cat([batch.x for batch in of.images.in_order()])
     assert set(bits.unique().tolist()) == {0.0, 1.0}
     assert of.no_likelihood == ""
     torch.testing.assert_close(torch.cat([batch.x for batch in of.images.in_order()]), bits, atol=0, rtol=0)
     monkeypatch.setattr("zoo.evaluation.metric.BATCH", 7)
-    few = subject(vae, data, "dynamic", seed=3, limit=30)
-    torch.testing.assert_close(torch.cat([batch.x for batch in few.images.in_order()]), bits[:30], atol=0, rtol=0)
-    other = subject(vae, data, "dynamic", seed=4)
+    subset = context_of(vae, data, "dynamic", seed=3, limit=30)
+    torch.testing.assert_close(torch.cat([batch.x for batch in subset.images.in_order()]), bits[:30], atol=0, rtol=0)
+    other = context_of(vae, data, "dynamic", seed=4)
     assert (torch.cat([batch.x for batch in other.images.in_order()]) != bits).any()
     intensity = data.test.x / 255
     error = (intensity * (1 - intensity)).mean().sqrt() / math.sqrt(bits.numel())
-    assert (bits - intensity).mean().abs() < 4 * error, "a bit is 1 with the probability of its intensity"
+    assert (bits - intensity).mean().abs() < 4 * error, "the probability of a 1 is the intensity"
     assert ((bits - intensity) * (intensity - 0.5)).mean().abs() < 4 * error
 
 
 @pytest.mark.parametrize("samples", [1, 7])
-def test_real_pixels_under_a_bernoulli_are_said_to_be_no_likelihood(samples):
-    """Trap 13. A constant decoder makes both numbers known: the cross entropy of each pixel, in nats and in bits."""
+def test_real_pixels_under_a_bernoulli_are_noted_as_no_likelihood(samples):
+    """Trap 13. With a constant decoder both values are the cross-entropy of the pixels, in nats and in bits."""
     vae = vae_of(lambda x: torch.zeros(len(x), 2), 1.0, 2, Bits(0.25))
-    of = subject(vae)
+    of = context_of(vae)
     x = of.dataset.test.x / 255
     cross_entropy = -(x * math.log(0.25) + (1 - x) * math.log(0.75)).sum((1, 2, 3)).double().mean().item()
-    found = {**measured("elbo", of), **measured("log-likelihood", of, samples=samples)}
-    assert found["elbo"].value == pytest.approx(-cross_entropy, rel=1e-5)
-    assert found["log-likelihood"].value == pytest.approx(-cross_entropy, rel=1e-5)
+    actual = {**evaluate("elbo", of), **evaluate("log-likelihood", of, samples=samples)}
+    assert actual["elbo"].value == pytest.approx(-cross_entropy, rel=1e-5)
+    assert actual["log-likelihood"].value == pytest.approx(-cross_entropy, rel=1e-5)
     for name in ("bits-per-dimension", "log-likelihood-bits"):
-        assert found[name].value == pytest.approx(cross_entropy / 4 / math.log(2), rel=1e-5)
-    assert found["rate"].value == pytest.approx(0, abs=1e-6)
-    for name, one in found.items():
+        assert actual[name].value == pytest.approx(cross_entropy / 4 / math.log(2), rel=1e-5)
+    assert actual["rate"].value == pytest.approx(0, abs=1e-6)
+    for name, one in actual.items():
         assert ("no likelihood" in one.note) == (name != "rate"), name
 
-    bits = {**measured("elbo", subject(vae, binarize="threshold"))}
+    bits = {**evaluate("elbo", context_of(vae, binarize="threshold"))}
     assert {one.note for one in bits.values()} == {""}
 
 
-def test_a_density_says_what_its_bits_are_of():
-    notes = {name: one.note for name, one in measured("elbo", subject(linear_gaussian_vae())).items()}
+def test_the_bits_of_a_density_are_noted():
+    notes = {name: one.note for name, one in evaluate("elbo", context_of(linear_gaussian_vae())).items()}
     assert notes["elbo"] == ""
     assert "density over [0, 1]" in notes["bits-per-dimension"]
 
 
-def test_an_energy_is_refused_as_a_likelihood_and_marked_in_the_bound():
+def test_an_energy_has_no_likelihood_and_is_noted_in_the_elbo():
     vae = linear_gaussian_vae()
     vae.decoder = Unnormalized()
     with pytest.raises(zoo.ComponentError, match="not a normalized density"):
-        measured("log-likelihood", subject(vae), samples=5)
-    assert "not normalized" in measured("elbo", subject(vae))["elbo"].note
+        evaluate("log-likelihood", context_of(vae), samples=5)
+    assert "not normalized" in evaluate("elbo", context_of(vae))["elbo"].note
 
 
 # --- reconstructions
 
 
 def test_squared_errors_are_summed_over_pixels_and_averaged_over_images():
-    """Trap 9. Decoded is z itself, and z is x plus noise of scale 0.1: errors 0 at the mean, 4 * 0.01 at a draw."""
+    """Trap 9. The decoder mean is z, and z is x plus noise of scale 0.1: errors 0 at the mean, 4 * 0.01 at a draw."""
     vae = vae_of(lambda x: x, 0.1, 4, LinearGaussian(torch.eye(4), 1.0))
-    found = measured("reconstruction", subject(vae, dataset(2000)))
-    assert found["squared-error-at-mean"].value == pytest.approx(0, abs=1e-9)
-    assert found["squared-error-at-draw"].value == pytest.approx(0.04, abs=5 * found["squared-error-at-draw"].error)
-    assert found["squared-error-at-draw"].error == pytest.approx(0.01 * math.sqrt(2 * 4) / math.sqrt(2000), rel=0.1)
-    assert found["mse-at-draw"].value == pytest.approx(found["squared-error-at-draw"].value / 4, rel=1e-9)
+    actual = evaluate("reconstruction", context_of(vae, dataset(2000)))
+    assert actual["squared-error-at-mean"].value == pytest.approx(0, abs=1e-9)
+    assert actual["squared-error-at-draw"].value == pytest.approx(0.04, abs=5 * actual["squared-error-at-draw"].error)
+    assert actual["squared-error-at-draw"].error == pytest.approx(0.01 * math.sqrt(2 * 4) / math.sqrt(2000), rel=0.1)
+    assert actual["mse-at-draw"].value == pytest.approx(actual["squared-error-at-draw"].value / 4, rel=1e-9)
     shifted = vae_of(lambda x: x + 0.5, 0.1, 4, LinearGaussian(torch.eye(4), 1.0))
-    assert measured("reconstruction", subject(shifted))["squared-error-at-mean"].value == pytest.approx(1.0, rel=1e-5)
+    value = evaluate("reconstruction", context_of(shifted))["squared-error-at-mean"].value
+    assert value == pytest.approx(1.0, rel=1e-5)
 
 
 class Meanless(Independent):
-    """A flow, say: it can be drawn from, and has no mean."""
+    """A distribution without a mean, like a flow."""
 
     @property
     def mean(self):
         raise NotImplementedError
 
 
-def test_a_posterior_without_a_mean_is_measured_at_draws_alone():
+def test_a_posterior_without_a_mean_is_measured_at_a_draw():
     vae = vae_of(lambda x: x, 0.1, 4)
     q = vae.encoder.q
     vae.encoder = GivenPosterior(lambda x: Meanless(q(x).base_dist, 1))
-    of = subject(vae)
+    of = context_of(vae)
     assert of.representation == "posterior draws"
-    assert set(measured("reconstruction", of)) == {"squared-error-at-draw", "mse-at-draw"}
+    assert set(evaluate("reconstruction", of)) == {"squared-error-at-draw", "mse-at-draw"}
     with pytest.raises(zoo.NotApplicable, match="active-units cannot be measured: the posterior has no mean"):
-        measured("active-units", of)
+        evaluate("active-units", of)
     torch.testing.assert_close(of.encoded(of.images), of.posterior_mean, atol=0, rtol=0)
 
 
 # --- latents
 
 
-def test_active_units_count_the_variance_of_the_mean_over_the_whole_split():
-    """Trap 15. Five latents whose means vary by 0, below, just above the threshold, and much; two batches."""
+def test_active_units_use_the_variance_of_the_mean_over_the_split():
+    """Trap 15. The variances of the means are 0, just below, just above and far above the threshold; two batches."""
     data = dataset(600)
     x = (data.test.x / 255).flatten(1).double()
     scale = torch.tensor([0.0, 0.09, 0.11, 1.0]) / x.std(0, correction=0).float()
-    vae = vae_of(lambda x: x * scale, 5.0, 4)  # the scale of q itself does not count
-    found = measured("active-units", subject(vae, data))["active-units"]
-    assert (found.value, found.unit) == (2, "of 4")
-    assert found.protocol["threshold"] == 0.01
-    assert measured("active-units", subject(vae, data), threshold=0.5)["active-units"].value == 1
-    assert measured("active-units", subject(vae, data), threshold=0.008)["active-units"].value == 3
+    vae = vae_of(lambda x: x * scale, 5.0, 4)  # the scale of q has no effect
+    actual = evaluate("active-units", context_of(vae, data))["active-units"]
+    assert (actual.value, actual.unit) == (2, "of 4")
+    assert actual.protocol["threshold"] == 0.01
+    assert evaluate("active-units", context_of(vae, data), threshold=0.5)["active-units"].value == 1
+    assert evaluate("active-units", context_of(vae, data), threshold=0.008)["active-units"].value == 3
 
 
 def test_the_information_and_the_kl_of_the_aggregate_add_up_to_the_rate():
     data = dataset(700)
     vae = vae_of(lambda x: 2 * x[:, :2] - 1, 0.3, 2)
-    of = subject(vae, data)
-    found = measured("information", of, images=600)
-    total = found["mutual-information"].value + found["aggregate-kl"].value
-    assert total == pytest.approx(found["rate-at-draws"].value, rel=1e-9)
-    rate = measured("elbo", subject(vae, data, limit=600))["rate"].value
-    assert found["rate-at-draws"].value == pytest.approx(rate, abs=5 * found["rate-at-draws"].error)
+    of = context_of(vae, data)
+    actual = evaluate("information", of, images=600)
+    total = actual["mutual-information"].value + actual["aggregate-kl"].value
+    assert total == pytest.approx(actual["rate-at-draws"].value, rel=1e-9)
+    rate = evaluate("elbo", context_of(vae, data, limit=600))["rate"].value
+    assert actual["rate-at-draws"].value == pytest.approx(rate, abs=5 * actual["rate-at-draws"].error)
 
-    # The mixture is one of products of two, so its entropy is that of a histogram-fine grid: by quadrature.
+    # The mixture is two-dimensional, so its KL is computed by quadrature on a grid.
     q = vae.encode(torch.cat([batch.x for batch in of.images.in_order()])[:600])
     axis = torch.linspace(-2.5, 2.5, 101)
     grid = torch.cartesian_prod(axis, axis)
@@ -239,21 +240,21 @@ def test_the_information_and_the_kl_of_the_aggregate_add_up_to_the_rate():
     log_p = Independent(Normal(torch.zeros(2), 1.0), 1).log_prob(grid).double()
     cell = (axis[1] - axis[0]).item() ** 2
     kl = (log_q.exp() * (log_q - log_p)).sum().item() * cell
-    assert found["aggregate-kl"].value == pytest.approx(kl, abs=0.12)
+    assert actual["aggregate-kl"].value == pytest.approx(kl, abs=0.12)
 
 
-def test_the_information_between_its_bounds():
-    """No code tells nothing; codes far apart tell which of N images it was: log N."""
-    nothing = measured("information", subject(vae_of(lambda x: 0 * x, 1.0, 4)))
+def test_the_bounds_of_the_information():
+    """It is 0 if q does not depend on x, and log N if the posteriors of N images are far apart."""
+    collapsed = evaluate("information", context_of(vae_of(lambda x: 0 * x, 1.0, 4)))
     for name in ("mutual-information", "aggregate-kl", "rate-at-draws"):
-        assert nothing[name].value == pytest.approx(0, abs=1e-6)
-    all_of_it = measured("information", subject(vae_of(lambda x: 1e3 * x, 1e-3, 4)), images=30)
-    assert all_of_it["mutual-information"].value == pytest.approx(math.log(30), rel=1e-6)
-    assert all_of_it["mutual-information"].protocol == {"pairs of images": 30, "at most": round(math.log(30), 2)}
+        assert collapsed[name].value == pytest.approx(0, abs=1e-6)
+    separated = evaluate("information", context_of(vae_of(lambda x: 1e3 * x, 1e-3, 4)), images=30)
+    assert separated["mutual-information"].value == pytest.approx(math.log(30), rel=1e-6)
+    assert separated["mutual-information"].protocol == {"pairs of images": 30, "at most": round(math.log(30), 2)}
 
 
 class NormalByLabel(zoo.Prior):
-    """p(z | y) = N(shift y, scale^2), far apart; the first latent of one that has several is shifted."""
+    """p(z | y) = N(shift y, scale^2) in the first dimension, N(0, scale^2) in the others."""
 
     def __init__(self, shift: float, scale: float = 1.0) -> None:
         super().__init__()
@@ -278,27 +279,27 @@ class ByLabel(zoo.Encoder):
 
 
 @pytest.mark.parametrize("shift", [0.0, 3.0, 100.0])
-def test_the_information_under_a_prior_for_each_label(shift):
-    """The aggregate of a label is compared with the prior of that label: neither part can be negative.
+def test_the_information_with_a_conditional_prior(shift):
+    """The aggregate of each label is compared with the prior of that label, so neither part is negative.
 
-    30 images of 3 labels: with q(z | x, y) = p(z | y) both parts are 0; with codes far apart, the information is
-    that of one image among the 10 of its label.
+    30 images with 3 labels: if q(z | x, y) = p(z | y), both parts are 0; if posteriors are far apart, the information
+    is log 10, that of one image among those with its label.
     """
     decoder = LinearGaussian(torch.ones(4, 2), 1.0)
-    nothing = zoo.VAE(ByLabel(lambda x: 0 * x[:, :2], shift, 1.0), decoder, NormalByLabel(shift))
-    found = measured("information", subject(nothing), images=30)
+    collapsed = zoo.VAE(ByLabel(lambda x: 0 * x[:, :2], shift, 1.0), decoder, NormalByLabel(shift))
+    actual = evaluate("information", context_of(collapsed), images=30)
     for name in ("mutual-information", "aggregate-kl", "rate-at-draws"):
-        assert found[name].value == pytest.approx(0, abs=1e-5)
-    everything = zoo.VAE(ByLabel(lambda x: 1e3 * x[:, :2], shift, 1e-2), decoder, NormalByLabel(shift, 1e3))
-    found = measured("information", subject(everything), images=30)
-    assert found["mutual-information"].value == pytest.approx(math.log(10), rel=1e-6)
-    assert found["mutual-information"].protocol == {"pairs of images": 30, "given": "the label", "at most": 2.3}
-    total = found["mutual-information"].value + found["aggregate-kl"].value
-    assert total == pytest.approx(found["rate-at-draws"].value, rel=1e-9)
+        assert actual[name].value == pytest.approx(0, abs=1e-5)
+    separated = zoo.VAE(ByLabel(lambda x: 1e3 * x[:, :2], shift, 1e-2), decoder, NormalByLabel(shift, 1e3))
+    actual = evaluate("information", context_of(separated), images=30)
+    assert actual["mutual-information"].value == pytest.approx(math.log(10), rel=1e-6)
+    assert actual["mutual-information"].protocol == {"pairs of images": 30, "given": "the label", "at most": 2.3}
+    total = actual["mutual-information"].value + actual["aggregate-kl"].value
+    assert total == pytest.approx(actual["rate-at-draws"].value, rel=1e-9)
 
 
 def test_the_information_of_a_conditional_model():
-    """Of `cvae`, whose priors and posteriors are moved apart as training does."""
+    """The recipe `cvae`, with priors and posteriors separated by label, as after training."""
     data = dataset(shape=(1, 8, 8))
     recipe = zoo.recipe("cvae", ["latent_dim=2"])
     torch.manual_seed(0)
@@ -306,28 +307,28 @@ def test_the_information_of_a_conditional_model():
     with torch.no_grad():
         vae.prior.mean.copy_(10 * torch.randn(3, 2))
     q = vae.encoder.forward
-    vae.encoder.forward = lambda x, condition=None: _moved(q(x, condition), vae.prior.mean[condition])
-    found = measured("information", zoo.EvaluationContext(vae, recipe, data))
-    assert found["aggregate-kl"].value > -3 * found["rate-at-draws"].error
-    total = found["mutual-information"].value + found["aggregate-kl"].value
-    assert total == pytest.approx(found["rate-at-draws"].value, rel=1e-6)
+    vae.encoder.forward = lambda x, condition=None: _perturb(q(x, condition), vae.prior.mean[condition])
+    actual = evaluate("information", zoo.EvaluationContext(vae, recipe, data))
+    assert actual["aggregate-kl"].value > -3 * actual["rate-at-draws"].error
+    total = actual["mutual-information"].value + actual["aggregate-kl"].value
+    assert total == pytest.approx(actual["rate-at-draws"].value, rel=1e-6)
 
 
-def _moved(q: Distribution, by: Tensor) -> Distribution:
+def _perturb(q: Distribution, by: Tensor) -> Distribution:
     return Independent(Normal(q.mean + by, q.base_dist.scale), 1)
 
 
-def test_a_probe_reads_labels_that_are_in_the_code_and_guesses_those_that_are_not():
+def test_a_linear_probe_predicts_labels_that_the_latent_encodes():
     data = dataset(300)
     labels = {split: (getattr(data, split).x[:, 0, 0, 0] > 127).long() for split in ("train", "test")}
     data = zoo.Dataset(zoo.Split(data.train.x, labels["train"]), zoo.Split(data.test.x, labels["test"]))
-    seen = measured("linear-probe", subject(vae_of(lambda x: x[:, :2], 1.0, 2), data))["linear-probe"]
-    unseen = measured("linear-probe", subject(vae_of(lambda x: x[:, 2:], 1.0, 2), data))["linear-probe"]
-    assert seen.value > 0.97
-    assert unseen.value == pytest.approx(0.5, abs=0.12)
-    assert seen.protocol["fitted to"] == "600 training images"
-    assert seen.note == ""
-    on_train = measured("linear-probe", subject(vae_of(lambda x: x[:, :2], 1.0, 2), data, split="train"))
+    informative = evaluate("linear-probe", context_of(vae_of(lambda x: x[:, :2], 1.0, 2), data))["linear-probe"]
+    uninformative = evaluate("linear-probe", context_of(vae_of(lambda x: x[:, 2:], 1.0, 2), data))["linear-probe"]
+    assert informative.value > 0.97
+    assert uninformative.value == pytest.approx(0.5, abs=0.12)
+    assert informative.protocol["fitted to"] == "600 training images"
+    assert informative.note == ""
+    on_train = evaluate("linear-probe", context_of(vae_of(lambda x: x[:, :2], 1.0, 2), data, split="train"))
     assert "fitted to" in on_train["linear-probe"].note
 
 
@@ -335,7 +336,7 @@ def test_a_probe_reads_labels_that_are_in_the_code_and_guesses_those_that_are_no
 
 
 def test_the_frechet_distance_of_two_gaussians():
-    """Against |m - m'|^2 + sum (s - s')^2 for commuting covariances, and scipy's square root for others."""
+    """Against |m - m'|^2 + sum (s - s')^2 for commuting covariances, and scipy's matrix square root for others."""
     from scipy.linalg import sqrtm
 
     torch.manual_seed(0)
@@ -362,7 +363,7 @@ def extractor(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """The identity, as TorchScript and as an exported program."""
     path, example = tmp_path / f"pixels.{request.param}", torch.zeros(3, 1, 1, 4)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch would rather have the one or the other
+        warnings.simplefilter("ignore")  # torch deprecates one of the two
         if request.param == "pt":
             torch.jit.save(torch.jit.trace(Flat(), example), path)
         else:
@@ -372,75 +373,75 @@ def extractor(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 
 def test_the_distance_is_named_after_its_extractor(extractor):
-    """Trap 15: count and digest are stated, and nothing but the Inception weights makes it an FID."""
+    """Trap 15: the protocol states count and digest, and only the Inception weights make it an FID."""
     vae = vae_of(lambda x: x, 1.0, 2, LinearGaussian(torch.tensor([[0.3, 0], [0, 0.2], [0, 0], [0.1, 0.1]]), 1.0))
     data = dataset(2000)
-    of = subject(vae, data)
-    (one,) = measured("frechet", of, extractor=str(extractor)).values()
+    of = context_of(vae, data)
+    (one,) = evaluate("frechet", of, extractor=str(extractor)).values()
     assert one.name == "frechet_pixels"
     digest = hashlib.sha256(extractor.read_bytes()).hexdigest()
     assert one.protocol == {"samples": 2000, "features": 4, "extractor sha256": digest}
-    # samples are W z: the Gaussian N(0, W W') exactly, so many draws of it have nearly the same distance
+    # samples are W z, exactly N(0, W W^T), so many samples of it have nearly the same distance
     x = (data.test.x / 255).flatten(1)
     w = vae.decoder.weight.detach()
     assert one.value == pytest.approx(frechet(x, torch.randn(100_000, 2) @ w.T), rel=0.05)
-    (fid,) = measured("frechet", of, extractor=str(extractor), inception=True).values()
+    (fid,) = evaluate("frechet", of, extractor=str(extractor), inception=True).values()
     assert fid.name == "fid"
 
 
-def test_extractors_that_are_none(tmp_path):
-    of = subject(vae_of(lambda x: x, 1.0, 4))
-    with pytest.raises(zoo.DataError, match="no feature extractor"):
-        measured("frechet", of, extractor=str(tmp_path / "absent.pt"))
+def test_invalid_extractors_are_an_error(tmp_path):
+    of = context_of(vae_of(lambda x: x, 1.0, 4))
+    with pytest.raises(zoo.DataError, match="feature extractor .* does not exist"):
+        evaluate("frechet", of, extractor=str(tmp_path / "absent.pt"))
     for name in ("broken.pt", "broken.pt2"):
         (tmp_path / name).write_bytes(b"not a module")
         with pytest.raises(zoo.DataError, match=name):
-            measured("frechet", of, extractor=str(tmp_path / name))
+            evaluate("frechet", of, extractor=str(tmp_path / name))
     with pytest.raises(zoo.RecipeError, match="extractor: is required"):
-        measured("frechet", of)
+        evaluate("frechet", of)
 
 
-# --- choosing, leaving out, failing
+# --- selection, omission and failure
 
 
-def test_what_cannot_be_had_is_left_out_with_its_reason():
-    of = subject(vae_of(lambda x: x, 1.0, 4), dataset(labels=False))
+def test_inapplicable_metrics_are_omitted_with_a_reason():
+    of = context_of(vae_of(lambda x: x, 1.0, 4), dataset(labels=False))
     evaluation = measure(of)
     assert evaluation.left_out == {"linear-probe": "the data have no labels"}
     assert {"elbo", "active-units", "information", "reconstruction"} <= set(evaluation.measurements)
     assert not {"log-likelihood", "frechet"} & set(evaluation.measurements)
     with pytest.raises(zoo.NotApplicable, match="linear-probe cannot be measured: the data have no labels"):
-        measured("linear-probe", of)
+        evaluate("linear-probe", of)
     with pytest.raises(zoo.UnknownName, match="Did you mean 'elbo'"):
-        measured("elbow", of)
+        evaluate("elbow", of)
     with pytest.raises(zoo.RecipeError, match="Did you mean 'threshold'"):
-        measured("active-units", of, treshold=1.0)
+        evaluate("active-units", of, treshold=1.0)
     with pytest.raises(zoo.RecipeError, match="samples"):
-        measured("log-likelihood", of, samples=0)
+        evaluate("log-likelihood", of, samples=0)
 
 
-def test_a_number_that_is_not_finite_is_never_reported():
-    """Scenario 23: weights that are NaN give no number, but a reason; and an error when it was asked for."""
+def test_a_non_finite_value_is_never_reported():
+    """Scenario 23: NaN weights give a reason instead of a value, and an error if the metric was selected by name."""
     vae = vae_of(lambda x: x, 1.0, 4, Bits(0.5))
     nn.init.constant_(vae.decoder.logits, math.nan)
-    evaluation = measure(subject(vae))
+    evaluation = measure(context_of(vae))
     assert {"elbo", "reconstruction"} <= set(evaluation.left_out)
     assert evaluation.left_out["elbo"].startswith("elbo is nan")
     assert all(math.isfinite(m["value"]) for m in evaluation.to_json()["measurements"])
     with pytest.raises(zoo.ZooError, match="log-likelihood is nan"):
-        measured("log-likelihood", subject(vae), samples=3)
+        evaluate("log-likelihood", context_of(vae), samples=3)
 
 
-def test_every_metric_has_draws_of_its_own():
-    """What is measured before does not change a number."""
+def test_metrics_have_independent_random_numbers():
+    """The value of a metric does not depend on the metrics measured before it."""
     vae, data = vae_of(lambda x: x, 1.0, 4), dataset(50)
-    alone = measured("reconstruction", subject(vae, data))["mse-at-draw"].value
+    alone = evaluate("reconstruction", context_of(vae, data))["mse-at-draw"].value
     torch.manual_seed(123)
-    assert measure(subject(vae, data))["mse-at-draw"].value == alone
-    assert measured("reconstruction", subject(vae, data, seed=1))["mse-at-draw"].value != alone
+    assert measure(context_of(vae, data))["mse-at-draw"].value == alone
+    assert evaluate("reconstruction", context_of(vae, data, seed=1))["mse-at-draw"].value != alone
 
 
-def test_a_third_party_brings_a_metric(install):
+def test_a_third_party_metric(install):
     install(
         "acme-metrics",
         """
@@ -473,14 +474,14 @@ def test_a_third_party_brings_a_metric(install):
             yield zoo.Component("metric", "absent", "acme_metrics:Absent")
         """,
     )
-    of = subject(vae_of(lambda x: 0 * x, 1.0, 4))
+    of = context_of(vae_of(lambda x: 0 * x, 1.0, 4))
     evaluation = measure(of)
     assert evaluation["sparsity"].value == 1
     assert evaluation.left_out["broken"] == "RuntimeError: the licence has expired"
     assert "could not be imported" in evaluation.left_out["absent"]
-    assert measured("sparsity", of, threshold=0.5)["sparsity"].protocol == {"threshold": 0.5}
+    assert evaluate("sparsity", of, threshold=0.5)["sparsity"].protocol == {"threshold": 0.5}
     with pytest.raises(zoo.ComponentError, match="returned a float, not a zoo.Measurement"):
-        measured("wrong", of)
+        evaluate("wrong", of)
 
 
 # --- the command line
@@ -488,7 +489,7 @@ def test_a_third_party_brings_a_metric(install):
 
 @pytest.fixture
 def zoo_evaluate(digits_run, capsys):
-    """``zoo evaluate`` on a run of mlp-vae-2d; what it printed."""
+    """Run ``zoo evaluate`` on a run of mlp-vae-2d and return its output."""
 
     def evaluate(*arguments: object, code: int = 0) -> str:
         with pytest.raises(SystemExit) as end:
@@ -500,14 +501,14 @@ def zoo_evaluate(digits_run, capsys):
     return evaluate
 
 
-def test_the_table_and_the_json_hold_the_same_numbers(zoo_evaluate):
+def test_table_and_json_agree(zoo_evaluate):
     arguments = ("--limit", "60", "--samples", "8", "--seed", "2")
     table = zoo_evaluate(*arguments)
-    found = json.loads(zoo_evaluate(*arguments, "--json"))
-    assert found["protocol"] == {"split": "test", "images": 60, "binarize": "none", "seed": 2}
-    assert (found["model"], found["data"], found["left_out"]) == ("mlp-vae-2d", "digits", {})
-    values = {one["name"]: one for one in found["measurements"]}
-    assert values["log-likelihood"]["protocol"] == {**found["protocol"], "samples": 8}
+    actual = json.loads(zoo_evaluate(*arguments, "--json"))
+    assert actual["protocol"] == {"split": "test", "images": 60, "binarize": "none", "seed": 2}
+    assert (actual["model"], actual["data"], actual["left_out"]) == ("mlp-vae-2d", "digits", {})
+    values = {one["name"]: one for one in actual["measurements"]}
+    assert values["log-likelihood"]["protocol"] == {**actual["protocol"], "samples": 8}
     assert values["elbo"]["value"] < values["log-likelihood"]["value"] < 0
     assert "no likelihood" in values["log-likelihood"]["note"]
     lines = table.splitlines()
@@ -521,8 +522,8 @@ def test_the_table_and_the_json_hold_the_same_numbers(zoo_evaluate):
         assert float(text) == pytest.approx(values[name]["value"], rel=0.05, abs=0.05), name
 
 
-def test_two_processes_give_the_likelihood_of_one(digits_run):
-    """Sharing the images out among processes changes no number."""
+def test_the_likelihood_is_the_same_with_two_processes(digits_run):
+    """Distributing the images over processes does not change the result."""
     command = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "zoo", "evaluate", digits_run)
     arguments = ("--limit", "25", "--metric", "log-likelihood", "--samples", "16", "--json")
     done = subprocess.run([sys.executable, "-m", *command, *arguments], capture_output=True, text=True, timeout=300)
@@ -534,10 +535,12 @@ def test_two_processes_give_the_likelihood_of_one(digits_run):
 def test_mistakes_are_explained(zoo_evaluate):
     assert "Did you mean 'elbo'?" in zoo_evaluate("--metric", "elbow", code=2)
     assert "expected METRIC.SETTING=VALUE" in zoo_evaluate("elbo=3", code=2)
-    assert "no feature extractor nets.pt" in zoo_evaluate("frechet.extractor=nets.pt", "--metric", "frechet", code=2)
+    assert "feature extractor nets.pt does not exist" in zoo_evaluate(
+        "frechet.extractor=nets.pt", "--metric", "frechet", code=2
+    )
 
 
-def test_the_library_gives_what_the_command_gives(digits_run, zoo_evaluate):
+def test_library_and_command_agree(digits_run, zoo_evaluate):
     settings = {"active-units": {"threshold": 0.5}}
     evaluation = zoo.evaluate(digits_run, ["elbo"], settings, limit=40, samples=4)
     assert list(evaluation.measurements) == ["elbo", "active-units", "log-likelihood"]

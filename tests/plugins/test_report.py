@@ -1,4 +1,4 @@
-"""Reports: what stands on the page is what the run gave, the file needs nothing else, and it looks as it should."""
+"""Reports: the page shows the numbers and figures of the run, is self-contained, and renders correctly."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Element:
     children: list[Element | str] = field(default_factory=list)
 
     def all(self, tag: str) -> list[Element]:
-        """Every element below it with this tag, in order."""
+        """All descendants with this tag, in order."""
         return [element for element in self._below() if element.tag == tag]
 
     def by_id(self, name: str) -> Element:
@@ -61,7 +61,7 @@ class Element:
 
 
 class Tree(HTMLParser):
-    """The elements of a document; fails where a tag is not closed in its turn."""
+    """Parse the elements of a document; fails if tags are not nested correctly."""
 
     def __init__(self, document: str) -> None:
         super().__init__()
@@ -139,12 +139,13 @@ def written(request, reports) -> Path:
 # The page of a run
 
 
-def test_numbers_are_those_of_the_best_epoch_and_of_the_evaluation(run, reports):
+def test_numbers_are_those_of_the_best_epoch_and_the_evaluation(run, reports):
     page = read(reports["run"].path)
     epochs = run.epochs()
-    best = min(epochs, key=lambda epoch: epoch.test["loss"])
+    best = epochs[-1]
     shown = headlines(page)
-    assert shown["test loss"] == [f"{best.test['loss']:.2f} nats", f"best of 2 epochs: {best.epoch}"]
+    assert "validation loss" not in shown
+    assert shown["test loss"] == [f"{best.test['loss']:.2f} nats", "359 test images"]
     assert shown["test rate"] == [f"{best.test['rate']:.2f} nats", "359 test images"]
     assert shown["training time"][0] == f"{sum(epoch.seconds for epoch in epochs):.1f} s"
     assert table(page.by_id("training"))[1 + epochs.index(best)][:2] == [str(best.epoch), f"{best.train['loss']:.2f}"]
@@ -156,23 +157,23 @@ def test_numbers_are_those_of_the_best_epoch_and_of_the_evaluation(run, reports)
         {"elbo", "rate", "active-units", "mse-at-mean", "linear-probe"} <= rows.keys() == {one.name for one in measured}
     )
     for one in measured:
-        assert rows[one.name][1:] == [one.shown, one.unit, one.how], "issue 10, item 29: the linear probe differed"
+        assert rows[one.name][1:] == [one.shown, one.unit, one.how]
     assert page.by_id("metrics").all("caption")[0].text == evaluation.how == "200 test images, binarize none, seed 0"
-    assert "fitted to 1438 training images" in rows["linear-probe"][3], "a limit is on what is measured"
+    assert "fitted to 1438 training images" in rows["linear-probe"][3], "a limit applies to the measured images"
     note = "no likelihood: the pixels are outside the support of p(x | z)"
     assert f"[1] {note}" in page.by_id("metrics").text
     assert shown["bits per dimension"] == [f"{evaluation['bits-per-dimension'].shown.split()[0]}", note]
-    assert "no bound on log p(x)" in page.by_id("training").text
+    assert "not a bound on log p(x)" in page.by_id("training").text
 
 
-def test_figures_are_those_that_the_commands_draw(run, reports):
+def test_figures_are_those_of_the_commands(run, reports):
     page = images(read(reports["run"].path))
     vae, test = run.load(), run.test_batch(200)
     expected = {
         "The loss against": figures.curves(run.epochs(), "", ["loss"]),
         "24 test images": figures.reconstructions(vae, test.x[:24], ""),
         "64 images": figures.samples(vae, 64, ""),
-        "The codes of 200": figures.latent_space(vae, test.x, test.condition, title="", panels=["codes"]),
+        "The posterior means of 200": figures.latent_space(vae, test.x, test.condition, title="", panels=["codes"]),
         "A bar for each": figures.latent_space(vae, test.x, test.condition, title="", panels=["rates"]),
         "Images decoded while": figures.traversals(vae, images=test, title=""),
     }
@@ -182,11 +183,11 @@ def test_figures_are_those_that_the_commands_draw(run, reports):
     assert len(page) == 8  # and the curves of distortion and rate
 
 
-def test_the_recipe_is_there_with_what_was_changed(run, reports):
+def test_the_recipe_and_its_changes_are_shown(run, reports):
     section = read(reports["run"].path).by_id("recipe")
     assert parse_yaml(section.all("code")[0].text) == parse_yaml((run.path / "recipe.yaml").read_text())
     assert table(section) == [
-        ["key", "here", "in the registry"],
+        ["key", "this run", "registry"],
         ["latent_dim", "3", "40"],
         ["encoder.hidden", "[8]", "[400]"],
         ["decoder.hidden", "[8]", "[400]"],
@@ -195,7 +196,7 @@ def test_the_recipe_is_there_with_what_was_changed(run, reports):
     ]
 
 
-def test_what_is_changed_in_a_recipe():
+def test_changes_of_a_recipe():
     unchanged = zoo.recipe("mlp-vae", data=["mnist"])
     assert changes(unchanged) == {}
     found = changes(zoo.recipe(unchanged, loss={"beta": 2.0}, data=["kmnist"], encoder="conv"))
@@ -207,17 +208,17 @@ def test_what_is_changed_in_a_recipe():
     assert changes(unchanged.model_copy(update={"name": "mine"})) is None
 
 
-def test_the_environment_is_there(run, reports):
+def test_the_environment_is_shown(run, reports):
     section = read(reports["run"].path).by_id("environment")
     facts = {pair.all("dt")[0].text: pair.all("dd")[0].text for pair in section.all("div")}
-    assert facts["digest of the data"] == f"sha256 {run.environment['data']['sha256']}"
+    assert facts["data digest"] == f"sha256 {run.environment['data']['sha256']}"
     assert facts["data"] == "digits: 1438 training and 359 test images of 1x8x8, binarize none"
     assert facts["seed"] == "0"
     assert f"torch {run.environment['versions']['torch']}" in facts["versions"]
 
 
-def test_what_cannot_be_had_is_left_out_and_said(run, tmp_path):
-    """Other data than the run was trained on: no image of theirs and no metric, yet curves and samples."""
+def test_parts_without_data_are_left_out_with_the_reason(run, tmp_path):
+    """With other data than those of the run, there are curves and samples, but no images and metrics."""
     other = Path(shutil.copytree(run.path, tmp_path / "other"))
     facts = json.loads((other / "environment.json").read_text())
     facts["data"]["sha256"] = "0" * 64
@@ -234,13 +235,13 @@ def test_what_cannot_be_had_is_left_out_and_said(run, tmp_path):
 
 
 def test_a_model_without_rate_or_probability(tmp_path, monkeypatch):
-    """What the model does not have is no failure: an autoencoder, and a latent of two dimensions."""
+    """An autoencoder with a two-dimensional latent."""
     monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
     run = zoo.train("ae", [*TINY[:1], *TINY[2:], "latent_dim=2", "train.epochs=1"], out=tmp_path)
     written = report(run, tmp_path / "ae.html", limit=50)
     assert written.path == tmp_path / "ae.html"
-    assert {"Reconstructions", "Where test images lie", "The latent space, decoded"} <= set(written.figures)
-    assert written.left_out["rate of each dimension"].startswith("The rate does not divide")
+    assert {"Reconstructions", "Test images in the latent space", "The latent space, decoded"} <= set(written.figures)
+    assert written.left_out["rate of each dimension"].startswith("The rate does not decompose")
     assert "metric information" in written.left_out
 
 
@@ -259,16 +260,17 @@ def test_a_sweep_has_its_table_figures_and_differences(sweep, reports):
     assert header[:4] == ["trial", "latent_dim", "train.optimizer.lr", "train loss"]
     assert header[-1] == "note"
     assert [row[1:3] for row in rows] == [["2", "0.001"], ["2", "1e+20"], ["3", "0.001"], ["3", "1e+20"]]
-    assert rows[0][4] == f"{results.rows[0].outcomes[0].test['loss']:.2f}"
-    assert results.rows[1].reasons[0] in rows[1][-1], "all of the reason, however long"
+    assert rows[0][4] == f"{results.rows[0].outcomes[0].validation['loss']:.2f}"
+    assert rows[0][5] == f"{results.rows[0].outcomes[0].test['loss']:.2f}"
+    assert results.rows[1].reasons[0] in rows[1][-1], "the reason is not cut"
     (marked,) = (row for row in page.all("tr") if row.attributes.get("class") == "marked")
     assert marked.all("th")[0].text == str(results.best.number)
     assert headlines(page)["trainings"] == ["2 finished", "2 failed"]
-    assert headlines(page)["least test loss"][0] == f"{results.score(results.best):.2f} nats"
+    assert headlines(page)["validation loss"][0] == f"{results.score(results.best):.2f} nats"
     recipe = parse_yaml(page.by_id("recipe").all("code")[0].text)["models"]["mlp-vae"]
-    assert recipe["decoder"]["likelihood"] == "bernoulli", "issue 10, item 29: parts of the recipe were missing"
+    assert recipe["decoder"]["likelihood"] == "bernoulli", "the recipe is complete"
     assert zoo.recipe("mlp-vae", **recipe) == with_defaults(sweep.recipe)
-    assert table(page.by_id("what-differs")) == [["key", "values"], ["latent_dim", "2, 3"]]
+    assert table(page.by_id("differences")) == [["key", "values"], ["latent_dim", "2, 3"]]
     assert [row[-1] for row in table(page.by_id("runs"))[1:]] == [str(trial.path) for trial in sweep.trials]
     with pytest.raises(zoo.UsageError, match="report of a sweep has no metrics"):
         report(sweep, samples=10)
@@ -277,7 +279,7 @@ def test_a_sweep_has_its_table_figures_and_differences(sweep, reports):
 # The file
 
 
-def test_the_file_is_sound_html_and_refers_to_nothing_outside(written):
+def test_the_file_is_valid_html_without_external_resources(written):
     page = read(written)
     document = written.read_text("utf-8")
     assert document.startswith('<!doctype html>\n<html lang="en">')
@@ -358,11 +360,11 @@ def test_the_command(run, sweep, tmp_path, capsys):
     )
 
 
-def test_what_cannot_be_reported(run, tmp_path, monkeypatch):
+def test_sources_that_cannot_be_reported_are_refused(run, tmp_path, monkeypatch):
     monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
     with pytest.raises(zoo.RunError, match="nowhere is not a directory"):
         report(tmp_path / "nowhere")
-    with pytest.raises(zoo.RunError, match="was stopped before its first epoch ended"):
+    with pytest.raises(zoo.RunError, match="has no finished epoch"):
         report(stopped("mlp-vae", [*TINY, "train.epochs=1"], 1, tmp_path))
     with pytest.raises(zoo.RunError, match=r"no.r\.html cannot be written: No such file or directory"):
         report(run, tmp_path / "no" / "r.html", metrics=False)
@@ -414,7 +416,7 @@ HEIGHT = 2600
 
 @pytest.fixture(scope="module", params=FORMS)
 def seen(request, written, tmp_path_factory) -> dict[str, object]:
-    """What a browser makes of the page in a frame as wide as a screen, with a screenshot of its upper part."""
+    """The layout of the page in a browser, with a screenshot of its upper part."""
     if CHROMIUM is None:
         pytest.skip("there is no Chromium here")
     width, dark = FORMS[request.param]
@@ -437,7 +439,7 @@ def seen(request, written, tmp_path_factory) -> dict[str, object]:
     return {**found, "wanted": (width, dark), "pixels": np.rint(pixels * 255).astype(int)}
 
 
-def test_a_browser_shows_it_as_it_should_look(seen):
+def test_the_page_renders_correctly_in_a_browser(seen):
     """Desktop and phone, light and dark: nothing overflows, every image is decoded, pixels are light or dark."""
     width, dark = seen["wanted"]
     assert (seen["width"], seen["dark"]) == (width, dark)
@@ -458,7 +460,7 @@ def test_a_browser_shows_it_as_it_should_look(seen):
     assert (corner.max() < 30) if dark else (corner.min() > 235)
     left, top, right, bottom = (math.floor(edge) for edge in seen["charts"][0])
     chart = pixels[top + 2 : bottom - 2, max(left, 0) + 2 : min(right, width) - 2]
-    assert chart.shape[0] > 100 < chart.shape[1], "the first chart is on the screenshot"
+    assert chart.shape[0] > 100 < chart.shape[1], "the first chart is in the screenshot"
     paper = np.median(chart.reshape(-1, 3), axis=0)
     assert (paper.max() < 40) if dark else (paper.min() > 245)
-    assert chart.max() - chart.min() > 180, "and something is drawn on it"
+    assert chart.max() - chart.min() > 180, "and is not empty"

@@ -1,8 +1,8 @@
 """Every sampler against its own density, in float32 and over the range of its parameters.
 
-The density is integrated numerically. In one dimension the draws are compared with its distribution function
-(Kolmogorov-Smirnov); in two, with that of each dimension, and their counts in a table of cells with its mass there
-(chi-squared). Categories are counted.
+The density is integrated numerically. In one dimension samples are compared with its distribution function
+(Kolmogorov-Smirnov); in two, with that of each dimension, and their counts in a grid of cells with the mass of each
+cell (chi-squared). Categories are counted.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ Chart = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor], Callable[[
 """Coordinates of a point, the point at coordinates, and the log of a volume of the space for one of coordinates."""
 
 
-def drawn(distribution: Distribution) -> Tensor:
-    """Draws (DRAWS, *event) from a distribution of one batch entry. Where densities come with them, these agree."""
+def draw(distribution: Distribution) -> Tensor:
+    """Draw (DRAWS, *event) from a distribution with one batch element, and check the densities returned with them."""
     torch.manual_seed(0)
     if hasattr(distribution, "rsample_and_log_prob"):
         z, log_density = distribution.rsample_and_log_prob(torch.Size([DRAWS]))
@@ -48,7 +48,7 @@ def drawn(distribution: Distribution) -> Tensor:
 
 
 def density(distribution: Distribution, points: Tensor) -> np.ndarray:
-    """Of points (M, *event), in float64."""
+    """The density of points (M, *event), in float64."""
     leading = (len(points), *distribution.batch_shape)
     with torch.no_grad():
         log_density = distribution.log_prob(points.reshape(*leading, *distribution.event_shape))
@@ -61,7 +61,7 @@ def require_uniform(values: np.ndarray) -> None:
 
 
 def require_counts(counts: np.ndarray, mass: np.ndarray) -> None:
-    """Chi-squared; what is expected less than five times is lumped together."""
+    """Chi-squared test; cells with an expected count below five are merged."""
     assert mass.sum() == pytest.approx(1, abs=5e-3)
     expected = mass / mass.sum() * counts.sum()
     rare = expected < 5
@@ -74,8 +74,8 @@ def require_counts(counts: np.ndarray, mass: np.ndarray) -> None:
 
 
 def along_a_line(distribution: Distribution, low: float | None = None, high: float | None = None) -> None:
-    """A number, or the only pixel of an image."""
-    z = drawn(distribution).flatten().double()
+    """A one-dimensional latent, or an image of one pixel."""
+    z = draw(distribution).flatten().double()
     spread = (z.max() - z.min()).item()
     low, high = (z.min().item() - spread if low is None else low), (z.max().item() + spread if high is None else high)
     near_an_end = np.geomspace(1e-12, 1, 20_001) * (high - low)
@@ -93,15 +93,15 @@ def on_a_plane(
     box: tuple[tuple[float, float], tuple[float, float]] | None = None,
     points: int = 200,
 ) -> None:
-    """Two numbers, or a point that two coordinates stand for."""
-    z = drawn(distribution)
+    """Two dimensions, or a manifold with two coordinates."""
+    z = draw(distribution)
     coordinates = (z if chart is None else chart[0](z.flatten(1))).double()
     assert coordinates.isfinite().all()
     if box is None:
         low, high = coordinates.min(0).values, coordinates.max(0).values
         margin = (high - low) / 4
         box = tuple(zip((low - margin).tolist(), (high + margin).tolist(), strict=True))
-    # The axes are finer where draws are dense.
+    # The axes are finer where samples are dense.
     quantiles = coordinates.quantile(torch.linspace(0, 1, points, dtype=torch.float64), dim=0).unbind(1)
     lines = [torch.linspace(*bounds, points, dtype=torch.float64) for bounds in box]
     axes = [torch.cat(pair).float().unique() for pair in zip(lines, quantiles, strict=True)]
@@ -127,17 +127,17 @@ def on_a_plane(
     require_counts(counts, mass.clip(0).flatten())
 
 
-def by_counting(distribution: Distribution, every: Tensor) -> None:
-    """One of finitely many values, all of which are given, (M, *event)."""
-    for z in (drawn(distribution), distribution.sample(torch.Size([DRAWS]))):
-        apart = torch.cdist(z.reshape(DRAWS, -1), every.flatten(1).to(z), compute_mode="donot_use_mm_for_euclid_dist")
+def by_counting(distribution: Distribution, values: Tensor) -> None:
+    """A discrete distribution with the support `values` (M, *event)."""
+    for z in (draw(distribution), distribution.sample(torch.Size([DRAWS]))):
+        apart = torch.cdist(z.reshape(DRAWS, -1), values.flatten(1).to(z), compute_mode="donot_use_mm_for_euclid_dist")
         assert apart.min(1).values.max() < 1e-4
-        require_counts(np.bincount(apart.argmin(1), minlength=len(every)), density(distribution, every))
+        require_counts(np.bincount(apart.argmin(1), minlength=len(values)), density(distribution, values))
 
 
 def number_and_category(distribution: Distribution, categories: int) -> None:
-    """A number and a one-hot vector beside it."""
-    z = drawn(distribution)
+    """One continuous dimension and a one-hot vector."""
+    z = draw(distribution)
     numbers, kinds = z[:, 0], z[:, 1:].argmax(1)
     line = torch.linspace(float(numbers.min()) - 3, float(numbers.max()) + 3, 4001)
     mass = []
@@ -151,8 +151,8 @@ def number_and_category(distribution: Distribution, categories: int) -> None:
     require_counts(np.bincount(kinds, minlength=categories), np.array(mass))
 
 
-def stirred(module: nn.Module, strength: float) -> nn.Module:
-    """Its parameters made as different from each other as `strength` says, also those that start at 0."""
+def perturb(module: nn.Module, strength: float) -> nn.Module:
+    """Add noise of scale `strength` to every parameter, including those initialised to 0."""
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -161,14 +161,14 @@ def stirred(module: nn.Module, strength: float) -> nn.Module:
 
 
 def posterior(name: str, strength: float = 0.0, latent_dim: int = 2, /, **parameters) -> Distribution:
-    """What a head makes of three features, in evaluation mode."""
+    """The posterior of a head for three features of 0, in evaluation mode."""
     torch.manual_seed(0)
-    head = stirred(zoo.ComponentFactory("posterior", name, **parameters)(features=3, latent_dim=latent_dim), strength)
+    head = perturb(zoo.ComponentFactory("posterior", name, **parameters)(features=3, latent_dim=latent_dim), strength)
     return head(torch.randn(1, 3))
 
 
 def of_log_variance(name: str, log_variance: float) -> Distribution:
-    """A Gaussian head around the origin, both of whose log-variances are given."""
+    """A Gaussian head with mean 0 and the given log-variances."""
     head = zoo.ComponentFactory("posterior", name)(features=3, latent_dim=2)
     nn.init.zeros_(head.linear.weight)
     nn.init.zeros_(head.linear.bias)
@@ -179,21 +179,21 @@ def of_log_variance(name: str, log_variance: float) -> Distribution:
 
 
 def prior(name: str, strength: float = 0.0, latent_shape: tuple[int, ...] = (2,), /, **parameters) -> zoo.Prior:
-    """On its own."""
+    """A perturbed prior."""
     torch.manual_seed(0)
-    given = {"latent_shape": latent_shape, "latent_dim": latent_shape[0], "data_shape": (1, 2, 2), "classes": 3}
+    spaces = {"latent_shape": latent_shape, "latent_dim": latent_shape[0], "data_shape": (1, 2, 2), "classes": 3}
     encoder = parameters.pop("model_encoder", None)
-    return stirred(zoo.ComponentFactory("prior", name, **parameters)(**given, model_encoder=encoder), strength)
+    return perturb(zoo.ComponentFactory("prior", name, **parameters)(**spaces, model_encoder=encoder), strength)
 
 
 def encoder(name: str, strength: float = 0.0, /, latent_dim: int = 2, **parameters) -> zoo.Encoder:
     torch.manual_seed(0)
     make = zoo.ComponentFactory("encoder", name, **parameters)
-    return stirred(make(data_shape=(1, 2, 2), latent_dim=latent_dim, classes=0), strength)
+    return perturb(make(data_shape=(1, 2, 2), latent_dim=latent_dim, classes=0), strength)
 
 
-def fitted(name: str, **parameters) -> Distribution:
-    """A prior fitted to a skewed cloud whose dimensions have different scales."""
+def fit_to_cloud(name: str, **parameters) -> Distribution:
+    """A prior fitted to skewed samples whose dimensions have different scales."""
     one = prior(name, **parameters)
     torch.manual_seed(0)
     z = torch.randn(300, 2)
@@ -202,7 +202,7 @@ def fitted(name: str, **parameters) -> Distribution:
 
 
 def likelihood(name: str, *values: float, **parameters) -> Distribution:
-    """Of an image of one pixel, from what the decoder puts out for it."""
+    """The likelihood of an image of one pixel, given the decoder's output."""
     return zoo.ComponentFactory("likelihood", name, **parameters)(data_shape=(1, 1, 1))(
         torch.tensor(values).view(1, 1, 1, 1, -1)
     )
@@ -218,7 +218,7 @@ SIMPLEX: Chart = (
 
 
 def around(pole: Tensor) -> Chart:
-    """Angle from a unit vector of R^3, and azimuth."""
+    """The angle to a unit vector in R^3, and the azimuth."""
     frame = torch.linalg.qr(torch.cat([pole.unsqueeze(1), torch.eye(3)[:, :2] + 0.1], 1)).Q
     frame = frame * torch.sign(frame[:, :1].T @ pole)
 
@@ -239,8 +239,8 @@ def on_the_sphere(distribution: Distribution, pole: Tensor, reach: float = math.
 
 
 def one_hots(variables: int, categories: int) -> Tensor:
-    every = itertools.product(range(categories), repeat=variables)
-    return one_hot(torch.tensor(list(every)), categories).float()
+    values = itertools.product(range(categories), repeat=variables)
+    return one_hot(torch.tensor(list(values)), categories).float()
 
 
 # --- the components and the ranges of their parameters
@@ -251,7 +251,7 @@ def relaxed(temperature: float, strength: float) -> None:
     head = zoo.ComponentFactory("posterior", "gumbel-softmax", categories=3, temperature=temperature)(
         features=3, latent_dim=1
     )
-    on_a_plane(stirred(head, strength).train()(torch.randn(1, 3)), SIMPLEX)
+    on_a_plane(perturb(head, strength).train()(torch.randn(1, 3)), SIMPLEX)
 
 
 def hard(temperature: float, strength: float) -> None:
@@ -266,11 +266,11 @@ def von_mises_fisher(concentration: float) -> None:
 
 
 def angle_of_von_mises_fisher(size: int, concentration: float) -> None:
-    """In R^size, where the angle between mu and z has the area of a sphere of radius sin t for its volume."""
+    """In R^size, where the volume element of the angle t between mu and z is the area of a sphere of radius sin t."""
     q = posterior("von-mises-fisher", 0.0, size - 1, floor=concentration)
     mu = q.direction[0].detach()
     across = torch.linalg.qr(torch.stack([mu, torch.eye(size)[0] + 0.1], 1)).Q[:, 1]
-    angles = 2 * ((drawn(q) - mu).norm(dim=1) / 2).clamp(max=1).asin().double()
+    angles = 2 * ((draw(q) - mu).norm(dim=1) / 2).clamp(max=1).asin().double()
     t = torch.linspace(0, min(math.pi, 1.5 * float(angles.max())), 20_001)[1:]
     log_area = math.log(2) + (size - 1) / 2 * math.log(math.pi) - math.lgamma((size - 1) / 2)
     with torch.no_grad():
@@ -289,7 +289,7 @@ def codes(name: str, **parameters) -> None:
     head = model.encoder.head
     indices = torch.tensor(list(itertools.product(range(3), repeat=2))).unsqueeze(-1)
     by_counting(
-        prior(name, 0.5, (2, 2), model_encoder=model.encoder, **parameters)(model.encoder), head.look_up(indices)
+        prior(name, 0.5, (2, 2), model_encoder=model.encoder, **parameters)(model.encoder), head.codes_of(indices)
     )
 
 
@@ -384,12 +384,12 @@ CASES: dict[str, dict[str, Case]] = {
             for kind in ("masked-autoregressive", "coupling")
             for s in (0.0, 0.2)
         },
-        "fitted": lambda: on_a_plane(fitted("flow", steps=50, hidden=[8])),
+        "fitted": lambda: on_a_plane(fit_to_cloud("flow", steps=50, hidden=[8])),
     },
     "prior/gaussian-mixture": {
         "unfitted": lambda: on_a_plane(prior("gaussian-mixture", components=3)(encoder("mlp"))),
         **{
-            kind: lambda kind=kind: on_a_plane(fitted("gaussian-mixture", components=3, covariance=kind))
+            kind: lambda kind=kind: on_a_plane(fit_to_cloud("gaussian-mixture", components=3, covariance=kind))
             for kind in ("full", "diagonal")
         },
     },
@@ -471,20 +471,20 @@ def on_a_ball() -> zoo.Encoder:
         for name, case in by_name.items()
     ],
 )
-def test_draws_have_the_density(case):
+def test_samples_follow_the_density(case):
     case()
 
 
 def test_every_sampler_is_tested():
-    """A new component belongs in one of the two tables."""
+    """A new component must be added to one of the two tables."""
     kinds = ("posterior", "prior", "likelihood")
-    known = {f"{kind}/{name}" for kind in kinds for name in zoo.list_components(kind)}
-    assert known <= {*CASES, *NO_SAMPLER}
+    registered = {f"{kind}/{name}" for kind in kinds for name in zoo.list_components(kind)}
+    assert registered <= {*CASES, *NO_SAMPLER}
     assert not {*CASES} & {*NO_SAMPLER}
 
 
 @pytest.mark.parametrize("component", NO_SAMPLER)
-def test_what_has_no_density_gives_none(component):
+def test_components_without_a_density_raise_an_error(component):
     kind, name = component.split("/")
     if kind == "posterior":
         q = posterior(name)
@@ -499,7 +499,7 @@ def test_what_has_no_density_gives_none(component):
 
 @pytest.mark.parametrize(("sharpness", "variance"), [(10.0, 2.0077), (100.0, 2.0001)])
 def test_the_variance_of_log_cosh(sharpness, variance):
-    """psi'(1/2a) / 2a^2: gammas that underflowed gave 1.78 and 0.04."""
+    """psi'(1/2a) / 2a^2. Gamma variables that underflow gave 1.78 and 0.04."""
     p = likelihood("log-cosh", 0.0, sharpness=sharpness)
     assert p.variance.item() == pytest.approx(variance, abs=1e-4)
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""``zoo new-plugin``: what it writes installs, passes its own tests and trains as it comes."""
+"""``zoo new-plugin`` creates packages that install, pass their tests and train unchanged."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def python(*arguments: object, cwd: Path, **environment: str) -> str:
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A package of every kind, as it is written."""
+    """A package of every kind."""
     folder = tmp_path_factory.mktemp("packages")
     return {kind: new_plugin(f"my-{kind}", kind, folder) for kind in KINDS}
 
 
 @pytest.fixture(scope="module")
 def installed(packages: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> str:
-    """All of them, built and installed by pip into one folder, ready for PYTHONPATH."""
+    """The packages, installed by pip into one folder for PYTHONPATH."""
     site = tmp_path_factory.mktemp("installed")
     python(
         *("-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", site),
@@ -50,8 +50,8 @@ def installed(packages: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
     return os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))
 
 
-def test_the_packages_pass_their_own_tests_as_they_come(packages, installed, tmp_path):
-    """All in one process, and so in one environment: they do not disturb each other either."""
+def test_the_packages_pass_their_own_tests(packages, installed, tmp_path):
+    """In one process and environment, so that they do not interfere with each other."""
     options = ("-q", "--import-mode=importlib", "-p", "no:cacheprovider", "-W", "error", f"--rootdir={tmp_path}")
     tests = [package / "tests" for package in packages.values()]
     assert all(any(folder.iterdir()) for folder in tests)
@@ -60,7 +60,7 @@ def test_the_packages_pass_their_own_tests_as_they_come(packages, installed, tmp
     assert "skipped" not in result
 
 
-def test_they_are_plugins_in_order_and_the_model_trains(installed, zoo_command, tmp_path):
+def test_the_plugins_load_and_the_model_trains(installed, zoo_command, tmp_path):
     rows = json.loads(zoo_command("plugins", "--json", PYTHONPATH=installed).stdout)
     mine = {row["name"]: row for row in rows if row["distribution"] != "vae-zoo"}
     assert set(mine) == {f"my-{kind}" for kind in KINDS}
@@ -75,7 +75,7 @@ def test_they_are_plugins_in_order_and_the_model_trains(installed, zoo_command, 
     assert environment["plugins"]["my-model"] == "my-model 0.1.0"
 
 
-def test_nothing_of_the_templates_is_left(packages):
+def test_no_placeholder_remains(packages):
     for kind, package in packages.items():
         files = [file for file in package.rglob("*") if file.is_file()]
         names = {str(file.relative_to(package)) for file in files}
@@ -90,7 +90,7 @@ def test_nothing_of_the_templates_is_left(packages):
             assert not text.endswith("\n\n")
 
 
-def test_what_is_written_is_formatted_and_clean(packages):
+def test_the_packages_are_formatted_and_pass_the_linter(packages):
     ruff = (sys.executable, "-m", "ruff")
     for arguments in (("format", "--check"), ("check", "--select", "E,F,I,UP,SIM,RUF,W")):
         done = subprocess.run(
@@ -104,38 +104,38 @@ def test_what_is_written_is_formatted_and_clean(packages):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("../escaped", "no name for a package"),
-        ("/absolute", "no name for a package"),
-        ("a/b", "no name for a package"),
-        ("", "no name for a package"),
+        ("../escaped", "not a package name"),
+        ("/absolute", "not a package name"),
+        ("a/b", "not a package name"),
+        ("", "not a package name"),
         ("2d-vae", "a letter first"),
         ("-vae", "Write 'vae'"),
         ("Acme_VAE", "Write 'acme-vae'"),
         ("acme--vae", "Write 'acme-vae'"),
-        ("acme-vae\0", "no name for a package"),
-        ("naïve", "no name for a package"),
-        ("class", "Python has a 'class' already"),
-        ("torch", "Python has a 'torch' already"),
-        ("zoo-gaussian", "Python has a 'zoo_gaussian' already"),
-        ("mlp-vae", "There is a model named 'mlp-vae' already"),
-        ("standard-normal", "There is a prior named 'standard-normal' already"),
+        ("acme-vae\0", "not a package name"),
+        ("naïve", "not a package name"),
+        ("class", "'class' is a keyword or an installed module"),
+        ("torch", "'torch' is a keyword or an installed module"),
+        ("zoo-gaussian", "'zoo_gaussian' is a keyword or an installed module"),
+        ("mlp-vae", "There is already a model named 'mlp-vae'"),
+        ("standard-normal", "There is already a prior named 'standard-normal'"),
     ],
 )
-def test_a_name_that_will_not_do_is_refused_and_nothing_written(name, message, tmp_path):
+def test_an_invalid_name_is_refused_and_no_file_written(name, message, tmp_path):
     """Scenario 35."""
     with pytest.raises(zoo.UsageError, match=re.escape(message)):
         new_plugin(name, parent=tmp_path / "inside")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_there_is_not_touched(tmp_path):
+def test_existing_folders_are_not_changed(tmp_path):
     new_plugin("acme-thing", "callback", tmp_path)
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
-    with pytest.raises(zoo.UsageError, match="exists already"):
+    with pytest.raises(zoo.UsageError, match="already exists"):
         new_plugin("acme-thing", "loss", tmp_path)
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(zoo.UsageError, match="exists already"):
+    with pytest.raises(zoo.UsageError, match="already exists"):
         new_plugin("link", parent=tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(zoo.UsageError, match="cannot be written"):
@@ -158,4 +158,4 @@ def test_the_command(zoo_command, tmp_path):
     folder = tmp_path / "work" / "mine" / "acme-thing"
     assert result["files"] == sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file())
     refused = zoo_command("new-plugin", "train", "--kind", "command", code=2)
-    assert "There is a command 'train' already" in refused.stderr
+    assert "There is already a command 'train'" in refused.stderr

@@ -19,13 +19,13 @@ from zoo_sweep.sweep import Sweep, sweep
 
 optuna = pytest.importorskip("optuna")
 
-SMALL = ("data=digits", "encoder.hidden=[8]", "decoder.hidden=[8]", "train.epochs=1")
+SMALL = ("data={use: digits, validation: 29}", "encoder.hidden=[8]", "decoder.hidden=[8]", "train.epochs=1")
 RANGES = ("latent_dim=2..6", "train.optimizer.lr=1e-4..1e-2:log", "loss=elbo,{use: elbo, beta: 2.0}")
 
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
-    """They take longer than all the rest."""
+    """Drawing takes most of the time."""
     monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
     monkeypatch.setattr(Sweep, "draw", lambda *_: [])
 
@@ -36,17 +36,17 @@ def search(folder: Path, total: int, seed: int = 0, name: str = "s", axes=None) 
 
 
 def go_through(source: Search) -> list[dict]:
-    """Minimise something with its least value at a=10, b=1e-3."""
+    """Minimize a function with its minimum at a=10, b=1e-3."""
     asked = []
     for number, settings in source:
         assert number == len(asked) + 1
         value = (settings["a"] - 10) ** 2 + (math.log10(settings["b"]) + 3) ** 2 + (settings["c"] == "x")
-        source.tell(number, value, {"runs": []})
+        source.record(number, value, {"runs": []})
         asked.append(dict(settings))
     return asked
 
 
-def test_what_is_suggested_lies_in_the_ranges_and_is_the_same_for_the_same_seed(tmp_path):
+def test_suggestions_are_in_range_and_reproducible(tmp_path):
     asked = go_through(search(tmp_path, 12))
     assert len(asked) == 12
     for settings in asked:
@@ -56,39 +56,41 @@ def test_what_is_suggested_lies_in_the_ranges_and_is_the_same_for_the_same_seed(
         assert settings["c"] in ([8, 4], "x", None)
     assert len({settings["a"] for settings in asked}) > 3
     below = sum(settings["b"] < 1e-3 for settings in asked)
-    assert 2 <= below <= 10, "half of a logarithmic range lies below its geometric mean"
+    assert 2 <= below <= 10, "half of a logarithmic range is below its geometric mean"
     assert go_through(search(tmp_path, 12, name="again")) == asked
     assert go_through(search(tmp_path, 12, name="other", seed=1)) != asked
 
 
-def test_a_search_that_is_opened_again_goes_on(tmp_path):
+def test_a_search_can_be_continued(tmp_path):
     undisturbed = go_through(search(tmp_path, 4, name="undisturbed"))
     first = search(tmp_path, 4)
     number, settings = next(iter(first))
     assert (number, settings) == (1, undisturbed[0])
     second = search(tmp_path, 4)
-    assert list(second.begun()) == [(1, undisturbed[0])]
-    second.tell(1, 3.0, {"runs": []})
-    second.tell(1, 5.0, {"runs": []})
-    assert [(told.number, told.state, told.settings) for told in second.told()] == [(1, "finished", undisturbed[0])]
-    assert first.study.trials[0].value == 3.0, "what is told twice is known already"
-    second.tell(next(iter(second))[0], None, {"runs": []})
-    assert [told.state for told in first.told()] == ["finished", "failed"]
-    assert list(first.begun()) == []
+    assert list(second.started()) == [(1, undisturbed[0])]
+    second.record(1, 3.0, {"runs": []})
+    second.record(1, 5.0, {"runs": []})
+    assert [(trial.number, trial.state, trial.settings) for trial in second.trials()] == [
+        (1, "finished", undisturbed[0])
+    ]
+    assert first.study.trials[0].value == 3.0, "the second record is ignored"
+    second.record(next(iter(second))[0], None, {"runs": []})
+    assert [trial.state for trial in first.trials()] == ["finished", "failed"]
+    assert list(first.started()) == []
 
 
-def test_no_more_trials_than_wanted_although_two_ask_at_once(tmp_path):
-    """The other process asks between the look at the count and this one's own asking."""
+def test_two_processes_do_not_exceed_the_number_of_trials(tmp_path):
+    """The other process asks between this one's count and its own request."""
     first, second = search(tmp_path, 1), search(tmp_path, 1)
     ask = first.study.ask
     first.study.ask = lambda: (next(iter(second)), ask())[1]
     assert list(first) == []
-    assert [(told.number, told.state) for told in first.told()] == [(1, "unfinished")]
+    assert [(trial.number, trial.state) for trial in first.trials()] == [(1, "unfinished")]
     assert list(second) == []
 
 
 def test_a_search_of_trainings(tmp_path):
-    """Its value is the mean over the seeds of the term that selects; stopped in the second trial, it goes on there."""
+    """The value is the mean of the monitored term over seeds; a sweep stopped in its second trial continues there."""
     counted = When(None, lambda: None)
     counted.on_train_begin = lambda *_: setattr(counted, "runs", getattr(counted, "runs", 0) + 1)
     counted.on_step_end = lambda trainer: counted.runs == 4 and trainer.step == 5 and send(signal.SIGTERM)()
@@ -107,7 +109,7 @@ def test_a_search_of_trainings(tmp_path):
     assert dict(results.rows[1].settings) == settings
     study = optuna.load_study(study_name=None, storage=f"sqlite:///{swept.path / 'study.db'}")
     for row, trial in zip(results.rows, study.trials, strict=True):
-        losses = [zoo.Run(Path(outcome.run)).epochs()[-1].test["loss"] for outcome in row.outcomes]
+        losses = [zoo.Run(Path(outcome.run)).epochs()[-1].validation["loss"] for outcome in row.outcomes]
         assert trial.value == pytest.approx(sum(losses) / 2, rel=1e-12)
         recipe = zoo.Run(Path(row.outcomes[0].run)).recipe
         assert (recipe.latent_dim, recipe.train.optimizer.parameters["lr"]) == (
@@ -121,6 +123,12 @@ def test_a_search_of_trainings(tmp_path):
     assert list(best.get_ydata()) == [min(scores[: i + 1]) for i in range(3)]
 
 
+def test_a_search_needs_a_validation_split(tmp_path):
+    with pytest.raises(zoo.UsageError, match="A search needs a validation split: leave out data.validation=0"):
+        sweep("mlp-vae", ["data=digits", "data.validation=0", *RANGES], trials=2, out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_failed_trial_of_a_search(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run_main("sweep", "mlp-vae", *SMALL, "train.optimizer.lr=1e20,1e21", "--trials", "2", "--json") == 1
@@ -132,7 +140,7 @@ def test_a_failed_trial_of_a_search(tmp_path, monkeypatch, capsys):
 
 
 def test_two_processes_on_one_study(tmp_path):
-    """As two machines would: nothing is shared but the storage. Started at once on a file that is not there yet."""
+    """Two processes that share only the storage start at the same time on a missing file."""
     total = 4
     program = (
         "from zoo_figures.callback import DrawFigures; DrawFigures.on_train_end = lambda *_, **__: None; "
@@ -158,17 +166,17 @@ def test_two_processes_on_one_study(tmp_path):
     assert all(row.machine for row in first.rows if row.number in there)
 
 
-def test_the_study_of_something_else_is_refused(tmp_path):
+def test_the_study_of_another_sweep_is_refused(tmp_path):
     url = f"sqlite:///{tmp_path / 'shared.db'}"
     shared = {"trials": 1, "storage": url, "name": "s"}
     sweep("mlp-vae", [*SMALL, "latent_dim=2..6"], out=tmp_path / "a", **shared)
     for other in (["latent_dim=2..7"], ["latent_dim=2..6", "loss=mse"]):
-        with pytest.raises(zoo.RunError, match="is of another recipe, other data or other keys"):
+        with pytest.raises(zoo.RunError, match="has another recipe, other data or other keys"):
             sweep("mlp-vae", [*SMALL, *other], out=tmp_path / "b", **shared)
     assert not (tmp_path / "b").exists()
 
 
-def test_a_password_is_not_written_down(tmp_path, monkeypatch):
+def test_passwords_are_not_stored(tmp_path, monkeypatch):
     monkeypatch.setattr(Sweep, "_source", lambda self: None)
     url = "postgresql://me:secret@host/zoo"
     swept = Sweep.create("mlp-vae", [*SMALL, "latent_dim=2..6"], trials=1, storage=url, out=tmp_path)
@@ -176,7 +184,7 @@ def test_a_password_is_not_written_down(tmp_path, monkeypatch):
     assert Sweep.open(swept.path).plan.storage == "postgresql://me@host/zoo"
 
 
-def test_without_optuna_a_search_says_what_to_install_and_a_grid_works(tmp_path, monkeypatch):
+def test_without_optuna_a_search_is_refused_and_a_grid_works(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(zoo.UsageError, match=r"pip install 'vae-zoo\[sweep\]'"):
         sweep("mlp-vae", [*SMALL, "latent_dim=2..6"], trials=2, out=tmp_path)

@@ -8,7 +8,7 @@ from zoo.plugins.registry import fresh_registry
 event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
 
-def test_scalars_figures_and_hyper_parameters_are_logged(tmp_path, monkeypatch):
+def test_scalars_figures_and_hyperparameters_are_logged(tmp_path, monkeypatch):
     monkeypatch.delenv("ZOO_DISABLE_PLUGINS")
     overrides = ["encoder.hidden=[8]", "decoder.hidden=[8]", "data={use: digits}", "train.epochs=2"]
     with fresh_registry():

@@ -1,4 +1,4 @@
-"""CIFAR-10, SVHN, EMNIST, Omniglot and CelebA, from tiny files in the very format of the real ones."""
+"""CIFAR-10, SVHN, EMNIST, Omniglot and CelebA, from small files in the original formats."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ NAMES = ("cifar10", "svhn", "emnist", "omniglot", "celeba")
 
 
 @pytest.fixture(autouse=True)
-def nothing_but_these_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No network, and a cache of one's own."""
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Disable the network and use a temporary cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     archive = UNREACHABLE + "archive"
     monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", archive)
@@ -59,7 +59,7 @@ def draw(seed: int, *shape: int) -> np.ndarray:
 
 
 class Python2(pickle._Pickler):  # type: ignore[name-defined,misc]
-    """Writes strings and arrays as Python 2 and the numpy of 2009 did, which is what the real files hold."""
+    """Writes strings and arrays as Python 2 and the numpy of 2009 did, as in the original files."""
 
     dispatch: ClassVar[dict[type, object]] = dict(pickle._Pickler.dispatch)  # type: ignore[attr-defined]
 
@@ -91,7 +91,7 @@ def batch(pixels: np.ndarray, labels: list[int], of: int) -> bytes:
 
 @pytest.fixture
 def fake_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Six batches of four images whose digests are the expected ones. Their folder."""
+    """Six batches of four images with matching digests; returns their folder."""
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     digests = []
@@ -114,7 +114,7 @@ def test_cifar(fake_cifar, tmp_path):
     assert [dataset.label_names[i] for i in (0, 3, 9)] == ["airplane", "cat", "truck"]
 
 
-def test_cifar_is_what_torchvision_makes_of_it(fake_cifar, tmp_path, monkeypatch):
+def test_cifar_equals_that_of_torchvision(fake_cifar, tmp_path, monkeypatch):
     (fake_cifar / "batches.meta").write_bytes(pickle.dumps({"label_names": list(cifar.CLASSES)}, protocol=2))
     meta = {**torchvision.datasets.CIFAR10.meta, "md5": md5((fake_cifar / "batches.meta").read_bytes())}
     monkeypatch.setattr(torchvision.datasets.CIFAR10, "meta", meta)
@@ -126,7 +126,7 @@ def test_cifar_is_what_torchvision_makes_of_it(fake_cifar, tmp_path, monkeypatch
 
 
 class Attack:
-    """What a malicious pickle looks like: it runs a command when it is opened."""
+    """A malicious pickle, which runs a command when it is loaded."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -137,7 +137,7 @@ class Attack:
 
 @pytest.mark.parametrize("file", ["data_batch_1", "data_batch_5", "test_batch"])
 def test_a_tampered_batch_is_never_opened(file, fake_cifar, tmp_path, monkeypatch):
-    """Scenario 32: a pickle whose digest is wrong is not even given to pickle."""
+    """Scenario 32: a pickle with a wrong digest is not passed to pickle."""
     mark = tmp_path / "attacked"
     (fake_cifar / file).write_bytes(pickle.dumps(Attack(mark), protocol=2))
     opened = []
@@ -150,17 +150,17 @@ def test_a_tampered_batch_is_never_opened(file, fake_cifar, tmp_path, monkeypatc
         assert not isinstance(error.value, zoo.DataUnavailable)
     assert not mark.exists()
     before = {"data_batch_1": 0, "data_batch_5": 4, "test_batch": 5}[file]
-    assert len(opened) == 2 * before, "those that come before it in the list, and are whole"
+    assert len(opened) == 2 * before, "the intact files before it in the list"
 
 
-def test_a_batch_of_the_right_digest_makes_arrays_and_nothing_else(fake_cifar, tmp_path, monkeypatch):
-    """MD5 can be forged by whoever makes both files."""
+def test_a_batch_with_the_right_digest_creates_only_arrays(fake_cifar, tmp_path, monkeypatch):
+    """Two files with the same MD5 can be forged."""
     mark = tmp_path / "attacked"
     content = pickle.dumps(Attack(mark), protocol=2)
     (fake_cifar / "data_batch_1").write_bytes(content)
     digests = [["data_batch_1", md5(content)], *torchvision.datasets.CIFAR10.train_list[1:]]
     monkeypatch.setattr(torchvision.datasets.CIFAR10, "train_list", digests)
-    with pytest.raises(zoo.DataError, match="wants to run posix.mkdir"):
+    with pytest.raises(zoo.DataError, match="refers to posix.mkdir"):
         load("cifar10", tmp_path)
     assert not mark.exists()
 
@@ -186,7 +186,7 @@ def test_svhn(fake_svhn):
     for seed, split in enumerate((dataset.train, dataset.test)):
         for i, image in enumerate(split.x):
             assert np.array_equal(image.permute(1, 2, 0).numpy(), draw(seed, 32, 32, 3, len(split))[..., i])
-    assert dataset.train.labels.tolist() == [1, 0, 9, 5], "their 10 is a 0"
+    assert dataset.train.labels.tolist() == [1, 0, 9, 5], "the label 10 becomes 0"
     their = torchvision.datasets.SVHN(fake_svhn, "train")
     assert np.array_equal(dataset.train.x.numpy(), their.data)
     assert dataset.train.labels.tolist() == their.labels.tolist()
@@ -205,7 +205,7 @@ def test_emnist_is_upright(split, first, tmp_path):
         write_idx(folder / f"emnist-{split}-{part}-labels-idx1-ubyte", np.arange(first, first + n))
     dataset = load("emnist", tmp_path, split=split)
     assert np.array_equal(dataset.train.x[:, 0].numpy(), draw(5, 5, 28, 28).transpose(0, 2, 1))
-    assert dataset.train.labels.tolist() == list(range(5)), "the letters count from 1 in their files"
+    assert dataset.train.labels.tolist() == list(range(5)), "labels of letters start at 1 in the files"
     names = torchvision.datasets.EMNIST.classes_split_dict[split]
     assert list(dataset.label_names) == [name for name in names if name != "N/A"]
 
@@ -246,7 +246,7 @@ def test_omniglot(fake_omniglot, tmp_path, monkeypatch):
     )  # fmt: skip
     ink = torch.zeros(7, 7, dtype=torch.uint8)
     ink[2:4, 1] = 255  # 30 pixels of ink from row 30, 15 wide, from column 15
-    assert torch.equal(dataset.train.x[4, 0], ink), "white on black, and each 15x15 block is one pixel"
+    assert torch.equal(dataset.train.x[4, 0], ink), "white on black, one pixel per 15x15 block"
     assert dataset.train.x.unique().tolist() == [0, 255]
     assert load("omniglot", tmp_path).shape == (1, 28, 28)
     monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("decoded again"))
@@ -264,7 +264,7 @@ def fake_celeba(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     parts = [0, 0, 1, 2, 2, 0]
     rows = []
     for i, part in enumerate(parts, 1):
-        face = np.full((218, 178, 3), 255, dtype=np.uint8)  # what is cropped away is white
+        face = np.full((218, 178, 3), 255, dtype=np.uint8)  # the cropped border is white
         face[35 : 35 + 148, 15 : 15 + 148] = [20 * i, 10 * i, 0]
         Image.fromarray(face).save(folder / "img_align_celeba" / f"{i:06}.jpg", quality=100, subsampling=0)
         rows.append((f"{i:06}.jpg", part, " 1" if i % 2 else "-1"))
@@ -282,7 +282,7 @@ def fake_celeba(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_celeba(fake_celeba, tmp_path, monkeypatch):
     dataset = load("celeba", tmp_path, attribute="Smiling")
     assert (len(dataset.train), len(dataset.test), dataset.shape) == (3, 2, (3, 64, 64))
-    for split, numbers in ((dataset.train, (1, 2, 6)), (dataset.test, (4, 5))):
+    for split, numbers in ((dataset.train, (1, 2, 6)), (dataset.validation, (3,)), (dataset.test, (4, 5))):
         for image, i in zip(split.x, numbers, strict=True):
             colour = torch.tensor([20 * i, 10 * i, 0]).view(3, 1, 1)
             assert (image[:, 1:-1, 1:-1].int() - colour).abs().max() <= 2, (
@@ -296,7 +296,7 @@ def test_celeba(fake_celeba, tmp_path, monkeypatch):
     assert load("celeba", tmp_path, attribute="Smiling").sha256() == dataset.sha256()
 
 
-def test_celeba_is_cropped_and_scaled_as_torchvision_would(fake_celeba, tmp_path):
+def test_celeba_is_cropped_and_scaled_as_in_torchvision(fake_celeba, tmp_path):
     from torchvision.transforms import v2
 
     smooth = np.kron(draw(0, 109, 89, 3), np.ones((2, 2, 1), dtype=np.uint8))
@@ -307,34 +307,34 @@ def test_celeba_is_cropped_and_scaled_as_torchvision_would(fake_celeba, tmp_path
     assert torch.equal(load("celeba", tmp_path).train.x[0], expected)
 
 
-def test_what_is_wrong_with_celeba_is_named(fake_celeba, tmp_path):
+def test_errors_in_celeba_are_named(fake_celeba, tmp_path):
     faces = fake_celeba / "img_align_celeba"
-    with pytest.raises(zoo.DataError, match="no attribute 'Smile'. There are: Bald, Smiling"):
+    with pytest.raises(zoo.DataError, match="no attribute 'Smile'. Choose from: Bald, Smiling"):
         load("celeba", tmp_path, attribute="Smile")
     content = (faces / "000004.jpg").read_bytes()
     (faces / "000004.jpg").write_bytes(content[: len(content) // 2])
     with pytest.raises(zoo.DataError, match=r"000004\.jpg is damaged"):
         load("celeba", tmp_path)
     (faces / "000004.jpg").unlink()
-    with pytest.raises(zoo.DataError, match=r"1 of 2 images are not in .*img_align_celeba; 000004\.jpg, for one"):
+    with pytest.raises(zoo.DataError, match=r"1 of 2 images are missing from .*img_align_celeba, such as 000004\.jpg"):
         load("celeba", tmp_path)
     faces.rename(fake_celeba / "elsewhere")
     with pytest.raises(zoo.DataUnavailable, match=r"Unpack img_align_celeba\.zip there"):
         load("celeba", tmp_path)
 
 
-# --- absent and damaged
+# --- missing and damaged files
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_absent_files_are_an_error_that_says_what_to_do(name, tmp_path):
-    """An explicit ``--data`` never falls back, and the fetching fails at once where there is no network."""
-    advice = "If you have them, give the folder that holds .* with --data-dir or ZOO_DATA"
+def test_missing_files_are_an_error_with_advice(name, tmp_path):
+    """An explicit ``--data`` has no fallback, and a download fails at once without a network."""
+    advice = "If you have them, set --data-dir or ZOO_DATA to the folder that holds"
     with pytest.raises(zoo.DataUnavailable, match=f"{name} could not be had: .*{tmp_path}.* {advice}"):
         zoo.train("mlp-vae", data=name, data_dir=tmp_path, out=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
     for offline in [] if name == "celeba" else [{"download": False}]:
-        with pytest.raises(zoo.DataUnavailable, match=f"not in {tmp_path}.*, and not to be fetched"):
+        with pytest.raises(zoo.DataUnavailable, match=f"not in {tmp_path}.*, and downloads are off"):
             load(name, tmp_path, **offline)
 
 
@@ -348,7 +348,7 @@ def test_absent_files_are_an_error_that_says_what_to_do(name, tmp_path):
     ],
 )
 def test_a_damaged_file_is_named(name, fixture, file, tmp_path, request, caplog):
-    """Scenario 26, wherever torchvision knows a digest. Damaged data are never passed over."""
+    """Scenario 26, for all files with a digest. Damaged data are never skipped."""
     request.getfixturevalue(fixture)
     load(name, tmp_path)
     flip_a_bit(tmp_path / file)
@@ -357,26 +357,24 @@ def test_a_damaged_file_is_named(name, fixture, file, tmp_path, request, caplog)
     assert caplog.messages == []
 
 
-def test_a_file_that_may_not_be_read_is_named(fake_cifar, tmp_path):
+def test_an_unreadable_file_is_named(fake_cifar, tmp_path):
     (fake_cifar / "test_batch").unlink()
     (fake_cifar / "test_batch").mkdir()
     with pytest.raises(zoo.DataError, match="test_batch cannot be read: Is a directory"):
         load("cifar10", tmp_path)
 
 
-def test_what_versions_of_before_2021_have_left_is_no_data(tmp_path):
-    """torchvision takes ``processed`` for the data and fetches nothing; nobody has checked what is in it."""
+def test_data_of_torchvision_before_2021_are_not_used(tmp_path):
+    """torchvision uses ``processed``, which is not verified, and downloads nothing."""
     processed = tmp_path / "MNIST" / "processed"
     processed.mkdir(parents=True)
     for file in ("training.pt", "test.pt"):
         torch.save((torch.zeros(3, 28, 28, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64)), processed / file)
-    with pytest.raises(
-        zoo.DataUnavailable, match="not in .*MNIST/raw, and .*`processed` of its versions of before 2021"
-    ):
+    with pytest.raises(zoo.DataUnavailable, match="not in .*MNIST/raw.* `processed` of its versions before 2021"):
         load("mnist", tmp_path)
 
 
-# --- all of them at once
+# --- the survey
 
 
 @pytest.fixture
@@ -387,8 +385,8 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_is_here(root, monkeypatch):
-    """Nothing is fetched for it and nothing decoded, and every data set is told from the others."""
+def test_the_survey(root, monkeypatch):
+    """It lists the state of every data set without downloading or decoding."""
     flip_a_bit(root / "test_32x32.mat")
     monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: pytest.fail("fetched"))
     with monkeypatch.context() as patch:
@@ -401,9 +399,9 @@ def test_what_is_here(root, monkeypatch):
         "shapes": "available",
         "svhn": "damaged",
     }  # fmt: skip
-    assert found["cifar10"].detail == "20 + 4 images, 3x32x32"
+    assert found["cifar10"].detail == "20 + 4 examples, 3x32x32"
     assert found["celeba"].detail == "not decoded yet"
     assert "test_32x32.mat is damaged" in found["svhn"].detail
     assert found["arrays"].detail == ".npy .npz .pt .pth"
     load("celeba", root)
-    assert {one.name: one.detail for one in zoo.survey_data(root)}["celeba"] == "3 + 2 images, 3x64x64"
+    assert {one.name: one.detail for one in zoo.survey_data(root)}["celeba"] == "3 + 1 + 2 examples, 3x64x64"

@@ -1,4 +1,4 @@
-"""``zoo list``, ``zoo show``, ``zoo plugins`` and ``zoo schema``. Only components and the schema need torch."""
+"""``zoo list``, ``zoo show`` and ``zoo plugins``. Only ``zoo show KIND/NAME`` imports torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from zoo.cli.options import json_option, registry_option
 from zoo.cli.output import print_json, print_table
 from zoo.errors import RecipeError
 from zoo.plugins.hookspecs import KINDS
-from zoo.plugins.manager import DISTRIBUTION
 from zoo.plugins.registry import Names, registry
 from zoo.recipes.library import library, load, plain
 from zoo.recipes.merge import merge, parse_overrides
@@ -91,19 +90,6 @@ def _show_component(kind: str, name: str, as_json: bool) -> None:
     ]
     if rows:
         print_table(("PARAMETER", "TYPE", "DEFAULT"), rows)
-
-
-@click.command(short_help="Print the JSON Schema of recipe files, for editors.")
-@click.option("--builtin", is_flag=True, help="Only what comes with vae-zoo itself.")
-def schema(builtin: bool) -> None:
-    """Print the JSON Schema of recipe files, installed plugins included, for editors.
-
-    \b
-    zoo schema > recipes.schema.json
-    """
-    from zoo.recipes.json_schema import recipe_file_schema
-
-    print_json(recipe_file_schema(DISTRIBUTION if builtin else None))
 
 
 @click.command("plugins")

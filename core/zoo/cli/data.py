@@ -19,15 +19,11 @@ SHOWN = 10
 @click.argument("data", required=False, metavar="[NAME|PATH]", shell_complete=complete_datasets)
 @click.argument("parameters", nargs=-1, metavar="[KEY=VALUE]...")
 @data_dir_option
-@click.option(
-    "--clean", type=click.FloatRange(min=0), metavar="DAYS", help="Delete decoded images unused for so many days."
-)
 @json_option
 def data(
     data: str | None,
     parameters: tuple[str, ...],
     data_dir: Path | None,
-    clean: float | None,
     as_json: bool,
 ) -> None:
     """Show what is in a data set, or which ones are here.
@@ -36,14 +32,9 @@ def data(
     zoo data                                  which data sets are here
     zoo data mnist                            what is in one; `zoo preview mnist` draws it
     zoo data photos size=[32,32] mode=grey    the same of a folder of yours, or a .npy, .npz or .pt file
-    zoo data --clean 30                       delete decoded images that were not used for 30 days
     """
     log_to_stderr(logging.INFO)
-    if clean is not None:
-        if data is not None:
-            raise click.UsageError("--clean is about all decoded images: leave out the name.")
-        _clean(clean, as_json)
-    elif data is not None:
+    if data is not None:
         _show(data, parameters, data_dir, as_json)
     else:
         _list(data_dir, as_json)
@@ -106,14 +97,3 @@ def _labels(labels: list[dict[str, Any]]) -> str:
     shown = ", ".join(f"{one['label']}: {one['train']} + {one['test']}" for one in labels[:SHOWN])
     more = f", and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
     return f"{len(labels)}, to train + to test on: {shown}{more}"
-
-
-def _clean(days: float, as_json: bool) -> None:
-    from zoo.data.cache import clean_cache
-
-    deleted = clean_cache(days)
-    size = sum(size for _, size in deleted)
-    if as_json:
-        print_json({"deleted": [str(file) for file, _ in deleted], "bytes": size})
-    else:
-        click.echo(f"{len(deleted)} files deleted, {size / 1e6:.1f} MB.")

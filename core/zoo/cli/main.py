@@ -29,7 +29,6 @@ COMMANDS = (
     Command("evaluate", "Measure the trained model of RUN.", "zoo.cli.evaluate:evaluate"),
     Command("fit-prior", "Fit a prior to the latents of a trained model.", "zoo.cli.fit_prior:fit_prior"),
     Command("plugins", "List the plugins and the errors of broken ones.", "zoo.cli.catalogue:plugins_"),
-    Command("schema", "Print the JSON Schema of recipe files, for editors.", "zoo.cli.catalogue:schema"),
     Command("completion", "Print the completion script for SHELL.", "zoo.cli.completion:completion"),
 )
 

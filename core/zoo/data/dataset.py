@@ -122,6 +122,24 @@ class Split:
         unit = 255 if self.x.dtype == torch.uint8 else 1
         return (total / count.clamp_min(1) / unit).float()
 
+    def repeat(self, times: int) -> Split:
+        """Return the split with each example `times` times, for more steps per epoch. Hold out validation first."""
+        rows = torch.arange(len(self)).repeat(times)
+
+        def repeated(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor[rows]
+
+        return replace(
+            self,
+            x=self.x[rows],
+            labels=repeated(self.labels),
+            digest=None if self.digest is None else f"{self.digest}x{times}",
+            factors=repeated(self.factors),
+            paths=self.paths * times,
+            index=rows if self.index is None else self.index[rows],
+            mask=repeated(self.mask),
+        )
+
     def separate(self, rows: Tensor) -> tuple[Split, Split]:
         """Return the examples outside `rows` and those at `rows`, each in the order of the split up to a few swaps.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -9,9 +10,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from zoo.data.cache import NotCached, making_nothing, user_cache
 from zoo.data.dataset import Dataset
-from zoo.errors import ComponentError, DataError, DataUnavailable, NameConflict, UnknownName, UsageError, ZooError
+from zoo.errors import (
+    ComponentError,
+    DataError,
+    DataUnavailable,
+    NameConflict,
+    NotPrepared,
+    UnknownName,
+    UsageError,
+    ZooError,
+)
 from zoo.plugins.hookspecs import OBJECT
 from zoo.plugins.registry import registry
 from zoo.recipes.components import checked, construct
@@ -19,6 +28,9 @@ from zoo.recipes.schema import ComponentSpec
 from zoo.recipes.signatures import read_signature
 
 log = logging.getLogger("zoo")
+
+surveying = contextvars.ContextVar("surveying", default=False)
+"""True while `survey_data` inspects the data sets. A data set that has to be decoded first raises `NotPrepared`."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +176,12 @@ def data_root() -> Path:
     return user_cache()
 
 
+def user_cache() -> Path:
+    """The zoo's folder in the user's cache: ``vae-zoo`` in ``XDG_CACHE_HOME`` or ``~/.cache``."""
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "vae-zoo"
+
+
 @dataclass(frozen=True)
 class DatasetStatus:
     """Whether a data set is available.
@@ -203,11 +221,14 @@ def _status(name: str, root: Path) -> DatasetStatus:
         if reads and "path" in parameters and parameters["path"].is_required():
             return DatasetStatus(name, "path", " ".join("folders" if ending == "/" else ending for ending in reads))
         offline = {"download": False} if "download" in parameters else {}
-        with making_nothing():
+        token = surveying.set(True)
+        try:
             dataset = _made(ComponentSpec(use=name, **offline), {"root": root})
+        finally:
+            surveying.reset(token)
         sizes = " + ".join(str(len(split)) for split in dataset.splits.values())
         return DatasetStatus(name, "available", f"{sizes} examples, {'x'.join(map(str, dataset.shape))}")
-    except NotCached:
+    except NotPrepared:
         return DatasetStatus(name, "available", "not decoded yet")
     except DataUnavailable as error:
         return DatasetStatus(name, "absent", str(error))

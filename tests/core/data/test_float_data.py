@@ -30,8 +30,6 @@ def test_missing_entries_are_zero_in_a_batch_and_its_mask_says_so():
         assert torch.equal(batch.mask, mask[start : start + 4])
         assert torch.equal(batch.x, x[start : start + 4].where(batch.mask, 0.0))
     assert torch.equal(split.part(2, 5).mask, mask[2:5])
-    for i, one in enumerate(batch.one_by_one()):
-        assert torch.equal(one.mask, mask[4 + i : 5 + i])
 
 
 def test_binarisation_needs_fractions():

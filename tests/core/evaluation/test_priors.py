@@ -175,7 +175,7 @@ def test_a_fit_that_cannot_be_written_keeps_the_previous_one(run, monkeypatch):
         ("gaussian-mixture", ["component=3"], "Did you mean 'components'"),
         ("gaussian-mixture", ["components=0"], "greater than 0"),
         ("gaussian-mixture", ["components"], "expected KEY=VALUE"),
-        ("gaussian-mixture", ["components=2000"], "2000 components need as many draws at least"),
+        ("gaussian-mixture", ["components=2000"], "= 2000 draws; got"),
     ],
 )
 def test_invalid_priors_are_refused_and_nothing_is_written(run, prior, overrides, message):

@@ -101,7 +101,7 @@ def test_training_on_any_event_shape(shape, use, missing):
 def test_image_components_refuse_other_shapes_by_name(kind, name, shape):
     changes = {"decoder": {"likelihood": name}} if kind == "likelihood" else {kind: name}
     with pytest.raises(zoo.ComponentError, match=f"{kind} '{name}' needs images of shape .C, H, W.; data_shape is"):
-        zoo.create_model("mlp-vae", data_shape=shape, **changes)
+        zoo.build(zoo.recipe("mlp-vae", **changes), shape)
 
 
 @pytest.mark.parametrize("samples", [None, 3])

@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 import zoo
-from zoo.recipes.json_schema import recipe_file_schema
 from zoo.recipes.library import library
+from zoo_scaffold.json_schema import recipe_file_schema
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def validator() -> jsonschema.Draft202012Validator:
 
 
 def test_the_committed_schema_is_that_of_the_built_in_components():
-    """Write it anew: zoo schema --builtin > recipes.schema.json"""
+    """Update it with: zoo schema --builtin > recipes.schema.json"""
     assert json.loads((ROOT / "recipes.schema.json").read_text()) == recipe_file_schema("vae-zoo")
 
 
@@ -31,7 +31,7 @@ def test_the_built_in_registry_is_valid(validator):
 
 
 @pytest.mark.parametrize("model", zoo.list_models())
-def test_every_recipe_is_valid_as_it_is_resolved(validator, model):
+def test_every_resolved_recipe_is_valid(validator, model):
     validator.validate({"models": {model: library().resolve(model)}})
 
 
@@ -50,7 +50,7 @@ def test_every_recipe_is_valid_as_it_is_resolved(validator, model):
     ],
     ids=str,
 )
-def test_what_training_would_refuse_is_marked_in_the_editor(validator, model, place):
+def test_errors_that_training_would_report_are_marked_in_the_editor(validator, model, place):
     errors = list(validator.iter_errors({"models": {"a": {"extends": "mlp-vae", **model}}}))
     assert errors
     assert place in [str(part) for part in errors[0].absolute_path]

@@ -1,4 +1,4 @@
-"""DIP-VAE: a disentangled inferred prior, by its covariance (arXiv 1711.00848)."""
+"""The losses of DIP-VAE-I and DIP-VAE-II (arXiv 1711.00848)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from zoo import VAE, Batch, ComponentError, Loss
 
 
 class MeanCovariance(Loss):
-    """DIP-VAE-I (arXiv 1711.00848), with C = Cov_x[E_q[z | x]].
+    """DIP-VAE-I (arXiv 1711.00848): the negative ELBO with a penalty on C = Cov_x[E_q[z | x]].
 
     loss = E_q[-log p(x | z)] + KL(q(z | x) || p(z)) + off_diagonal sum_{i != j} C_ij^2 + diagonal sum_i (C_ii - 1)^2
 
-    C is that of the batch, with N in the denominator; an accumulated batch is the mean over its parts.
+    C is the biased estimate from the batch (each microbatch).
 
     Args:
         off_diagonal: lambda_od.
@@ -28,18 +28,20 @@ class MeanCovariance(Loss):
         self.diagonal = diagonal
 
     def covariance(self, q: Distribution) -> Tensor:
-        """C of a batch of posteriors q(z | x): (d, d).
+        """Return C (d, d) for a batch of posteriors q(z | x).
 
         Raises:
             ComponentError: the posterior has no mean.
         """
         try:
-            means = q.mean.flatten(1)
+            mean = q.mean.flatten(1)
         except NotImplementedError as error:
-            raise ComponentError(f"The posterior {type(q).__name__} has no mean, and so no covariance.") from error
-        centred = means - means.mean(0)
-        # No matrix product: that would be a rough one in mixed precision.
-        return (centred.unsqueeze(2) * centred.unsqueeze(1)).mean(0)
+            raise ComponentError(
+                f"The losses dip-i and dip-ii need a posterior with a mean; {type(q).__name__} has none."
+            ) from error
+        deviation = mean - mean.mean(0)
+        # Not a matrix product, which autocast would compute in bfloat16.
+        return (deviation.unsqueeze(2) * deviation.unsqueeze(1)).mean(0)
 
     def forward(self, vae: VAE, batch: Batch) -> dict[str, Tensor]:
         """Return ``loss``, ``distortion``, ``rate`` and ``covariance`` (the weighted penalty), in nats per example."""
@@ -54,28 +56,31 @@ class MeanCovariance(Loss):
 
 
 class AggregateCovariance(MeanCovariance):
-    """DIP-VAE-II (arXiv 1711.00848): as `MeanCovariance`, but of the aggregate posterior q(z),
+    """DIP-VAE-II (arXiv 1711.00848): `MeanCovariance` with the covariance of the aggregate posterior q(z).
 
     C = Cov_q(z)[z] = E_x[Cov_q[z | x]] + Cov_x[E_q[z | x]]
 
     Args:
         off_diagonal: lambda_od.
-        diagonal: lambda_d; as much as lambda_od in the paper.
+        diagonal: lambda_d; equal to lambda_od in the paper.
     """
 
     def __init__(self, off_diagonal: NonNegativeFloat = 10.0, diagonal: NonNegativeFloat = 10.0) -> None:
         super().__init__(off_diagonal, diagonal)
 
     def covariance(self, q: Distribution) -> Tensor:
-        """C of a batch of posteriors q(z | x): (d, d).
+        """Return C (d, d) for a batch of posteriors q(z | x).
 
         Raises:
-            ComponentError: the covariance of the posterior is not known.
+            ComponentError: the posterior has no known covariance.
         """
         if isinstance(q, Independent) and not q.base_dist.event_shape:
-            within = torch.diag(q.variance.flatten(1).mean(0))
+            mean_covariance = torch.diag(q.variance.flatten(1).mean(0))
         elif hasattr(q, "covariance_matrix"):
-            within = q.covariance_matrix.mean(0)
+            mean_covariance = q.covariance_matrix.mean(0)
         else:
-            raise ComponentError(f"The covariance of the posterior {type(q).__name__} is not known. Use loss=dip-i.")
-        return within + super().covariance(q)
+            raise ComponentError(
+                f"The loss 'dip-ii' needs the covariance of the posterior; that of {type(q).__name__} is not known. "
+                "Use loss=dip-i."
+            )
+        return mean_covariance + super().covariance(q)

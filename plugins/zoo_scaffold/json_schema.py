@@ -1,4 +1,4 @@
-"""The format of recipe files as JSON Schema, with every installed component in it, so that editors complete recipes."""
+"""The JSON Schema of recipe files, with all installed components, so that editors complete and check recipes."""
 
 from __future__ import annotations
 
@@ -7,25 +7,20 @@ from typing import Any
 from pydantic import PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 
-from zoo.errors import ZooError
-from zoo.plugins.hookspecs import KINDS
-from zoo.plugins.registry import registry
-from zoo.recipes.optimizers import optimizers, schedulers
-from zoo.recipes.schema import Recipe
-from zoo.recipes.signatures import read_signature
+from zoo import KINDS, Recipe, ZooError, optimizers, read_signature, registry, schedulers
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Schema = dict[str, Any]
 
 
 def recipe_file_schema(distribution: str | None = None) -> Schema:
-    """The schema of a file such as ``registry.yaml``.
+    """Build the schema of a file such as ``registry.yaml``.
 
     Args:
         distribution: include only components of this distribution.
     """
     names = {kind: _names(kind, distribution) for kind in KINDS}
-    names |= {"optimizer": _alike(sorted(optimizers())), "scheduler": _alike(sorted(schedulers()))}
+    names |= {"optimizer": _identity(sorted(optimizers())), "scheduler": _identity(sorted(schedulers()))}
     recipe = Recipe.model_json_schema(ref_template="#/$defs/{model}")
     definitions = recipe.pop("$defs")
     definitions.pop("ComponentSpec")
@@ -51,19 +46,19 @@ def recipe_file_schema(distribution: str | None = None) -> Schema:
 
 
 def _names(kind: str, distribution: str | None) -> dict[str, str]:
-    """Names as recipes write them, mapped to names in the registry; those of one distribution are short."""
+    """Map the names that recipes write to names in the registry. Recipes of one distribution use short names."""
     names = registry().names(kind)
     if distribution is None:
-        return _alike(names.matching())
+        return _identity(names.matching())
     return {claim.name: claim.qualified for claim in names if claim.plugin.distribution == distribution}
 
 
-def _alike(names: list[str]) -> dict[str, str]:
+def _identity(names: list[str]) -> dict[str, str]:
     return {name: name for name in names}
 
 
 def _component(kind: str, names: dict[str, str]) -> Schema:
-    """A name, or a mapping with ``use``, or a mapping without, which changes parameters of the inherited component."""
+    """A name, or a mapping. One without ``use`` changes parameters of the inherited component."""
     inherited: Schema = {"type": "object", "not": {"required": ["use"]}}
     return {"anyOf": [{"enum": list(names)}, *(_block(kind, *pair) for pair in names.items()), inherited]}
 
@@ -73,7 +68,7 @@ def _block(kind: str, written: str, name: str) -> Schema:
     try:
         signature = read_signature(kind, name)
         schema = signature.parameters.model_json_schema(schema_generator=_Lenient)
-    except (ZooError, PydanticUserError):  # an extra that is not installed, say: its parameters are unknown here
+    except (ZooError, PydanticUserError):  # its parameters are unknown, for example because an extra is missing
         return {"type": "object", "properties": {"use": use}, "required": ["use"]}
     properties = {"use": use, **schema.get("properties", {})}
     properties |= {parameter: _reference(inner) for parameter, inner in signature.nested.items()}
@@ -81,7 +76,7 @@ def _block(kind: str, written: str, name: str) -> Schema:
 
 
 class _Lenient(GenerateJsonSchema):
-    """Accepts anything where JSON Schema has no type, such as a function that an optimizer of torch takes."""
+    """Accept any value where JSON Schema has no type, such as for a function passed to an optimizer."""
 
     ignored_warning_kinds: set[JsonSchemaWarningKind] = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012
 
