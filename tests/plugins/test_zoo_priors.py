@@ -513,3 +513,23 @@ def test_pseudo_inputs_are_drawn_as_the_published_code():
     assert pixels.std().item() == pytest.approx(0.02, rel=0.02)
     pixels = zoo.get("prior", "vamp")(data_shape=(1, 8, 8), pseudo_inputs=200).pseudo_inputs
     assert pixels.std().item() == pytest.approx((1 / 12) ** 0.5, rel=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_mixture_of_gaussians_has_one_density_with_and_without_gradients(dtype):
+    """Without gradients it is computed by matrix products; scales as small as the clip of arXiv 1705.07120, and a
+    component 40 standard deviations away."""
+    torch.manual_seed(0)
+    loc = torch.randn(7, 2, 3, dtype=dtype)
+    log_scale = torch.empty(7, 2, 3, dtype=dtype).uniform_(-3, 1)
+    loc[0] += 40
+    weights = torch.distributions.Categorical(logits=torch.randn(7, dtype=dtype), validate_args=False)
+    mixture = zoo_priors.mixture.Mixture(
+        weights, torch.distributions.Independent(zoo.Gaussian(loc, log_scale), 2, validate_args=False)
+    )
+    z = torch.cat([torch.randn(5, 4, 2, 3, dtype=dtype), loc[:1].expand(1, 4, 2, 3)])
+    with torch.no_grad():
+        fast = mixture.log_prob(z)
+    slow = mixture.log_prob(z)
+    assert fast.shape == slow.shape == (6, 4)
+    torch.testing.assert_close(fast, slow, rtol=1e-10 if dtype == torch.float64 else 1e-5, atol=1e-5)
