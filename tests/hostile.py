@@ -26,6 +26,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "CosineAnnealingWarmRestarts": {"T_0": 3},
     "CyclicLR": {"base_lr": 0.0001, "max_lr": 0.01, "cycle_momentum": False},
     "OneCycleLR": {"max_lr": 0.01, "total_steps": 20},
+    "PiecewiseConstantLR": {"milestones": [1, 3], "factors": [0.5, 0.1]},
 }
 """Required arguments of schedulers."""
 

@@ -420,6 +420,7 @@ EVERY_COMMAND = {
     "report": "runs/mlp-vae --limit 20",
     "encode": "runs/mlp-vae digits -o codes.npz",
     "export": "runs/mlp-vae --format torch",
+    "reproduce": "--list",
     "check": "loss/elbo",
     "new-plugin": "another-vae",
     "schema": "",

@@ -161,7 +161,7 @@ def assert_complete(package: Path, files: list[Path], folder: Path) -> None:
     assert provided["errors"] == []
     for file in inside:
         if file.suffix == ".yaml":
-            assert set(yaml.safe_load((site / file).read_text())["models"]) <= set(provided["models"])
+            assert set(yaml.safe_load((site / file).read_text()).get("models", {})) <= set(provided["models"])
         elif file.name != "__init__.py":
             assert str(site / file) in provided["modules"]
 

@@ -45,10 +45,13 @@ from .model.context import flushed_denormals as flushed_denormals
 from .model.context import seeded as seeded
 from .model.devices import resolve_device as resolve_device
 from .model.distributions import AllowsEmptySamples as AllowsEmptySamples
+from .model.layers import GatedDense as GatedDense
 from .model.layers import Gaussian as Gaussian
+from .model.layers import Init as Init
 from .model.layers import WarmUp as WarmUp
 from .model.layers import halved_sizes as halved_sizes
 from .model.layers import image_shape as image_shape
+from .model.layers import initialize_linear as initialize_linear
 from .model.layers import merge_leading as merge_leading
 from .model.likelihood import in_support as in_support
 from .model.likelihood import observed_log_prob as observed_log_prob
@@ -56,6 +59,7 @@ from .model.loss import Loss as Loss
 from .model.loss import Phase as Phase
 from .model.measures import base_measure as base_measure
 from .model.parts import Conditional as Conditional
+from .model.parts import DataDependent as DataDependent
 from .model.parts import Decoder as Decoder
 from .model.parts import Encoder as Encoder
 from .model.parts import ExPostPrior as ExPostPrior
@@ -86,8 +90,10 @@ from .recipes.datasets import data_root as data_root
 from .recipes.datasets import load_data as load_data
 from .recipes.datasets import surveying as surveying
 from .recipes.datasets import user_cache as user_cache
+from .recipes.library import ResolvedRecipe as ResolvedRecipe
 from .recipes.library import library as library
 from .recipes.library import list_models as list_models
+from .recipes.merge import merge as merge
 from .recipes.merge import parse_overrides as parse_overrides
 from .recipes.optimizers import optimizers as optimizers
 from .recipes.optimizers import schedulers as schedulers

@@ -16,6 +16,7 @@ from zoo.model.context import evaluating, flushed_denormals, seeded
 from zoo.model.devices import resolve_device
 from zoo.model.likelihood import in_support
 from zoo.model.memory import require_memory
+from zoo.model.parts import DataDependent
 from zoo.recipes.advice import likelihood_advice
 from zoo.recipes.components import build
 from zoo.recipes.datasets import LoadedDataset, data_name, load_data
@@ -141,6 +142,10 @@ class Session:
             )
         with flushed_denormals(), seeded(recipe.train.seed, self.device):
             vae, loss = build(recipe, dataset.shape, dataset.classes, len(dataset.train))
+            if dependent := [module for module in vae.modules() if isinstance(module, DataDependent)]:
+                mean = dataset.train.mean()
+                for module in dependent:
+                    module.initialize(mean)
             require_memory((*vae.parameters(), *loss.parameters()), self.device)
             start = None if init is None else init.apply(vae)
             trainer = Trainer(

@@ -34,6 +34,7 @@ def zoo_components() -> Iterable[Component]:
         Component("dataset", "omniglot", "zoo_datasets.omniglot:omniglot", "32460 drawings of 1623 characters, 28x28"),
         Component("dataset", "cifar10", "zoo_datasets.cifar:cifar10", "60000 photographs of ten classes, 32x32 colour"),
         Component("dataset", "svhn", "zoo_datasets.svhn:svhn", "99289 digits of house numbers, 32x32 colour"),
+        Component("dataset", "freyfaces", "zoo_datasets.freyfaces:freyfaces", "1965 frames of a face, 28x20 grey"),
         Component("dataset", "celeba", "zoo_datasets.celeba:celeba", "202599 faces, 64x64 colour, decoded once"),
         Component("dataset", "folder", "zoo_datasets.folder:folder", "the images in a folder, decoded once", ("/",)),
         Component(

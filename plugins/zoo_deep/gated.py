@@ -6,31 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from zoo import ComponentFactory, Decoder, Encoder, Likelihood, Posterior
-
-
-class GatedDense(nn.Module):
-    """h = (W x + b) * sigmoid(V x + c) (arXiv 1612.08083, eq. 1).
-
-    Args:
-        width_in: number of inputs.
-        width_out: number of outputs.
-    """
-
-    def __init__(self, width_in: int, width_out: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(width_in, width_out)
-        self.gate = nn.Linear(width_in, width_out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (..., width_in) to (..., width_out)."""
-        h: Tensor = self.linear(x) * torch.sigmoid(self.gate(x))
-        return h
+from zoo import ComponentFactory, Decoder, Encoder, GatedDense, Init, Likelihood, Posterior, initialize_linear
 
 
 class GatedEncoder(Encoder):
@@ -41,6 +21,7 @@ class GatedEncoder(Encoder):
         latent_dim: number of latent dimensions.
         hidden: widths of the layers, from x to z.
         posterior: the head.
+        init: of the weights; see `zoo.initialize_linear`.
     """
 
     def __init__(
@@ -49,11 +30,13 @@ class GatedEncoder(Encoder):
         latent_dim: int,
         hidden: Sequence[PositiveInt] = (300, 300),
         posterior: Callable[..., Posterior] = ComponentFactory("posterior", "gaussian"),
+        init: Init = "torch",
     ) -> None:
         super().__init__()
         widths = [math.prod(data_shape), *hidden]
         self.trunk = nn.Sequential(nn.Flatten(), *(GatedDense(*pair) for pair in pairwise(widths)))
         self.posterior = posterior(features=widths[-1], latent_dim=latent_dim)
+        initialize_linear(self, init)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
         """Map x (N, *data_shape) to q(z | x)."""
@@ -69,6 +52,7 @@ class GatedDecoder(Decoder):
         latent_shape: event shape of the latent.
         hidden: widths of the layers, from z to x.
         likelihood: the head.
+        init: of the weights; see `zoo.initialize_linear`.
     """
 
     def __init__(
@@ -77,6 +61,7 @@ class GatedDecoder(Decoder):
         latent_shape: tuple[int, ...],
         hidden: Sequence[PositiveInt] = (300, 300),
         likelihood: Callable[..., Likelihood] = ComponentFactory("likelihood", "bernoulli"),
+        init: Init = "torch",
     ) -> None:
         super().__init__()
         self.likelihood = likelihood(data_shape=data_shape)
@@ -89,6 +74,7 @@ class GatedDecoder(Decoder):
             nn.Linear(widths[-1], math.prod(parameters_shape)),
             nn.Unflatten(-1, parameters_shape),
         )
+        initialize_linear(self, init)
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Distribution:
         """Map latents (K..., N, *latent_shape) to p(x | z)."""

@@ -31,6 +31,12 @@ def zoo_components() -> Iterable[Component]:
             "zoo_gaussian.likelihoods:GaussianLikelihood",
             "Gaussian with a fixed or learned scale",
         ),
+        Component(
+            "likelihood",
+            "discretized-logistic",
+            "zoo_gaussian.discretized:DiscretizedLogisticLikelihood",
+            "Discretized logistic, for 256 grey values",
+        ),
         Component("prior", "standard-normal", "zoo_gaussian.prior:StandardNormal", "Standard normal"),
         Component("loss", "elbo", "zoo_gaussian.losses:ELBO", "Negative ELBO with a beta weight and warm-up"),
         Component("loss", "mse", "zoo_gaussian.losses:SquaredError", "Squared error of the decoder mean plus beta KL"),

@@ -13,9 +13,10 @@ from torch.distributions import Bernoulli, Distribution, Independent, constraint
 from torch.nn.functional import softplus
 from torch.types import _size
 
-from zoo import Gaussian, Likelihood, at_least_float32
+from zoo import DataDependent, Gaussian, Likelihood, at_least_float32
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+CENTER_CLIP = 1e-3
 
 
 class IndependentEntries(Likelihood):
@@ -38,13 +39,39 @@ class BernoulliLikelihood(IndependentEntries):
 
     Args:
         data_shape: event shape of x.
+        centered: add the logits of the training mean, clipped to [0.001, 0.999], to those of the decoder. This equals
+            a last layer whose bias is initialized to them, as in the published code of arXiv 1509.00519.
     """
+
+    def __init__(self, data_shape: tuple[int, ...], centered: bool = False) -> None:
+        super().__init__(data_shape)
+        self.center = MeanLogits(data_shape) if centered else None
 
     def forward(self, parameters: Tensor) -> Distribution:
         """Map logits (..., *data_shape, 1) to a distribution over data_shape."""
         logits = at_least_float32(parameters).squeeze(-1)
+        if self.center is not None:
+            logits = logits + at_least_float32(self.center.logits)
         bernoulli = Bernoulli(logits=logits, validate_args=False)
         return IndependentBernoulli(bernoulli, self.event_dims, validate_args=False)
+
+
+class MeanLogits(nn.Module, DataDependent):
+    """The logits of the mean of the training data, clipped to [0.001, 0.999]; 0 until they are initialized.
+
+    Args:
+        data_shape: event shape of x.
+    """
+
+    logits: Tensor
+
+    def __init__(self, data_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.register_buffer("logits", torch.zeros(data_shape))
+
+    def initialize(self, mean: Tensor) -> None:
+        """Set the logits."""
+        self.logits.copy_(mean.clamp(CENTER_CLIP, 1 - CENTER_CLIP).logit())
 
 
 class IndependentBernoulli(Independent):  # type: ignore[type-arg]  # generic only in recent versions of torch

@@ -11,7 +11,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from zoo import ComponentFactory, Decoder, Encoder, Likelihood, Posterior
+from zoo import ComponentFactory, Decoder, Encoder, Init, Likelihood, Posterior, initialize_linear
 
 Activation = Literal["relu", "leaky-relu", "elu", "gelu", "silu", "softplus", "tanh"]
 
@@ -35,6 +35,7 @@ class MLPEncoder(Encoder):
         hidden: widths of the hidden layers, from x to z.
         activation: after each hidden layer.
         posterior: the head.
+        init: of the weights; see `zoo.initialize_linear`.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class MLPEncoder(Encoder):
         hidden: Sequence[PositiveInt] = (400,),
         activation: Activation = "relu",
         posterior: Callable[..., Posterior] = ComponentFactory("posterior", "gaussian"),
+        init: Init = "torch",
     ) -> None:
         super().__init__()
         widths = [math.prod(data_shape), *hidden]
         self.trunk = nn.Sequential(nn.Flatten(), *_layers(widths, activation))
         self.posterior = posterior(features=widths[-1], latent_dim=latent_dim)
+        initialize_linear(self, init)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
         """Map x (N, *data_shape) to q(z | x)."""
@@ -65,6 +68,7 @@ class MLPDecoder(Decoder):
         hidden: widths of the hidden layers, from z to x.
         activation: after each hidden layer.
         likelihood: the head.
+        init: of the weights; see `zoo.initialize_linear`.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class MLPDecoder(Decoder):
         hidden: Sequence[PositiveInt] = (400,),
         activation: Activation = "relu",
         likelihood: Callable[..., Likelihood] = ComponentFactory("likelihood", "bernoulli"),
+        init: Init = "torch",
     ) -> None:
         super().__init__()
         self.likelihood = likelihood(data_shape=data_shape)
@@ -86,6 +91,7 @@ class MLPDecoder(Decoder):
             nn.Linear(widths[-1], math.prod(parameters_shape)),
             nn.Unflatten(-1, parameters_shape),
         )
+        initialize_linear(self, init)
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Distribution:
         """Map latents (K..., N, *latent_shape) to p(x | z)."""

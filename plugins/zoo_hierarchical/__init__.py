@@ -37,6 +37,21 @@ def zoo_components() -> Iterable[Component]:
         ),
         Component("decoder", "lowest-level", "zoo_hierarchical.levels:LowestLevel", "Any decoder, applied to z_1"),
         Component(
+            "encoder",
+            "top-down",
+            "zoo_hierarchical.top_down:TopDownEncoder",
+            "Any encoder for the upper level, gated layers from there and from x to the lower one",
+        ),
+        Component(
+            "prior",
+            "top-down",
+            "zoo_hierarchical.top_down:TopDownPrior",
+            "Any prior for the upper level, gated layers from there to the lower one",
+        ),
+        Component(
+            "decoder", "all-levels", "zoo_hierarchical.top_down:AllLevels", "Gated layers on two levels together"
+        ),
+        Component(
             "loss", "levels", "zoo_hierarchical.loss:LevelledELBO", "Negative ELBO that reports the rate of each level"
         ),
     )

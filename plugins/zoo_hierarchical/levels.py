@@ -38,6 +38,7 @@ class Levels(Distribution):
         self.links = links
         self.sizes = tuple(sizes)
         self.downward = downward
+        self.has_rsample = first.has_rsample
         super().__init__(first.batch_shape, torch.Size([sum(sizes)]), validate_args=False)
 
     @property
@@ -55,12 +56,18 @@ class Levels(Distribution):
         shapes = [sample_shape]  # links keep the sample dimensions of the first level
         return self._chain(lambda level: level.rsample(shapes.pop() if shapes else ()))
 
+    def sample(self, sample_shape: _size = ()) -> Tensor:
+        """Draws (K..., N, d_1 + ... + d_L)."""
+        shapes = [sample_shape]
+        with torch.no_grad():
+            return self._chain(lambda level: _draw(level, shapes.pop() if shapes else ()))
+
     def rsample_and_log_prob(self, sample_shape: _size = ()) -> tuple[Tensor, Tensor]:
         """Draw samples (K..., N, d_1 + ... + d_L) with their log-densities (K..., N), evaluating each link once."""
         shapes, log_probs = [sample_shape], []
 
         def draw(level: Distribution) -> Tensor:
-            z = level.rsample(shapes.pop() if shapes else ())
+            z = _draw(level, shapes.pop() if shapes else ())
             log_probs.append(level.log_prob(z))
             return z
 
@@ -88,6 +95,12 @@ class Levels(Distribution):
     def _reorder(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """Change between the order of the event and the sampling order."""
         return list(levels[::-1] if self.downward else levels)
+
+
+def _draw(level: Distribution, shape: _size) -> Tensor:
+    """Draws of a level, reparameterised if it can be; a mixture at the top of a prior cannot."""
+    z: Tensor = level.rsample(shape) if level.has_rsample else level.sample(torch.Size(shape))
+    return z
 
 
 class ToGaussian(nn.Module):

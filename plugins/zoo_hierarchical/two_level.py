@@ -46,10 +46,10 @@ class TwoLevelEncoder(Encoder):
             ComponentError: the event shape of q(z_1 | x) is not (latent_dim,).
         """
         lower = self.lower(x, condition)
-        if tuple(lower.event_shape) != self.sizes[:1]:
+        if tuple(lower.event_shape) != self.sizes[:1] or not lower.has_rsample:
             raise ComponentError(
-                f"The encoder inside 'two-level' must have a latent of shape {self.sizes[:1]}; got "
-                f"{tuple(lower.event_shape)}."
+                f"The encoder inside 'two-level' must have reparameterised samples and a latent of shape "
+                f"{self.sizes[:1]}; got {type(lower).__name__} over {tuple(lower.event_shape)}."
             )
         return Levels(lower, [self.upper], self.sizes, downward=False)
 

@@ -9,8 +9,14 @@ from zoo import Component, hookimpl
 
 @hookimpl
 def zoo_components() -> Iterable[Component]:
-    """Return a posterior and a prior for each manifold."""
+    """Return a posterior and a prior for each manifold, and a decoder for the Poincare ball."""
     return (
+        Component(
+            "decoder",
+            "gyroplane",
+            "zoo_manifolds.gyroplane:GyroplaneDecoder",
+            "Distances from hyperplanes of the Poincare ball, then dense layers",
+        ),
         Component(
             "posterior",
             "von-mises-fisher",

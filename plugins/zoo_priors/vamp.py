@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from pydantic import PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution
 
@@ -20,13 +20,25 @@ class VampPrior(Prior):
     Args:
         data_shape: event shape of x.
         pseudo_inputs: K.
+        init: mean and standard deviation of the normal distribution from which the pseudo-inputs are initialized;
+            None initializes them uniformly in [0, 1]. The published code has [0.05, 0.01] for MNIST and [0.5, 0.02] for
+            Frey faces.
     """
 
     logits: Tensor
 
-    def __init__(self, data_shape: tuple[int, ...], pseudo_inputs: PositiveInt = 500) -> None:
+    def __init__(
+        self,
+        data_shape: tuple[int, ...],
+        pseudo_inputs: PositiveInt = 500,
+        init: tuple[float, NonNegativeFloat] | None = None,
+    ) -> None:
         super().__init__()
-        self.pseudo_inputs = nn.Parameter(torch.rand(pseudo_inputs, *data_shape))
+        if init is None:
+            drawn = torch.rand(pseudo_inputs, *data_shape)
+        else:
+            drawn = init[0] + init[1] * torch.randn(pseudo_inputs, *data_shape)
+        self.pseudo_inputs = nn.Parameter(drawn)
         self.register_buffer("logits", torch.zeros(pseudo_inputs), persistent=False)
 
     def forward(self, encoder: Encoder, condition: Tensor | None = None) -> Distribution:

@@ -478,3 +478,62 @@ def test_a_latent_of_several_dimensions_is_flattened():
     z = torch.randn(7, 4, 2, 3)
     assert decoder(z).batch_shape == (7, 4)
     torch.testing.assert_close(decoder(z).mean[2, 1], decoder(z[2, 1:2]).mean[0])
+
+
+# --- options of published protocols
+
+
+def test_softplus_and_shared_scales_and_a_clipped_log_variance():
+    features = torch.tensor([[1.0, -2.0]], dtype=torch.float64)
+    head = zoo.get("posterior", "gaussian")(features=2, latent_dim=3, scale="softplus").double()
+    mean, raw = head.linear(features).chunk(2, -1)
+    q = head(features)
+    torch.testing.assert_close(q.mean, mean)
+    torch.testing.assert_close(q.base_dist.scale, torch.nn.functional.softplus(raw))
+
+    head = zoo.get("posterior", "gaussian")(features=2, latent_dim=3, scale="shared").double()
+    with torch.no_grad():
+        head.log_variance.copy_(torch.tensor([0.0, -1.0, 2.0]))
+    q = head(features.expand(4, 2))
+    torch.testing.assert_close(q.variance, torch.tensor([0.0, -1.0, 2.0]).double().exp().expand(4, 3))
+
+    head = zoo.get("posterior", "gaussian")(features=2, latent_dim=2, clip=(-6.0, 2.0)).double()
+    with torch.no_grad():
+        head.linear.bias[2:] = torch.tensor([-50.0, 50.0])
+    torch.testing.assert_close(head(features).variance.log(), torch.tensor([[-6.0, 2.0]], dtype=torch.float64))
+
+
+def test_a_centered_decoder_starts_at_the_training_mean(tmp_path):
+    """With the decoder's last layer at zero, E[x | z] is the mean of the training data, clipped to [0.001, 0.999]."""
+    digits = zoo.load_dataset("digits")
+    seen = {}
+
+    class Look(zoo.Callback):
+        def on_train_begin(self, trainer: zoo.Training) -> None:
+            likelihood = trainer.vae.decoder.likelihood
+            seen["mean"] = likelihood(torch.zeros(1, 1, 8, 8, 1)).mean[0]
+
+    overrides = ["data=digits", "decoder.likelihood={use: bernoulli, centered: true}", "train.epochs=1"]
+    run = zoo.train("mlp-vae", overrides, out=tmp_path, callbacks=[Look()])
+    expected = (digits.train.x.double() / 255).mean(0).clamp(0.001, 0.999)
+    torch.testing.assert_close(seen["mean"], expected.float(), rtol=1e-5, atol=1e-6)
+    loaded = zoo.load(run).decoder.likelihood.center.logits
+    torch.testing.assert_close(loaded, expected.logit().float(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("init", "deviation"), [("xavier-uniform", (2 / 300) ** 0.5), ("kaiming-normal", 0.1)])
+def test_weights_are_drawn_as_the_papers_say(init, deviation):
+    """Uniform with the variance 2 / (in + out), or normal with 2 / in; biases 0."""
+    torch.manual_seed(0)
+    encoder = zoo.get("encoder", "mlp")(data_shape=(200,), latent_dim=5, hidden=[100], init=init)
+    layer = encoder.trunk[1]
+    assert layer.weight.std().item() == pytest.approx(deviation, rel=0.03)
+    assert layer.bias.abs().max() == encoder.posterior.linear.bias.abs().max() == 0
+    if init == "xavier-uniform":
+        assert layer.weight.abs().max().item() <= (6 / 300) ** 0.5
+
+
+def test_a_mean_over_observed_values_and_bytes():
+    mask = torch.tensor([[True, False], [True, True]])
+    split = zoo.Split(torch.tensor([[1.0, 9.0], [2.0, 4.0]]), mask=mask)
+    torch.testing.assert_close(split.mean(), torch.tensor([1.5, 4.0]))

@@ -503,3 +503,13 @@ def test_every_prior_can_be_trained_with_a_model(use, encoder):
     assert all((p.grad != 0).any() for p in vae.prior.parameters())
     assert vae.sample(2).shape == (2, 1, 8, 8)
     assert vae.log_likelihood(torch.rand(2, 1, 8, 8).round(), samples=3).isfinite().all()
+
+
+def test_pseudo_inputs_are_drawn_as_the_published_code():
+    """Normal, with the mean and the deviation given; without them uniform in [0, 1]."""
+    torch.manual_seed(0)
+    pixels = zoo.get("prior", "vamp")(data_shape=(1, 8, 8), pseudo_inputs=200, init=(0.5, 0.02)).pseudo_inputs
+    assert pixels.mean().item() == pytest.approx(0.5, abs=0.001)
+    assert pixels.std().item() == pytest.approx(0.02, rel=0.02)
+    pixels = zoo.get("prior", "vamp")(data_shape=(1, 8, 8), pseudo_inputs=200).pseudo_inputs
+    assert pixels.std().item() == pytest.approx((1 / 12) ** 0.5, rel=0.02)

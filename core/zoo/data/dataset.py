@@ -127,6 +127,19 @@ class Split:
             mask=repeated(self.mask),
         )
 
+    def mean(self) -> Tensor:
+        """The mean of the observed values of each entry, float32 of shape data_shape; uint8 entries count as i / 255.
+
+        >>> Split(torch.tensor([[0, 255], [255, 255]], dtype=torch.uint8)).mean()
+        tensor([0.5000, 1.0000])
+        """
+        total, count = torch.zeros(self.shape, dtype=torch.float64), torch.zeros(self.shape, dtype=torch.float64)
+        for x, mask in self.chunks():
+            total += x.double().masked_fill(~mask, 0).sum(0)
+            count += mask.sum(0)
+        unit = 255 if self.x.dtype == torch.uint8 else 1
+        return (total / count.clamp_min(1) / unit).float()
+
     def separate(self, rows: Tensor) -> tuple[Split, Split]:
         """Return the examples outside `rows` and those at `rows`, each in the order of the split up to a few swaps.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +85,52 @@ def _gaussian_kl(q: Normal, p: Normal) -> Tensor:
 
 def _log_scale(distribution: Normal) -> Tensor:
     return distribution.log_scale if isinstance(distribution, Gaussian) else distribution.scale.log()
+
+
+class GatedDense(nn.Module):
+    """h = (W x + b) * sigmoid(V x + c), a linear layer whose outputs are gated (arXiv 1612.08083, eq. 1).
+
+    Args:
+        width_in, width_out: units before and after.
+    """
+
+    def __init__(self, width_in: int, width_out: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width_in, width_out)
+        self.gate = nn.Linear(width_in, width_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., width_in) to (..., width_out)."""
+        h: Tensor = self.linear(x) * torch.sigmoid(self.gate(x))
+        return h
+
+
+Init = Literal["torch", "xavier-uniform", "kaiming-normal"]
+
+
+def initialize_linear(module: nn.Module, init: Init) -> None:
+    """Draw the weights of every linear layer in a module anew, and set the biases to 0.
+
+    Args:
+        module: the module, changed in place.
+        init: ``xavier-uniform`` (Glorot and Bengio, 2010) or ``kaiming-normal`` (arXiv 1502.01852), as in
+            `torch.nn.init`; ``torch`` leaves the layers as torch made them.
+
+    >>> layer = nn.Linear(4, 2)
+    >>> initialize_linear(layer, "xavier-uniform")
+    >>> layer.weight.abs().max().item() <= 1.0, layer.bias.tolist()
+    (True, [0.0, 0.0])
+    """
+    if init == "torch":
+        return
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            if init == "xavier-uniform":
+                nn.init.xavier_uniform_(layer.weight)
+            else:
+                nn.init.kaiming_normal_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def merge_leading(network: nn.Module, z: Tensor, event_dims: int) -> Tensor:

@@ -32,6 +32,21 @@ class Scheduled:
         """
 
 
+class DataDependent:
+    """A module whose initial state is computed from the training data.
+
+    `zoo.train` calls `initialize` once, after the model is built. The state is kept in parameters or buffers, so that a
+    saved model holds it.
+    """
+
+    def initialize(self, mean: Tensor) -> None:
+        """Set the initial state.
+
+        Args:
+            mean: of the training examples, float32 of shape data_shape, in units of x.
+        """
+
+
 class Conditional:
     """A part of a model that requires labels.
 

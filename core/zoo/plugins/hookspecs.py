@@ -114,6 +114,18 @@ class HookSpecs:
         raise NotImplementedError
 
     @hookspec
+    def zoo_reproductions(self) -> Iterable[Traversable]:
+        """YAML files with published results under a ``rows`` key, which ``zoo reproduce`` trains and verifies.
+
+        .. code-block:: python
+
+            @zoo.hookimpl
+            def zoo_reproductions():
+                yield importlib.resources.files("acme_vae") / "rows.yaml"
+        """
+        raise NotImplementedError
+
+    @hookspec
     def zoo_callbacks(self, run: Any, figures: bool) -> Iterable[Any]:
         """Callbacks for a training, such as the logger of an experiment tracker.
 

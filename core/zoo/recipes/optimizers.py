@@ -1,4 +1,4 @@
-"""The optimizers and learning-rate schedulers of torch, by class name, matched without regard to case."""
+"""The optimizers and learning-rate schedulers of torch, and two that it lacks, by class name without regard to case."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 from torch.optim import Optimizer, lr_scheduler
 
 from zoo.errors import UnknownName, did_you_mean
+from zoo.recipes.normalized import NormalizedAdam
+from zoo.recipes.piecewise import PiecewiseConstantLR
 
 UNSUPPORTED = {
     "LBFGS": "it evaluates the loss several times in a step",
@@ -21,13 +23,14 @@ UNSUPPORTED = {
 
 
 def optimizers() -> dict[str, Callable[..., Any]]:
-    """The optimizers of `torch.optim` that a recipe can use, such as ``Adam``."""
-    return _subclasses(torch.optim, Optimizer)
+    """The optimizers of `torch.optim` that a recipe can use, such as ``Adam``, and `NormalizedAdam`."""
+    return {**_subclasses(torch.optim, Optimizer), "NormalizedAdam": NormalizedAdam}
 
 
 def schedulers() -> dict[str, Callable[..., Any]]:
-    """The schedulers of `torch.optim.lr_scheduler` that a recipe can use, such as ``CosineAnnealingLR``."""
-    return _subclasses(lr_scheduler, lr_scheduler.LRScheduler)
+    """The schedulers of `torch.optim.lr_scheduler` that a recipe can use, such as ``CosineAnnealingLR``, and
+    `PiecewiseConstantLR`."""
+    return {**_subclasses(lr_scheduler, lr_scheduler.LRScheduler), "PiecewiseConstantLR": PiecewiseConstantLR}
 
 
 def find_optim(kind: str, name: str) -> Callable[..., Any]:

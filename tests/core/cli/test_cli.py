@@ -29,6 +29,7 @@ TINY = ("encoder.hidden=[8]", "decoder.hidden=[8]", "--data", "digits", "--epoch
         ["sweep", "--help"],
         ["compare", "--help"],
         ["report", "--help"],
+        ["reproduce", "--list"],
         ["--version"],
     ],
 )

@@ -252,6 +252,7 @@ ARGUMENTS = {
     "CosineAnnealingWarmRestarts": "T_0: 3",
     "CyclicLR": "base_lr: 0.0001, max_lr: 0.01, cycle_momentum: false",
     "OneCycleLR": "max_lr: 0.01, total_steps: 20",
+    "PiecewiseConstantLR": "milestones: [1, 3], factors: [0.5, 0.1]",
 }
 
 
