@@ -176,7 +176,7 @@ class Sweep:
         digest = None
         if all(axis.key != "data" for axis in axes):
             loaded = zoo.load_data(base.data, None if data_dir is None else Path(data_dir))
-            base = zoo.recipe(base, data=[loaded.block.model_dump()])  # one that is passed over is said once
+            base = zoo.recipe(base, data=[loaded.spec.model_dump()])  # one that is passed over is said once
             digest = loaded.dataset.sha256()
         elif data is not None:
             raise UsageError("--data and data=... are both given: leave out one of them.")

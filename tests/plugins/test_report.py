@@ -226,7 +226,7 @@ def test_what_cannot_be_had_is_left_out_and_said(run, tmp_path):
     written = report(other)
     assert list(written.figures) == ["Loss", "Distortion", "Rate", "Samples from the prior"]
     (reason,) = written.left_out.values()
-    assert "their digests differ" in reason
+    assert "their SHA-256 differs" in reason
     page = read(written.path)
     assert reason in page.by_id("left-out").text
     assert "bits per dimension" not in headlines(page)

@@ -95,7 +95,7 @@ def test_the_core_takes_no_sweep_for_a_run(tmp_path):
     swept = sweep("mlp-vae", [*ONE_EPOCH, "latent_dim=2,3"], out=tmp_path)
     with pytest.raises(zoo.NoRun, match="contains no finished run"):
         zoo.load(swept.path)
-    with pytest.raises(zoo.NoRun, match="holds no unfinished run"):
+    with pytest.raises(zoo.NoRun, match="has no unfinished run"):
         zoo.resume(swept.path)
 
 
@@ -169,7 +169,7 @@ def test_what_was_killed_before_it_saved_anything_starts_anew(tmp_path):
         checkpoint.rmdir()
     swept.run()
     assert_same(essence(swept.trials[1].run), expected)
-    with pytest.raises(zoo.RunError, match="holds a run already"):
+    with pytest.raises(zoo.RunError, match="already contains a run"):
         zoo.train("mlp-vae", ONE_EPOCH, folder=path)
 
 
@@ -301,7 +301,7 @@ def test_other_data_are_refused(tmp_path):
     swept = Sweep.create("mlp-vae", [*ONE_EPOCH, "latent_dim=2,3"], out=tmp_path)
     plan = swept.path / "sweep.yaml"
     plan.write_text(plan.read_text().replace(swept.plan.digest, "f" * 64))
-    with pytest.raises(zoo.RunError, match="their digests differ"):
+    with pytest.raises(zoo.RunError, match="their SHA-256 differs"):
         Sweep.open(swept.path).run()
     assert not swept.trials
 

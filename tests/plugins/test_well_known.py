@@ -330,7 +330,7 @@ def test_what_is_wrong_with_celeba_is_named(fake_celeba, tmp_path):
 def test_absent_files_are_an_error_that_says_what_to_do(name, tmp_path):
     """An explicit ``--data`` never falls back, and the fetching fails at once where there is no network."""
     advice = "If you have them, give the folder that holds .* with --data-dir or ZOO_DATA"
-    with pytest.raises(zoo.DataUnavailable, match=f"{name} could not be had: .*{tmp_path}.* {advice}"):
+    with pytest.raises(zoo.DataUnavailable, match=f"{name} is not available: .*{tmp_path}.* {advice}"):
         zoo.train("mlp-vae", data=name, data_dir=tmp_path, out=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
     for offline in [] if name == "celeba" else [{"download": False}]:
