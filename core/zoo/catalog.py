@@ -155,7 +155,7 @@ def load_dataset(data: object, *, data_dir: Path | str | None = None, seed: int 
     spec = spec_for(data)
     spec = ComponentSpec(use=spec.use, **{**spec.parameters, **parameters})
     root = None if data_dir is None else Path(data_dir)
-    return load_data([spec], root, given=in_memory(data), seed=seed).dataset
+    return load_data([spec], root, source=in_memory(data), seed=seed).dataset
 
 
 def survey_data(data_dir: Path | str | None = None) -> list[DatasetStatus]:

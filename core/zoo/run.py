@@ -274,25 +274,25 @@ class Run:
             raise RunError(f"{self.path} has no weights: the training stopped before its first checkpoint.")
         return checkpoint.weights()
 
-    def loaded(self, root: Path | None = None, given: object = None) -> LoadedDataset:
+    def loaded(self, root: Path | None = None, source: object = None) -> LoadedDataset:
         """Load the data of the training.
 
         Args:
-            root, given: as in `load_data`.
+            root, source: as in `load_data`.
 
         Raises:
             DataError: the data are not available, or are damaged.
             RunError: the data have changed.
         """
-        loaded = self._data(root, given)
+        loaded = self._data(root, source)
         if loaded.dataset.sha256() != self.environment["data"]["sha256"]:
             raise RunError(f"The data are not those that {self.path} was trained on: their SHA-256 differs.")
         return loaded
 
-    def _data(self, root: Path | None, given: object = None) -> LoadedDataset:
-        if given is None and self._attached is not None:
+    def _data(self, root: Path | None, source: object = None) -> LoadedDataset:
+        if source is None and self._attached is not None:
             return LoadedDataset(self.recipe.data[0], self._attached[1])
-        return load_data(self.recipe.data, root, given=given, seed=self.recipe.train.seed)
+        return load_data(self.recipe.data, root, source=source, seed=self.recipe.train.seed)
 
     def test_images(self, n: int, root: Path | None = None) -> Tensor:
         """The first `n` test examples, (n, *data_shape), as in `test_batch`."""

@@ -76,11 +76,11 @@ class Session:
         recipe: Recipe,
         out: Path,
         folder: Path | None,
-        given: object = None,
+        source: object = None,
         init: WarmStart | None = None,
     ) -> Run:
         """Train a new run; see `zoo.train`."""
-        data = load_data(recipe.data, self.root, given=given, seed=recipe.train.seed)
+        data = load_data(recipe.data, self.root, source=source, seed=recipe.train.seed)
         trainer, start = self._trainer(recipe, data, init)
 
         def create() -> Run:
@@ -113,7 +113,7 @@ class Session:
                     return candidate, checkpoint
         raise NoRun(f"{run} has no unfinished run that can be resumed.")
 
-    def resume(self, run: Run, checkpoint: Checkpoint | None, epochs: int | None, given: object = None) -> Run:
+    def resume(self, run: Run, checkpoint: Checkpoint | None, epochs: int | None, source: object = None) -> Run:
         """Resume a run that `claim` returned; see `zoo.resume`."""
         longer = _is_longer(run, epochs)
         run.verify()
@@ -126,7 +126,7 @@ class Session:
         recipe = run.recipe
         if longer:
             recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": epochs})})
-        trainer, _ = self._trainer(recipe, run.loaded(self.root, given))
+        trainer, _ = self._trainer(recipe, run.loaded(self.root, source))
         trainer.restore(checkpoint)
         if longer and epochs is not None:
             if trainer.finished:

@@ -142,7 +142,7 @@ class Candidate:
     def given(self) -> dict[str, Any]:
         """What the zoo passes to its constructor."""
         if self.kind in ("dataset", "metric"):
-            known: dict[str, Any] = {"root": zoo.data_root(), "given": digits()}
+            known: dict[str, Any] = {"root": zoo.data_root(), "source": digits()}
         else:
             vae, _ = self.build()
             known = {

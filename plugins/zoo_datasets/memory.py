@@ -28,7 +28,7 @@ ADVICE = {
 
 
 def memory(
-    given: Any,
+    source: Any,
     layout: Literal["auto", "nhw", "nhwc", "nchw"] = "auto",
     test_fraction: Fraction = 0.1,
     split_seed: Seed = 0,
@@ -39,7 +39,7 @@ def memory(
     Arrays and tensors are converted as `arrays` converts those in a file.
 
     Args:
-        given: a `zoo.Dataset`; images; ``(images, labels)``; or ``(train, test)``, where each is images or
+        source: a `zoo.Dataset`; images; ``(images, labels)``; or ``(train, test)``, where each is images or
             ``(images, labels)``. Images are a tensor, an array, or `zoo.Split`.
         layout: of the axes.
         test_fraction: the fraction of test images where none are given; as in `folder`.
@@ -49,18 +49,18 @@ def memory(
         DataUnavailable: nothing is given.
         DataError: it is something else, or cannot be taken for images and labels; the message says why.
     """
-    if given is None:
+    if source is None:
         raise DataUnavailable(
             "the images were given as objects in Python, which no run keeps. Give them again: "
             "zoo.resume(run, data=...), zoo.evaluate(run, data=...), zoo.fit_prior(run, prior, data=...)."
         )
-    splits = (given.train, given.test) if isinstance(given, Dataset) else given
+    splits = (source.train, source.test) if isinstance(source, Dataset) else source
     if isinstance(splits, tuple) and len(splits) == 2 and not _are_labels(splits[1]):
         if (test_fraction, split_seed) != (0.1, 0):
             raise DataError("The data are split into (train, test) already: leave out test_fraction and split_seed.")
         train, test = (_images(one, name, layout) for one, name in zip(splits, ("train", "test"), strict=True))
-        return given if isinstance(given, Dataset) else Dataset(train, test)
-    every = _images(given, "images", layout)
+        return source if isinstance(source, Dataset) else Dataset(train, test)
+    every = _images(source, "images", layout)
     if len(every) < 2:
         raise DataError("data holds one image: there must be one to train on and one to test on.")
     order = torch.tensor(sorted(range(len(every)), key=lambda i: place(split_seed, str(i))))

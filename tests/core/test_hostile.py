@@ -273,7 +273,7 @@ def test_a_data_folder_that_is_a_file_is_refused(tmp_path, monkeypatch):
     file = tmp_path / "file"
     file.touch()
     monkeypatch.setenv("ZOO_DATA", str(file))
-    with pytest.raises(zoo.UsageError, match="which is not a directory"):
+    with pytest.raises(zoo.UsageError, match="ZOO_DATA. is not a directory"):
         zoo.load_dataset("mnist")
 
 

@@ -117,7 +117,7 @@ def load_data(
     root: Path | None = None,
     data_shape: tuple[int, ...] | None = None,
     *,
-    given: object = None,
+    source: object = None,
     seed: int = 0,
 ) -> LoadedDataset:
     """Load the first available data set. Each unavailable one before it is logged as a warning.
@@ -126,11 +126,11 @@ def load_data(
         choices: the data sets, in order of preference.
         root: the folder of data files; by default `data_root()`.
         data_shape: (C, H, W) of the images of a trained model, for data sets that offer several sizes.
-        given: a Python object, for a data set that converts objects.
+        source: a Python object, for a data set that converts objects.
         seed: determines which training examples ``validation`` holds out.
 
     Raises:
-        UsageError: `given` is set, and the data set does not convert objects; or `root` is not a directory.
+        UsageError: `source` is set, and the data set does not convert objects; or `root` is not a directory.
         DataUnavailable: no data set is available; the message has the reasons.
         DataError: the files of a data set are damaged.
     """
@@ -140,9 +140,9 @@ def load_data(
     reasons: list[str] = []
     for spec in choices:
         try:
-            if given is not None and OBJECT not in registry().names("dataset").find(spec.use).item.reads:
+            if source is not None and OBJECT not in registry().names("dataset").find(spec.use).item.reads:
                 raise UsageError(f"{spec.use} is loaded by name: omit data.")
-            dataset = _load(spec, root, data_shape, given, seed)
+            dataset = _load(spec, root, data_shape, source, seed)
         except DataUnavailable as error:
             reasons.append(f"{spec.use} is not available: {error}")
             continue
@@ -156,11 +156,11 @@ def _load(
     spec: ComponentSpec,
     root: Path,
     data_shape: tuple[int, ...] | None = None,
-    given: object = None,
+    source: object = None,
     seed: int = 0,
 ) -> Dataset:
     spec = checked("dataset", spec)
-    context = {"root": root, "data_shape": data_shape, "given": given, "seed": seed}
+    context = {"root": root, "data_shape": data_shape, "source": source, "seed": seed}
     dataset = construct("dataset", spec, context)
     if not isinstance(dataset, Dataset):
         raise ComponentError(f"dataset {spec.use!r} returned a {type(dataset).__name__}, not a zoo.Dataset")
