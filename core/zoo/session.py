@@ -41,7 +41,7 @@ class Session:
     """Trains and resumes recipes. The processes join when the session is entered, and locks are held until it is left.
 
     Args:
-        device: device of every process; see `zoo.train`.
+        device_name: device of every process; see `zoo.train`.
         data_dir: folder of the files of data sets.
         time_limit: seconds after which the training saves its state and stops.
         compile: whether to apply `torch.compile`.
@@ -51,10 +51,10 @@ class Session:
 
     Attributes:
         group: the processes that train together.
-        target: device of this process.
+        device: device of this process.
     """
 
-    device: str
+    device_name: str
     data_dir: Path | str | None
     time_limit: float | None
     compile: bool
@@ -64,7 +64,7 @@ class Session:
 
     def __enter__(self) -> Session:
         self._stack = contextlib.ExitStack()
-        self.group, self.target = self._stack.enter_context(processes(self.device))
+        self.group, self.device = self._stack.enter_context(processes(self.device_name))
         self.root = None if self.data_dir is None else Path(self.data_dir)
         return self
 
@@ -84,7 +84,7 @@ class Session:
         trainer, start = self._trainer(recipe, data, init)
 
         def create() -> Run:
-            run = create_run(out, recipe, data, self.target, folder, init=start)
+            run = create_run(out, recipe, data, self.device, folder, init=start)
             self._stack.enter_context(run.held())
             return run
 
@@ -146,17 +146,17 @@ class Session:
                 "%s on %s: %s examples of %s, on %s, seed %d",
                 *(recipe.name, data_name(data.spec)),
                 ", ".join(f"{len(split)} {_ADJECTIVES.get(name, name)}" for name, split in dataset.splits.items()),
-                *("x".join(map(str, dataset.shape)), self.target, recipe.train.seed),
+                *("x".join(map(str, dataset.shape)), self.device, recipe.train.seed),
             )
-        with flushed_denormals(), seeded(recipe.train.seed, self.target):
+        with flushed_denormals(), seeded(recipe.train.seed, self.device):
             vae, loss = build(recipe, dataset.shape, dataset.classes, len(dataset.train))
-            require_memory((*vae.parameters(), *loss.parameters()), self.target)
+            require_memory((*vae.parameters(), *loss.parameters()), self.device)
             start = None if init is None else init.apply(vae)
             trainer = Trainer(
                 *(vae, loss, dataset, recipe.train),
                 binarize=recipe.binarize,
                 progress=self.progress,
-                device=self.target,
+                device=self.device,
                 time_limit=self.time_limit,
                 group=self.group,
                 compile=self.compile,
