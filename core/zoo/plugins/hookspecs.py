@@ -25,7 +25,7 @@ INJECTED: dict[str, tuple[str, ...]] = {
     "likelihood": ("data_shape",),
     "prior": ("data_shape", "latent_dim", "latent_shape", "classes", "model_encoder"),
     "loss": ("data_shape", "latent_dim", "latent_shape", "classes", "train_size"),
-    "dataset": ("root", "data_shape", "given", "seed"),
+    "dataset": ("root", "data_shape", "source", "seed"),
     "metric": (),
     "optimizer": ("params",),
     "scheduler": ("optimizer", "last_epoch"),
@@ -47,7 +47,7 @@ class Component:
         summary: one line for ``zoo list``.
         reads: for a data set, the file endings that it reads (``".npy"``), or ``"/"`` for folders. It then receives the
             path of ``--data PATH`` as its parameter ``path``. With ``"object"``, it receives a Python object passed as
-            ``zoo.train(data=...)`` as its argument ``given``.
+            ``zoo.train(data=...)`` as its argument ``source``.
         expected_failures: checks of ``zoo check`` that it is known to fail, with the reasons.
     """
 

@@ -115,16 +115,16 @@ def test_a_fallback_is_announced_and_only_for_the_default_data(zoo_command, tmp_
     done = zoo_command(
         "train", "mlp-vae", *TINY[:2], "--epochs", "1", "--data-dir", work / "empty", "--json", **nowhere
     )
-    assert "Warning: mnist could not be had" in done.stderr
+    assert "Warning: mnist is not available" in done.stderr
     assert "Using digits instead." in done.stderr
     result = json.loads(done.stdout)
     assert result["data"] == "digits"
     environment = json.loads((work / result["run"] / "environment.json").read_text())
-    assert "mnist could not be had" in environment["data"]["passed_over"][0]
+    assert "mnist is not available" in environment["data"]["passed_over"][0]
     done = zoo_command(
         "train", "mlp-vae", "--data", "mnist", "--data-dir", work / "empty", "--out", "other", code=2, **nowhere
     )
-    assert "mnist could not be had" in done.stderr
+    assert "mnist is not available" in done.stderr
     assert not (work / "other").exists()
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 import zoo
 from zoo.cli.main import main
-from zoo.recipes.datasets import block_for
+from zoo.recipes.datasets import spec_for
 from zoo_figures.gallery import gallery
 
 SMALL = ("encoder.channels=[4,8]", "decoder.channels=[8,4]", "latent_dim=2")
@@ -70,21 +70,21 @@ def test_a_name_comes_before_a_path_and_a_path_is_absolute(work):
     (work / "digits").mkdir()
     np.save(work / "x.npy", np.zeros((3, 4, 5), dtype=np.uint8))
     (work / "X.NPZ").write_bytes(b"")
-    assert block_for("digits").model_dump() == "digits"
-    assert block_for("vae-zoo:digits").model_dump() == "vae-zoo:digits"
+    assert spec_for("digits").model_dump() == "digits"
+    assert spec_for("vae-zoo:digits").model_dump() == "vae-zoo:digits"
     for written in ("./digits", "digits/", str(work / "digits"), f"../{work.name}/digits"):
-        block = block_for(written)
+        block = spec_for(written)
         assert block.use == "folder"
         assert Path(block.parameters["path"]).is_absolute()
         assert Path(block.parameters["path"]).samefile(work / "digits")
-    assert block_for("x.npy").model_dump() == {"use": "arrays", "path": str(work / "x.npy")}
-    assert block_for("X.NPZ").use == "arrays"
+    assert spec_for("x.npy").model_dump() == {"use": "arrays", "path": str(work / "x.npy")}
+    assert spec_for("X.NPZ").use == "arrays"
 
 
 def test_a_home_folder(work, monkeypatch):
     monkeypatch.setenv("HOME", str(work))
     (work / "pics").mkdir()
-    assert block_for("~/pics").parameters == {"path": str(work / "pics")}
+    assert spec_for("~/pics").parameters == {"path": str(work / "pics")}
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_home_folder(work, monkeypatch):
         ("no/photos", zoo.DataUnavailable, "There is no file or folder .*/work/no/photos"),
         ("photos/", zoo.DataUnavailable, "There is no file or folder .*/work/photos"),
         ("x.npy", zoo.DataUnavailable, r"There is no file or folder .*/work/x\.npy"),
-        ("table.csv", zoo.DataError, r"No data set reads .*table\.csv.* or a file in \.npy, \.npz, \.pt, \.pth\."),
+        ("table.csv", zoo.DataError, r"No data set reads .*table\.csv.* or a file of type \.npy, \.npz, \.pt, \.pth\."),
     ],
 )
 def test_what_is_neither(data, error, message, work):
@@ -138,7 +138,7 @@ def test_parameters_are_those_of_the_recipe_and_overrides_refine_them(work):
     assert run.recipe.data[0].parameters == {"repeat": 2, "validation": 0}
     run = zoo.train("mlp-vae", data="digits", encoder={"hidden": [4]}, train={"steps": 1})
     assert run.environment["data"]["train"] == 40 * 1438, "as the recipe wants them"
-    with pytest.raises(zoo.UsageError, match="Two data sets are wanted: digits, and mnist"):
+    with pytest.raises(zoo.UsageError, match="Two data sets were given: digits and mnist"):
         zoo.train("mlp-vae", ["data=mnist"], data="digits")
 
 
@@ -220,12 +220,12 @@ def stored(work: Path, kind: str) -> str:
     return "x.npy"
 
 
-GAUSSIAN = 'For photographs, write decoder.likelihood="{use: gaussian, scale: shared}".'
+GAUSSIAN = 'For photographs, use decoder.likelihood="{use: gaussian, scale: shared}".'
 
 
 @pytest.mark.parametrize(
     ("kind", "advice"),
-    [("colour", GAUSSIAN), ("grey", GAUSSIAN), ("drawings", "binarize=dynamic draws pixels that lie in it.")],
+    [("colour", GAUSSIAN), ("grey", GAUSSIAN), ("drawings", "binarize=dynamic draws binary pixels.")],
 )
 def test_the_likelihood_that_is_recommended_suits_the_data(kind, advice, work, caplog):
     """Issue 10, item 27: binarize=dynamic was recommended for colour photographs."""
@@ -235,9 +235,7 @@ def test_the_likelihood_that_is_recommended_suits_the_data(kind, advice, work, c
     (note,) = (message for message in caplog.messages if message.startswith("Note:"))
     assert note.endswith(advice)
     caplog.clear()
-    change = (
-        GAUSSIAN[len("For photographs, write ") : -1].replace('"', "") if advice == GAUSSIAN else "binarize=dynamic"
-    )
+    change = GAUSSIAN[len("For photographs, use ") : -1].replace('"', "") if advice == GAUSSIAN else "binarize=dynamic"
     with caplog.at_level(logging.INFO, "zoo"):
         zoo.train("mlp-vae", ["train.steps=1", "encoder.hidden=[4]", "decoder.hidden=[4]", change], data=data)
     assert "Note:" not in caplog.text, "it helps"

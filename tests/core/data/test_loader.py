@@ -73,7 +73,7 @@ def test_sizes_of_batches(n, size, expected):
     [
         (torch.zeros(3, 1, 4, 4).double(), None, "uint8 or float32 tensor of shape"),
         (torch.zeros(3, dtype=torch.uint8), None, r"\(3,\)"),
-        (torch.zeros(0, 1, 4, 4, dtype=torch.uint8), None, "no example"),
+        (torch.zeros(0, 1, 4, 4, dtype=torch.uint8), None, "no entries"),
         (torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64), r"shape \(3,\)"),
         (torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.zeros(3), "int64"),
     ],

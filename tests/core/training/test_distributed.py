@@ -95,7 +95,7 @@ def test_a_signal_to_one_of_them_stops_all(start, tmp_path, caplog):
     copy = zoo.Run(shutil.copytree(run.path, tmp_path / "copy"))
     with caplog.at_level(logging.WARNING, "zoo"), pytest.raises(zoo.Interrupted):
         zoo.resume(copy, time_limit=0.0)
-    expected = "The run was trained by 2 processes and continues with 1: the result will not be bit-identical."
+    expected = "The run was trained by 2 processes and resumes with 1: the result will not be bit-identical."
     assert caplog.messages == [expected]
 
     both = start("--resume", str(run.path))
@@ -119,7 +119,7 @@ def test_a_dead_process_does_not_leave_the_other_waiting(dead, how, start, tmp_p
     code, _ = both[1 - dead].end(within=60)
     assert time.monotonic() - since < 10 + 20, "the time that it is given, and as much to leave"
     assert code == 1, both[1 - dead].stderr
-    assert f"Process {1 - dead} of 2 lost another one" in both[1 - dead].stderr
+    assert f"Process {1 - dead} of 2 lost the connection to another one" in both[1 - dead].stderr
     assert "Traceback" not in both[1 - dead].stderr
     both[dead].popen.kill()
     both[dead].end()

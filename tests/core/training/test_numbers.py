@@ -173,7 +173,7 @@ def assert_finite(value: object) -> None:
 def test_a_learning_rate_out_of_this_world_ends_in_a_clear_failure(rate, setting, tmp_path):
     """Scenario 23."""
     overrides = [*TINY, f"train.optimizer.lr={rate}"]
-    with pytest.raises(zoo.TrainingError, match=r"(became (nan|inf|-inf)|is not finite any more)\. Try a smaller"):
+    with pytest.raises(zoo.TrainingError, match=r"(became (nan|inf|-inf)|is no longer finite)\. Try a smaller"):
         zoo.train("mlp-vae", [*overrides, *setting, "train.checkpoint.steps=1"], out=tmp_path)
     (path,) = (tmp_path / "mlp-vae").iterdir()
     run = zoo.Run(path)
@@ -196,7 +196,7 @@ def test_a_single_step_out_of_this_world_fails_as_clearly(rate, tmp_path):
 def test_an_update_that_overflows_is_not_saved(tmp_path):
     """Scenario 22. Every term and every gradient is finite, and the parameter is not after the update."""
     trainer = trainer_for(SGD.replace("0.1", "1e39"), "train.checkpoint.steps=1", checkpoints=Checkpoints(tmp_path))
-    with pytest.raises(zoo.TrainingError, match=r"The parameter '.*' is not finite any more\. Try a smaller"):
+    with pytest.raises(zoo.TrainingError, match=r"The parameter '.*' is no longer finite\. Try a smaller"):
         trainer.fit(preflight=False)
     assert list(trainer.checkpoints) == []
 

@@ -301,7 +301,7 @@ def test_changed_data_are_refused(install, tmp_path):
         zoo.train("mlp-vae", overrides, data_dir=roots[0], out=tmp_path / "runs", callbacks=callbacks)
     run = zoo.Run(caught.value.run)
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
-    with pytest.raises(zoo.RunError, match=r"The data are not those that .* was trained on: their digests differ"):
+    with pytest.raises(zoo.RunError, match=r"The data are not those that .* was trained on: their SHA-256 differs"):
         zoo.resume(run, data_dir=roots[2])
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
     assert zoo.resume(run, data_dir=roots[1]).finished
@@ -321,7 +321,7 @@ def test_a_number_of_processes_that_has_changed_is_announced(tmp_path, caplog):
         shutil.rmtree(checkpoint.path)
         copy.checkpoints.save(checkpoint.step, weights, state)
         zoo.resume(copy)
-    expected = "The run was trained by 4 processes and continues with 1: the result will not be bit-identical."
+    expected = "The run was trained by 4 processes and resumes with 1: the result will not be bit-identical."
     assert caplog.messages == [expected]
 
 

@@ -146,7 +146,7 @@ def test_a_time_limit_and_resume_auto(tmp_path, monkeypatch, capsys):
 
     assert run_main("train", "mlp-vae", "--resume", "auto", "--json") == 0
     captured = capsys.readouterr()
-    assert "a new one starts" not in captured.err
+    assert "training a new one" not in captured.err
     assert json.loads(captured.out)["run"] == str(run.path)
     assert the_run(Path("runs")).finished, "there still is one run"
     assert_same(essence(run), essence(zoo.train("mlp-vae", LONG, out="undisturbed")))
@@ -155,7 +155,7 @@ def test_a_time_limit_and_resume_auto(tmp_path, monkeypatch, capsys):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # MNIST is not asked for
     monkeypatch.setattr(urllib.request, "_opener", None)  # which remembers the proxies of its first use
     assert run_main("train", "mlp-vae", "--resume", "auto", "--data-dir", str(tmp_path), "--time-limit", "0s") == 0
-    assert "There is no unfinished run of mlp-vae in runs: a new one starts." in capsys.readouterr().err
+    assert "There is no unfinished run of mlp-vae in runs; training a new one." in capsys.readouterr().err
     assert len(list(Path("runs/mlp-vae").iterdir())) == 2
 
 

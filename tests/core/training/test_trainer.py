@@ -142,7 +142,7 @@ def test_a_loss_that_explodes_ends_in_a_clear_failure(tmp_path):
     assert not (run / "checkpoints").exists()
     with pytest.raises(zoo.RunError, match="no finished run"):
         zoo.load(tmp_path / "mlp-vae")
-    with pytest.raises(zoo.RunError, match="holds no weights"):
+    with pytest.raises(zoo.RunError, match="has no weights"):
         zoo.load(run)
 
 
@@ -157,10 +157,14 @@ def test_few_images(n, batch_size):
 @pytest.mark.parametrize(
     ("kind", "part", "message"),
     [
-        ("encoder", "TensorEncoder", "must return a torch.distributions.Distribution over z, not a Tensor"),
+        ("encoder", "TensorEncoder", "must return a torch.distributions.Distribution, not a Tensor"),
         ("encoder", "UndeclaredEvent", "Are the event dimensions declared"),
         ("decoder", "FixedLatent", "decoder 'broken' on latents of shape (2, 40) fails"),
-        ("decoder", "AnotherImage", "decoder 'broken' is a distribution over (1, 9, 9), but the images have the shape"),
+        (
+            "decoder",
+            "AnotherImage",
+            "decoder 'broken' is a distribution over (1, 9, 9), but the examples have the shape",
+        ),
         ("prior", "AnotherLatent", "prior 'broken' is a distribution over (7,), but the latents of encoder 'mlp' have"),
         ("prior", "NotAPrior", "prior 'broken' is a NotAPrior, not a zoo.Prior"),
         ("loss", "NoLoss", "must return a dict with a term 'loss'; it returned the terms ['distortion']"),
@@ -168,7 +172,7 @@ def test_few_images(n, batch_size):
         ("loss", "DetachedLoss", "'loss' is detached from the parameters"),
         ("loss", "InfiniteLoss", "the term 'loss' is inf on the first batch"),
         ("loss", "RaisingLoss", "loss 'broken' fails: AttributeError"),
-        ("loss", "RefusingLoss", "loss 'broken' cannot be made: ValueError: no such luck"),
+        ("loss", "RefusingLoss", "loss 'broken' cannot be constructed: ValueError: no such luck"),
     ],
 )
 def test_a_component_that_misbehaves_is_named_before_training(kind, part, message, install, tmp_path):

@@ -84,9 +84,9 @@ def test_something_remains_to_train_on(validation):
 
 def test_a_second_validation_split_is_refused():
     data = zoo.Dataset(rows(), rows(20, 1), rows(10, 2))
-    with pytest.raises(zoo.DataError, match=r"have a validation split: leave out data\.validation"):
+    with pytest.raises(zoo.DataError, match=r"already have a validation split: omit data\.validation"):
         data.hold_out(10)
-    with pytest.raises(zoo.DataError, match=r"leave out data\.validation"):
+    with pytest.raises(zoo.DataError, match=r"omit data\.validation"):
         zoo.train("mlp-vae", ["data.validation=0.1"], data=data)
 
 
@@ -160,7 +160,7 @@ def test_without_a_validation_split_the_last_weights_are_the_result(tmp_path):
 def test_an_option_that_selects_needs_a_validation_split(option, named, tmp_path, capsys):
     assert run_main("train", "mlp-vae", *TINY, option, "--out", str(tmp_path)) == 2
     err = capsys.readouterr().err
-    assert f"{named}: needs a validation split, and these data have none: set data.validation=0.1" in err
+    assert f"{named}: requires a validation split, and the data have none: set data.validation=0.1" in err
     assert not list(tmp_path.iterdir())
 
 

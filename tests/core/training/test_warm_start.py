@@ -50,7 +50,7 @@ def test_shapes_that_differ_are_listed_and_refused(source, tmp_path):
     with pytest.raises(zoo.UsageError) as raised:
         zoo.train("mlp-vae", WIDER, init=source, out=tmp_path)
     message = str(raised.value)
-    assert "decoder.trunk.1.weight: 9x2 here, 8x2 there" in message
+    assert "decoder.trunk.1.weight: 9x2 in the model, 8x2 in the run" in message
     assert "encoder" not in message.split("\n", 1)[1].split("Choose")[0]
     assert "--init-part" in message
     assert not list(tmp_path.iterdir())
@@ -75,7 +75,7 @@ def test_shapes_that_differ_keep_their_new_values_on_request(source, tmp_path):
 def test_parts_that_cannot_be_initialized(options, message, source, tmp_path):
     with pytest.raises(zoo.UsageError, match=message):
         zoo.train("mlp-vae", TINY, init=source, out=tmp_path, **options)
-    with pytest.raises(zoo.UsageError, match="need --init"):
+    with pytest.raises(zoo.UsageError, match="require --init"):
         zoo.train("mlp-vae", TINY, out=tmp_path, **options)
     assert not list(tmp_path.iterdir())
 
