@@ -255,7 +255,7 @@ def test_likelihoods_of_plugins_are_recommended_too(install, work, caplog):
     )
     with caplog.at_level(logging.INFO, "zoo"):
         zoo.train("mlp-vae", ["train.steps=1", "encoder.hidden=[4]"], data=stored(work, "colour"))
-    assert "write decoder.likelihood=acme or decoder.likelihood=" in caplog.text
+    assert "use decoder.likelihood=acme or decoder.likelihood=" in caplog.text
 
 
 # --- zoo data

@@ -18,6 +18,7 @@ import pytest
 
 import zoo
 from resuming import TINY, When, assert_same, essence, run_main
+from zoo.recorder import RunRecorder
 from zoo_sweep.sweep import sweep
 
 OVERRIDES = [*TINY, "train.epochs=3", "train.checkpoint.keep=9"]
@@ -88,8 +89,8 @@ def test_a_disk_that_takes_nothing_more_ends_a_training_that_can_be_resumed(harm
 def test_figures_that_cannot_be_written_lose_nothing(harm, disk, tmp_path, monkeypatch, caplog):
     """The weights are written and the disk takes nothing more: the training is finished, and each figure is named."""
     action, words = HARMS[harm]
-    finish = zoo.Run.finish
-    monkeypatch.setattr(zoo.Run, "finish", lambda run: [finish(run), action(disk)()])
+    finish = RunRecorder.finish
+    monkeypatch.setattr(RunRecorder, "finish", lambda recorder: [finish(recorder), action(disk)()])
     with caplog.at_level(logging.WARNING, "zoo"):
         run = zoo.train("mlp-vae", OVERRIDES, out=disk)
     assert run.finished
@@ -104,11 +105,11 @@ def test_figures_that_cannot_be_written_lose_nothing(harm, disk, tmp_path, monke
 
 def test_the_command_reports_a_training_without_figures(disk, monkeypatch, capsys):
     """The same from the command line: exit code 0, and the result on stdout."""
-    finish = zoo.Run.finish
-    monkeypatch.setattr(zoo.Run, "finish", lambda run: [finish(run), shutil.rmtree(run.figures)])
+    finish = RunRecorder.finish
+    monkeypatch.setattr(RunRecorder, "finish", lambda own: [finish(own), shutil.rmtree(own.run.figures)])
     assert run_main("train", "mlp-vae", *OVERRIDES, "--out", str(disk)) == 0
     captured = capsys.readouterr()
-    assert "figures  none\n" in captured.out
+    assert "figures    none\n" in captured.out
     assert captured.err.count("could not be written: FileNotFoundError") == 4
 
 

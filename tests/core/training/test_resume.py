@@ -15,6 +15,7 @@ import zoo.api
 from resuming import TINY, When, assert_same, essence, perturb_generators, send, stopped
 from zoo.recipes.components import build
 from zoo.recipes.optimizers import optimizers, schedulers
+from zoo.recorder import RunRecorder
 from zoo.storage.checkpoints import Checkpoints
 from zoo.training.trainer import Trainer
 
@@ -63,7 +64,7 @@ def test_stopped_between_the_last_step_and_the_result(tmp_path, monkeypatch):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(zoo.Run, "finish", lambda run: send(signal.SIGINT)())
+            patch.setattr(RunRecorder, "finish", lambda recorder: send(signal.SIGINT)())
             with pytest.raises(KeyboardInterrupt):
                 zoo.train("mlp-vae", overrides, out=tmp_path)
     finally:
