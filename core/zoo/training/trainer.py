@@ -105,7 +105,8 @@ class Trainer:
         self.dataset = dataset
         self.train = Loader(dataset.train, self.config.batch_size, binarize, device)
         self.test = Loader(dataset.test, EVALUATION_BATCH, binarize, device)
-        self.validation = dataset.validation and Loader(dataset.validation, EVALUATION_BATCH, binarize, device)
+        held_out = dataset.validation
+        self.validation = None if held_out is None else Loader(held_out, EVALUATION_BATCH, binarize, device)
         self.callbacks = callbacks
         self.progress = progress
         if isinstance(checkpoints, str | Path):
@@ -115,7 +116,6 @@ class Trainer:
         self.group = group or Group()
         self.names = names
         self._checked = False
-
         self.frozen = [getattr(vae, part) for part in self.config.freeze]
         for part in self.frozen:
             part.requires_grad_(False)
