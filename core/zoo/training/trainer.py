@@ -105,8 +105,9 @@ class Trainer:
         self.dataset = dataset
         self.train = Loader(dataset.train, self.config.batch_size, binarize, device)
         self.test = Loader(dataset.test, EVALUATION_BATCH, binarize, device)
-        held_out = dataset.validation
-        self.validation = None if held_out is None else Loader(held_out, EVALUATION_BATCH, binarize, device)
+        self.validation: Loader | None = None
+        if dataset.validation is not None:
+            self.validation = Loader(dataset.validation, EVALUATION_BATCH, binarize, device)
         self.callbacks = callbacks
         self.progress = progress
         if isinstance(checkpoints, str | Path):
@@ -134,7 +135,6 @@ class Trainer:
         self._scheduled = [m for root in roots for m in root.modules() if isinstance(m, Scheduled) and m not in frozen]
         last_step = self.config.epochs * len(self.train)
         self.last_step = min(last_step, self.config.steps or last_step)
-
         self.step = 0
         self.record = Record()
         self.history: list[Epoch] = []

@@ -157,19 +157,19 @@ def test_a_folder_of_photographs_trains_and_is_decoded_once(work, caplog, monkey
     reason.
     """
     photographs(work / "photos")
-    runs, logs = [], []
+    runs, said = [], []
     for _ in range(2):
         caplog.clear()
         with caplog.at_level(logging.INFO, "zoo"):
             runs.append(zoo.train("conv-vae", [*SMALL, "data.size=[16,16]", "train.steps=2"], data="photos"))
-        logs.append(caplog.text)
+        said.append(caplog.text)
         assert "5 of 65 image files in" in caplog.text
         assert (
             "are left out. hills/cut.png: is truncated; hills/empty.jpg: is empty; sea/float.tif: cannot" in caplog.text
         )
         monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("decoded again"))
-    assert f"Decoding 64 images in {work / 'photos'}, this once." in logs[0]
-    assert "60 images are in the cache: nothing is decoded." in logs[1]
+    assert f"Decoding 64 images in {work / 'photos'}, this once." in said[0]
+    assert "60 images are in the cache: nothing is decoded." in said[1]
     data = runs[0].environment["data"]
     assert data == runs[1].environment["data"]
     assert (data["shape"], data["train"], data["test"], data["classes"]) == ([3, 16, 16], 54, 6, 2)
@@ -334,8 +334,8 @@ def test_zoo_data_cleans_up(run, work, cache):
     assert run("data", "--clean", "30") == "0 files deleted, 0.0 MB.\n"
     os.utime(file, ns=(0, file.stat().st_mtime_ns))
     size = file.stat().st_size
-    deleted = json.loads(run("data", "--clean", "30", "--json"))
-    assert deleted == {"deleted": [str(file)], "bytes": size}
+    shown = json.loads(run("data", "--clean", "30", "--json"))
+    assert shown == {"deleted": [str(file)], "bytes": size}
     assert list(cache.iterdir()) == []
     assert zoo.load_dataset("x.npy").shape == (1, 8, 8)
 
