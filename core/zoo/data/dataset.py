@@ -328,9 +328,9 @@ def _require(title: str, tensor: Tensor | None, dtype: torch.dtype, shape: tuple
     sizes = tuple(tensor.shape)
     matches = len(sizes) == len(shape) and all(n in (None, m) for n, m in zip(shape, sizes, strict=True))
     if tensor.dtype != dtype or not matches:
-        name = str(dtype).removeprefix("torch.")
+        name = {torch.bool: "a bool", torch.int64: "an int64"}[dtype]
         expected = str(tuple(shape)).replace("None", "F")
-        raise DataError(f"{title} must be a {name} tensor of shape {expected}, not {tensor.dtype} of shape {sizes}.")
+        raise DataError(f"{title} must be {name} tensor of shape {expected}, not {tensor.dtype} of shape {sizes}.")
 
 
 def _modality(split: Split) -> Modality:

@@ -117,7 +117,6 @@ class Trainer:
         self.group = group or Group()
         self.names = names
         self._checked = False
-
         self.frozen = [getattr(vae, part) for part in self.config.freeze]
         for part in self.frozen:
             part.requires_grad_(False)
@@ -136,7 +135,6 @@ class Trainer:
         self._scheduled = [m for root in roots for m in root.modules() if isinstance(m, Scheduled) and m not in frozen]
         last_step = self.config.epochs * len(self.train)
         self.last_step = min(last_step, self.config.steps or last_step)
-
         self.step = 0
         self.record = Record()
         self.history: list[Epoch] = []
