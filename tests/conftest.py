@@ -117,6 +117,14 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / str(json.loads(done.stdout)["run"])
 
 
+@pytest.fixture(scope="session")
+def packaged_digits(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A package of that run, ``acme-weights``, as ``zoo package`` writes it."""
+    from zoo_package.package import write_package
+
+    return write_package([digits_run], "acme-weights", tmp_path_factory.mktemp("packaged"), limit=50).folder
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]

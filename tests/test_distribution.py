@@ -100,8 +100,9 @@ def test_the_wheel_holds_what_a_user_needs_and_nothing_else(wheel):
     assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"zoo", *PACKAGES}
     assert any(name.endswith("LICENSE") for name in names)
     assert not [name for name in names if "__pycache__" in name or Path(name).match("test_*.py")]
-    templates = ROOT / "core" / "zoo" / "templates"
-    assert {str(file.relative_to(ROOT / "core")) for file in templates.rglob("*") if file.is_file()} <= names
+    templates = [file for file in (ROOT / "plugins").glob("*/templates/**/*") if file.is_file()]
+    assert {"zoo_package", "zoo_scaffold"} <= {file.relative_to(ROOT / "plugins").parts[0] for file in templates}
+    assert {file.relative_to(ROOT / "plugins").as_posix() for file in templates} <= names
     sources = {
         str(file.relative_to(folder)) for folder in (ROOT / "core", ROOT / "plugins") for file in folder.rglob("*.py")
     }
@@ -423,6 +424,7 @@ EVERY_COMMAND = {
     "export": "runs/mlp-vae --format torch",
     "check": "loss/elbo",
     "new-plugin": "another-vae",
+    "package": "runs/mlp-vae --name some-weights --limit 20",
 }
 ALL_OF_THEM = """
 import contextlib, glob, io, json, shlex, sys

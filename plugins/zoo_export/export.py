@@ -62,7 +62,7 @@ def export(
         ExportError: the model cannot be exported, or what was written does not agree with it.
     """
     run = run if isinstance(run, zoo.Run) else zoo.Run.open(run)
-    folder = run.path / f"export-{format}" if out is None else Path(out)
+    folder = run.output / f"export-{format}" if out is None else Path(out)
     vae = run.load()
     about = {
         "model": run.recipe.name,

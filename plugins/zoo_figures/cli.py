@@ -26,7 +26,9 @@ NAMED = 10
 """Labels that a message names."""
 
 out = click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), help="The PNG to write.  [default: in the run]"
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The PNG to write.  [default: in the run, or in runs/NAME for installed weights]",
 )
 data_dir = click.option(
     "--data-dir", type=click.Path(path_type=Path), help="Where data files lie.  [default: $ZOO_DATA, else the cache]"
@@ -100,9 +102,11 @@ def sample(
     zoo sample runs/mlp-vae -n 100
     zoo sample runs/mlp-vae-2d --z 0,0 --z 0,1 --z 1,1 --z -1,-1
     zoo sample runs/a-conditional-model --label 3
+    zoo sample mlp-vae-2d@mnist --z 0,0
     zoo sample runs/mlp-vae/sweep-2026-01-31T12-00-00
 
-    RUN is a run folder, or the folder of a model's runs, whose newest is meant, or a sweep, whose best run is.
+    RUN is a run folder, the folder of a model's runs, whose newest is meant, a sweep, whose best run is, or a name of
+    `zoo list --weights`.
     """
     import zoo
     from zoo_figures import figures
@@ -337,7 +341,7 @@ def _finish(run: Run, figure: Figure, name: str, out: Path | None, as_json: bool
     path = out or run.figures / name
     _save(figure, path)
     if as_json:
-        print_json({"run": str(run.path), "figure": str(path)})
+        print_json({"run": str(run), "figure": str(path)})
     else:
         click.echo(path)
 

@@ -17,7 +17,7 @@ from zoo_sweep.folder import RUN_OR_SWEEP
     "-o",
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The HTML file to write.  [default: report.html in the folder]",
+    help="The HTML file to write.  [default: report.html in the folder, or in runs/NAME for installed weights]",
 )
 @click.option("--metrics/--no-metrics", default=True, help="Measure the model, or leave that out.")
 @click.option("--samples", type=click.IntRange(min=1), help="Importance samples: estimate the log-likelihood too.")

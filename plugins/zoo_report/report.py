@@ -37,7 +37,9 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """What ``zoo report --json`` prints."""
         return {
-            "sweep" if isinstance(self.of, Sweep) else "run": str(self.of.path),
+            "sweep" if isinstance(self.of, Sweep) else "run": str(
+                self.of.path if isinstance(self.of, Sweep) else self.of
+            ),
             "model": self.of.recipe.name,
             "report": str(self.path),
             "bytes": self.path.stat().st_size,
@@ -87,7 +89,9 @@ def report(
         else:
             measuring = Measuring(metrics, samples, limit, announce, progress)
             page = RunPage(opened, root, target, measuring, attempts).page()
-    path = _write(page, opened.path / NAME if out is None else Path(out))
+    if out is None:
+        out = (opened.path if isinstance(opened, Sweep) else opened.output) / NAME
+    path = _write(page, Path(out))
     pictures = [
         p for section in page.sections for part in section.parts if isinstance(part, Gallery) for p in part.pictures
     ]

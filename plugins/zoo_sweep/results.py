@@ -58,7 +58,7 @@ class Outcome:
             raise RunError(f"{run.path} was stopped before its first epoch ended: there is nothing to show of it.")
         best = best_epoch(epochs, run.recipe.train.monitor)
         return cls(
-            str(run.path),
+            str(run),
             state="finished" if run.finished else "unfinished",
             epoch=best.epoch,
             seconds=round(sum(epoch.seconds for epoch in epochs), 3),

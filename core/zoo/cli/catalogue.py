@@ -9,23 +9,34 @@ import click
 from zoo.cli.completion import complete_overrides, complete_shown
 from zoo.cli.options import json_option, registry_option
 from zoo.cli.output import print_json, print_table
-from zoo.errors import RecipeError
+from zoo.errors import RecipeError, RunError
 from zoo.plugins.hookspecs import KINDS
 from zoo.plugins.manager import DISTRIBUTION
 from zoo.plugins.registry import registry
+from zoo.plugins.weights import find_run, is_weights_name
+from zoo.plugins.weights import weights as installed_weights
 from zoo.recipes.library import library, load, plain
 from zoo.recipes.merge import merge, parse_overrides
-from zoo.recipes.source import write_models
+from zoo.recipes.source import parse_yaml, write_models
+from zoo.storage.locate import CARD, RECIPE
+
+LISTED = ("zoo_components", "zoo_recipes", "zoo_weights")
+"""Hooks whose items `zoo plugins` lists."""
 
 
 @click.command("list", short_help="List models, or components of one kind.")
 @click.argument("pattern", default="*")
 @click.option("--kind", default="model", type=click.Choice(["model", *KINDS]), help="What to list.", show_default=True)
+@click.option("--weights", is_flag=True, help="List installed weights, which commands accept in place of a run.")
 @registry_option
 @json_option
-def list_(pattern: str, kind: str, registries: tuple[Path, ...], as_json: bool) -> None:
-    """List models, or components of one kind, whose name holds PATTERN (conv) or matches it ("conv*")."""
-    if kind == "model":
+def list_(pattern: str, kind: str, weights: bool, registries: tuple[Path, ...], as_json: bool) -> None:
+    """List models, components of one kind, or weights, whose name holds PATTERN (conv) or matches it ("conv*")."""
+    if weights:
+        kind, trained = "trained model", installed_weights()
+        found = [trained.find(name) for name in trained.matching(pattern)]
+        rows = [(trained.shortest(claim), str(claim.plugin), claim.item.summary) for claim in found]
+    elif kind == "model":
         recipes = library(*registries)
         rows = [(name, recipes.source(name), recipes.summary(name)) for name in recipes.names(pattern)]
     else:
@@ -40,19 +51,27 @@ def list_(pattern: str, kind: str, registries: tuple[Path, ...], as_json: bool) 
         click.echo(f"No {kind} matches {pattern!r}.", err=True)
 
 
-@click.command(short_help="Show the recipe of MODEL, or what a component takes.")
-@click.argument("model", metavar="MODEL|KIND/NAME", shell_complete=complete_shown)
+@click.command(short_help="Show the recipe of MODEL, what a component takes, or the card of weights.")
+@click.argument("model", metavar="MODEL|KIND/NAME|WEIGHTS", shell_complete=complete_shown)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=complete_overrides)
 @click.option("--resolved", is_flag=True, help="With everything that it inherits; `zoo train FILE.yaml` accepts it.")
 @registry_option
 @json_option
 def show(model: str, overrides: tuple[str, ...], resolved: bool, registries: tuple[Path, ...], as_json: bool) -> None:
-    """Show the recipe of MODEL, or what a component is and takes.
+    """Show the recipe of MODEL, what a component is and takes, or the card of weights.
 
     \b
     zoo show mlp-vae --resolved
     zoo show loss/elbo
+    zoo show mlp-vae@mnist
+    zoo show mlp-vae@mnist --resolved     its recipe
     """
+    if is_weights_name(model):
+        folder = find_run(model)
+        if not (resolved or overrides):
+            _show_card(folder, as_json)
+            return
+        model = str(folder / RECIPE)
     kind, slash, component = model.partition("/")
     if slash and not model.endswith((".yaml", ".yml")):
         _show_component(kind, component, as_json)
@@ -71,6 +90,18 @@ def show(model: str, overrides: tuple[str, ...], resolved: bool, registries: tup
         print_json({"name": name, **shown})
     else:
         click.echo(write_models({name: shown}), nl=False)
+
+
+def _show_card(folder: Path, as_json: bool) -> None:
+    file = folder / CARD
+    try:
+        text = file.read_text("utf-8")
+    except OSError as error:
+        raise RunError(f"{file} cannot be read: {error.strerror}") from error
+    if as_json:
+        print_json({**parse_yaml(text), "folder": str(folder)})
+    else:
+        click.echo(f"{text}folder: {folder}")
 
 
 def _show_component(kind: str, name: str, as_json: bool) -> None:
@@ -116,7 +147,8 @@ def plugins_(as_json: bool) -> None:
             f"{kind} {claim.name}" for kind in KINDS for claim in components.names(kind) if claim.plugin is plugin
         ]
         brings += [f"model {claim.name}" for claim in recipes.models if claim.plugin is plugin]
-        brings += [f"hook {hook}" for hook in plugin.hooks if hook not in ("zoo_components", "zoo_recipes")]
+        brings += [f"weights {claim.name}" for claim in installed_weights() if claim.plugin is plugin]
+        brings += [f"hook {hook}" for hook in plugin.hooks if hook not in LISTED]
         rows.append((plugin, brings))
         notes[plugin] = plugin.notes()
     if as_json:
@@ -142,5 +174,5 @@ def plugins_(as_json: bool) -> None:
     for plugin, _ in rows:
         for text in (*plugin.errors, *notes[plugin]):
             click.echo(f"\n{plugin.name} of {plugin}: {text}")
-    for conflict in (*components.conflicts(), *recipes.models.conflicts()):
+    for conflict in (*components.conflicts(), *recipes.models.conflicts(), *installed_weights().conflicts()):
         click.echo(f"\n{conflict}")

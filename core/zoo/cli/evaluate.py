@@ -52,8 +52,8 @@ def evaluate(
     zoo evaluate runs/mlp-vae frechet.extractor=lenet.pt
     torchrun --nproc-per-node 2 -m zoo evaluate runs/mlp-vae --metric log-likelihood
 
-    `zoo list --kind metric` names them all. RUN is a run folder, or the folder of a model's runs, whose newest is
-    meant.
+    `zoo list --kind metric` names them all. RUN is a run folder, the folder of a model's runs, whose newest is meant,
+    or a name of `zoo list --weights`.
     """
     import zoo
     from zoo.training import distributed
@@ -76,7 +76,7 @@ def evaluate(
         )
     if not rank_zero:
         return
-    named = {"run": str(opened.path), "model": opened.recipe.name, "data": opened.data_name}
+    named = {"run": str(opened), "model": opened.recipe.name, "data": opened.data_name}
     if as_json:
         print_json({**named, **evaluation.to_json()})
     else:

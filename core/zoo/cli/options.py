@@ -10,11 +10,14 @@ from click.shell_completion import CompletionItem
 
 from zoo.cli.completion import complete_runs
 from zoo.cli.output import keep_stdout_for_json
-from zoo.storage.locate import run_folder
+from zoo.plugins.weights import find_run
 
 
 class RunFolder(click.ParamType):  # type: ignore[type-arg]
-    """A run folder, or the folder of a model's runs. It is checked before torch is imported; the value is unchanged."""
+    """A run folder, the folder of a model's runs, or a name of weights.
+
+    It is checked before torch is imported; the value is unchanged.
+    """
 
     name = "run"
 
@@ -24,11 +27,11 @@ class RunFolder(click.ParamType):  # type: ignore[type-arg]
         Raises:
             RunError: there is none.
         """
-        run_folder(value)
+        find_run(value)
         return value
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Complete run folders."""
+        """Complete run folders and names of weights."""
         return complete_runs(ctx, param, incomplete)
 
 
