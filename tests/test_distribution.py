@@ -150,6 +150,100 @@ def test_the_installed_wheel_trains(installed, zoo_command, tmp_path):
     assert (tmp_path / "work" / result["run"] / "model.safetensors").is_file()
 
 
+# --- the wheel of trained weights
+
+BUNDLED = ROOT / "weights" / "vae-zoo-mnist"
+
+
+@pytest.fixture(scope="module")
+def weights_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of ``vae-zoo-mnist``, built from a copy of its sources."""
+    if not BUNDLED.is_dir():
+        pytest.skip("the trained weights are in the repository, not in the source distribution")
+    copy = tmp_path_factory.mktemp("weights") / "vae-zoo-mnist"
+    shutil.copytree(BUNDLED, copy, ignore=shutil.ignore_patterns("__pycache__", "dist"))
+    python("-m", "build", "--wheel", "--no-isolation", "--outdir", copy / "dist", cwd=copy)
+    (built,) = (copy / "dist").iterdir()
+    return built
+
+
+WEIGHTS = """
+import json
+import torch
+import zoo
+
+torch.manual_seed(0)
+described = {}
+for name in zoo.list_weights():
+    vae = zoo.load(name)
+    run = zoo.Run.open(name)
+    images = vae.sample(16, mean=True)
+    described[name] = {
+        "title": run.title.replace(" on ", "@"),
+        "shape": list(images.shape),
+        "range": [images.min().item(), images.max().item()],
+        "spread": images.std(0).max().item(),
+    }
+print(json.dumps(described))
+"""
+
+
+def test_trained_weights_work_without_data_and_without_the_checkout(
+    installed, weights_wheel, zoo_command, tmp_path, monkeypatch
+):
+    """Every model of the package draws images that differ; none needs the data that it was trained on."""
+    site = pip_install(weights_wheel, tmp_path / "site")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(installed), str(site)]))
+    monkeypatch.setenv("ZOO_DATA", str(tmp_path / "no-data"))
+    done = zoo_command("sample", "mlp-vae-2d@mnist", "--z", "0,0")
+    figure = tmp_path / "work" / done.stdout.strip()
+    assert figure == tmp_path / "work" / "runs" / "mlp-vae-2d@mnist" / "figures" / "decoded.png"
+    assert figure.stat().st_size > 1000
+
+    listed = json.loads(zoo_command("list", "--weights", "--json").stdout)
+    described = json.loads(python("-c", WEIGHTS, cwd=tmp_path))
+    assert described.keys() == {row["name"] for row in listed}
+    assert "mlp-vae-2d@mnist" in described
+    for name, facts in described.items():
+        assert facts["title"] == name
+        assert facts["shape"] == [16, 1, 28, 28]
+        assert facts["range"][0] < 0.05, name
+        assert facts["range"][1] > 0.9, name
+        assert facts["spread"] > 0.1, name
+    for card in (site / "vae_zoo_mnist" / "weights").glob("*/card.yaml"):
+        metrics = yaml.safe_load(card.read_text())["metrics"]
+        assert any("error" in metric for metric in metrics), f"{card.parent.name} has no error bars"
+
+
+def test_the_wheel_of_weights_is_complete_and_small(weights_wheel):
+    sources = BUNDLED / "src"
+    with zipfile.ZipFile(weights_wheel) as archive:
+        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+        metadata = archive.read(next(n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))).decode()
+    on_disk = {f.relative_to(sources).as_posix() for f in sources.rglob("*") if f.is_file() and f.suffix != ".pyc"}
+    assert held == on_disk
+    assert sum((sources / name).stat().st_size for name in held) < 20e6
+    assert "Name: vae-zoo-mnist\n" in metadata
+    assert "Requires-Dist: vae-zoo" in metadata
+
+
+def test_a_wheel_with_one_changed_byte_in_its_weights_is_refused(installed, weights_wheel, zoo_command, tmp_path):
+    weights = "vae_zoo_mnist/weights/mlp-vae-2d@mnist/model.safetensors"
+    damaged = tmp_path / weights_wheel.name
+    with zipfile.ZipFile(weights_wheel) as archive, zipfile.ZipFile(damaged, "w", zipfile.ZIP_DEFLATED) as copy:
+        for name in archive.namelist():
+            content = bytearray(archive.read(name))
+            if name == weights:
+                content[-1] ^= 1
+            copy.writestr(name, bytes(content))
+    site = pip_install(damaged, tmp_path / "site")
+    path = os.pathsep.join([str(installed), str(site)])
+    refused = zoo_command("sample", "mlp-vae-2d@mnist", "--z", "0,0", code=2, PYTHONPATH=path)
+    version = tomllib.loads((BUNDLED / "pyproject.toml").read_text())["project"]["version"]
+    assert f"mlp-vae-2d@mnist of vae-zoo-mnist {version} is refused: {site / weights} is damaged" in refused.stderr
+    zoo_command("show", "mlp-vae", PYTHONPATH=path)
+
+
 # --- packages of third parties
 
 

@@ -201,12 +201,14 @@ def load(
     """The trained model of a run, in evaluation mode, from its folder alone.
 
     Args:
-        run: the folder, or one such as ``runs/mlp-vae`` whose newest finished run is meant.
+        run: the folder, one such as ``runs/mlp-vae`` whose newest finished run is meant, or the name of installed
+            weights, such as ``mlp-vae@mnist``.
         which: of the best epoch by the term ``train.monitor``, or as it was last saved.
         prior: the one fitted after training (`fit_prior`), where there is one, or the one that it was trained with.
 
     Raises:
         RunError: there is no run, or its weights are absent or damaged.
+        NameConflict: two distributions bring weights of that name.
     """
     return (run if isinstance(run, Run) else Run.open(run)).load(which, prior)
 

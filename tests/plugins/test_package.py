@@ -196,7 +196,7 @@ COMMANDS = {
     "traverse": f"{NAME} --image 1",
     "interpolate": f"{NAME} 0 1",
     "latent": f"{NAME} -n 20",
-    "evaluate": f"{NAME} --limit 20",
+    "evaluate": f"{NAME} --limit 20 frechet.extractor={NAME}",
     "compare": f"{NAME} acme-weights:{NAME}",
     "report": f"{NAME} --limit 20",
     "encode": f"{NAME} digits",
