@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import json
 import shutil
 import statistics
 from collections.abc import Mapping, Sequence
@@ -48,8 +49,8 @@ def copy_run(run: Run, folder: Path, card: Mapping[str, Any]) -> None:
 def _prior_files(run: Run) -> list[Path]:
     if not run.fitted_prior.exists:
         return []
-    state, *_ = run.fitted_prior.said()["sha256"]
-    return [Path("prior") / "manifest.json", Path("prior") / state]
+    manifest = json.loads((run.path / "prior" / "manifest.json").read_bytes())
+    return [Path("prior") / name for name in ("manifest.json", *manifest["sha256"])]
 
 
 def portable_environment(run: Run) -> dict[str, Any]:

@@ -68,9 +68,9 @@ def test_a_path_that_holds_a_run_takes_precedence(acme, digits_run, tmp_path, mo
 def test_an_unknown_name_suggests_a_near_one(acme, site):
     with pytest.raises(zoo.NoRun, match=f"no trained model named 'mlp-vae-2d@digit'. Did you mean '{NAME}'?"):
         zoo.load("mlp-vae-2d@digit")
-    with pytest.raises(zoo.NoRun, match=f"mlp-vae-2d is no folder.*Did you mean '{NAME}'?"):
+    with pytest.raises(zoo.NoRun, match=f"mlp-vae-2d is no.*Did you mean '{NAME}'?"):
         zoo.load("mlp-vae-2d")
-    with pytest.raises(zoo.NoRun, match=r"nowhere/mlp-vae-2d is no folder[^?]*$"):
+    with pytest.raises(zoo.NoRun, match=r"nowhere/mlp-vae-2d is no[^?]*$"):
         zoo.load("nowhere/mlp-vae-2d")
 
 
@@ -116,7 +116,7 @@ def test_weights_that_were_sealed_anew_are_refused(acme):
     (acme / "card.yaml").write_text("name: better\n")
     names = json.loads((acme / "manifest.json").read_bytes())["sha256"]
     (acme / "manifest.json").write_bytes(sealed(acme, names))
-    with pytest.raises(zoo.RunError, match=r"manifest.json is damaged: its SHA-256 is not that stated by the plugin"):
+    with pytest.raises(zoo.RunError, match=r"manifest.json is damaged: its SHA-256 .* stated by the plugin"):
         zoo.load(NAME)
 
 
