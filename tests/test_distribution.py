@@ -195,6 +195,7 @@ def test_trained_weights_work_without_data_and_without_the_checkout(
     site = pip_install(weights_wheel, tmp_path / "site")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(installed), str(site)]))
     monkeypatch.setenv("ZOO_DATA", str(tmp_path / "no-data"))
+    monkeypatch.setenv("ZOO_DISABLE_PLUGINS", "tensorboard")
     done = zoo_command("sample", "mlp-vae-2d@mnist", "--z", "0,0")
     figure = tmp_path / "work" / done.stdout.strip()
     assert figure == tmp_path / "work" / "runs" / "mlp-vae-2d@mnist" / "figures" / "decoded.png"
@@ -238,10 +239,11 @@ def test_a_wheel_with_one_changed_byte_in_its_weights_is_refused(installed, weig
             copy.writestr(name, bytes(content))
     site = pip_install(damaged, tmp_path / "site")
     path = os.pathsep.join([str(installed), str(site)])
-    refused = zoo_command("sample", "mlp-vae-2d@mnist", "--z", "0,0", code=2, PYTHONPATH=path)
+    enabled = {"PYTHONPATH": path, "ZOO_DISABLE_PLUGINS": "tensorboard"}
+    refused = zoo_command("sample", "mlp-vae-2d@mnist", "--z", "0,0", code=2, **enabled)
     version = tomllib.loads((BUNDLED / "pyproject.toml").read_text())["project"]["version"]
     assert f"mlp-vae-2d@mnist of vae-zoo-mnist {version} is refused: {site / weights} is damaged" in refused.stderr
-    zoo_command("show", "mlp-vae", PYTHONPATH=path)
+    zoo_command("show", "mlp-vae", **enabled)
 
 
 # --- packages of third parties
