@@ -224,12 +224,14 @@ def load(
     """Load the trained model of a run in evaluation mode.
 
     Args:
-        run: the folder, or one such as ``runs/mlp-vae`` whose newest finished run is meant.
+        run: the folder, one such as ``runs/mlp-vae`` whose newest finished run is meant, or the name of installed
+            weights, such as ``mlp-vae@mnist``.
         which: the weights of the best epoch by ``train.monitor``, or those of the last checkpoint.
         prior: the prior fitted after training (`fit_prior`) if there is one, or the prior of the training.
 
     Raises:
         RunError: there is no run, or its weights are missing or damaged.
+        NameConflict: two distributions provide weights of that name.
     """
     return (run if isinstance(run, Run) else Run.open(run)).load(which, prior)
 

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 import logging
+import shlex
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from zoo.evaluation.priors import FittedPrior
 from zoo.model.batch import Batch
 from zoo.model.context import seeded
 from zoo.model.vae import VAE
+from zoo.plugins.weights import find_run, verify_weights, weights_at
 from zoo.recipes.components import build, unchecked, validate
 from zoo.recipes.datasets import LoadedDataset, data_name, load_data
 from zoo.recipes.schema import Recipe
@@ -35,7 +37,7 @@ from zoo.storage.files import (
     to_json,
     verify_files,
 )
-from zoo.storage.locate import ENVIRONMENT, RECIPE, WEIGHTS, is_finished, run_folder
+from zoo.storage.locate import ENVIRONMENT, RECIPE, WEIGHTS, is_finished
 from zoo.storage.lock import hold
 from zoo.training.history import Epoch, best_epoch
 
@@ -60,16 +62,21 @@ class Run:
         self._attached: tuple[VAE, Dataset] | None = None
 
     def __repr__(self) -> str:
-        return f"Run({str(self.path)!r})"
+        return f"Run({str(self)!r})"
+
+    def __str__(self) -> str:
+        """What commands call the run: its path, or the name of installed weights."""
+        return self.weights or str(self.path)
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
-        """The run at `path`, or the newest finished one below it (``runs/mlp-vae``).
+        """The run at `path`, the newest finished one below it (``runs/mlp-vae``), or installed weights of that name.
 
         Raises:
-            RunError: there is none.
+            RunError: there is none, or a file of the weights is damaged.
+            NameConflict: two distributions bring weights of that name.
         """
-        return cls(run_folder(path))
+        return cls(find_run(path))
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -77,11 +84,30 @@ class Run:
 
         Raises:
             RunLocked: another process owns it.
-            RunError: the folder cannot be written.
+            RunError: the folder cannot be written, or the run is installed weights, which are read-only.
         """
+        if self.weights is not None:
+            raise RunError(
+                f"{self} belongs to an installed package and is read-only. Copy the run, and use the copy: "
+                + shlex.join(["cp", "-r", str(self.path), "my-run"])
+            )
         with hold(self.path / LOCK, str(self.path)):
             remove_leftovers(self.path, (*SEALED, MANIFEST))
             yield
+
+    @cached_property
+    def weights(self) -> str | None:
+        """The name of the installed weights that this run is, or None for a run of the user's own."""
+        return weights_at(self.path)
+
+    @property
+    def output(self) -> Path:
+        """The folder that tools write to by default, created if needed: the run; of installed weights, ``runs/<name>``.
+
+        Raises:
+            RunError: it cannot be created.
+        """
+        return _created(self.path if self.weights is None else Path("runs") / self.weights.replace(":", "."))
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -133,8 +159,8 @@ class Run:
 
     @property
     def figures(self) -> Path:
-        """The folder of the figures."""
-        return self.path / "figures"
+        """The folder of the figures in `output`, created if needed."""
+        return _created(self.output / "figures")
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -180,7 +206,9 @@ class Run:
         Raises:
             RunError: the recipe, the environment or the weights are damaged or were edited; the message names the file.
         """
-        if self.finished:
+        if self.weights is not None:
+            verify_weights(self.weights)
+        elif self.finished:
             verify_files(self.path, read_manifest(self.path)["sha256"], (RECIPE, ENVIRONMENT, WEIGHTS))
 
     def epochs(self) -> list[Epoch]:
@@ -341,6 +369,14 @@ class Run:
             "train": {name: value for name, value in best.train.items() if name in best.test},
             **best.held_out,
         }
+
+
+def _created(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be created: {error.strerror}. Choose another with --out.") from error
+    return folder
 
 
 def _trained(recipe: Recipe) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from zoo.model.devices import resolve_device
 from zoo.model.likelihood import in_support
 from zoo.model.memory import require_memory
 from zoo.model.parts import DataDependent
+from zoo.plugins.weights import is_weights_name
 from zoo.recipes.advice import likelihood_advice
 from zoo.recipes.components import build
 from zoo.recipes.datasets import LoadedDataset, data_name, load_data
@@ -96,6 +97,8 @@ class Session:
         return self.group.on_rank_zero(lambda: self._claim(run))
 
     def _claim(self, run: str | Path | Run) -> tuple[Run, Checkpoint | None]:
+        if isinstance(run, str) and is_weights_name(run) and not Path(run).exists():
+            run = Run.open(run)  # which cannot be held; the message says why
         path = run.path if isinstance(run, Run) else require_path(run)
         if (path / RECIPE).is_file():
             run = run if isinstance(run, Run) else Run(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pluggy
@@ -74,6 +75,28 @@ class Command:
     target: str
 
 
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Trained weights that a plugin offers: the folder of a run inside its package, as ``zoo package`` writes it.
+
+    Args:
+        name: ``MODEL@DATA``, such as ``mlp-vae@mnist``. It is accepted wherever a run is.
+        folder: of the run. It is only read.
+        sha256: of ``manifest.json`` in the folder, which holds the digests of the other files.
+        summary: one line for ``zoo list --weights``.
+    """
+
+    name: str
+    folder: Path | Traversable
+    sha256: str
+    summary: str = ""
+
+    @property
+    def path(self) -> Path:
+        """The folder, as a path."""
+        return Path(str(self.folder))
+
+
 class HookSpecs:
     """The hooks. A plugin implements any of them with ``@zoo.hookimpl``."""
 
@@ -98,6 +121,19 @@ class HookSpecs:
             @zoo.hookimpl
             def zoo_recipes():
                 yield importlib.resources.files("acme_vae") / "recipes.yaml"
+        """
+        raise NotImplementedError
+
+    @hookspec
+    def zoo_weights(self) -> Iterable[Weights]:
+        """The trained weights that this plugin brings; ``zoo package`` writes such a plugin.
+
+        .. code-block:: python
+
+            @zoo.hookimpl
+            def zoo_weights():
+                folder = importlib.resources.files("acme_vae") / "weights" / "acme-vae@mnist"
+                yield zoo.Weights("acme-vae@mnist", folder, sha256="9f86d0...", summary="20 latent dimensions")
         """
         raise NotImplementedError
 

@@ -29,6 +29,8 @@ BROKEN = {
         "import zoo, pathlib\n@zoo.hookimpl\ndef zoo_recipes():\n    return [pathlib.Path('/nowhere.yaml')]",
         "cannot be read",
     ),
+    "weights": ("import zoo\n@zoo.hookimpl\ndef zoo_weights():\n    raise OSError('lost')", "OSError: lost"),
+    "weights-type": ("import zoo\n@zoo.hookimpl\ndef zoo_weights():\n    return [3]", "zoo_weights returned 3"),
     "recipe-type": ("import zoo\n@zoo.hookimpl\ndef zoo_recipes():\n    return [3]", "zoo_recipes"),
 }
 
