@@ -1,11 +1,13 @@
-# `make demo` trains the tutorial's model, `make test` checks everything. Both need only Python, make and a package index.
+# `make demo` draws samples from trained weights and trains the tutorial's model, `make test` checks everything.
+# Both need only Python, make and a package index.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: demo test test-lowest docs soak bench results clean
 
-demo: $(VENV)/.installed
+demo: $(VENV)/.weights
+	$(BIN)/zoo sample mlp-vae-2d@mnist
 	$(BIN)/zoo train mlp-vae
 
 test: $(VENV)/.installed-dev
@@ -55,6 +57,11 @@ benchmarks/.venv: benchmarks/requirements.txt $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+# Trained weights are a distribution of their own.
+$(VENV)/.weights: $(VENV)/.installed weights/vae-zoo-mnist/pyproject.toml
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --editable ./weights/vae-zoo-mnist
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

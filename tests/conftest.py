@@ -21,8 +21,9 @@ from zoo.plugins.registry import fresh_registry
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
-# The tracker would write a log for every run of every test. It has tests of its own.
-os.environ["ZOO_DISABLE_PLUGINS"] = "tensorboard"
+# The tracker would write a log for every run of every test, and `make demo` installs weights; both have their own
+# tests.
+os.environ["ZOO_DISABLE_PLUGINS"] = "tensorboard,vae-zoo-mnist"
 
 Install = Callable[..., Path]
 Zoo = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -115,6 +116,14 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         check=True,
     )
     return folder / str(json.loads(done.stdout)["run"])
+
+
+@pytest.fixture(scope="session")
+def packaged_digits(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A package of that run, ``acme-weights``, as ``zoo package`` writes it."""
+    from zoo_package.package import write_package
+
+    return write_package([digits_run], "acme-weights", tmp_path_factory.mktemp("packaged"), limit=50).folder
 
 
 @pytest.hookimpl(wrapper=True)

@@ -100,8 +100,9 @@ def test_the_wheel_holds_what_a_user_needs_and_nothing_else(wheel):
     assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"zoo", *PACKAGES}
     assert any(name.endswith("LICENSE") for name in names)
     assert not [name for name in names if "__pycache__" in name or Path(name).match("test_*.py")]
-    templates = ROOT / "core" / "zoo" / "templates"
-    assert {str(file.relative_to(ROOT / "core")) for file in templates.rglob("*") if file.is_file()} <= names
+    templates = [file for file in (ROOT / "plugins").glob("*/templates/**/*") if file.is_file()]
+    assert {"zoo_package", "zoo_scaffold"} <= {file.relative_to(ROOT / "plugins").parts[0] for file in templates}
+    assert {file.relative_to(ROOT / "plugins").as_posix() for file in templates} <= names
     sources = {
         str(file.relative_to(folder)) for folder in (ROOT / "core", ROOT / "plugins") for file in folder.rglob("*.py")
     }
@@ -147,6 +148,102 @@ def test_the_installed_wheel_trains(installed, zoo_command, tmp_path):
     assert (result["model"], result["data"], result["epochs"]) == ("mlp-vae", "digits", 1)
     assert 0 < result["test"]["loss"] < 64
     assert (tmp_path / "work" / result["run"] / "model.safetensors").is_file()
+
+
+# --- the wheel of trained weights
+
+BUNDLED = ROOT / "weights" / "vae-zoo-mnist"
+
+
+@pytest.fixture(scope="module")
+def weights_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of ``vae-zoo-mnist``, built from a copy of its sources."""
+    if not BUNDLED.is_dir():
+        pytest.skip("the trained weights are in the repository, not in the source distribution")
+    copy = tmp_path_factory.mktemp("weights") / "vae-zoo-mnist"
+    shutil.copytree(BUNDLED, copy, ignore=shutil.ignore_patterns("__pycache__", "dist"))
+    python("-m", "build", "--wheel", "--no-isolation", "--outdir", copy / "dist", cwd=copy)
+    (built,) = (copy / "dist").iterdir()
+    return built
+
+
+WEIGHTS = """
+import json
+import torch
+import zoo
+
+torch.manual_seed(0)
+described = {}
+for name in zoo.list_weights():
+    vae = zoo.load(name)
+    run = zoo.Run.open(name)
+    images = vae.sample(16, mean=True)
+    described[name] = {
+        "title": run.title.replace(" on ", "@"),
+        "shape": list(images.shape),
+        "range": [images.min().item(), images.max().item()],
+        "spread": images.std(0).max().item(),
+    }
+print(json.dumps(described))
+"""
+
+
+def test_trained_weights_work_without_data_and_without_the_checkout(
+    installed, weights_wheel, zoo_command, tmp_path, monkeypatch
+):
+    """Every model of the package draws images that differ; none needs the data that it was trained on."""
+    site = pip_install(weights_wheel, tmp_path / "site")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(installed), str(site)]))
+    monkeypatch.setenv("ZOO_DATA", str(tmp_path / "no-data"))
+    monkeypatch.setenv("ZOO_DISABLE_PLUGINS", "tensorboard")
+    done = zoo_command("sample", "mlp-vae-2d@mnist", "--z", "0,0")
+    figure = tmp_path / "work" / done.stdout.strip()
+    assert figure == tmp_path / "work" / "runs" / "mlp-vae-2d@mnist" / "figures" / "decoded.png"
+    assert figure.stat().st_size > 1000
+
+    listed = json.loads(zoo_command("list", "--weights", "--json").stdout)
+    described = json.loads(python("-c", WEIGHTS, cwd=tmp_path))
+    assert described.keys() == {row["name"] for row in listed}
+    assert "mlp-vae-2d@mnist" in described
+    for name, facts in described.items():
+        assert facts["title"] == name
+        assert facts["shape"] == [16, 1, 28, 28]
+        assert facts["range"][0] < 0.05, name
+        assert facts["range"][1] > 0.9, name
+        assert facts["spread"] > 0.1, name
+    for card in (site / "vae_zoo_mnist" / "weights").glob("*/card.yaml"):
+        metrics = yaml.safe_load(card.read_text())["metrics"]
+        assert any("error" in metric for metric in metrics), f"{card.parent.name} has no error bars"
+
+
+def test_the_wheel_of_weights_is_complete_and_small(weights_wheel):
+    sources = BUNDLED / "src"
+    with zipfile.ZipFile(weights_wheel) as archive:
+        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+        metadata = archive.read(next(n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))).decode()
+    on_disk = {f.relative_to(sources).as_posix() for f in sources.rglob("*") if f.is_file() and f.suffix != ".pyc"}
+    assert held == on_disk
+    assert sum((sources / name).stat().st_size for name in held) < 20e6
+    assert "Name: vae-zoo-mnist\n" in metadata
+    assert "Requires-Dist: vae-zoo" in metadata
+
+
+def test_a_wheel_with_one_changed_byte_in_its_weights_is_refused(installed, weights_wheel, zoo_command, tmp_path):
+    weights = "vae_zoo_mnist/weights/mlp-vae-2d@mnist/model.safetensors"
+    damaged = tmp_path / weights_wheel.name
+    with zipfile.ZipFile(weights_wheel) as archive, zipfile.ZipFile(damaged, "w", zipfile.ZIP_DEFLATED) as copy:
+        for name in archive.namelist():
+            content = bytearray(archive.read(name))
+            if name == weights:
+                content[-1] ^= 1
+            copy.writestr(name, bytes(content))
+    site = pip_install(damaged, tmp_path / "site")
+    path = os.pathsep.join([str(installed), str(site)])
+    enabled = {"PYTHONPATH": path, "ZOO_DISABLE_PLUGINS": "tensorboard"}
+    refused = zoo_command("sample", "mlp-vae-2d@mnist", "--z", "0,0", code=2, **enabled)
+    version = tomllib.loads((BUNDLED / "pyproject.toml").read_text())["project"]["version"]
+    assert f"mlp-vae-2d@mnist of vae-zoo-mnist {version} is refused: {site / weights} is damaged" in refused.stderr
+    zoo_command("show", "mlp-vae", **enabled)
 
 
 # --- packages of third parties
@@ -425,6 +522,7 @@ EVERY_COMMAND = {
     "new-plugin": "another-vae",
     "schema": "",
     "clean-cache": "",
+    "package": "runs/mlp-vae --name some-weights --limit 20",
 }
 ALL_OF_THEM = """
 import contextlib, glob, io, json, shlex, sys

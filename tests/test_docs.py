@@ -143,9 +143,12 @@ def test_a_page_can_be_followed(page, tmp_path):
     reader.follow(page)
     assert reader.runs > 0
     for package in reader.packages:
+        named = [file for file in reader.named if file.is_relative_to(package)]
+        if not named:  # written by a command, which has its own tests
+            continue
         name = tomllib.loads((package / "pyproject.toml").read_text())["project"]["name"]
         run([*PROGRAMS["zoo"], "check", name], tmp_path, *map(sources, reader.packages))
-        assert_complete(package, [file for file in reader.files if file.is_relative_to(package)], tmp_path)
+        assert_complete(package, named, tmp_path)
 
 
 def assert_complete(package: Path, files: list[Path], folder: Path) -> None:

@@ -127,4 +127,4 @@ def test_images_with_such_names(place, tmp_path, monkeypatch, capsys):
     code = run_main("preview", str(tmp_path / place), "--out", str(tmp_path / "drawn.png"))
     error = capsys.readouterr().err
     assert code == (0 if place == PLACES[0] else 2), error
-    assert ("not UTF-8, and a recipe cannot hold it" in error) == (place != PLACES[0])
+    assert ("not valid UTF-8, so a recipe cannot contain it" in error) == (place != PLACES[0])

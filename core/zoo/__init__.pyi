@@ -77,11 +77,14 @@ from .plugins.hookspecs import KINDS as KINDS
 from .plugins.hookspecs import OBJECT as OBJECT
 from .plugins.hookspecs import Command as Command
 from .plugins.hookspecs import Component as Component
+from .plugins.hookspecs import Weights as Weights
 from .plugins.hookspecs import hookimpl as hookimpl
 from .plugins.manager import Plugin as Plugin
 from .plugins.registry import get as get
 from .plugins.registry import list_components as list_components
 from .plugins.registry import registry as registry
+from .plugins.weights import is_weights_name as is_weights_name
+from .plugins.weights import list_weights as list_weights
 from .recipes.components import ComponentFactory as ComponentFactory
 from .recipes.components import build as build
 from .recipes.components import components_of as components_of
@@ -108,6 +111,7 @@ from .recipes.source import parse_yaml as parse_yaml
 from .recipes.source import write_yaml as write_yaml
 from .run import Run as Run
 from .storage.files import atomic_write as atomic_write
+from .storage.files import sealed as sealed
 from .storage.files import sync_folder as sync_folder
 from .storage.files import to_json as to_json
 from .training.callbacks import Callback as Callback

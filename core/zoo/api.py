@@ -1,4 +1,4 @@
-"""Train, resume, load, evaluate: what ``import zoo`` does with runs."""
+"""Train, resume, load and evaluate runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from zoo.catalog import objects, recipe, recipe_for
+from zoo.catalog import recipe, recipe_for
 from zoo.data.loader import Loader
 from zoo.errors import NoRun, RunError, UsageError
 from zoo.evaluation import priors
@@ -19,13 +19,13 @@ from zoo.model.context import flushed_denormals, seeded
 from zoo.model.devices import resolve_device
 from zoo.model.vae import VAE
 from zoo.recipes.components import build_prior, explicit, unchecked
-from zoo.recipes.datasets import LoadedDataset, block_for
+from zoo.recipes.datasets import LoadedDataset, in_memory, spec_for
 from zoo.recipes.library import ResolvedRecipe
 from zoo.recipes.merge import merge, parse_overrides
 from zoo.recipes.schema import ComponentSpec, Recipe
 from zoo.recorder import RunRecorder, create_run
 from zoo.run import Run
-from zoo.session import processes, session
+from zoo.session import Session, processes
 from zoo.training.callbacks import Callback
 from zoo.training.trainer import Trainer
 from zoo.warm_start import WarmStart
@@ -55,48 +55,54 @@ def train(
     init_partial: bool = False,
     **changes: Any,
 ) -> Run:
-    """Train a model and leave a run folder with its recipe, environment, metrics, weights, checkpoints and figures.
+    """Train a model, and write its recipe, environment, metrics, weights, checkpoints and figures into a run folder.
 
-    One thread of a process trains at a time, since torch's random generators are the process's: others wait.
+    torch's random generators are global, so only one thread of a process trains at a time; others wait.
 
     Args:
         model, overrides, registries, changes: as in `recipe`.
-        data: this data set and no other: its name, with the parameters that the recipe gives it, if it is among its
-            choices; or the path of a folder of images or of a file of arrays. ``data.size=[64,64]`` among the overrides
-            changes a parameter. Or the data themselves: a `zoo.Dataset`; images as a tensor or an array, uint8 or
-            floats in [0, 1] of shape (N, H, W) or (N, C, H, W), a tenth of which is held out for testing
-            (``data.test_fraction=0.2`` changes that); ``(images, labels)``; or ``(train, test)``, where each is one of
-            these. They are not saved in the run, and must be given again to `resume` or `evaluate` it.
-        data_dir: where the files of data sets lie; by default ``ZOO_DATA``, else the user's cache folder.
-        epochs, seed: in place of the recipe's.
-        device: ``auto`` (the accelerator, where there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or whatever torch
-            knows.
-        out: the folder of all runs, in which this one becomes ``<model>/<time>``.
-        folder: just this folder for the run, in place of one below `out`.
+        data: the data set. By default, the first available one in the recipe.
+
+            - The name of a data set. If the recipe lists it, its parameters there apply. ``data.size=[64,64]`` among
+              the overrides changes a parameter.
+            - The path of a folder of images or of a file of arrays.
+            - A Python object: a `zoo.Dataset`; images as a tensor or an array, uint8 or floats in [0, 1] of shape
+              (N, H, W) or (N, C, H, W), a tenth of which is held out for testing (``data.test_fraction=0.2`` changes
+              that); ``(images, labels)``; or ``(train, test)``, each of them images or ``(images, labels)``. The run
+              does not store the data: pass them again to `resume` and `evaluate`.
+        data_dir: folder of the files of data sets; by default ``ZOO_DATA``, or the user's cache folder.
+        epochs, seed: override ``train.epochs`` and ``train.seed``.
+        device: ``auto`` (the accelerator, if there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or another device of
+            torch.
+        out: the folder of all runs; the new run is ``<model>/<time>`` in it.
+        folder: the folder of the run, instead of one in `out`.
         time_limit: seconds after which the training saves its state and stops.
-        compile: let `torch.compile` work on the losses; it takes a while and needs a C++ compiler.
-        callbacks: what follows the training; see `zoo.Callback`.
-        progress: show the progress on stderr. By default it is shown on a terminal and in a notebook.
+        compile: apply `torch.compile` to the losses. Compilation takes a while and requires a C++ compiler.
+        callbacks: observers of the training; see `zoo.Callback`.
+        progress: show progress on stderr. By default it is shown on a terminal and in a notebook.
         figures: draw figures of the trained model in the run folder.
-        init: start from the weights of this run, which is recorded in ``environment.json``.
-        init_parts: only from those of ``encoder``, ``decoder`` or ``prior``; by default from all.
-        init_partial: keep the new values of tensors that have another shape there, or are absent. By default they are
-            an error.
+        init: a run whose weights are the initial weights; it is recorded in ``environment.json``.
+        init_parts: initialize only these parts: ``encoder``, ``decoder``, ``prior``. By default all of them.
+        init_partial: skip tensors that `init` does not have, or that have another shape there. By default they are an
+            error.
+
+    Returns:
+        The run.
 
     Raises:
-        UsageError: a name, a value, the data or the output folder is wrong. Nothing has been trained or written.
-        ComponentError: a component misbehaves in the dry run. Nothing has been written.
-        TrainingError: the training could not go on. Its last checkpoint is there.
-        Interrupted: it was stopped by a signal or the time limit. Its state is saved; see `resume`.
+        UsageError: a name, a value, the data or the output folder is not valid. Nothing has been written.
+        ComponentError: a component failed in the dry run. Nothing has been written.
+        TrainingError: the training failed. Its last checkpoint remains.
+        Interrupted: a signal or the time limit stopped the training. Its state is saved; see `resume`.
     """
     shorthands = {key: value for key, value in (("epochs", epochs), ("seed", seed)) if value is not None}
     changes = merge(changes, {"train": shorthands} if shorthands else {})
     checked = recipe_for(data, model, overrides, registries=registries, **changes)
     if init is None and (init_parts or init_partial):
-        raise UsageError("--init-part and --init-partial need --init, the run to start from.")
+        raise UsageError("--init-part and --init-partial require --init, the run to start from.")
     start = None if init is None else WarmStart.of(init, init_parts, init_partial)
-    with session(device, data_dir, time_limit, compile, callbacks, progress, figures) as opened:
-        return opened.train(checked, Path(out), None if folder is None else Path(folder), objects(data), start)
+    with Session(device, data_dir, time_limit, compile, callbacks, progress, figures) as session:
+        return session.train(checked, Path(out), None if folder is None else Path(folder), in_memory(data), start)
 
 
 def resume(
@@ -112,26 +118,30 @@ def resume(
     progress: bool | None = None,
     figures: bool = True,
 ) -> Run:
-    """Resume a training from its newest valid checkpoint; the result is bit-identical to an uninterrupted one.
+    """Resume a training from its newest valid checkpoint. The result is bit-identical to that of an uninterrupted one.
 
-    One process at a time may train a run. One that is finished is left as it is.
+    Only one process at a time can train a run. A finished run is returned unchanged.
 
     Args:
-        run: the folder, or one such as ``runs/mlp-vae`` whose newest unfinished run is meant. Runs in it that cannot be
-            read, or that another process trains, are reported and passed over.
-        epochs: train so many epochs in all, in place of the number in the recipe, which must be smaller. The change is
-            recorded in ``recipe.yaml`` and ``environment.json``. A finished run is trained longer.
-        data: what the run was trained on, where `train` was given the data themselves and not their name.
+        run: the folder of a run, or a folder of runs such as ``runs/mlp-vae``, whose newest unfinished run is resumed.
+            Runs in it that cannot be read, or that another process is training, are reported and skipped.
+        epochs: the total number of epochs, at least that in the recipe; a finished run is trained longer. The change is
+            recorded in ``recipe.yaml`` and ``environment.json``.
+        data: the data of the run, if `train` was called with a Python object.
         data_dir, device, time_limit, compile, callbacks, progress, figures: as in `train`.
 
+    Returns:
+        The run.
+
     Raises:
-        RunLocked: another process trains the run.
-        RunError: there is no such run, it holds no valid checkpoint, it or its recipe was changed, or the data are not
-            the same any more.
-        UsageError: the number of epochs is smaller than that of the recipe.
+        RunLocked: another process is training the run.
+        RunError: there is no such run, it has no valid checkpoint, it or its recipe was edited, or the data have
+            changed.
+        UsageError: `epochs` is less than the number in the recipe.
+        TrainingError, Interrupted: as in `train`.
     """
-    with session(device, data_dir, time_limit, compile, callbacks, progress, figures) as opened:
-        return opened.resume(*opened.claim(run), epochs, data)
+    with Session(device, data_dir, time_limit, compile, callbacks, progress, figures) as session:
+        return session.resume(*session.claim(run), epochs, data)
 
 
 def resume_or_train(
@@ -147,55 +157,55 @@ def resume_or_train(
     progress: bool | None = None,
     figures: bool = True,
 ) -> Run:
-    """Resume the newest unfinished run of a model, or train a new one if there is none: ``zoo train --resume auto``.
+    """Resume the newest unfinished run of a model, or train a new one if there is none; ``zoo train --resume auto``.
 
-    The arguments and errors are those of `resume` and of `train`.
+    For the arguments and errors, see `resume` and `train`.
     """
     checked = recipe(model, train={} if epochs is None else {"epochs": epochs})
-    with session(device, data_dir, time_limit, compile, callbacks, progress, figures) as opened:
+    with Session(device, data_dir, time_limit, compile, callbacks, progress, figures) as session:
         try:
-            claimed = opened.claim(Path(out) / checked.name)
+            claimed = session.claim(Path(out) / checked.name)
         except NoRun:
-            if opened.group.is_rank_zero:
-                log.info("There is no unfinished run of %s in %s: a new one starts.", checked.name, out)
-            return opened.train(checked, Path(out), None)
-        return opened.resume(*claimed, epochs)
+            if session.group.is_rank_zero:
+                log.info("There is no unfinished run of %s in %s; training a new one.", checked.name, out)
+            return session.train(checked, Path(out), None)
+        return session.resume(*claimed, epochs)
 
 
 def save_run(trainer: Trainer, folder: Path | str, *, name: str = "model", data: object = None) -> Run:
-    """Save a training of `Trainer` as a run, which `load`, `evaluate` and the tools accept.
+    """Save the result of a `Trainer` as a run, which `load`, `evaluate` and the tools accept.
 
-    A model of the user's own classes cannot be rebuilt from the folder. The run that is returned holds the model and
-    the data; one that is opened later gets them by `Run.attach`.
+    A model of the user's own classes cannot be rebuilt from the folder. The returned run has the model and the data;
+    a run that is opened later gets them from `Run.attach`.
 
     Args:
-        trainer: a trainer whose `fit` has ended.
-        folder: the folder of the run, which must not hold a run.
-        name: of the model.
-        data: the name or path of the data set, if it has one; the data themselves are not saved.
+        trainer: a trainer whose `fit` has returned.
+        folder: the folder of the run, which must not contain a run.
+        name: name of the model.
+        data: name or path of the data set, if it has one. The data are not saved.
 
     Returns:
-        The run. Its weights are those of the best checkpoint, if the trainer saved any, else the last ones.
+        The run. Its weights are those of the best checkpoint, or the last ones if the trainer saved no checkpoint.
 
     Raises:
-        UsageError: `fit` has not ended.
-        RunError: the folder cannot be written, or holds a run.
+        UsageError: `fit` has not returned.
+        RunError: the folder cannot be written, or contains a run.
     """
     if not trainer.finished:
         raise UsageError("The training is not finished: call trainer.fit() first.")
     vae = trainer.model
-    block = block_for(trainer.dataset if data is None else data)
+    spec = spec_for(trainer.dataset if data is None else data)
     raw: dict[str, Any] = {
         "encoder": type(trainer.vae.encoder).__name__,
         "decoder": type(trainer.vae.decoder).__name__,
         "prior": type(trainer.vae.prior).__name__,
         "loss": type(trainer.loss).__name__,
         "latent_dim": math.prod(vae.latent_shape),
-        "data": [block.model_dump()],
+        "data": [spec.model_dump()],
         "binarize": trainer.binarize,
         "train": trainer.config.model_dump(),
     }
-    loaded = LoadedDataset(block, trainer.dataset)
+    loaded = LoadedDataset(spec, trainer.dataset)
     run = create_run(Path(folder), unchecked(name, raw), loaded, trainer.device, Path(folder), code=True)
     run.attach(copy.deepcopy(vae).cpu(), trainer.dataset)
     best = None if trainer.checkpoints is None else trainer.checkpoints.best()
@@ -211,15 +221,17 @@ def load(
     which: Literal["best", "last"] = "best",
     prior: Literal["fitted", "original"] = "fitted",
 ) -> VAE:
-    """The trained model of a run, in evaluation mode, from its folder alone.
+    """Load the trained model of a run in evaluation mode.
 
     Args:
-        run: the folder, or one such as ``runs/mlp-vae`` whose newest finished run is meant.
-        which: of the best epoch by the term ``train.monitor``, or as it was last saved.
-        prior: the one fitted after training (`fit_prior`), where there is one, or the one that it was trained with.
+        run: the folder, one such as ``runs/mlp-vae`` whose newest finished run is meant, or the name of installed
+            weights, such as ``mlp-vae@mnist``.
+        which: the weights of the best epoch by ``train.monitor``, or those of the last checkpoint.
+        prior: the prior fitted after training (`fit_prior`) if there is one, or the prior of the training.
 
     Raises:
-        RunError: there is no run, or its weights are absent or damaged.
+        RunError: there is no run, or its weights are missing or damaged.
+        NameConflict: two distributions provide weights of that name.
     """
     return (run if isinstance(run, Run) else Run.open(run)).load(which, prior)
 
@@ -236,51 +248,51 @@ def fit_prior(
     device: str = "auto",
     **changes: Any,
 ) -> dict[str, Any]:
-    """Fit a prior to the aggregate posterior of a trained model, q(z) = 1/N sum_n q(z | x_n) over the training images.
+    """Fit a prior to the aggregate posterior of a trained model, q(z) = 1/N sum_n q(z | x_n) over the training split.
 
-    It is saved in the run folder and used from then on by whoever loads the run; what was trained stays as it is, and
-    ``load(run, prior="original")`` has it. Fitted again, it takes the place of the one before.
+    The prior is saved in the run folder, and replaces one that was fitted before. `load` returns the model with it, or
+    with the prior of the training for ``prior="original"``.
 
     Args:
         run: as in `load`.
         prior: a component that is an `ExPostPrior`.
         overrides, changes: its parameters, such as ``components=20``.
-        samples_per_image: draws from q(z | x) for each training image.
-        seed: of the draws and of the fit.
+        samples_per_image: draws from q(z | x) per training example.
+        seed: seed of the draws and of the fit.
         data: as in `resume`.
         data_dir, device: as in `train`.
 
     Returns:
-        The prior and what it was fitted to: ``images``, ``samples_per_image``, ``seed``, and ``log_likelihood``, the
-        mean log p(z) in nats at draws from q(z | x) of the training and of the test images, also under the ``original``
-        prior.
+        The prior and a summary of the fit: ``images``, ``samples_per_image``, ``seed``, and ``log_likelihood``, the
+        mean log p(z) in nats at draws from q(z | x) of the training and test examples, also for the ``original`` prior.
 
     Raises:
-        UsageError: a name or a value is wrong, the prior cannot be fitted, or the data are not those of the run.
-        RunLocked: another process trains the run.
-        TrainingError: the fit gave no finite density, or it could not be written. What was there before is intact.
+        UsageError: a name or a value is not valid, or the prior cannot be fitted after training.
+        RunError: there is no such run, it is not finished, or the data have changed.
+        RunLocked: another process is training the run.
+        TrainingError: the density of the fitted prior is not finite, or the prior could not be written. A prior that
+            was fitted before is intact.
     """
     run = run if isinstance(run, Run) else Run.open(run)
     change = merge(merge({"prior": prior}, {"prior": parse_overrides(tuple(overrides))}), {"prior": changes})
-    block = ComponentSpec.model_validate(change["prior"])
-    priors.require_fittable(block)
+    spec = ComponentSpec.model_validate(change["prior"])
+    priors.require_fittable(spec)
     if samples_per_image < 1:
         raise UsageError(f"samples_per_image must be at least 1, not {samples_per_image}.")
     target = resolve_device(device)
     with run.held():
         if not run.finished:
-            raise RunError(f"{run.path} is not finished: go on with `zoo train --resume {run.path}` first.")
+            raise RunError(f"{run.path} is not finished. Resume it first: zoo train --resume {run.path}")
         vae = run.load(prior="original")
         dataset = run.loaded(None if data_dir is None else Path(data_dir), data).dataset
         with flushed_denormals(), seeded(seed, target):
-            fitted = build_prior(block, run.recipe, vae.encoder, run.data_shape, run.classes)
-            vae.to(target), fitted.to(target)
-            train_split, test_split = (
-                Loader(split, 512, run.recipe.binarize, target) for split in (dataset.train, dataset.test)
-            )
-            facts = priors.fit(fitted, vae, train_split, test_split, samples_per_image, seed)
-        run.fitted_prior.save(explicit("prior", block), fitted, facts)
-    return {"run": str(run.path), "prior": explicit("prior", block).model_dump(), **facts}
+            new_prior = build_prior(spec, run.recipe, vae.encoder, run.data_shape, run.classes)
+            vae.to(target), new_prior.to(target)
+            train, test = (Loader(split, 512, run.recipe.binarize, target) for split in (dataset.train, dataset.test))
+            summary = priors.fit(new_prior, vae, train, test, samples_per_image, seed)
+        spec = explicit("prior", spec)
+        run.fitted_prior.save(spec, new_prior, summary)
+    return {"run": str(run.path), "prior": spec.model_dump(), **summary}
 
 
 def evaluate(
@@ -302,20 +314,26 @@ def evaluate(
     """Measure the trained model of a run.
 
     Args:
-        run: the folder, as in `load`.
-        metrics: names. By default all that cost little and apply; the evaluation says why one was left out.
-        settings: of metrics, such as ``{"active-units": {"threshold": 0.05}}``; one that has any is measured too.
-        samples: measure what is importance-sampled too, the log-likelihood, with so many samples for each image.
-        split, limit: ``test``, ``validation`` or ``train``, and how many of its images, from the first.
-        seed: of every draw, binarisation included.
-        prior: as in `Run.load`; where it is a fitted one, the protocol names it.
+        run: as in `load`.
+        metrics: names of metrics. By default, all inexpensive metrics that apply; `Evaluation.left_out` has the reasons
+            for the others.
+        settings: parameters by metric, such as ``{"active-units": {"threshold": 0.05}}``; these metrics are measured
+            in addition to `metrics`.
+        samples: also measure importance-sampled metrics (the log-likelihood), with this number of samples per example.
+        split, limit: ``test``, ``validation`` or ``train``, and the number of examples to use, from the first.
+        seed: seed of every draw, binarization included.
+        prior: as in `load`; the protocol names a fitted prior.
         data: as in `resume`.
         data_dir, device: as in `train`.
-        announce, progress: called with each metric's name, and with (done, of) while it works.
+        announce: called with the name of each metric before it is measured.
+        progress: called with the number of examples processed so far, and of all examples.
+
+    Returns:
+        The measured values and their protocol.
 
     Raises:
-        RunError: there is no such run, or the data are not those that it was trained on.
-        UsageError: there is no such metric, or this model or these data do not have it.
+        RunError: there is no such run, or the data have changed.
+        UsageError: there is no such metric, or it does not apply to this model or these data.
     """
     if split not in SPLITS:
         raise UsageError(f"split must be one of {', '.join(SPLITS)}, not {split!r}.")
@@ -326,15 +344,15 @@ def evaluate(
     if samples is not None:
         for name in importance_sampled():
             settings[name] = {**settings.get(name, {}), "samples": samples}
-    asked = [ComponentSpec(use=name, **settings.get(name, {})) for name in dict.fromkeys((*metrics, *settings))]
+    specs = [ComponentSpec(use=name, **settings.get(name, {})) for name in dict.fromkeys((*metrics, *settings))]
     with processes(device) as (group, target):
         loaded = run.loaded(None if data_dir is None else Path(data_dir), data)
-        another = prior == "fitted" and run.fitted_prior.exists
-        subject = EvaluationContext(
+        is_fitted = prior == "fitted" and run.fitted_prior.exists
+        context = EvaluationContext(
             *(run.load(prior=prior), run.recipe, loaded.dataset, split, limit, seed, target),
             group=group,
             progress=progress,
-            prior=run.fitted_prior.name if another else None,
+            prior=run.fitted_prior.name if is_fitted else None,
         )
         with flushed_denormals():
-            return measure(subject, asked, by_default=not metrics, announce=announce)
+            return measure(context, specs, by_default=not metrics, announce=announce)

@@ -1,4 +1,4 @@
-"""What writes a run folder: its creation, the callback that records a training, and the callbacks of plugins."""
+"""Writing of run folders: creation, the callback that records a training, and the callbacks of plugins."""
 
 from __future__ import annotations
 
@@ -49,11 +49,16 @@ def create_run(
     """Create the folder ``root/<model>/<time>``, or `folder`, with the recipe and the environment of a training.
 
     Args:
+        root: the folder of all runs.
+        recipe: what is trained.
+        loaded: the data.
+        device: the device of the training.
+        folder: the folder of the run, instead of one in `root`.
         code: whether the model was built in code, so that the recipe names classes instead of components.
         init: the record of a warm start.
 
     Raises:
-        RunError: the folder cannot be created or written, or `folder` holds a run already.
+        RunError: the folder cannot be created or written, or `folder` contains a run already.
     """
     parent = root / recipe.name if folder is None else folder.parent
     stamp = datetime.datetime.now().strftime(STAMP)
@@ -63,33 +68,33 @@ def create_run(
             if place.is_symlink():
                 raise RunError(f"{place} is a link to {place.readlink()}; runs are not written through links.")
         parent.mkdir(parents=True, exist_ok=True)
-        path = _unused(parent, stamp) if folder is None else folder
+        path = _new_folder(parent, stamp) if folder is None else folder
         created = folder is None or not path.exists()
         path.mkdir(exist_ok=True)
         if (path / RECIPE).exists():
-            raise RunError(f"{path} holds a run already, and runs are never overwritten.")
-        recipe = recipe.model_copy(update={"data": [loaded.block]})
-        written = recipe if code else with_defaults(recipe)
+            raise RunError(f"{path} already contains a run. Runs are never overwritten.")
+        recipe = recipe.model_copy(update={"data": [loaded.spec]})
+        recipe = recipe if code else with_defaults(recipe)
         (path / "figures").mkdir(exist_ok=True)
         environment = {**_environment(recipe, loaded, device), "code": code, **({"init": dict(init)} if init else {})}
         write_json(environment, path / ENVIRONMENT)
-        write_text(write_models({recipe.name: written.to_raw()}), path / RECIPE)  # last: it makes the folder a run
+        write_text(write_models({recipe.name: recipe.to_raw()}), path / RECIPE)  # last: it makes the folder a run
     except BaseException as error:
         if created:
             shutil.rmtree(path, ignore_errors=True)
-        if not isinstance(error, OSError | ValueError):  # ValueError: the path holds a NUL
+        if not isinstance(error, OSError | ValueError):  # ValueError: the path contains a NUL
             raise
         raise RunError(
             f"The output folder {parent} cannot be written: {getattr(error, 'strerror', None) or error}. "
             "Choose another with --out."
         ) from error
     run = Run(path)
-    run.recipe = written
+    run.recipe = recipe
     return run
 
 
-def _unused(parent: Path, stamp: str) -> Path:
-    """Create a new folder; two runs that start in the same second get different ones."""
+def _new_folder(parent: Path, stamp: str) -> Path:
+    """Create a folder. Runs that start in the same second get different ones."""
     for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
         try:
             path = parent / (stamp + suffix)
@@ -97,7 +102,7 @@ def _unused(parent: Path, stamp: str) -> Path:
         except FileExistsError:
             continue
         return path
-    raise RunError(f"{parent} holds a thousand runs of {stamp}")
+    raise RunError(f"{parent} already contains a thousand runs of {stamp}.")
 
 
 def _environment(recipe: Recipe, loaded: LoadedDataset, device: torch.device) -> dict[str, Any]:
@@ -119,7 +124,7 @@ def _environment(recipe: Recipe, loaded: LoadedDataset, device: torch.device) ->
             if plugin.status == "ok" and plugin.distribution != DISTRIBUTION
         },
         "data": {
-            "name": loaded.block.use,
+            "name": loaded.spec.use,
             "shape": list(dataset.shape),
             "classes": dataset.classes,
             "label_names": list(dataset.label_names),
@@ -133,7 +138,7 @@ def _environment(recipe: Recipe, loaded: LoadedDataset, device: torch.device) ->
 
 
 class RunRecorder(Callback):
-    """Writes the metrics of each epoch, and the final weights, into a run folder. Use it inside `Run.held`.
+    """Writes the metrics of each epoch and the final weights into a run folder. Use it inside `Run.held`.
 
     Args:
         run: the run.
@@ -144,7 +149,7 @@ class RunRecorder(Callback):
         self.path = run.path
 
     def on_train_begin(self, trainer: Training) -> None:
-        """Drop the metrics of epochs after the checkpoint that is resumed from."""
+        """Drop the metrics of epochs after the resumed checkpoint."""
         if not self.run.finished:
             self.rewind(trainer.history)
 
@@ -168,7 +173,7 @@ class RunRecorder(Callback):
             write_bytes(_lines(history), self.path / METRICS)
 
     def finish(self, weights: Mapping[str, Tensor] | None = None) -> None:
-        """Write ``model.safetensors`` and seal the run, which makes it a finished run.
+        """Write ``model.safetensors`` and the manifest, which makes the run a finished one.
 
         Args:
             weights: the final weights; by default those of the best checkpoint.
@@ -177,10 +182,10 @@ class RunRecorder(Callback):
             TrainingError: the disk is full.
             RunError: there are no weights, or the recipe was edited during the training.
         """
-        reread = Run(self.path)
-        if read_models(self.path / RECIPE) == {self.run.recipe.name: self.run.recipe.to_raw()}:  # it was not edited
-            reread.recipe = self.run.recipe
-        weights = reread.saved_weights("best") if weights is None else weights
+        reopened = Run(self.path)
+        if read_models(self.path / RECIPE) == {self.run.recipe.name: self.run.recipe.to_raw()}:  # not edited
+            reopened.recipe = self.run.recipe
+        weights = reopened.saved_weights("best") if weights is None else weights
         with self._writing(WEIGHTS):
             save_weights(weights, self.path / WEIGHTS)
         with self._writing(MANIFEST):
@@ -220,11 +225,11 @@ def _lines(epochs: Iterable[Epoch]) -> bytes:
 
 
 def plugin_callbacks(run: Run, figures: bool) -> Iterator[Callback]:
-    """The callbacks of plugins for a run. If one raises, it is logged, and the training continues.
+    """The callbacks of plugins for a run. If one raises, the error is logged and the training continues.
 
     Args:
         run: the run.
-        figures: whether plugins may draw.
+        figures: whether plugins may draw figures.
     """
     for plugin, callback in registry().plugins.collect("zoo_callbacks", run=run, figures=figures):
         if isinstance(callback, Callback):

@@ -1,4 +1,4 @@
-"""The run folder: everything about one training, written once and never overwritten."""
+"""The run folder, which has everything about one training and is never overwritten."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 import logging
+import shlex
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from zoo.evaluation.priors import FittedPrior
 from zoo.model.batch import Batch
 from zoo.model.context import seeded
 from zoo.model.vae import VAE
+from zoo.plugins.weights import find_run, verify_weights, weights_at
 from zoo.recipes.components import build, unchecked, validate
 from zoo.recipes.datasets import LoadedDataset, data_name, load_data
 from zoo.recipes.schema import Recipe
@@ -35,7 +37,7 @@ from zoo.storage.files import (
     to_json,
     verify_files,
 )
-from zoo.storage.locate import ENVIRONMENT, RECIPE, WEIGHTS, is_finished, run_folder
+from zoo.storage.locate import ENVIRONMENT, RECIPE, WEIGHTS, is_finished
 from zoo.storage.lock import hold
 from zoo.training.history import Epoch, best_epoch
 
@@ -44,15 +46,14 @@ log = logging.getLogger("zoo")
 METRICS, LOCK = "metrics.jsonl", ".lock"
 SEALED = (RECIPE, ENVIRONMENT, METRICS, WEIGHTS)
 """The files that the manifest of a finished run covers."""
-PACKAGES = ("vae-zoo", "torch", "torchvision", "numpy", "pluggy", "pydantic", "safetensors", "scikit-learn")
 
 
 class Run:
-    """A run folder. `path` is its place; the rest is read from its files.
+    """A run folder at `path`, whose files are read when needed.
 
-    The folder holds ``recipe.yaml``, ``environment.json``, ``metrics.jsonl`` (a line for each epoch),
-    ``model.safetensors``, ``checkpoints/``, ``figures/`` and, once one was fitted, ``prior/``. The last file of a
-    training is ``manifest.json``, with the SHA-256 of the others.
+    The folder contains ``recipe.yaml``, ``environment.json``, ``metrics.jsonl`` (one line per epoch),
+    ``model.safetensors``, ``checkpoints/``, ``figures/`` and, if a prior was fitted, ``prior/``. ``manifest.json`` is
+    written last and has the SHA-256 of the other files.
     """
 
     def __init__(self, path: Path) -> None:
@@ -61,16 +62,21 @@ class Run:
         self._attached: tuple[VAE, Dataset] | None = None
 
     def __repr__(self) -> str:
-        return f"Run({str(self.path)!r})"
+        return f"Run({str(self)!r})"
+
+    def __str__(self) -> str:
+        """What commands call the run: its path, or the name of installed weights."""
+        return self.weights or str(self.path)
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
-        """The run at `path`, or the newest finished one below it (``runs/mlp-vae``).
+        """The run at `path`, the newest finished one below it (``runs/mlp-vae``), or installed weights of that name.
 
         Raises:
-            RunError: there is none.
+            RunError: there is none, or a file of the weights is damaged.
+            NameConflict: two distributions bring weights of that name.
         """
-        return cls(run_folder(path))
+        return cls(find_run(path))
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -78,24 +84,43 @@ class Run:
 
         Raises:
             RunLocked: another process owns it.
-            RunError: the folder cannot be written.
+            RunError: the folder cannot be written, or the run is installed weights, which are read-only.
         """
+        if self.weights is not None:
+            raise RunError(
+                f"{self} belongs to an installed package and is read-only. Copy the run, and use the copy: "
+                + shlex.join(["cp", "-r", str(self.path), "my-run"])
+            )
         with hold(self.path / LOCK, str(self.path)):
             remove_leftovers(self.path, (*SEALED, MANIFEST))
             yield
 
     @cached_property
+    def weights(self) -> str | None:
+        """The name of the installed weights that this run is, or None for a run of the user's own."""
+        return weights_at(self.path)
+
+    @property
+    def output(self) -> Path:
+        """The folder that tools write to by default, created if needed: the run; of installed weights, ``runs/<name>``.
+
+        Raises:
+            RunError: it cannot be created.
+        """
+        return _created(self.path if self.weights is None else Path("runs") / self.weights.replace(":", "."))
+
+    @cached_property
     def recipe(self) -> Recipe:
-        """The recipe, with every default written out."""
+        """The recipe, with every default filled in."""
         models = read_models(self.path / RECIPE)
         if len(models) != 1:
-            raise RunError(f"{self.path / RECIPE} holds {len(models)} models; expected the one that was trained.")
+            raise RunError(f"{self.path / RECIPE} has {len(models)} models; expected one.")
         ((name, raw),) = models.items()
         try:
             return unchecked(name, raw) if self.environment.get("code") else validate(name, raw)
         except RecipeError as error:
-            changed = f"The recipe of {self.path} does not fit the components as they are installed now:"
-            raise RecipeError(changed, error.problems) from error
+            title = f"The recipe of {self.path} does not match the installed components:"
+            raise RecipeError(title, error.problems) from error
 
     @cached_property
     def environment(self) -> dict[str, Any]:
@@ -109,45 +134,45 @@ class Run:
 
     @property
     def data_name(self) -> str:
-        """What to call the data that it was trained on: the file or folder, else the data set."""
+        """The display name of its data: that of the file or folder, or the name of the data set."""
         return data_name(self.recipe.data[0])
 
     @property
     def data_shape(self) -> tuple[int, ...]:
-        """The event shape of the data that the model was trained on."""
+        """The event shape of its data."""
         return tuple(self.environment["data"]["shape"])
 
     @property
     def classes(self) -> int:
-        """The number of labels in the data, 0 where they have none."""
+        """The number of labels in its data, 0 if they have none."""
         return int(self.environment["data"].get("classes", 0))
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """What the labels are called, if anything."""
+        """The names of the labels, if they have any."""
         return tuple(self.environment["data"].get("label_names", ()))
 
     @property
     def title(self) -> str:
-        """The model and the data, for the titles of figures: ``mlp-vae on mnist``."""
+        """The title of figures, such as ``mlp-vae on mnist``."""
         return f"{self.recipe.name} on {self.data_name}"
 
     @property
     def figures(self) -> Path:
-        """The folder of the figures."""
-        return self.path / "figures"
+        """The folder of the figures in `output`, created if needed."""
+        return _created(self.output / "figures")
 
     @property
     def checkpoints(self) -> Checkpoints:
-        """The saved states of the training."""
+        """The checkpoints of the training."""
         origin = {"run": self.environment["id"], "recipe": _trained(self.recipe)}
         return Checkpoints(self.path / "checkpoints", self.recipe.train.checkpoint.keep, origin)
 
     def checkpoint(self, which: Literal["best", "last"] = "last") -> Checkpoint | None:
-        """The newest valid checkpoint, or the best one, if there is any.
+        """The newest valid checkpoint or the best one, or None.
 
         Raises:
-            RunError: ``recipe.yaml`` is not the recipe that it was trained with; the message names what differs.
+            RunError: ``recipe.yaml`` is not the recipe of the training; the message lists the differences.
         """
         checkpoints = self.checkpoints
         checkpoint = checkpoints.best() if which == "best" else checkpoints.newest()
@@ -160,32 +185,34 @@ class Run:
             differences = "; ".join(f"{key} is {now!r}, was {before!r}" for key, (now, before) in changes.items())
             raise RunError(
                 f"{self.path / RECIPE} is not the recipe that {checkpoint.path} was trained with: {differences}. "
-                f"Restore it, or train a new run: zoo train {self.path / RECIPE}. Of a run that exists, only the "
-                f"number of epochs may grow: zoo train --resume {self.path} --epochs N."
+                f"Restore it, or train a new run: zoo train {self.path / RECIPE}. Only the number of epochs can be "
+                f"increased: zoo train --resume {self.path} --epochs N."
             )
         return checkpoint
 
     @property
     def _former_epochs(self) -> set[int]:
-        """The numbers of epochs that were raised by `extend`."""
+        """The numbers of epochs before the training was extended."""
         return {change["epochs"]["from"] for change in self.environment.get("extended", ())}
 
     @property
     def finished(self) -> bool:
-        """Whether the training came to its end."""
+        """Whether the training is finished."""
         return is_finished(self.path)
 
     def verify(self) -> None:
-        """Compare the files of a finished run with its manifest. Of one that is not finished there is nothing to say.
+        """Compare the files of a finished run with its manifest. An unfinished run has none.
 
         Raises:
             RunError: the recipe, the environment or the weights are damaged or were edited; the message names the file.
         """
-        if self.finished:
+        if self.weights is not None:
+            verify_weights(self.weights)
+        elif self.finished:
             verify_files(self.path, read_manifest(self.path)["sha256"], (RECIPE, ENVIRONMENT, WEIGHTS))
 
     def epochs(self) -> list[Epoch]:
-        """The epochs of ``metrics.jsonl``. A torn line is reported and left out.
+        """The epochs in ``metrics.jsonl``. An incomplete line is reported and skipped.
 
         Raises:
             RunError: there is no such file.
@@ -204,13 +231,13 @@ class Run:
         if not self._damage_reported:
             self._damage_reported = True
             if damaged:
-                log.warning("%s: line %s cannot be read and is left out.", path, ", ".join(damaged))
+                log.warning("%s: line %s cannot be read and is skipped.", path, ", ".join(damaged))
             elif self.finished and sha256(path) != read_manifest(self.path)["sha256"].get(METRICS):
-                log.warning("%s was changed after the training: its SHA-256 is not that of the manifest.", path)
+                log.warning("%s was edited after the training: its SHA-256 is not that in the manifest.", path)
         return epochs
 
     def attach(self, vae: VAE, dataset: Dataset) -> Run:
-        """Give a run whose model was built in code the objects that cannot be rebuilt from its folder.
+        """Attach the model and the data to a run whose model was built in code.
 
         Args:
             vae: a model of the same classes and sizes; the weights of the run are loaded into a copy of it.
@@ -224,19 +251,19 @@ class Run:
 
     @property
     def fitted_prior(self) -> FittedPrior:
-        """The prior that was fitted after training, if any was: see `zoo.fit_prior`."""
+        """The prior that was fitted after training, if there is one; see `zoo.fit_prior`."""
         return FittedPrior(self.path / "prior", self.path / WEIGHTS)
 
     def load(self, which: Literal["best", "last"] = "best", prior: Literal["fitted", "original"] = "fitted") -> VAE:
-        """The trained model, in evaluation mode on the CPU.
+        """Load the trained model in evaluation mode on the CPU.
 
         Args:
-            which: of the best epoch by the term ``train.monitor``, or as it was last saved.
-            prior: the one fitted after training, where there is one, or the one that the model was trained with. A
-                prior is fitted to the best weights; the last ones come with the original.
+            which: the weights of the best epoch by ``train.monitor``, or those of the last checkpoint.
+            prior: the prior fitted after training if there is one, or the prior of the training. A prior is fitted to
+                the best weights; with the last weights, the original prior is loaded.
 
         Raises:
-            RunError: there are no weights, or they are damaged or of another model; so too for a fitted prior.
+            RunError: the weights or the fitted prior are missing, damaged or of another model.
         """
         self.verify()
         vae = self._new_model()
@@ -251,14 +278,14 @@ class Run:
         return vae.eval()
 
     def _new_model(self) -> VAE:
-        """A model without the weights of the run."""
+        """The model with initial weights."""
         if self._attached is not None:
             return copy.deepcopy(self._attached[0]).cpu()
         if self.environment.get("code"):
             parts = ", ".join(f"{kind} {getattr(self.recipe, kind).use}" for kind in ("encoder", "decoder", "prior"))
             raise RunError(
                 f"The model of {self.path} was built in code ({parts}) and cannot be rebuilt from the folder. "
-                "In Python, give the run a model and its data: zoo.Run.open(...).attach(vae, dataset)."
+                "In Python, attach a model and the data: zoo.Run.open(...).attach(vae, dataset)."
             )
         return build(self.recipe, self.data_shape, self.classes, self.environment["data"]["train"])[0]
 
@@ -271,66 +298,66 @@ class Run:
         checkpoint = self.checkpoint(which)
         if checkpoint is None:
             if (self.path / WEIGHTS).exists():
-                raise RunError(f"{self.path / MANIFEST} is missing, which the weights are verified with.")
-            raise RunError(f"{self.path} holds no weights: it was stopped before it saved any.")
+                raise RunError(f"{self.path / MANIFEST} is missing, so the weights cannot be verified.")
+            raise RunError(f"{self.path} has no weights: the training stopped before its first checkpoint.")
         return checkpoint.weights()
 
-    def loaded(self, root: Path | None = None, given: object = None) -> LoadedDataset:
-        """The data that it was trained on.
+    def loaded(self, root: Path | None = None, source: object = None) -> LoadedDataset:
+        """Load the data of the training.
 
         Args:
-            root, given: as in `load_data`.
+            root, source: as in `load_data`.
 
         Raises:
-            DataError: they cannot be had here, or are damaged.
-            RunError: they are others now.
+            DataError: the data are not available, or are damaged.
+            RunError: the data have changed.
         """
-        loaded = self._data(root, given)
+        loaded = self._data(root, source)
         if loaded.dataset.sha256() != self.environment["data"]["sha256"]:
-            raise RunError(f"The data are not those that {self.path} was trained on: their digests differ.")
+            raise RunError(f"The data are not those that {self.path} was trained on: their SHA-256 differs.")
         return loaded
 
-    def _data(self, root: Path | None, given: object = None) -> LoadedDataset:
-        if given is None and self._attached is not None:
+    def _data(self, root: Path | None, source: object = None) -> LoadedDataset:
+        if source is None and self._attached is not None:
             return LoadedDataset(self.recipe.data[0], self._attached[1])
-        return load_data(self.recipe.data, root, given=given, seed=self.recipe.train.seed)
+        return load_data(self.recipe.data, root, source=source, seed=self.recipe.train.seed)
 
     def test_images(self, n: int, root: Path | None = None) -> Tensor:
-        """The first `n` test images, (n, C, H, W); otherwise as `test_batch`."""
+        """The first `n` test examples, (n, *data_shape), as in `test_batch`."""
         return self.test_batch(n, root).x
 
     def test_batch(self, n: int | None = None, root: Path | None = None) -> Batch:
-        """The first `n` test images as the model met them, or all, with their labels where they have any.
+        """The first `n` test examples in the form that the model was tested on, with their labels if they have any.
 
-        Binarisation is drawn with the run's seed: an image is the same whatever `n` is.
+        Binarization is drawn with the seed of the run, so an example does not depend on `n`.
 
         Args:
-            n: how many; fewer come if there are no more.
-            root: where the files of data sets lie, if not where `load_data` looks.
+            n: number of examples, at most all; by default all.
+            root: as in `load_data`.
 
         Raises:
-            DataError: the data cannot be had here, or are not those of the run any more.
+            DataError: the data are not available, or their shape is not that of the training.
         """
         dataset = self._data(root).dataset
         if dataset.shape != self.data_shape:
-            raise DataError(f"{self.path} was trained on data of shape {self.data_shape}, these are {dataset.shape}.")
+            raise DataError(f"{self.path} was trained on data of shape {self.data_shape}; got {dataset.shape}.")
         n = len(dataset.test) if n is None else min(n, len(dataset.test))
         with seeded(self.recipe.train.seed):
             return Loader(dataset.test, n, self.recipe.binarize)[torch.arange(n)]
 
     def best_epoch(self) -> Epoch:
-        """The epoch whose weights the run holds: see `train.monitor` in `zoo.TrainConfig`.
+        """The epoch of the run's weights; see `monitor` in `zoo.TrainConfig`.
 
         Raises:
-            RunError: no epoch has ended.
+            RunError: no epoch has finished.
         """
         epochs = self.epochs()
         if not epochs:
-            raise RunError(f"{self.path / METRICS} holds no epoch.")
+            raise RunError(f"{self.path / METRICS} has no epoch.")
         return best_epoch(epochs, self.recipe.train.monitor)
 
     def result(self) -> dict[str, Any]:
-        """What ``zoo train --json`` prints: the terms of each split at the `best_epoch`."""
+        """The terms of each split at the `best_epoch`, as ``zoo train --json`` prints them."""
         best, epochs = self.best_epoch(), self.epochs()
         return {
             "run": str(self.path),
@@ -344,14 +371,22 @@ class Run:
         }
 
 
+def _created(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be created: {error.strerror}. Choose another with --out.") from error
+    return folder
+
+
 def _trained(recipe: Recipe) -> dict[str, Any]:
-    """What a checkpoint is tied to: the recipe, as JSON has it."""
+    """The recipe in the form that checkpoints record: as JSON, without its summary."""
     trained: dict[str, Any] = json.loads(to_json({**recipe.to_raw(), "summary": ""}))
     return trained
 
 
 def _changes(now: Any, before: Any, place: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """What differs between two recipes: dotted keys, with the value now and the one before."""
+    """The dotted keys at which two recipes differ, each with the value now and the one before."""
     if isinstance(now, Mapping) and isinstance(before, Mapping):
         for key in dict.fromkeys([*now, *before]):
             yield from _changes(now.get(key), before.get(key), f"{place}.{key}".lstrip("."))

@@ -1,4 +1,4 @@
-"""A training of a recipe: processes, data, model and run folder brought together."""
+"""Training of a recipe: brings processes, data, model and run folder together."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from zoo.model.devices import resolve_device
 from zoo.model.likelihood import in_support
 from zoo.model.memory import require_memory
 from zoo.model.parts import DataDependent
+from zoo.plugins.weights import is_weights_name
 from zoo.recipes.advice import likelihood_advice
 from zoo.recipes.components import build
 from zoo.recipes.datasets import LoadedDataset, data_name, load_data
@@ -37,60 +38,71 @@ SKIPPED = "It is skipped."
 _ADJECTIVES = {"train": "training"}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Session:
-    """What a training of a recipe needs besides the recipe.
+    """Trains and resumes recipes. The processes join when the session is entered, and locks are held until it is left.
+
+    Args:
+        device_name: device of every process; see `zoo.train`.
+        data_dir: folder of the files of data sets.
+        time_limit: seconds after which the training saves its state and stops.
+        compile: whether to apply `torch.compile`.
+        callbacks: callbacks of the user.
+        progress: whether to show progress; None shows it on a terminal and in a notebook.
+        figures: whether plugins may draw figures.
 
     Attributes:
         group: the processes that train together.
-        device: where this process trains.
-        locks: holds the lock of the run until the session ends.
-        root: where the files of data sets are.
-        time_limit: seconds after which the training saves its state and stops.
-        compile: whether `torch.compile` is applied.
-        callbacks: those of the user.
-        progress: whether progress is shown; None where somebody watches.
-        figures: whether plugins may draw.
+        device: device of this process.
     """
 
-    group: Group
-    device: torch.device
-    locks: contextlib.ExitStack
-    root: Path | None
+    device_name: str
+    data_dir: Path | str | None
     time_limit: float | None
     compile: bool
     callbacks: Sequence[Callback]
     progress: bool | None
     figures: bool
 
+    def __enter__(self) -> Session:
+        self._stack = contextlib.ExitStack()
+        self.group, self.device = self._stack.enter_context(processes(self.device_name))
+        self.root = None if self.data_dir is None else Path(self.data_dir)
+        return self
+
+    def __exit__(self, *details: Any) -> None:
+        self._stack.__exit__(*details)
+
     def train(
         self,
         recipe: Recipe,
         out: Path,
         folder: Path | None,
-        given: object = None,
+        source: object = None,
         init: WarmStart | None = None,
     ) -> Run:
         """Train a new run; see `zoo.train`."""
-        data = load_data(recipe.data, self.root, given=given, seed=recipe.train.seed)
+        data = load_data(recipe.data, self.root, source=source, seed=recipe.train.seed)
         trainer, start = self._trainer(recipe, data, init)
 
         def create() -> Run:
             run = create_run(out, recipe, data, self.device, folder, init=start)
-            self.locks.enter_context(run.held())
+            self._stack.enter_context(run.held())
             return run
 
         return self._fit(trainer, self.group.on_rank_zero(create))
 
     def claim(self, run: str | Path | Run) -> tuple[Run, Checkpoint | None]:
-        """Lock the run to resume, and find its newest valid checkpoint; see `zoo.resume`."""
+        """Lock the run to resume, and return it with its newest valid checkpoint; see `zoo.resume`."""
         return self.group.on_rank_zero(lambda: self._claim(run))
 
     def _claim(self, run: str | Path | Run) -> tuple[Run, Checkpoint | None]:
+        if isinstance(run, str) and is_weights_name(run) and not Path(run).exists():
+            run = Run.open(run)  # which cannot be held; the message says why
         path = run.path if isinstance(run, Run) else require_path(run)
         if (path / RECIPE).is_file():
             run = run if isinstance(run, Run) else Run(path)
-            self.locks.enter_context(run.held())
+            self._stack.enter_context(run.held())
             return run, run.checkpoint("last")
         for candidate in _unfinished(path):
             with contextlib.ExitStack() as attempt:
@@ -101,29 +113,29 @@ class Session:
                     log.warning("%s %s", error, SKIPPED)
                     continue
                 if checkpoint is not None and not candidate.finished:
-                    self.locks.push(attempt.pop_all())
+                    self._stack.push(attempt.pop_all())
                     return candidate, checkpoint
-        raise NoRun(f"{run} holds no unfinished run that can be resumed.")
+        raise NoRun(f"{run} has no unfinished run that can be resumed.")
 
-    def resume(self, run: Run, checkpoint: Checkpoint | None, epochs: int | None, given: object = None) -> Run:
-        """Train a run further; see `zoo.resume`."""
+    def resume(self, run: Run, checkpoint: Checkpoint | None, epochs: int | None, source: object = None) -> Run:
+        """Resume a run that `claim` returned; see `zoo.resume`."""
         longer = _is_longer(run, epochs)
         run.verify()
         if run.finished and not longer:
             if self.group.is_rank_zero:
-                log.info("%s is finished: there is nothing left to train. --epochs N trains it longer.", run.path)
+                log.info("%s is already finished. Use --epochs N to train it longer.", run.path)
             return run
         if checkpoint is None:
-            raise RunError(f"{run.path} holds no valid checkpoint to resume from.")
+            raise RunError(f"{run.path} has no valid checkpoint to resume from.")
         recipe = run.recipe
         if longer:
             recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": epochs})})
-        trainer, _ = self._trainer(recipe, run.loaded(self.root, given))
+        trainer, _ = self._trainer(recipe, run.loaded(self.root, source))
         trainer.restore(checkpoint)
         if longer and epochs is not None:
             if trainer.finished:
                 raise RunError(
-                    f"{run.path} cannot be trained for {epochs} epochs: train.steps or train.patience has ended it."
+                    f"{run.path} cannot be trained for {epochs} epochs: train.steps or train.patience ended it earlier."
                 )
             self.group.on_rank_zero(lambda: RunRecorder(run).extend(epochs))
         return self._fit(trainer, run)
@@ -131,12 +143,12 @@ class Session:
     def _trainer(
         self, recipe: Recipe, data: LoadedDataset, init: WarmStart | None = None
     ) -> tuple[Trainer, dict[str, Any] | None]:
-        """Build the model and check it, without writing anything. Also return the record of a warm start."""
+        """Build and check the model without writing files. Also return the record of a warm start."""
         dataset = data.dataset
         if self.group.is_rank_zero:
             log.info(
                 "%s on %s: %s examples of %s, on %s, seed %d",
-                *(recipe.name, data_name(data.block)),
+                *(recipe.name, data_name(data.spec)),
                 ", ".join(f"{len(split)} {_ADJECTIVES.get(name, name)}" for name, split in dataset.splits.items()),
                 *("x".join(map(str, dataset.shape)), self.device, recipe.train.seed),
             )
@@ -163,19 +175,19 @@ class Session:
         return trainer, start
 
     def _check_support(self, recipe: Recipe, trainer: Trainer) -> None:
-        """Log a note if the likelihood is not one of these data."""
+        """Log a note if the data are outside the support of the likelihood."""
         batch = trainer.train[torch.arange(min(2, len(trainer.dataset.train)), device=trainer.device)]
-        with evaluating(trainer.vae), torch.no_grad():  # so that no running mean moves
+        with evaluating(trainer.vae), torch.no_grad():  # leaves running means unchanged
             supported = in_support(trainer.vae.trace(batch).p, batch.x, batch.mask)
         if self.group.is_rank_zero and not supported:
             log.info(
-                "Note: the pixels lie outside the support of the likelihood (real values under a Bernoulli?), "
-                "so the loss is no bound on log p(x). %s",
+                "Note: the data are outside the support of the likelihood (real values under a Bernoulli?), "
+                "so the loss is not a bound on log p(x). %s",
                 likelihood_advice(recipe, trainer.dataset.train.x),
             )
 
     def _fit(self, trainer: Trainer, run: Run) -> Run:
-        """Train, and leave the result in the run folder."""
+        """Train, and write the result into the run folder."""
         trainer.checkpoints = run.checkpoints
         plugins = plugin_callbacks(run, self.figures) if self.group.is_rank_zero else ()
         trainer.callbacks = [RunRecorder(run), *plugins, *self.callbacks]
@@ -188,24 +200,8 @@ class Session:
 
 
 @contextlib.contextmanager
-def session(
-    device: str,
-    data_dir: Path | str | None,
-    time_limit: float | None,
-    compile: bool,
-    callbacks: Sequence[Callback],
-    progress: bool | None,
-    figures: bool,
-) -> Iterator[Session]:
-    """A session, whose processes and locks are released at the end of the block."""
-    root = None if data_dir is None else Path(data_dir)
-    with processes(device) as (group, target), contextlib.ExitStack() as locks:
-        yield Session(group, target, locks, root, time_limit, compile, callbacks, progress, figures)
-
-
-@contextlib.contextmanager
 def processes(device: str) -> Iterator[tuple[Group, torch.device]]:
-    """The processes that work together, and the device of this one."""
+    """Join the processes that work together; yield them and the device of this one."""
     target = local_device(resolve_device(device))
     group = Group.join(target)
     try:
@@ -215,7 +211,7 @@ def processes(device: str) -> Iterator[tuple[Group, torch.device]]:
 
 
 def _unfinished(folder: Path) -> Iterator[Run]:
-    """The runs in a folder that were stopped after their first checkpoint, the newest first."""
+    """The runs in a folder that were stopped after their first checkpoint, newest first."""
     for path in runs_in(folder):
         run = Run(path)
         if run.finished:
@@ -232,8 +228,8 @@ def _unfinished(folder: Path) -> Iterator[Run]:
 
 
 def _is_longer(run: Run, epochs: int | None) -> bool:
-    """Whether the run is to be trained for more epochs than its recipe has."""
+    """Whether to train for more epochs than the recipe has."""
     planned = run.recipe.train.epochs
     if epochs is not None and epochs < planned:
-        raise UsageError(f"{run.path} is a training of {planned} epochs; --epochs {epochs} cannot make it shorter.")
+        raise UsageError(f"{run.path} has {planned} epochs in its recipe; --epochs {epochs} cannot shorten it.")
     return epochs is not None and epochs > planned

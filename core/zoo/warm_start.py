@@ -16,18 +16,18 @@ from zoo.storage.files import sha256
 from zoo.storage.locate import WEIGHTS
 
 PARTS = ("encoder", "decoder", "prior")
-SHOWN = 10
-"""Tensors that a message lists."""
+MAX_LISTED = 10
+"""Number of tensors that a message lists."""
 
 
 @dataclass(frozen=True)
 class WarmStart:
-    """Where the initial weights come from.
+    """The source of initial weights.
 
     Args:
         run: a finished run.
-        parts: which parts of its model: ``encoder``, ``decoder``, ``prior``.
-        partial: leave tensors that are absent there, or have another shape, as they are initialized.
+        parts: the parts of the model to initialize: ``encoder``, ``decoder``, ``prior``.
+        partial: skip tensors that the run does not have, or that have another shape there.
 
     Raises:
         UsageError: there is no such part, or the run is not finished.
@@ -39,14 +39,14 @@ class WarmStart:
 
     @classmethod
     def of(cls, run: str | Path | Run, parts: Sequence[str] = (), partial: bool = False) -> WarmStart:
-        """Open the run; no parts stand for all."""
+        """Open the run; no parts stand for all parts."""
         return cls(run if isinstance(run, Run) else Run.open(run), tuple(parts) or PARTS, partial)
 
     def __post_init__(self) -> None:
         for part in self.parts:
             if part not in PARTS:
                 raise UsageError(
-                    f"There is no part {part!r}.{did_you_mean(part, PARTS)} There are: {', '.join(PARTS)}."
+                    f"There is no part {part!r}.{did_you_mean(part, PARTS)} Available: {', '.join(PARTS)}."
                 )
         if not self.run.finished:
             raise UsageError(f"{self.run.path} is not finished, so it has no weights to start from.")
@@ -56,48 +56,39 @@ class WarmStart:
         """Copy the weights into a model.
 
         Returns:
-            The record for ``environment.json``: the run, the SHA-256 of its weights, the parts, and the tensors that
-            were left as they are.
+            The record for ``environment.json``: the run, the SHA-256 of its weights, the parts and the skipped tensors.
 
         Raises:
             RunError: the run is damaged.
-            UsageError: a tensor is absent there or has another shape, and `partial` is not set.
+            UsageError: a tensor is missing in the run or has another shape there, and `partial` is not set; or every
+                tensor would be skipped.
         """
         weights = self.run.load(prior="original").state_dict()
         state = {name: value for name, value in vae.state_dict().items() if name.split(".")[0] in self.parts}
         if not state:
             raise UsageError(f"{', '.join(self.parts)} of this model has no weights to initialize.")
-        different = [_difference(name, value, weights.get(name)) for name, value in state.items()]
-        mismatches = [difference for difference in different if difference]
+        mismatches = {
+            name: f"  {name}: {_shape(value)} in the model, {_shape(weights.get(name))} in the run"
+            for name, value in state.items()
+            if name not in weights or weights[name].shape != value.shape
+        }
         if mismatches and not self.partial:
-            more = [f"and {len(mismatches) - SHOWN} more"] if len(mismatches) > SHOWN else []
-            raise UsageError(
-                "\n".join(
-                    [
-                        f"The model cannot start from {self.run.path}, whose tensors differ:",
-                        *(f"  {line}" for line in (*mismatches[:SHOWN], *more)),
-                        "Choose other parts with --init-part, or keep the new values of these with --init-partial.",
-                    ]
-                )
-            )
-        kept = [name for name, difference in zip(state, different, strict=True) if difference]
-        if len(kept) == len(state):
+            lines = list(mismatches.values())
+            more = [f"  and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
+            title = f"The model cannot start from {self.run.path}, whose tensors differ:"
+            advice = "Choose other parts with --init-part, or skip these tensors with --init-partial."
+            raise UsageError("\n".join([title, *lines[:MAX_LISTED], *more, advice]))
+        if len(mismatches) == len(state):
             raise UsageError(f"No tensor of {', '.join(self.parts)} has the same name and shape in {self.run.path}.")
-        for name, value in state.items():
-            if name not in kept:
-                value.copy_(weights[name])
+        for name in state.keys() - mismatches.keys():
+            state[name].copy_(weights[name])
         return {
             "run": str(self.run.path),
             "sha256": sha256(self.run.path / WEIGHTS),
             "parts": list(self.parts),
-            "not_initialized": kept,
+            "not_initialized": list(mismatches),
         }
 
 
-def _difference(name: str, value: torch.Tensor, other: torch.Tensor | None) -> str:
-    """Why a tensor cannot be copied; empty if it can."""
-    shape = "x".join(map(str, value.shape)) or "a scalar"
-    if other is None:
-        return f"{name}: {shape} here, absent there"
-    there = "x".join(map(str, other.shape)) or "a scalar"
-    return "" if value.shape == other.shape else f"{name}: {shape} here, {there} there"
+def _shape(tensor: torch.Tensor | None) -> str:
+    return "missing" if tensor is None else "x".join(map(str, tensor.shape)) or "a scalar"

@@ -142,7 +142,7 @@ class Candidate:
     def injected(self) -> dict[str, Any]:
         """The arguments that the zoo passes to its constructor."""
         if self.kind in ("dataset", "metric"):
-            values: dict[str, Any] = {"root": zoo.data_root(), "given": digits()}
+            values: dict[str, Any] = {"root": zoo.data_root(), "source": digits()}
         else:
             vae, _ = self.build()
             values = {

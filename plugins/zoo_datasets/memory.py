@@ -28,7 +28,7 @@ ADVICE = {
 
 
 def memory(
-    given: Any,
+    source: Any,
     layout: Literal["auto", "nhw", "nhwc", "nchw"] = "auto",
     test_fraction: Fraction = 0.1,
     split_seed: Seed = 0,
@@ -39,7 +39,7 @@ def memory(
     Arrays and tensors are converted as in `arrays`.
 
     Args:
-        given: a `zoo.Dataset`; images; ``(images, labels)``; or ``(train, test)``, each of them images or
+        source: a `zoo.Dataset`; images; ``(images, labels)``; or ``(train, test)``, each of them images or
             ``(images, labels)``. Images are a tensor, an array or a `zoo.Split`.
         layout: order of the axes.
         test_fraction: fraction of test images, if none are passed; as in `folder`.
@@ -49,18 +49,18 @@ def memory(
         DataUnavailable: no data were passed.
         DataError: the data are of another type, or are not images and labels; the message says why.
     """
-    if given is None:
+    if source is None:
         raise DataUnavailable(
             "the images were passed as Python objects, which a run does not store. Pass them again: "
             "zoo.resume(run, data=...), zoo.evaluate(run, data=...), zoo.fit_prior(run, prior, data=...)."
         )
-    splits = (given.train, given.test) if isinstance(given, Dataset) else given
+    splits = (source.train, source.test) if isinstance(source, Dataset) else source
     if isinstance(splits, tuple) and len(splits) == 2 and not _are_labels(splits[1]):
         if (test_fraction, split_seed) != (0.1, 0):
             raise DataError("The data are already split into (train, test): leave out test_fraction and split_seed.")
         train, test = (_images(images, name, layout) for images, name in zip(splits, ("train", "test"), strict=True))
-        return given if isinstance(given, Dataset) else Dataset(train, test)
-    every = _images(given, "images", layout)
+        return source if isinstance(source, Dataset) else Dataset(train, test)
+    every = _images(source, "images", layout)
     if len(every) < 2:
         raise DataError("data holds one image; training and testing need at least two.")
     order = torch.tensor(shuffled(len(every), split_seed))

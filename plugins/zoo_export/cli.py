@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 @click.argument("run", type=RUN)
 @click.argument("data", required=False)
 @click.option(
-    "-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help=".npz file to write.  [default: in the run]"
+    "-o",
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help=".npz file to write.  [default: in the run, or in runs/NAME for installed weights]",
 )
 @click.option(
     "--split",
@@ -70,11 +73,11 @@ def encode(
     codes = encoding.encode(
         trained_run, data, split=split, samples=samples, seed=seed, data_dir=data_dir, device=device  # type: ignore[arg-type]
     )  # fmt: skip
-    path = trained_run.path / "codes.npz" if out is None else out
+    path = trained_run.output / "codes.npz" if out is None else out
     _write(codes, path)
     if as_json:
         arrays = {name: {"dtype": str(array.dtype), "shape": list(array.shape)} for name, array in codes.items()}
-        print_json({"run": str(trained_run.path), "codes": str(path), "arrays": arrays})
+        print_json({"run": str(trained_run), "codes": str(path), "arrays": arrays})
         return
     for name, array in codes.items():
         click.echo(f"{name:<8} {array.dtype} {tuple(array.shape)}")
@@ -103,7 +106,12 @@ def _write(codes: dict[str, NDArray[Any]], path: Path) -> None:
     show_default=True,
     help="onnx needs the extra `export`; torch writes .pt2 files of torch.export.",
 )
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder to write.  [default: in the run]")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder to write.  [default: in the run, or in runs/NAME for installed weights]",
+)
 @click.option("--part", "only", type=click.Choice(["encoder", "decoder"]), help="Export only this part.")
 @json_option
 def export(run: str, format: str, out: Path | None, only: str | None, as_json: bool) -> None:
@@ -126,7 +134,7 @@ def export(run: str, format: str, out: Path | None, only: str | None, as_json: b
     folder = exporting.export(trained_run, format, out, **parts)  # type: ignore[arg-type]
     manifest = json.loads((folder / "export.json").read_text("utf-8"))
     if as_json:
-        print_json({"run": str(trained_run.path), "folder": str(folder), **manifest})
+        print_json({"run": str(trained_run), "folder": str(folder), **manifest})
         return
     for part in manifest["parts"].values():
         signature = f"{_signature(part['inputs'])} -> {_signature(part['outputs'])}"

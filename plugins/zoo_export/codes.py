@@ -199,7 +199,7 @@ def encode(
     choices = run.recipe.data if data is None else recipe_for(data, run.recipe).data
     shape = None if data is None else run.data_shape
     root = None if data_dir is None else Path(data_dir)
-    dataset = load_data(choices, root, shape, given=None if isinstance(data, str | os.PathLike) else data).dataset
+    dataset = load_data(choices, root, shape, source=None if isinstance(data, str | os.PathLike) else data).dataset
     if dataset.shape != run.data_shape:
         shapes = ["x".join(map(str, shape)) for shape in (run.data_shape, dataset.shape)]
         raise DataError(f"{run.path} was trained on images of shape {shapes[0]}; these have shape {shapes[1]}.")

@@ -53,7 +53,7 @@ def export(
         ExportError: the model cannot be exported, or an exported file disagrees with it.
     """
     run = run if isinstance(run, zoo.Run) else zoo.Run.open(run)
-    folder = run.path / f"export-{format}" if out is None else Path(out)
+    folder = run.output / f"export-{format}" if out is None else Path(out)
     vae = run.load()
     fields = {
         "model": run.recipe.name,

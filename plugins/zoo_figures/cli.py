@@ -22,7 +22,9 @@ RANKED = 2000
 """Test images used to rank latent dimensions."""
 
 out = click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), help="PNG file to write.  [default: in the run]"
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="PNG file to write.  [default: in the run, or in runs/NAME for installed weights]",
 )
 label = click.option(
     "--label", metavar="Y", help="Label, by name or number, for a model that is conditional on labels."
@@ -77,9 +79,11 @@ def sample(
     zoo sample runs/mlp-vae -n 100
     zoo sample runs/mlp-vae-2d --z 0,0 --z 0,1 --z 1,1 --z -1,-1
     zoo sample runs/a-conditional-model --label 3
+    zoo sample mlp-vae-2d@mnist --z 0,0
     zoo sample runs/mlp-vae/sweep-2026-01-31T12-00-00
 
-    RUN is a run folder, the folder of a model, for its newest run, or a sweep, for its best run.
+    RUN is a run folder, the folder of a model, for its newest run, a sweep, for its best run, or a name of
+    `zoo list --weights`.
     """
     import zoo
     from zoo_figures import figures
@@ -259,7 +263,7 @@ def _finish(run: Run, figure: Figure, name: str, out: Path | None, as_json: bool
     path = out or run.figures / name
     _save(figure, path)
     if as_json:
-        print_json({"run": str(run.path), "figure": str(path)})
+        print_json({"run": str(run), "figure": str(path)})
     else:
         click.echo(path)
 

@@ -13,7 +13,7 @@ from zoo import Gaussian, Posterior, at_least_float32
 
 
 class DiagonalGaussian(Posterior):
-    """q(z | x) = N(z; mean, diag(scale^2)), the mean linear in the features.
+    """q(z | x) = N(z; mean, diag(scale^2)), with the mean linear in the features.
 
     Args:
         features: number of features.

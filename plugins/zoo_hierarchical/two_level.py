@@ -48,8 +48,8 @@ class TwoLevelEncoder(Encoder):
         lower = self.lower(x, condition)
         if tuple(lower.event_shape) != self.sizes[:1] or not lower.has_rsample:
             raise ComponentError(
-                f"The encoder inside 'two-level' must have reparameterised latents of shape {self.sizes[:1]}; got "
-                f"a {type(lower).__name__} of shape {tuple(lower.event_shape)}."
+                f"The encoder inside 'two-level' must have reparameterised samples and a latent of shape "
+                f"{self.sizes[:1]}; got {type(lower).__name__} over {tuple(lower.event_shape)}."
             )
         return Levels(lower, [self.upper], self.sizes, downward=False)
 

@@ -97,8 +97,8 @@ def load_extractor(path: Path, device: torch.device) -> tuple[str, str, Callable
     Raises:
         DataError: the file does not exist or is not a TorchScript module or exported program.
     """
-    if path.is_dir():
-        run = zoo.Run.open(path)
+    if path.is_dir() or str(path) in zoo.list_weights():
+        run = zoo.Run.open(str(path))
         vae = run.load().to(device)
         return run.recipe.name, _sha256(run.path / "model.safetensors"), lambda images: vae.encode(images).mean
     if not path.is_file():

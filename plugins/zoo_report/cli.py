@@ -17,7 +17,7 @@ from zoo_sweep.folder import RUN_OR_SWEEP
     "-o",
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="HTML file to write.  [default: report.html in the folder]",
+    help="HTML file to write.  [default: report.html in the folder, or in runs/NAME for installed weights]",
 )
 @click.option("--metrics/--no-metrics", default=True, help="Include or leave out the metrics of `zoo evaluate`.")
 @click.option(

@@ -37,7 +37,9 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """The output of ``zoo report --json``."""
         return {
-            "sweep" if isinstance(self.source, Sweep) else "run": str(self.source.path),
+            "sweep" if isinstance(self.source, Sweep) else "run": str(
+                self.source.path if isinstance(self.source, Sweep) else self.source
+            ),
             "model": self.source.recipe.name,
             "report": str(self.path),
             "bytes": self.path.stat().st_size,
@@ -88,7 +90,9 @@ def report(
         else:
             measuring = Measuring(metrics, samples, limit, announce, progress)
             page = RunPage(run_or_sweep, root, target, measuring, attempts).page()
-    path = _write(page, run_or_sweep.path / NAME if out is None else Path(out))
+    if out is None:
+        out = (run_or_sweep.path if isinstance(run_or_sweep, Sweep) else run_or_sweep.output) / NAME
+    path = _write(page, Path(out))
     pictures = [
         p for section in page.sections for part in section.parts if isinstance(part, Gallery) for p in part.pictures
     ]

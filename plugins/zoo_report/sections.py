@@ -94,13 +94,14 @@ def environment_facts(run: Run) -> Facts:
     data = environment["data"]
     images = f"{data['train']} training and {data['test']} test images of {'x'.join(map(str, data['shape']))}"
     threads = f"{environment['threads']} thread{'s' * (environment['threads'] != 1)}"
+    processors = f" on {environment['processors']} processors" if environment["processors"] else ""
     versions = ", ".join(f"{name} {number}" for name, number in environment["versions"].items())
     facts = [
-        ("folder", str(run.path)),
+        ("folder" if run.weights is None else "weights", str(run)),
         ("started", environment["started"]),
-        ("command", _command(environment["command"])),
+        ("command", _command(environment["command"]) if environment["command"] else ""),
         ("seed", str(environment["seed"])),
-        ("device", f"{environment['device']}, {threads} on {environment['processors']} processors"),
+        ("device", f"{environment['device']}, {threads}{processors}"),
         ("data", f"{run.data_name}: {images}, binarize {data['binarize']}"),
         ("data digest", f"sha256 {data['sha256']}"),
         *(("unavailable", reason) for reason in data["passed_over"]),

@@ -215,7 +215,7 @@ def _print_comparison(comparison: Comparison) -> None:
     rows = []
     for number, (run, outcome) in enumerate(zip(comparison.runs, comparison.outcomes, strict=True), start=1):
         terms = [f"{outcome.test[term]:.2f}" if term in outcome.test else "-" for term in TERMS]
-        place = str(run.path) if outcome.state == "finished" else f"{run.path} ({outcome.state})"
+        place = str(run) if outcome.state == "finished" else f"{run} ({outcome.state})"
         numbers = [f"{outcome.train['loss']:.2f}", *terms, str(outcome.epoch), f"{outcome.seconds:.1f}"]
         rows.append([str(number), run.recipe.name, run.data_name, *numbers, place])
     header = ["", "MODEL", "DATA", "TRAIN LOSS", *(f"TEST {term.upper()}" for term in TERMS), "EPOCH", "SECONDS", "RUN"]

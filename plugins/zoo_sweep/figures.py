@@ -163,7 +163,7 @@ def comparison(names: Sequence[str], outcomes: Sequence[Outcome], title: str) ->
     curves = figure.add_subplot(grid[0])
     colors = _spread_colors(len(names))
     for name, outcome, color in zip(names, outcomes, colors, strict=True):
-        _line(curves, [_held_out(Run(Path(outcome.run)).epochs())], color, "o-", name)
+        _line(curves, [_held_out(Run.open(outcome.run).epochs())], color, "o-", name)
     curves.set(title="test split, after each epoch", ylabel="loss (nats per example)")
     count(curves, "epoch")
     _tidy(curves)

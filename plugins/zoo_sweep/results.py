@@ -62,7 +62,7 @@ class Outcome:
             raise RunError(f"{run.path} has no finished epoch, and therefore no results.")
         best = run.best_epoch()
         return cls(
-            str(run.path),
+            str(run),
             state="finished" if run.finished else "unfinished",
             epoch=best.epoch,
             seconds=round(sum(epoch.seconds for epoch in epochs), 3),

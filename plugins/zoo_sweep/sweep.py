@@ -133,7 +133,7 @@ class Sweep:
         if all(axis.key != "data" for axis in axes):
             root = None if data_dir is None else Path(data_dir)
             loaded = zoo.load_data(base.data, root, seed=base.train.seed)
-            base = zoo.recipe(base, data=[loaded.block.model_dump()])  # warns once about unavailable choices
+            base = zoo.recipe(base, data=[loaded.spec.model_dump()])  # warns once about unavailable choices
             if axes and loaded.dataset.validation is None:
                 base = _with_validation(base, (*fixed, *(axis.key for axis in axes)), trials)
                 loaded = zoo.load_data(base.data, root, seed=base.train.seed)

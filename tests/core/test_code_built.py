@@ -103,7 +103,7 @@ def test_it_is_saved_as_a_run_that_the_tools_accept(digits, tmp_path):
     assert named.recipe.data[0].use == "digits"
     assert zoo.evaluate(named, ["elbo"], limit=50)["elbo"].value == evaluation["elbo"].value
     assert torch.equal(named.test_batch(9).x, run.test_batch(9).x)
-    with pytest.raises(zoo.RunError, match="holds a run already"):
+    with pytest.raises(zoo.RunError, match="already contains a run"):
         zoo.save_run(trainer, tmp_path / "mine")
 
 
@@ -141,7 +141,7 @@ def test_a_registered_class_is_named_in_recipes_and_replaced_when_registered_aga
     assert zoo.get("encoder", "short-encoder") is Another
     with pytest.raises(zoo.UsageError, match=r"The encoder 'mlp' is provided by vae-zoo .*Choose another name"):
         zoo.register(Another, name="mlp")
-    with pytest.raises(zoo.UsageError, match="The kind of .* is not known"):
+    with pytest.raises(zoo.UsageError, match="The kind of .* cannot be inferred"):
         zoo.register(nn.Linear)
     with pytest.raises(zoo.UsageError, match="cannot be registered"):
         zoo.register(Another, name="a b")

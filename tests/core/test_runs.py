@@ -100,14 +100,14 @@ def test_a_run_that_is_being_trained_is_refused_by_name_and_a_kill_frees_it(tmp_
         assert run_main("train", "--resume", str(path.parent)) == 2
         message = capsys.readouterr().err
         assert f"{path} is in use by process {process.popen.pid} on " in message
-        assert "runs/mlp-vae holds no unfinished run that can be resumed" in message
+        assert "runs/mlp-vae has no unfinished run that can be resumed" in message
         assert contents(path) == before
 
         (Path("mine.yaml")).write_text((path / "recipe.yaml").read_text())
         assert run_main("train", "mine.yaml", "--resume", "auto", "--time-limit", "0s") == 0
         message = capsys.readouterr().err
         assert "It is skipped." in message
-        assert "There is no unfinished run of mlp-vae in runs: a new one starts." in message
+        assert "There is no unfinished run of mlp-vae in runs; training a new one." in message
         assert len(list(path.parent.iterdir())) == 2
         assert contents(path) == before
     finally:
@@ -196,10 +196,10 @@ def test_a_run_with_a_name_of_its_own_is_placed_by_the_time_of_its_start(interru
 def test_a_folder_without_an_unfinished_run_is_an_error(finished, tmp_path, capsys):
     """Scenario 37: it does not take a finished one and train nothing with exit code 0."""
     before = contents(tmp_path)
-    with pytest.raises(NoRun, match=f"{finished.path.parent} holds no unfinished run"):
+    with pytest.raises(NoRun, match=f"{finished.path.parent} has no unfinished run"):
         zoo.resume(finished.path.parent)
     assert run_main("train", "--resume", str(finished.path.parent)) == 2
-    assert "holds no unfinished run that can be resumed" in capsys.readouterr().err
+    assert "has no unfinished run that can be resumed" in capsys.readouterr().err
     assert contents(tmp_path) == before
 
 
@@ -298,7 +298,7 @@ def test_a_finished_run_is_not_rewritten(tmp_path, with_figures, capsys):
     before = contents(run.path)
     zoo.resume(run)
     assert run_main("train", "--resume", str(run.path)) == 0
-    assert "is finished: there is nothing left to train. --epochs N trains it longer." in capsys.readouterr().err
+    assert "is already finished. Use --epochs N to train it longer." in capsys.readouterr().err
     assert contents(run.path) == before
     assert zoo.load(run).prior is not None
 
@@ -493,7 +493,7 @@ def test_a_run_with_foreign_checkpoints_alone_is_refused(unfinished, tmp_path):
     foreign = stopped("mlp-vae", SHORT, 3, tmp_path / "foreign")
     shutil.rmtree(unfinished.path / "checkpoints")
     shutil.copytree(foreign.path / "checkpoints", unfinished.path / "checkpoints")
-    with pytest.raises(zoo.RunError, match="holds no valid checkpoint to resume from"):
+    with pytest.raises(zoo.RunError, match="has no valid checkpoint to resume from"):
         zoo.resume(unfinished)
 
 
@@ -542,7 +542,7 @@ def test_a_run_is_trained_longer(state, finished, unfinished, tmp_path, capsys):
     assert run_main("train", "--resume", str(run.path), "--epochs", "3") == 0, "a job that is queued again"
     assert contents(run.path) == before
     assert run_main("train", "--resume", str(run.path), "--epochs", "2") == 2
-    assert "is a training of 3 epochs; --epochs 2 cannot make it shorter." in capsys.readouterr().err
+    assert "has 3 epochs in its recipe; --epochs 2 cannot shorten it." in capsys.readouterr().err
     assert contents(run.path) == before
     zoo.resume(run, epochs=4)
     assert [change["epochs"]["to"] for change in zoo.Run(run.path).environment["extended"]] == [3, 4]
@@ -593,7 +593,7 @@ def test_what_ended_for_another_reason_is_not_trained_longer(ended, tmp_path):
     rising = ["train.monitor=rate", "loss={use: elbo, beta: 0.1}", "train.optimizer.lr=0.01", "data.validation=29"]
     run = zoo.train("mlp-vae", [*TINY, *rising, "train.epochs=3", ended], out=tmp_path)
     before = contents(run.path)
-    with pytest.raises(zoo.RunError, match=r"train\.steps or train\.patience has ended it"):
+    with pytest.raises(zoo.RunError, match=r"train\.steps or train\.patience ended it earlier"):
         zoo.resume(run, epochs=9)
     assert contents(run.path) == before
 
@@ -644,7 +644,7 @@ def test_a_torn_last_line_costs_one_line(finished, tmp_path, capsys):
     for command in ("report", "compare"):
         assert read_with(command, finished.path) == 0
         message = capsys.readouterr().err
-        assert f"Warning: {finished.path / METRICS}: line 3 cannot be read and is left out." in message
+        assert f"Warning: {finished.path / METRICS}: line 3 cannot be read and is skipped." in message
     assert zoo.Run(finished.path).epochs() == whole
     assert zoo.Run(finished.path).result()["epochs"] == 2
 
@@ -655,7 +655,7 @@ def test_any_line_that_cannot_be_read_costs_one_line(line, finished, caplog):
     (finished.path / METRICS).write_text("\n".join([lines[0], line, lines[1]]) + "\n")
     with caplog.at_level(logging.WARNING, "zoo"):
         assert [epoch.epoch for epoch in finished.epochs()] == [1, 2]
-    assert caplog.messages == [f"{finished.path / METRICS}: line 2 cannot be read and is left out."]
+    assert caplog.messages == [f"{finished.path / METRICS}: line 2 cannot be read and is skipped."]
 
 
 def test_numbers_that_are_not_finite_go_through_the_metrics_file(finished):

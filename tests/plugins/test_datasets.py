@@ -243,7 +243,7 @@ def test_files_without_an_image(tmp_path):
     folder = write_family(tmp_path, "KMNIST")
     write_idx(folder / TEST_IMAGES, np.zeros((0, 28, 28)))
     write_idx(folder / TEST_LABELS, np.zeros(0))
-    with pytest.raises(zoo.DataError, match="There is no example"):
+    with pytest.raises(zoo.DataError, match="The data have no entries"):
         load("kmnist", tmp_path)
 
 
@@ -433,24 +433,24 @@ def test_the_fallback_to_digits_is_logged(tmp_path, caplog):
     choices = [ComponentSpec(use="mnist"), ComponentSpec(use="kmnist", download=False), ComponentSpec(use="digits")]
     with logged(caplog) as warned:
         loaded = load_data(choices, tmp_path)
-    assert loaded.block.use == "digits"
+    assert loaded.spec.use == "digits"
     assert len(loaded.dataset.train) == 1438
     assert len(loaded.passed_over) == len(warned) == 2
     for name, reason, warning in zip(("mnist", "kmnist"), loaded.passed_over, warned, strict=True):
-        assert reason.startswith(f"{name} could not be had: ")
+        assert reason.startswith(f"{name} is not available: ")
         assert warning == f"{reason} Using digits instead."
 
 
 def test_the_first_available_choice_is_used(fake_mnist, tmp_path, caplog):
     with logged(caplog) as warned:
         loaded = load_data([ComponentSpec(use="mnist"), ComponentSpec(use="digits")], tmp_path)
-    assert (loaded.block.use, len(loaded.dataset.train), loaded.passed_over, warned) == ("mnist", 6, (), [])
+    assert (loaded.spec.use, len(loaded.dataset.train), loaded.passed_over, warned) == ("mnist", 6, (), [])
 
 
 def test_an_explicit_choice_never_falls_back(tmp_path):
-    with pytest.raises(zoo.DataUnavailable, match=r"No data to train on\.\n  mnist could not be had: .*refused"):
+    with pytest.raises(zoo.DataUnavailable, match=r"No data set is available\.\n  mnist is not available: .*refused"):
         load_data([ComponentSpec(use="mnist")], tmp_path)
-    with pytest.raises(zoo.DataUnavailable, match="mnist could not be had"):
+    with pytest.raises(zoo.DataUnavailable, match="mnist is not available"):
         zoo.train("mlp-vae", data="mnist", data_dir=tmp_path, out=tmp_path / "runs")
     assert not (tmp_path / "runs").exists(), "nothing has been written"
 
@@ -467,7 +467,7 @@ def test_a_fallback_is_recorded_in_the_run(tmp_path):
     run = zoo.train("mlp-vae", ["data=[mnist, digits]"], data_dir=tmp_path, out=tmp_path / "runs", epochs=1)
     recorded = run.environment["data"]
     assert recorded["name"] == "digits"
-    assert recorded["passed_over"][0].startswith("mnist could not be had: ")
+    assert recorded["passed_over"][0].startswith("mnist is not available: ")
     assert [block.use for block in run.recipe.data] == ["digits"], "the recipe beside the run names what was used"
 
 
@@ -489,11 +489,11 @@ def test_the_default_data_folder(tmp_path, monkeypatch):
 
 def test_the_data_folder_of_the_environment_is_used(fake_mnist, tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO_DATA", str(tmp_path))
-    assert load_data([ComponentSpec(use="mnist", download=False)]).block.use == "mnist"
+    assert load_data([ComponentSpec(use="mnist", download=False)]).spec.use == "mnist"
     monkeypatch.setenv("ZOO_DATA", str(tmp_path / "elsewhere"))
     with pytest.raises(zoo.DataUnavailable):
         load_data([ComponentSpec(use="mnist", download=False)])
-    assert load_data([ComponentSpec(use="mnist", download=False)], tmp_path).block.use == "mnist", (
+    assert load_data([ComponentSpec(use="mnist", download=False)], tmp_path).spec.use == "mnist", (
         "an argument comes first"
     )
 

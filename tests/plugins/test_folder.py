@@ -961,7 +961,7 @@ def test_a_home_folder(pics, monkeypatch):
 
 def test_a_missing_folder_can_have_a_fallback(tmp_path):
     loaded = load_data([ComponentSpec(use="folder", path=str(tmp_path / "nothing")), ComponentSpec(use="digits")])
-    assert loaded.block.use == "digits"
+    assert loaded.spec.use == "digits"
     assert "nothing does not exist" in loaded.passed_over[0]
 
 

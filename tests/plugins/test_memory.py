@@ -143,7 +143,7 @@ def test_a_run_is_resumed_evaluated_and_fitted_with_the_same_data(tmp_path):
     whole = train(data, tmp_path / "whole", "data.test_fraction=0.3", "data.split_seed=2")
 
     again = re.escape("Pass them again: zoo.resume(run, data=...), zoo.evaluate(run, data=...)")
-    other = "not those that .* was trained on: their digests differ"
+    other = "not those that .* was trained on: their SHA-256 differs"
     fit = ("gaussian-mixture", ["components=2"])
     for use in (zoo.resume, zoo.evaluate, lambda run, **data: zoo.fit_prior(run, *fit, **data)):
         used = run if use is zoo.resume else whole
@@ -163,10 +163,10 @@ def test_a_run_is_resumed_evaluated_and_fitted_with_the_same_data(tmp_path):
 
 def test_named_data_cannot_be_passed_as_objects(tmp_path):
     run = stopped("mlp-vae", [*TINY, "train.epochs=1"], 3, tmp_path)
-    with pytest.raises(zoo.UsageError, match="digits is loaded by its name: leave out data"):
+    with pytest.raises(zoo.UsageError, match="digits is loaded by name: omit data"):
         zoo.resume(run, data=LEVELS)
     zoo.resume(run)
-    with pytest.raises(zoo.UsageError, match="digits is loaded by its name: leave out data"):
+    with pytest.raises(zoo.UsageError, match="digits is loaded by name: omit data"):
         zoo.evaluate(run, data=zoo.load_dataset("digits"))
 
 
@@ -240,7 +240,7 @@ REFUSED = {
     "fewer labels": ((LEVELS, LABELS[:3]), "labels of 50 images are non-negative integers"),
     "negative labels": ((LEVELS, LABELS - 1), "has the label -1 at 0"),
     "labels as floats": ((LEVELS, LABELS / 2), "labels has dtype float64"),
-    "test of another shape": ((LEVELS, COLOUR), "they must agree"),
+    "test of another shape": ((LEVELS, COLOUR), "The splits must agree"),
     "test of 0 to 255": ((LEVELS, LEVELS.astype(float)), "data: test: image 0 has the value"),
 }
 
@@ -268,9 +268,9 @@ def test_split_parameters_are_refused_for_split_data(given):
 
 
 def test_two_data_sets_are_refused(tmp_path):
-    with pytest.raises(zoo.UsageError, match="Two data sets are wanted: a ndarray, and digits"):
+    with pytest.raises(zoo.UsageError, match="Two data sets were given: a ndarray and digits"):
         train(LEVELS, tmp_path, "data=digits")
     with pytest.raises(zoo.UsageError, match="A sweep loads its data for each trial.*numpy.savez"):
         sweep("mlp-vae", ["latent_dim=1,2"], data=LEVELS, out=tmp_path)
-    with pytest.raises(zoo.UsageError, match="Give the name of a data set"):
+    with pytest.raises(zoo.UsageError, match="Expected the name of a data set"):
         zoo.load_dataset(None)

@@ -227,7 +227,7 @@ def test_parts_without_data_are_left_out_with_the_reason(run, tmp_path):
     written = report(other)
     assert list(written.figures) == ["Loss", "Distortion", "Rate", "Samples from the prior"]
     (reason,) = written.left_out.values()
-    assert "their digests differ" in reason
+    assert "their SHA-256 differs" in reason
     page = read(written.path)
     assert reason in page.by_id("left-out").text
     assert "bits per dimension" not in headlines(page)

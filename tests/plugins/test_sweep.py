@@ -121,7 +121,7 @@ def test_the_core_does_not_treat_a_sweep_as_a_run(tmp_path):
     swept = sweep("mlp-vae", [*ONE_EPOCH, "latent_dim=2,3"], out=tmp_path)
     with pytest.raises(zoo.NoRun, match="contains no finished run"):
         zoo.load(swept.path)
-    with pytest.raises(zoo.NoRun, match="holds no unfinished run"):
+    with pytest.raises(zoo.NoRun, match="has no unfinished run"):
         zoo.resume(swept.path)
 
 
@@ -195,7 +195,7 @@ def test_a_trial_killed_before_its_first_checkpoint_starts_again(tmp_path):
         checkpoint.rmdir()
     swept.run()
     assert_same(essence(swept.trials[1].run), expected)
-    with pytest.raises(zoo.RunError, match="holds a run already"):
+    with pytest.raises(zoo.RunError, match="already contains a run"):
         zoo.train("mlp-vae", ONE_EPOCH, folder=path)
 
 

@@ -330,7 +330,7 @@ def test_errors_in_celeba_are_named(fake_celeba, tmp_path):
 def test_missing_files_are_an_error_with_advice(name, tmp_path):
     """An explicit ``--data`` has no fallback, and a download fails at once without a network."""
     advice = "If you have them, set --data-dir or ZOO_DATA to the folder that holds"
-    with pytest.raises(zoo.DataUnavailable, match=f"{name} could not be had: .*{tmp_path}.* {advice}"):
+    with pytest.raises(zoo.DataUnavailable, match=f"{name} is not available: .*{tmp_path}.* {advice}"):
         zoo.train("mlp-vae", data=name, data_dir=tmp_path, out=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
     for offline in [] if name == "celeba" else [{"download": False}]:

@@ -12,6 +12,7 @@ from click.shell_completion import CompletionItem, get_completion_class
 from zoo.errors import ZooError
 from zoo.plugins.hookspecs import KINDS
 from zoo.plugins.registry import registry
+from zoo.plugins.weights import list_weights
 from zoo.recipes.library import library, load
 from zoo.recipes.merge import merge, parse_overrides
 from zoo.recipes.source import Raw
@@ -46,10 +47,10 @@ def complete_models(ctx: click.Context, param: click.Parameter, incomplete: str)
 
 
 def complete_shown(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete names of models, and of components after a kind and a slash."""
+    """Complete names of models and weights, and of components after a kind and a slash."""
     kind, slash, _ = incomplete.partition("/")
     if not slash:
-        return complete_models(ctx, param, incomplete)
+        return [*complete_models(ctx, param, incomplete), *_matching(list_weights(), incomplete)]
     names = registry().names(kind).matching() if kind in KINDS else []
     return [CompletionItem(f"{kind}/{name}") for name in names if f"{kind}/{name}".startswith(incomplete)]
 
@@ -66,10 +67,10 @@ def complete_priors(ctx: click.Context, param: click.Parameter, incomplete: str)
 
 
 def complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete folders of runs, and folders of a model's runs."""
+    """Complete folders of runs, folders of a model's runs, and names of installed weights."""
     recipes = sorted(Path("runs").glob("*/*/recipe.yaml"), key=lambda recipe: natural(recipe.as_posix()))
     folders = dict.fromkeys([*(r.parent.parent.as_posix() for r in recipes), *(r.parent.as_posix() for r in recipes)])
-    return _matching(folders, incomplete)
+    return _matching([*folders, *list_weights()], incomplete)
 
 
 def complete_overrides(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

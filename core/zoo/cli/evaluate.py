@@ -50,7 +50,8 @@ def evaluate(run: str, settings: tuple[str, ...], metrics: tuple[str, ...], as_j
     zoo evaluate runs/mlp-vae frechet.extractor=lenet.pt
     torchrun --nproc-per-node 2 -m zoo evaluate runs/mlp-vae --metric log-likelihood
 
-    `zoo list --kind metric` lists all metrics. RUN is a run folder, or a folder of runs, which selects the newest.
+    `zoo list --kind metric` lists all metrics. RUN is a run folder, a folder of runs, which selects the newest, or a
+    name of `zoo list --weights`.
     """
     import zoo
     from zoo.training import distributed
@@ -70,7 +71,7 @@ def evaluate(run: str, settings: tuple[str, ...], metrics: tuple[str, ...], as_j
         return
     model, data = opened.recipe.name, opened.data_name
     if as_json:
-        print_json({"run": str(opened.path), "model": model, "data": data, **evaluation.to_json()})
+        print_json({"run": str(opened), "model": model, "data": data, **evaluation.to_json()})
     else:
         click.echo(f"{model} on {data}: {evaluation.how}")
         _print_table(evaluation)

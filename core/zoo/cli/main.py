@@ -23,8 +23,8 @@ from zoo.plugins.registry import Names, import_target
 
 COMMANDS = (
     Command("train", "Train MODEL and create a run folder.", "zoo.cli.train:train"),
-    Command("list", "List models, or components of one kind.", "zoo.cli.catalogue:list_"),
-    Command("show", "Show the recipe of MODEL, or the parameters of a component.", "zoo.cli.catalogue:show"),
+    Command("list", "List models, components of one kind, or weights.", "zoo.cli.catalogue:list_"),
+    Command("show", "Show a recipe, the parameters of a component, or a card of weights.", "zoo.cli.catalogue:show"),
     Command("data", "Describe a data set, or list those that are available.", "zoo.cli.data:data"),
     Command("evaluate", "Measure the trained model of RUN.", "zoo.cli.evaluate:evaluate"),
     Command("fit-prior", "Fit a prior to the latents of a trained model.", "zoo.cli.fit_prior:fit_prior"),

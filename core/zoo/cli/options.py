@@ -10,21 +10,24 @@ from click.shell_completion import CompletionItem
 
 from zoo.cli.completion import complete_runs
 from zoo.cli.output import keep_stdout_for_json
-from zoo.storage.locate import run_folder
+from zoo.plugins.weights import find_run
 
 
 class RunFolder(click.ParamType):  # type: ignore[type-arg]
-    """A run folder, or a folder of runs. It is checked before torch is imported and not converted."""
+    """A run folder, a folder of runs, or a name of weights.
+
+    It is checked before torch is imported and not converted.
+    """
 
     name = "run"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Check that the run exists; see `run_folder`."""
-        run_folder(value)
+        """Check that the run exists; see `find_run`."""
+        find_run(value)
         return value
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Complete run folders."""
+        """Complete run folders and names of weights."""
         return complete_runs(ctx, param, incomplete)
 
 

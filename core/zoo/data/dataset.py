@@ -1,4 +1,4 @@
-"""A data set: its splits, checked once at the door."""
+"""Data sets and their splits, which are validated when created."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from zoo.errors import DataError
 from zoo.model.context import derive_seed
 
 HOLD_OUT = 6
-"""The stream of random numbers that validation examples are drawn from."""
+"""The stream of random numbers for the choice of validation examples."""
 MANY_LABELS = 1000
-"""Labels that a data set may have without having as many examples."""
-CHUNK = 2**22  # entries read at once, so that mapped data are not all read into memory
+"""A data set may have this number of labels, or as many as it has examples."""
+CHUNK = 2**22
+"""Number of entries to read at once, since mapped data may be larger than the memory."""
 
 Modality = Literal["image", "table", "sequence", "vector"]
 
@@ -31,17 +32,15 @@ class Split:
     Attributes:
         x: (N, *data_shape): uint8, where i means i / 255, or float32.
         labels: int64 (N,), or None.
-        digest: identifies x in `Dataset.sha256`, so that x need not be read for it. It must change whenever x changes.
-            A split with a digest is private to its data set, such as one mapped from a file: `Dataset.hold_out`
-            reorders it in place.
-        factors: the generating factors, where they are known: int64 (N, F), for each factor the index of its value.
-        paths: of files, the path of each example below the folder.
-        index: where the order is not that of the source, the place of each example in it: int64 (N,).
-        mask: bool, like `x`, true where an entry is observed; None where all are. What `x` holds elsewhere has no
-            effect.
+        digest: identifies x in `Dataset.sha256` without reading it. It must change whenever x changes. A split with a
+            digest must not be shared between data sets, since `Dataset.hold_out` reorders it in place.
+        factors: indices of the values of the generating factors, int64 (N, F), or None.
+        paths: for data in files, the path of each example relative to the folder.
+        index: if the examples were reordered, their positions in the source, int64 (N,).
+        mask: bool of the shape of `x`, true where an entry is observed; None if all are. Other entries have no effect.
 
     Raises:
-        DataError: another dtype or shape, no example at all, or an observed entry that is not finite.
+        DataError: a dtype or a shape is wrong, there are no examples, or an observed entry is not finite.
     """
 
     x: Tensor
@@ -59,35 +58,18 @@ class Split:
                 f"not {self.x.dtype} of shape {tuple(self.x.shape)}."
             )
         if 0 in self.x.shape:
-            raise DataError(f"There is no example in a tensor of shape {tuple(self.x.shape)}.")
-        if self.mask is not None and (self.mask.dtype != torch.bool or self.mask.shape != self.x.shape):
-            raise DataError(
-                f"The mask must be a bool tensor of the shape of x, {tuple(self.x.shape)}, "
-                f"not {self.mask.dtype} of shape {tuple(self.mask.shape)}."
-            )
+            raise DataError(f"The data have no entries: their shape is {tuple(self.x.shape)}.")
+        n = len(self)
+        _require("The mask", self.mask, torch.bool, self.x.shape)
+        _require("Labels", self.labels, torch.int64, (n,))
+        _require("Factors", self.factors, torch.int64, (n, None))
+        _require("The index", self.index, torch.int64, (n,))
         if self.x.dtype == torch.float32 and not all(torch.isfinite(x[mask]).all() for x, mask in self.chunks()):
             raise DataError(
-                "The data have entries that are not finite. Mark the missing ones: Split(x, mask=~torch.isnan(x))."
+                "The data have entries that are not finite. Mask missing ones: Split(x, mask=~torch.isnan(x))."
             )
-        if self.labels is not None and (self.labels.dtype != torch.int64 or self.labels.shape != (len(self),)):
-            raise DataError(
-                f"Labels must be an int64 tensor of shape ({len(self)},), "
-                f"not {self.labels.dtype} of shape {tuple(self.labels.shape)}."
-            )
-        if self.factors is not None and (
-            self.factors.dtype != torch.int64 or self.factors.ndim != 2 or len(self.factors) != len(self)
-        ):
-            raise DataError(
-                f"Factors must be an int64 tensor of shape ({len(self)}, F), "
-                f"not {self.factors.dtype} of shape {tuple(self.factors.shape)}."
-            )
-        if self.paths and len(self.paths) != len(self):
-            raise DataError(f"There are {len(self.paths)} paths of {len(self)} examples.")
-        if self.index is not None and (self.index.dtype != torch.int64 or self.index.shape != (len(self),)):
-            raise DataError(
-                f"The index must be an int64 tensor of shape ({len(self)},), "
-                f"not {self.index.dtype} of shape {tuple(self.index.shape)}."
-            )
+        if self.paths and len(self.paths) != n:
+            raise DataError(f"There are {len(self.paths)} paths for {n} examples.")
 
     def __len__(self) -> int:
         return len(self.x)
@@ -98,7 +80,7 @@ class Split:
         return tuple(self.x.shape[1:])
 
     def part(self, start: int, stop: int) -> Split:
-        """The examples from `start` up to `stop`; where x is mapped from a file, it stays mapped."""
+        """The examples from `start` up to `stop`. Data mapped from a file stay mapped."""
         return Split(
             self.x[start:stop],
             None if self.labels is None else self.labels[start:stop],
@@ -108,19 +90,6 @@ class Split:
             None if self.index is None else self.index[start:stop],
             None if self.mask is None else self.mask[start:stop],
         )
-
-    def mean(self) -> Tensor:
-        """The mean of the observed values of each entry, float32 of shape data_shape; uint8 entries count as i / 255.
-
-        >>> Split(torch.tensor([[0, 255], [255, 255]], dtype=torch.uint8)).mean()
-        tensor([0.5000, 1.0000])
-        """
-        total, count = torch.zeros(self.shape, dtype=torch.float64), torch.zeros(self.shape, dtype=torch.float64)
-        for x, mask in self.chunks():
-            total += x.double().masked_fill(~mask, 0).sum(0)
-            count += mask.sum(0)
-        unit = 255 if self.x.dtype == torch.uint8 else 1
-        return (total / count.clamp_min(1) / unit).float()
 
     def repeat(self, times: int) -> Split:
         """Return the split with each example `times` times, for more steps per epoch. Hold out validation first."""
@@ -140,8 +109,21 @@ class Split:
             mask=repeated(self.mask),
         )
 
+    def mean(self) -> Tensor:
+        """The mean of the observed values of each entry, float32 of shape data_shape; uint8 entries count as i / 255.
+
+        >>> Split(torch.tensor([[0, 255], [255, 255]], dtype=torch.uint8)).mean()
+        tensor([0.5000, 1.0000])
+        """
+        total, count = torch.zeros(self.shape, dtype=torch.float64), torch.zeros(self.shape, dtype=torch.float64)
+        for x, mask in self.chunks():
+            total += x.double().masked_fill(~mask, 0).sum(0)
+            count += mask.sum(0)
+        unit = 255 if self.x.dtype == torch.uint8 else 1
+        return (total / count.clamp_min(1) / unit).float()
+
     def separate(self, rows: Tensor) -> tuple[Split, Split]:
-        """Return the examples outside `rows` and those at `rows`, each in the order of the split up to a few swaps.
+        """Return the examples outside `rows` and those at `rows`. The order of the former may change.
 
         Args:
             rows: int64 (n,), sorted.
@@ -159,15 +141,15 @@ class Split:
 
         if self.digest is None:
             x = self.x[order]
-        else:  # only the pages of the swapped examples are copied
+        else:  # in place, so that only the pages of the swapped examples are copied
             x, separated = self.x, self.x[rows]
             x[holes], x[count:] = x[tail], separated
-        name = hashlib.sha256(rows.numpy().data).hexdigest()[:16]
+        suffix = hashlib.sha256(rows.numpy().data).hexdigest()[:16]
         whole = replace(
             self,
             x=x,
             labels=reordered(self.labels),
-            digest=None if self.digest is None else f"{self.digest}-{name}",
+            digest=None if self.digest is None else f"{self.digest}-{suffix}",
             factors=reordered(self.factors),
             paths=tuple(self.paths[i] for i in order.tolist()) if self.paths else (),
             index=order if self.index is None else self.index[order],
@@ -176,7 +158,7 @@ class Split:
         return whole.part(0, count), whole.part(count, len(self))
 
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """x and the mask, a few examples at a time."""
+        """Yield x and the mask, a few examples at a time."""
         n = max(1, CHUNK // self.x[0].numel())
         for start in range(0, len(self), n):
             x = self.x[start : start + n]
@@ -185,21 +167,22 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """The splits of a data set. What a component of kind ``dataset`` returns.
+    """A data set, as components of kind ``dataset`` return it.
 
     Attributes:
-        train, test: the splits to train and to test on.
-        validation: the split for whatever selects, if there is one.
-        label_names: what the labels 0, 1, ... are called, if they are called anything.
-        left_out: the files that hold no usable example, each with the reason: ``cat/7.jpg: is empty``.
-        cache: the files that the decoded images are mapped from, if they are.
-        factor_names: what the columns of their `Split.factors` are, such as ``("shape", "scale")``.
-        modality: how viewers draw it: ``image``, ``table``, ``sequence`` or ``vector``. By default ``image`` for shapes
-            (C, H, W) with uint8 data or at most four channels, else ``vector``.
+        train: the split to train on.
+        test: the split to test on.
+        validation: the split for model selection, or None.
+        label_names: names of the labels 0, 1, ..., if they have any.
+        left_out: files without a usable example, each with the reason, such as ``cat/7.jpg: is empty``.
+        cache: files that decoded images are mapped from, if there are any.
+        factor_names: names of the columns of `Split.factors`, such as ``("shape", "scale")``.
+        modality: how viewers draw an example: ``image``, ``table``, ``sequence`` or ``vector``. By default ``image``
+            for shapes (C, H, W) with uint8 data or at most four channels, else ``vector``.
 
     Raises:
-        DataError: the splits differ in their shape, there is not one name for each factor, or the labels are numbered
-            with gaps.
+        DataError: the splits differ in shape or dtype, the numbers of factors and factor names differ, or the labels
+            have large gaps.
 
     >>> rows = torch.randn(100, 7)
     >>> data = Dataset(Split(rows[:80]), Split(rows[80:]))
@@ -220,20 +203,21 @@ class Dataset:
         if self.modality is None:
             object.__setattr__(self, "modality", _modality(self.train))
         elif self.modality not in get_args(Modality):
-            raise DataError(f"modality is one of {', '.join(get_args(Modality))}, not {self.modality!r}.")
+            raise DataError(f"modality must be one of {', '.join(get_args(Modality))}, not {self.modality!r}.")
         count = sum(map(len, self.splits.values()))
         if self.classes > max(MANY_LABELS, count):
             raise DataError(
                 f"The labels go up to {self.classes - 1}, and there are {count} examples. "
-                "Number the labels from 0 on: labels = numpy.unique(labels, return_inverse=True)[1]."
+                "Number the labels from 0: labels = numpy.unique(labels, return_inverse=True)[1]."
             )
         for name, split in self.splits.items():
             if split.shape != self.train.shape or split.x.dtype != self.train.x.dtype:
                 raise DataError(
-                    f"Training data are {self.train.x.dtype} of shape {self.train.shape}, {name} data {split.x.dtype} "
-                    f"of shape {split.shape}: they must agree."
+                    f"The splits must agree: the train split is {self.train.x.dtype} of shape {self.train.shape}, the "
+                    f"{name} split {split.x.dtype} of shape {split.shape}."
                 )
-        # Names of folders may hold bytes that are not UTF-8, which Python has as surrogates and nobody can draw.
+        # Names of folders may contain bytes that are not UTF-8. Python represents them as surrogates, which cannot be
+        # printed.
         names = tuple(name.encode("utf-8", "backslashreplace").decode() for name in self.label_names)
         object.__setattr__(self, "label_names", names)
         for name, split in self.splits.items():
@@ -251,14 +235,14 @@ class Dataset:
             seed: determines which examples are drawn.
 
         Raises:
-            DataError: there is a validation split already, or no example would remain to train on.
+            DataError: there is a validation split already, or no training example would remain.
 
         >>> data = Dataset(Split(torch.randn(100, 7)), Split(torch.randn(20, 7))).hold_out(0.1)
         >>> len(data.train), len(data.validation)
         (90, 10)
         """
         if self.validation is not None:
-            raise DataError("The data have a validation split: leave out data.validation.")
+            raise DataError("The data already have a validation split: omit data.validation.")
         total = len(self.train)
         count = validation if validation >= 1 else max(1, round(validation * total))
         if not 0 < count < total:
@@ -284,28 +268,29 @@ class Dataset:
 
     @property
     def classes(self) -> int:
-        """The number of labels, from 0 up to the greatest; 0 where there are none."""
+        """The number of labels: one more than the greatest, or 0 if there are none."""
         labels = [split.labels for split in self.splits.values()]
-        return 0 if any(of is None for of in labels) else 1 + max(int(of.max()) for of in labels if of is not None)
+        return 0 if any(y is None for y in labels) else 1 + max(int(y.max()) for y in labels if y is not None)
 
     def sha256(self) -> str:
-        """A digest of every entry, label, factor and mask, to tell whether two runs saw the same data."""
+        """A digest of every entry, label, factor and mask. It identifies the data of a run."""
         digest = hashlib.sha256()
         for split in self.splits.values():
             tensors = ((split.x, split.digest), (split.labels, None), (split.factors, None), (split.mask, None))
-            for tensor, known in tensors:
+            for tensor, tensor_digest in tensors:
                 if tensor is not None:
                     dtype = str(tensor.dtype) if tensor.dtype in (torch.float32, torch.bool) else ""
                     digest.update(f"{dtype}{tuple(tensor.shape)}".encode())
-                    digest.update(tensor.contiguous().numpy().data if known is None else known.encode())
+                    content = tensor.contiguous().numpy().data if tensor_digest is None else tensor_digest.encode()
+                    digest.update(content)
         return digest.hexdigest()
 
     def summary(self) -> dict[str, Any]:
-        """What ``zoo data`` prints. Reads every entry once; uint8 entries count as in [0, 1], as a model sees them.
+        """Summarize the data as ``zoo data`` prints them. Reads every entry; uint8 entries count as i / 255.
 
-        ``range``, ``mean`` and ``std`` are over observed entries; the latter two are of each channel (each index of the
-        first axis of an example) of the training split, ``std`` with the count in the denominator. ``labels`` has the
-        number of examples of each label in each split.
+        ``range``, ``mean`` and ``std`` are over observed entries. ``mean`` and ``std`` (without Bessel's correction)
+        are by channel, the first axis of an example, of the training split. ``labels`` has the number of examples by
+        label and split.
         """
         statistics = [_statistics(split) for split in self.splits.values()]
         low, high, mean, std = (torch.stack(values) for values in zip(*statistics, strict=True))
@@ -336,13 +321,25 @@ class Dataset:
         return [{"label": name, **row} for name, row in zip(names, rows, strict=False) if any(row.values())]
 
 
+def _require(title: str, tensor: Tensor | None, dtype: torch.dtype, shape: tuple[int | None, ...]) -> None:
+    """Check the dtype and the shape of a tensor, if there is one. None stands for any size."""
+    if tensor is None:
+        return
+    sizes = tuple(tensor.shape)
+    matches = len(sizes) == len(shape) and all(n in (None, m) for n, m in zip(shape, sizes, strict=True))
+    if tensor.dtype != dtype or not matches:
+        name = {torch.bool: "a bool", torch.int64: "an int64"}[dtype]
+        expected = str(tuple(shape)).replace("None", "F")
+        raise DataError(f"{title} must be {name} tensor of shape {expected}, not {tensor.dtype} of shape {sizes}.")
+
+
 def _modality(split: Split) -> Modality:
     images = len(split.shape) == 3 and (split.x.dtype == torch.uint8 or split.shape[0] <= 4)
     return "image" if images else "vector"
 
 
 def _statistics(split: Split) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Minimum and maximum, scalars, and mean and standard deviation of each channel, over observed entries, float64."""
+    """Minimum and maximum (scalars), and mean and standard deviation by channel, of observed entries, in float64."""
     low, high = torch.tensor(math.inf, dtype=torch.float64), torch.tensor(-math.inf, dtype=torch.float64)
     count = total = torch.zeros(split.shape[0], dtype=torch.float64)
     for x, mask in _by_channel(split):
@@ -356,7 +353,7 @@ def _statistics(split: Split) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _by_channel(split: Split) -> Iterator[tuple[Tensor, Tensor]]:
-    """x in float64 and the mask, (channels, entries), a few examples at a time."""
+    """Yield x in float64 and the mask, (channels, entries), a few examples at a time."""
     for x, mask in split.chunks():
         values = x.double() / 255 if x.dtype == torch.uint8 else x.double()
         yield values.transpose(0, 1).flatten(1), mask.transpose(0, 1).flatten(1)

@@ -1,4 +1,4 @@
-"""Batches of a split: gathered where the data lie, in an order that is a function of (seed, epoch) alone."""
+"""Batches of a split, in an order that depends only on the seed and the epoch."""
 
 from __future__ import annotations
 
@@ -13,24 +13,23 @@ from zoo.model.batch import Batch
 from zoo.model.context import derive_seed
 from zoo.model.devices import HOSTS
 
-# The stream of random numbers that the order of the data is drawn from.
 ORDER = 1
+"""The stream of random numbers for the order of the data."""
 
 
 class Loader:
-    """The examples of a split, as float batches on a device; uint8 data are divided by 255, missing entries are 0.
+    """Float batches of a split on a device. uint8 data are divided by 255; missing entries are 0.
 
     Args:
         split: the split.
-        batch_size: images in a batch; the last one of an epoch may hold fewer.
+        batch_size: examples per batch; the last batch of an epoch may be smaller.
         binarize: ``none``, ``threshold`` (at one half) or ``dynamic`` (a new draw each time, from torch's generator).
-        device: of the batches.
-        resident: whether the data move to `device` once, as they are stored; if not, they stay where they are and each
-            batch moves. By default they move if they take at most half of the device's free memory. For the CPU nothing
-            moves: data mapped from a file stay mapped.
+        device: device of the batches.
+        resident: move all data to `device` once, in the stored type, instead of each batch. By default, data that take
+            at most half of the device's free memory are moved. On the CPU, data mapped from a file stay mapped.
 
     Raises:
-        DataError: float data outside [0, 1] are to be binarised.
+        DataError: the data cannot be binarized, since values are outside [0, 1].
     """
 
     def __init__(
@@ -43,15 +42,15 @@ class Loader:
     ) -> None:
         self.device = torch.device(device)
         self.resident = _fits(split.x, self.device) if resident is None else resident
-        home = self.device if self.resident else split.x.device
-        self.x = split.x.to(home)
-        self.labels = None if split.labels is None else split.labels.to(home)
-        self.mask = None if split.mask is None else split.mask.to(home)
+        storage = self.device if self.resident else split.x.device
+        self.x = split.x.to(storage)
+        self.labels = None if split.labels is None else split.labels.to(storage)
+        self.mask = None if split.mask is None else split.mask.to(storage)
         self.batch_size = batch_size
         self.binarize = binarize
         if binarize != "none" and split.x.dtype != torch.uint8 and not _in_unit_interval(split):
             raise DataError(
-                f"binarize={binarize} needs data in [0, 1], and these have other values. Set binarize=none."
+                f"binarize={binarize} requires data in [0, 1], and these have other values. Set binarize=none."
             )
 
     def __len__(self) -> int:
@@ -59,21 +58,21 @@ class Loader:
         return -(-len(self.x) // self.batch_size)
 
     def order(self, seed: int, epoch: int) -> Tensor:
-        """The order of an epoch, int64 (N,). Drawn on the CPU, so that it is the same on every device."""
+        """The order of an epoch, int64 (N,). It is drawn on the CPU, so it is the same for every device."""
         generator = torch.Generator().manual_seed(derive_seed(seed, ORDER, epoch))
         return torch.randperm(len(self.x), generator=generator).to(self.x.device)
 
     def shuffled(self, seed: int, epoch: int, start: int = 0) -> Iterator[Tensor]:
-        """The indices of each batch of an epoch, from batch `start` on."""
+        """Yield the indices of each batch of an epoch, from batch `start`."""
         yield from torch.split(self.order(seed, epoch), self.batch_size)[start:]
 
     def in_order(self) -> Iterator[Batch]:
-        """The batches in the order of the data."""
+        """Yield the batches in the order of the data."""
         for start in range(0, len(self.x), self.batch_size):
             yield self[torch.arange(start, min(start + self.batch_size, len(self.x)), device=self.x.device)]
 
     def __getitem__(self, index: Tensor) -> Batch:
-        """The examples at `index`, a tensor of int64, best on the device where the data lie."""
+        """Return the examples at `index`, an int64 tensor, preferably on the device of the data."""
         index = index.to(self.x.device)
         x = self._moved(self.x.index_select(0, index))
         x = x * (1 / 255) if x.dtype == torch.uint8 else x
@@ -91,7 +90,7 @@ class Loader:
         if self.resident:
             return gathered
         if self.device.type in ("cuda", "xpu"):
-            gathered = gathered.pin_memory()  # without it the copy would wait for the steps before it
+            gathered = gathered.pin_memory()  # otherwise the copy would wait for the previous steps
         return gathered.to(self.device, non_blocking=True)
 
 
@@ -100,8 +99,8 @@ def _in_unit_interval(split: Split) -> bool:
 
 
 def _fits(x: Tensor, device: torch.device) -> bool:
-    """Whether half of the device's free memory is enough for the data."""
+    """Whether the data take at most half of the device's free memory."""
     if device.type in HOSTS:
         return True
-    look = getattr(torch.get_device_module(device), "mem_get_info", None)
-    return look is None or x.nbytes <= look(device)[0] / 2  # one that cannot tell shares the memory of the host
+    mem_get_info = getattr(torch.get_device_module(device), "mem_get_info", None)
+    return mem_get_info is None or x.nbytes <= mem_get_info(device)[0] / 2  # without it, the memory is the host's

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pluggy
@@ -25,7 +26,7 @@ INJECTED: dict[str, tuple[str, ...]] = {
     "likelihood": ("data_shape",),
     "prior": ("data_shape", "latent_dim", "latent_shape", "classes", "model_encoder"),
     "loss": ("data_shape", "latent_dim", "latent_shape", "classes", "train_size"),
-    "dataset": ("root", "data_shape", "given", "seed"),
+    "dataset": ("root", "data_shape", "source", "seed"),
     "metric": (),
     "optimizer": ("params",),
     "scheduler": ("optimizer", "last_epoch"),
@@ -47,7 +48,7 @@ class Component:
         summary: one line for ``zoo list``.
         reads: for a data set, the file endings that it reads (``".npy"``), or ``"/"`` for folders. It then receives the
             path of ``--data PATH`` as its parameter ``path``. With ``"object"``, it receives a Python object passed as
-            ``zoo.train(data=...)`` as its argument ``given``.
+            ``zoo.train(data=...)`` as its argument ``source``.
         expected_failures: checks of ``zoo check`` that it is known to fail, with the reasons.
     """
 
@@ -74,6 +75,28 @@ class Command:
     target: str
 
 
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Trained weights that a plugin offers: the folder of a run inside its package, as ``zoo package`` writes it.
+
+    Args:
+        name: ``MODEL@DATA``, such as ``mlp-vae@mnist``. It is accepted wherever a run is.
+        folder: of the run. It is only read.
+        sha256: of ``manifest.json`` in the folder, which holds the digests of the other files.
+        summary: one line for ``zoo list --weights``.
+    """
+
+    name: str
+    folder: Path | Traversable
+    sha256: str
+    summary: str = ""
+
+    @property
+    def path(self) -> Path:
+        """The folder, as a path."""
+        return Path(str(self.folder))
+
+
 class HookSpecs:
     """The hooks. A plugin implements any of them with ``@zoo.hookimpl``."""
 
@@ -98,6 +121,19 @@ class HookSpecs:
             @zoo.hookimpl
             def zoo_recipes():
                 yield importlib.resources.files("acme_vae") / "recipes.yaml"
+        """
+        raise NotImplementedError
+
+    @hookspec
+    def zoo_weights(self) -> Iterable[Weights]:
+        """The trained weights that this plugin brings; ``zoo package`` writes such a plugin.
+
+        .. code-block:: python
+
+            @zoo.hookimpl
+            def zoo_weights():
+                folder = importlib.resources.files("acme_vae") / "weights" / "acme-vae@mnist"
+                yield zoo.Weights("acme-vae@mnist", folder, sha256="9f86d0...", summary="20 latent dimensions")
         """
         raise NotImplementedError
 

@@ -90,7 +90,7 @@ class Names(Generic[T]):
         """The name of a claim, qualified if it is contested."""
         return claim.qualified if len(self._claims[claim.name]) > 1 else claim.name
 
-    def at_home(self, name: str, distribution: str) -> str:
+    def qualify(self, name: str, distribution: str) -> str:
         """Resolve a name within a distribution: its own claim takes precedence."""
         own = [claim for claim in self._claims.get(name, []) if claim.plugin.distribution == distribution]
         return self.shortest(own[0]) if own else name

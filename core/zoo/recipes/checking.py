@@ -1,4 +1,4 @@
-"""Validation of values against pydantic models, with every problem reported at its key and with a suggestion."""
+"""Validation of values against pydantic models. Every problem is reported with its key and a suggestion."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ FOREIGN = {
     **dict.fromkeys(("criterion", "objective", "loss_fn"), "loss"),
     **dict.fromkeys(("reconstruction_loss", "recon_loss", "observation_model"), "likelihood"),
 }  # fmt: skip
-"""Names of keys in other libraries, and the key here or its end."""
+"""Names of keys in other libraries, and the last parts of the key here."""
 
 
 def check(
@@ -52,22 +52,24 @@ def check(
     others: Sequence[str] = (),
     elsewhere: Sequence[str] = (),
 ) -> tuple[Any, list[Problem]]:
-    """Validate `values` strictly, as JSON would be: lists may stand for tuples, strings never for numbers.
+    """Validate `values` strictly, as JSON: a list is accepted for a tuple, a string is never accepted for a number.
 
     Args:
+        model: the pydantic model.
+        values: its fields.
         place: the key of the values in the recipe.
-        others: keys that are valid besides the model's fields, for suggestions.
+        others: keys that are valid in addition to the model's fields, for suggestions.
         elsewhere: all keys of the recipe, for suggestions.
 
     Returns:
-        The validated model, or None, and the problems.
+        The validated model, or None if there are problems; and the problems.
     """
     try:
         plain = as_plain(values)
     except (ValueError, TypeError, RecursionError) as error:
-        return None, [Problem(place, f"expected names, numbers, text, lists and mappings alone: {error}")]
+        return None, [Problem(place, f"expected only names, numbers, strings, lists and mappings: {error}")]
     problems: dict[str, list[str]] = {}
-    for path, message in _unusable(plain):
+    for path, message in _out_of_range(plain):
         problems.setdefault(_join(place, path), []).append(message)
     try:
         checked = model.model_validate_json(json.dumps(plain), strict=True)
@@ -84,7 +86,7 @@ def check_recipe(name: str, raw: Raw, elsewhere: Sequence[str] = ()) -> tuple[An
     """Check a recipe except for the parameters of its components."""
     recipe, problems = check(Recipe, {**raw, "name": name}, elsewhere=elsewhere)
     if "name" in raw:
-        problems.append(Problem("name", "cannot be set. A model is named where it stands in a file, under `models:`"))
+        problems.append(Problem("name", "cannot be set; the name of a model is its key under `models:`"))
     return recipe, problems
 
 
@@ -92,7 +94,7 @@ def as_plain(values: Any) -> Any:
     """Convert values to JSON types.
 
     Raises:
-        ValueError, TypeError, RecursionError: they cannot be written as JSON, or are nested too deep.
+        ValueError, TypeError, RecursionError: they cannot be written as JSON, or are nested too deeply.
     """
     plain = json.loads(json.dumps(values, default=str))
     level = [plain]
@@ -104,52 +106,54 @@ def as_plain(values: Any) -> Any:
         ]
         if not level:
             return plain
-    raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
+    raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
 
 
 def _join(prefix: str, path: Sequence[str | int]) -> str:
     return ".".join([prefix, *map(str, path)] if prefix else map(str, path))
 
 
-def _unusable(value: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """The places of numbers that no tensor or seed can hold."""
+def _out_of_range(value: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """The paths of numbers that no tensor or seed can represent, with messages."""
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        yield (), "a whole number must lie between -2^63 and 2^63 - 1"
+        yield (), "an integer must be between -2^63 and 2^63 - 1"
     if isinstance(value, float) and not math.isfinite(value):
         yield (), f"a number must be finite, got {value}"
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in inner:
-        yield from (((key, *path), message) for path, message in _unusable(item))
+        yield from (((key, *path), message) for path, message in _out_of_range(item))
 
 
 def _problem(
     model: type[BaseModel], details: Any, values: Any, prefix: str, others: Sequence[str], elsewhere: Sequence[str]
 ) -> Problem:
     path = _path(details["loc"], values)
-    given = shortened(repr(details["input"]))
+    value = shortened(repr(details["input"]))
     if details["type"] in ("extra_forbidden", "missing"):
         key = str(details["loc"][-1])
         path = path if path[-1:] == [key] else [*path, key]
     if details["type"] == "extra_forbidden":
-        known = [*_fields_at(model, path[:-1]), *(others if len(path) == 1 else ())]
-        below = [f"{field}.{key}" for field in known if key in _fields_at(model, [*path[:-1], field])]
+        fields = [*_fields_at(model, path[:-1]), *(others if len(path) == 1 else ())]
+        inner = [f"{field}.{key}" for field in fields if key in _fields_at(model, [*path[:-1], field])]
         suggestion = (
-            f" Did you mean {below[0]!r}?" if below else _meant(key, prefix, elsewhere) or did_you_mean(key, known)
+            f" Did you mean {inner[0]!r}?"
+            if inner
+            else _suggestion(key, prefix, elsewhere) or did_you_mean(key, fields)
         )
-        message = f"unknown key.{suggestion} Known: {', '.join(known) or 'none'}."
+        message = f"unknown key.{suggestion} Known: {', '.join(fields) or 'none'}."
     elif details["type"] == "missing":
         message = "is required"
     elif details["type"] in ("model_type", "model_attributes_type", "dict_type"):
-        message = f"expected a mapping, got {given}"
+        message = f"expected a mapping, got {value}"
     elif details["type"] == "bool_type":
-        message = f"expected true or false, got {given}"
+        message = f"expected true or false, got {value}"
     else:
-        message = f"{details['msg'][:1].lower()}{details['msg'][1:]}, got {given}"
+        message = f"{details['msg'][:1].lower()}{details['msg'][1:]}, got {value}"
     return Problem(_join(prefix, path), message)
 
 
 def _path(location: Sequence[str | int], values: Any) -> list[str]:
-    """The keys in a location of pydantic, without branches of unions such as ``constrained-float``."""
+    """The keys in a location of pydantic, without the branches of unions, such as ``constrained-float``."""
     path = []
     for part in location:
         if isinstance(values, dict) and part in values:
@@ -162,17 +166,18 @@ def _path(location: Sequence[str | int], values: Any) -> list[str]:
     return path
 
 
-def _meant(key: str, prefix: str, elsewhere: Sequence[str]) -> str:
-    """A suggestion for a key that belongs elsewhere in the recipe or is the name in another library; or nothing.
+def _suggestion(key: str, prefix: str, elsewhere: Sequence[str]) -> str:
+    """A suggestion for a key that belongs elsewhere in the recipe, or is that of another library; or an empty string.
 
-    >>> _meant("learning-rate", "", ["latent_dim", "train.optimizer.lr"])
+    >>> _suggestion("learning-rate", "", ["latent_dim", "train.optimizer.lr"])
     " Did you mean 'train.optimizer.lr'?"
     """
     name = key.lower().replace("-", "_")
     ends = (name, FOREIGN.get(name, name))
-    places = [known for known in elsewhere if any(f".{known}".endswith(f".{end}") for end in ends)]
-    places = [known for known in places if prefix and known.startswith(f"{prefix}.")] or places
-    nearest = [known for known in places if known.count(".") == min(place.count(".") for place in places)]
+    places = [place for place in elsewhere if any(f".{place}".endswith(f".{end}") for end in ends)]
+    places = [place for place in places if prefix and place.startswith(f"{prefix}.")] or places
+    depth = min((place.count(".") for place in places), default=0)
+    nearest = [place for place in places if place.count(".") == depth]
     return f" Did you mean {' or '.join(map(repr, nearest[:2]))}?" if nearest else ""
 
 
@@ -186,7 +191,7 @@ def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
 
 
 def keys_of(model: type[BaseModel], place: str = "") -> list[str]:
-    """Every dotted key of a section and of the sections in it.
+    """Every dotted key of a section and of the sections inside it.
 
     >>> from zoo.recipes.schema import Checkpointing
     >>> keys_of(Checkpointing, "train.checkpoint.")[:2]

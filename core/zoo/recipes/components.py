@@ -1,4 +1,4 @@
-"""Components: their arguments, checked once, and the modules made from them."""
+"""Components: the check of their arguments, and the construction of their modules."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch.distributions import Distribution
+from torch.nn import Module
 
 from zoo.errors import ComponentError, Problem, RecipeError, ZooError, error_summary
 from zoo.model.context import evaluating, exclusive
@@ -21,8 +22,8 @@ from zoo.plugins.hookspecs import INJECTED, KINDS
 from zoo.plugins.isolation import plugin_code
 from zoo.plugins.registry import registry
 from zoo.recipes.checking import as_plain, check, check_recipe, keys_of
-from zoo.recipes.home import block_at_home
 from zoo.recipes.merge import merge
+from zoo.recipes.qualify import qualify_component
 from zoo.recipes.schema import ComponentSpec, Recipe
 from zoo.recipes.signatures import INTERFACES, Signature, find, read_signature
 from zoo.recipes.source import Raw
@@ -31,11 +32,11 @@ PARTS = ("encoder", "decoder", "prior", "loss")
 
 
 class ComponentFactory:
-    """A component by name, made when called: the default of a constructor's parameter that is itself a component.
+    """Constructs a component by name. Use it as the default of a constructor's parameter that is itself a component.
 
     Args:
-        kind, use: which component.
-        parameters: its own parameters, as in a recipe.
+        kind, use: kind and name of the component.
+        parameters: its parameters, as in a recipe.
 
     >>> import zoo
     >>> head = zoo.ComponentFactory("posterior", "gaussian")
@@ -49,25 +50,25 @@ class ComponentFactory:
 
     @classmethod
     def of(cls, kind: str, spec: ComponentSpec) -> ComponentFactory:
-        """The factory of a spec, with the arguments that it carries."""
+        """The factory of a spec."""
         factory = cls(kind, spec.use)
         factory.spec = spec
         return factory
 
     def __call__(self, **context: Any) -> Any:
-        """Make the component; `context` holds values for its injected parameters, and others are ignored."""
+        """Construct the component. `context` has the values of injected parameters; others are ignored."""
         return construct(self.kind, self.spec, context)
 
     def problems(self) -> list[Problem]:
-        """List what is wrong with the parameters, without making anything."""
+        """List the problems of the parameters, without constructing anything."""
         return check_spec(self.kind, self.spec, self.kind)[1]
 
     def arguments(self) -> dict[str, Any]:
-        """Return the checked parameters as they are passed to the constructor."""
+        """Return the checked arguments of the constructor."""
         return checked(self.kind, self.spec).arguments
 
     def with_defaults(self) -> ComponentFactory:
-        """Return the same component with every default written out, those of nested components included."""
+        """Return the component with every default filled in, those of nested components included."""
         return ComponentFactory.of(self.kind, explicit(self.kind, self.spec))
 
     def __repr__(self) -> str:
@@ -76,33 +77,37 @@ class ComponentFactory:
 
 
 def construct(kind: str, spec: ComponentSpec, context: Mapping[str, Any]) -> Any:
-    """Make a component from the arguments that its spec carries; they are checked first if they were not before.
+    """Construct a component. Its arguments are checked unless its spec carries checked ones.
 
     Args:
-        context: values for injected parameters; those that the constructor does not have are ignored.
+        kind: its kind.
+        spec: its name and parameters.
+        context: values of injected parameters; those that the constructor does not have are ignored.
 
     Raises:
-        UnknownName, NameConflict: there is no such component, or two distributions claim the name.
-        RecipeError: with every parameter that is unknown or of the wrong type.
-        ComponentError: the constructor failed, or returned something that is not of its kind.
+        UnknownName, NameConflict: there is no such component, or several distributions provide it.
+        RecipeError: parameters are unknown or of the wrong type; the message lists all of them.
+        ComponentError: the constructor failed, or returned an object of another kind.
     """
     target, signature, spec = find(kind, spec.use), read_signature(kind, spec.use), checked(kind, spec)
     injected = {name: value for name, value in context.items() if name in signature.injected}
     arguments = {name: value for name, value in spec.arguments.items() if name not in signature.common}
     try:
         with plugin_code():
-            made = target(**injected, **copy.deepcopy(arguments))
+            component = target(**injected, **copy.deepcopy(arguments))
     except ZooError:
         raise
     except Exception as error:
-        raise ComponentError(f"{kind} {spec.use!r} cannot be made: {error_summary(error)}") from error
-    if not isinstance(made, INTERFACES.get(kind, object)):
-        raise ComponentError(f"{kind} {spec.use!r} is a {type(made).__name__}, not a zoo.{INTERFACES[kind].__name__}")
-    return made
+        raise ComponentError(f"{kind} {spec.use!r} cannot be constructed: {error_summary(error)}") from error
+    if not isinstance(component, INTERFACES.get(kind, object)):
+        raise ComponentError(
+            f"{kind} {spec.use!r} is a {type(component).__name__}, not a zoo.{INTERFACES[kind].__name__}"
+        )
+    return component
 
 
 def checked(kind: str, spec: ComponentSpec) -> ComponentSpec:
-    """The spec with its arguments, which are checked unless it carries them already.
+    """The spec with checked arguments; returned unchanged if it carries them.
 
     Raises:
         UnknownName, NameConflict, RecipeError, ComponentError: see `construct`.
@@ -111,21 +116,23 @@ def checked(kind: str, spec: ComponentSpec) -> ComponentSpec:
         read_signature(kind, spec.use)
         spec, problems = check_spec(kind, spec, kind)
         if problems:
-            raise RecipeError(f"{kind} {spec.use!r} cannot be made:", problems)
+            raise RecipeError(f"{kind} {spec.use!r} is not valid:", problems)
     return spec
 
 
 def check_spec(
     kind: str, spec: ComponentSpec, place: str, keys: Sequence[str] = ()
 ) -> tuple[ComponentSpec, list[Problem]]:
-    """Check a component and those nested in it, without making anything.
+    """Check a component and those nested in it, without constructing anything.
 
     Args:
+        kind: its kind.
+        spec: its name and parameters.
         place: its key in the recipe.
         keys: all keys of the recipe, for suggestions.
 
     Returns:
-        The spec with the arguments that are valid, and the problems.
+        The spec with its valid arguments, and the problems.
     """
     try:
         signature = read_signature(kind, spec.use)
@@ -133,7 +140,7 @@ def check_spec(
         return spec, [Problem(place, str(error))]
     written = spec.parameters
     problems = [
-        Problem(f"{place}.{name}", "is set by the zoo and cannot be set here")
+        Problem(f"{place}.{name}", "is set by the zoo, so a recipe cannot set it")
         for name in written
         if name in INJECTED[kind]
     ]
@@ -155,19 +162,19 @@ def check_spec(
 
 
 def _nested_spec(kind: str, spec: ComponentSpec, signature: Signature, name: str) -> ComponentSpec | None:
-    """The component that is a parameter of another: what the spec says, over the constructor's default.
+    """The component that is a parameter of another: the constructor's default, changed by the spec.
 
     Raises:
         ValueError: it is required, or is not a component.
     """
     inner, default = signature.nested[name], signature.defaults.get(name)
     base = default.spec if isinstance(default, ComponentFactory) else None
-    if base is not None and kind in KINDS:  # a constructor means the components of its own distribution
-        home = registry().names(kind).find(spec.use).plugin.distribution
-        base = ComponentSpec.model_validate(block_at_home(inner, base.model_dump(), None, home))
+    if base is not None and kind in KINDS:  # defaults refer to components of the same distribution
+        distribution = registry().names(kind).find(spec.use).plugin.distribution
+        base = ComponentSpec.model_validate(qualify_component(inner, base.model_dump(), None, distribution))
     if name not in spec.parameters:
         if name not in signature.defaults:
-            raise ValueError(f"is required: the name of a {inner}")
+            raise ValueError(f"is required; expected the name of a {inner}")
         return base
     value = spec.parameters[name]
     if isinstance(value, dict) and "use" not in value and base is not None:
@@ -179,30 +186,29 @@ def _nested_spec(kind: str, spec: ComponentSpec, signature: Signature, name: str
 
 
 def explicit(kind: str, spec: ComponentSpec) -> ComponentSpec:
-    """The spec with every default of its constructor written out, those of nested components included."""
+    """The spec with every default of its constructor filled in, those of nested components included."""
     spec, signature = checked(kind, spec), read_signature(kind, spec.use)
     arguments = spec.arguments
     own = {name: value for name, value in arguments.items() if name not in signature.nested}
     values = signature.parameters.model_construct(**own)
-    written = values.model_dump(mode="json")
-    arguments = {**arguments, **{name: getattr(values, name) for name in written}}
+    parameters = values.model_dump(mode="json")
+    arguments |= {name: getattr(values, name) for name in parameters}
     for name, argument in arguments.items():
         if isinstance(argument, ComponentFactory):
-            inner = explicit(argument.kind, argument.spec)
-            written[name] = inner.model_dump()
-            arguments[name] = ComponentFactory.of(argument.kind, inner)
-    return ComponentSpec(use=spec.use, **written).with_arguments(arguments)
+            arguments[name] = factory = argument.with_defaults()
+            parameters[name] = factory.spec.model_dump()
+    return ComponentSpec(use=spec.use, **parameters).with_arguments(arguments)
 
 
 def with_defaults(recipe: Recipe) -> Recipe:
-    """The recipe with every default of its components written out."""
+    """The recipe with every default of its components filled in."""
     parts = {kind: explicit(kind, getattr(recipe, kind)) for kind in PARTS}
     data = [explicit("dataset", spec) for spec in recipe.data]
     return recipe.model_copy(update={**parts, "data": data})
 
 
 def components_of(recipe: Recipe) -> list[tuple[str, str, ComponentSpec]]:
-    """List the components of a model, defaults included: key, kind and spec, each before the components inside it.
+    """List the key, kind and spec of each component of a model, followed by those of the components nested in it.
 
     >>> import zoo
     >>> components_of(zoo.recipe("mlp-vae"))[3]
@@ -219,10 +225,10 @@ def _components(place: str, kind: str, spec: ComponentSpec) -> Iterator[tuple[st
 
 
 def unchecked(name: str, raw: Raw) -> Recipe:
-    """A recipe whose components are not looked up, such as that of a model that was built in code.
+    """A recipe whose components are not looked up, such as that of a model built in code.
 
     Raises:
-        RecipeError: it is not a recipe.
+        RecipeError: the recipe is not valid; the message lists every problem.
     """
     recipe, problems = check_recipe(name, raw)
     if problems:
@@ -232,15 +238,15 @@ def unchecked(name: str, raw: Raw) -> Recipe:
 
 
 def validate(name: str, raw: Raw) -> Recipe:
-    """Check a resolved recipe: its own keys, and the arguments of every component, which their specs then carry.
+    """Check a resolved recipe: its keys and the arguments of every component, which the specs then carry.
 
     Raises:
-        RecipeError: with every problem.
+        RecipeError: the recipe is not valid; the message lists every problem.
     """
     try:
         components = list(_specs(as_plain(raw)))
     except (ValueError, TypeError, RecursionError):
-        components = []  # a problem that `check_recipe` reports
+        components = []  # `check_recipe` reports the problem
     keys = [*keys_of(Recipe), *(key for component in components for key in _keys_inside(*component))]
     recipe, problems = check_recipe(name, raw, keys)
     if recipe is not None:
@@ -260,7 +266,7 @@ def validate(name: str, raw: Raw) -> Recipe:
 
 
 def _specs(values: Mapping[str, Any]) -> Iterator[tuple[str, ComponentSpec, str]]:
-    """The components of a recipe, with their kinds and keys. What is not a component, `check_recipe` reports."""
+    """The kind, spec and key of each component of a recipe. `check_recipe` reports invalid ones."""
     data, train = values.get("data"), values.get("train")
     places = [(kind, values.get(kind), kind) for kind in PARTS]
     places += [("dataset", value, "data") for value in (data if isinstance(data, list) else [data])]
@@ -272,7 +278,7 @@ def _specs(values: Mapping[str, Any]) -> Iterator[tuple[str, ComponentSpec, str]
 
 
 def _keys_inside(kind: str, spec: ComponentSpec, place: str) -> list[str]:
-    """The keys of a component and of those nested in it; of one that does not exist, none."""
+    """The keys of a component and of those nested in it; empty if there is no such component."""
     try:
         signature = read_signature(kind, spec.use)
     except ZooError:
@@ -286,11 +292,12 @@ def _keys_inside(kind: str, spec: ComponentSpec, place: str) -> list[str]:
     return keys
 
 
-@torch.inference_mode(False)  # so that a model that is built in inference mode can be trained
+@torch.inference_mode(False)  # parameters created in inference mode could not be trained
 def build(recipe: Recipe, data_shape: tuple[int, ...], classes: int = 0, train_size: int = 0) -> tuple[VAE, Loss]:
     """Build the model and the loss of a recipe. The weights are drawn from torch's global generator.
 
     Args:
+        recipe: a checked recipe.
         data_shape: event shape of x.
         classes: number of labels in the data, 0 if they have none.
         train_size: number of training examples, 0 if it is unknown.
@@ -298,7 +305,7 @@ def build(recipe: Recipe, data_shape: tuple[int, ...], classes: int = 0, train_s
     Raises:
         ComponentError: a component failed, or posterior and prior have different base measures (see
             `zoo.base_measure`); the message names them.
-        UsageError: the model would not fit into the memory of this machine.
+        UsageError: the model does not fit into the memory of this machine.
     """
     context = _context(recipe, data_shape, classes)
     with exclusive(), bounded():
@@ -316,7 +323,7 @@ def build_model(recipe: Recipe, data_shape: tuple[int, ...], classes: int = 0) -
 
 @torch.inference_mode(False)
 def build_loss(recipe: Recipe, data_shape: tuple[int, ...], classes: int = 0, train_size: int = 0) -> Loss:
-    """Build the loss of a recipe; see `build`. An encoder is built only if the loss needs the shape of the latent."""
+    """Build the loss of a recipe; see `build`. The encoder is built only if the loss has a parameter `latent_shape`."""
     context = {**_context(recipe, data_shape, classes), "train_size": train_size}
     with exclusive(), bounded():
         if "latent_shape" in read_signature("loss", recipe.loss.use).injected:
@@ -344,7 +351,7 @@ def _build_model(recipe: Recipe, context: dict[str, Any]) -> VAE:
 
 @torch.inference_mode(False)
 def build_prior(
-    block: ComponentSpec, recipe: Recipe, encoder: Encoder, data_shape: tuple[int, ...], classes: int = 0
+    spec: ComponentSpec, recipe: Recipe, encoder: Encoder, data_shape: tuple[int, ...], classes: int = 0
 ) -> Prior:
     """Build another prior for a model of a recipe.
 
@@ -353,44 +360,41 @@ def build_prior(
     """
     q = _posterior(recipe.encoder.use, encoder, data_shape, classes)
     context = {**_context(recipe, data_shape, classes), "latent_shape": tuple(q.event_shape)}
-    return _prior_of(q, recipe, block, encoder, context)
+    return _prior_of(q, recipe, spec, encoder, context)
 
 
 def _prior_of(
-    q: Distribution, recipe: Recipe, block: ComponentSpec, encoder: Encoder, context: Mapping[str, Any]
+    q: Distribution, recipe: Recipe, spec: ComponentSpec, encoder: Encoder, context: Mapping[str, Any]
 ) -> Prior:
     """Build a prior, and compare its base measure with that of the posterior `q`."""
     with exclusive():
-        prior: Prior = construct("prior", block, {**context, "model_encoder": encoder})
-    try:
-        with torch.no_grad(), evaluating(encoder, prior):
-            p = prior(encoder)
-    except ZooError:
-        raise
-    except Exception as error:
-        raise ComponentError(f"prior {block.use!r} fails: {type(error).__name__}: {error}") from error
-    if not isinstance(p, Distribution):
-        raise ComponentError(
-            f"prior {block.use!r} must return a torch.distributions.Distribution, not a {type(p).__name__}"
-        )
-    require_same_measure(q, p, f"encoder {recipe.encoder.use!r}", f"prior {block.use!r}")
+        prior: Prior = construct("prior", spec, {**context, "model_encoder": encoder})
+    name = f"prior {spec.use!r}"
+    p = _distribution(name, "", prior, encoder, modules=(encoder, prior))
+    require_same_measure(q, p, f"encoder {recipe.encoder.use!r}", name)
     return prior
 
 
 def _posterior(name: str, encoder: torch.nn.Module, data_shape: tuple[int, ...], classes: int) -> Distribution:
-    """The posterior of one example, from the encoder itself in evaluation mode."""
+    """The posterior of one example."""
     condition = torch.zeros(1, dtype=torch.int64) if classes else None
+    x = torch.zeros(1, *data_shape)
+    return _distribution(f"encoder {name!r}", f" on data of shape {data_shape}", encoder, x, condition)
+
+
+def _distribution(name: str, where: str, module: Module, *inputs: Any, modules: Sequence[Module] = ()) -> Distribution:
+    """What a part of the model returns in evaluation mode.
+
+    Raises:
+        ComponentError: it fails, or returns no distribution.
+    """
     try:
-        with torch.no_grad(), evaluating(encoder):
-            q = encoder(torch.zeros(1, *data_shape), condition)
+        with torch.no_grad(), evaluating(*(modules or [module])):
+            value = module(*inputs)
     except ZooError:
         raise
     except Exception as error:
-        raise ComponentError(
-            f"encoder {name!r} fails on data of shape {data_shape}: {type(error).__name__}: {error}"
-        ) from error
-    if not isinstance(q, Distribution):
-        raise ComponentError(
-            f"encoder {name!r} must return a torch.distributions.Distribution over z, not a {type(q).__name__}"
-        )
-    return q
+        raise ComponentError(f"{name} fails{where}: {type(error).__name__}: {error}") from error
+    if not isinstance(value, Distribution):
+        raise ComponentError(f"{name} must return a torch.distributions.Distribution, not a {type(value).__name__}")
+    return value

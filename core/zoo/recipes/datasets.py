@@ -1,11 +1,11 @@
-"""Choice of a data set: the first available one of a recipe."""
+"""Choice of a data set: the first available one in a recipe."""
 
 from __future__ import annotations
 
 import contextvars
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -35,36 +35,37 @@ surveying = contextvars.ContextVar("surveying", default=False)
 
 @dataclass(frozen=True)
 class LoadedDataset:
-    """A data set, the component that it came from, and why earlier choices were passed over."""
+    """A data set, the component that loaded it, and why earlier choices were skipped."""
 
-    block: ComponentSpec
+    spec: ComponentSpec
     dataset: Dataset
     passed_over: tuple[str, ...] = ()
 
 
-def data_name(block: ComponentSpec) -> str:
-    """The display name of a data set: that of its file or folder, else its own.
+def data_name(spec: ComponentSpec) -> str:
+    """The display name of a data set: that of its file or folder, or the name of the component.
 
     >>> data_name(ComponentSpec(use="digits")), data_name(ComponentSpec(use="folder", path="/home/me/photos"))
     ('digits', 'photos')
     """
-    path = block.parameters.get("path")
-    return (Path(path).name if isinstance(path, str) else "") or block.use
+    path = spec.parameters.get("path")
+    return (Path(path).name if isinstance(path, str) else "") or spec.use
 
 
-def block_for(data: object) -> ComponentSpec:
-    """The data set for ``--data``: a registered name, the path of a folder or file, or an object in Python.
+def spec_for(data: object) -> ComponentSpec:
+    """The data set for ``--data``: a registered name, the path of a folder or file, or a Python object.
 
     A name takes precedence over a path: write ``./digits`` for a folder with the name of a data set. A path is made
-    absolute and given to the data set that reads such files (see `zoo.Component`).
+    absolute and passed to the data set that reads such files (see `zoo.Component`).
 
     Raises:
-        UnknownName, NameConflict: there is no such data set, or two distributions claim the name.
+        UnknownName, NameConflict: there is no such data set, or several distributions provide it.
         DataUnavailable: the path does not exist.
-        DataError: no data set reads such files, or several do.
+        DataError: no data set reads such files.
+        NameConflict: several data sets read such files.
     """
     if isinstance(data, os.PathLike):
-        return _block_of(Path(data).expanduser().absolute())
+        return _spec_for_path(Path(data).expanduser().absolute())
     if not isinstance(data, str):
         return ComponentSpec(use=_only_reader(OBJECT, f"a {type(data).__name__}"))
     try:
@@ -74,31 +75,37 @@ def block_for(data: object) -> ComponentSpec:
         is_path = _exists(path) or len(Path(data).parts) > 1 or data.endswith(os.sep) or _readers(path.suffix)
         if not is_path:
             raise
-        return _block_of(path)
+        return _spec_for_path(path)
     return ComponentSpec(use=data)
 
 
-def _block_of(path: Path) -> ComponentSpec:
+def in_memory(data: object) -> object:
+    """Return `data` if it is a Python object, and None if it is a name or a path."""
+    return None if isinstance(data, str | os.PathLike) else data
+
+
+def _spec_for_path(path: Path) -> ComponentSpec:
     if not _exists(path):
         raise DataUnavailable(f"There is no file or folder {path}.")
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
         raise DataError(
-            f"The path {path} is not UTF-8, and a recipe cannot hold it. Rename it, or make a link to it; if its name "
-            "is in order, set PYTHONUTF8=1."
+            f"The path {path} is not valid UTF-8, so a recipe cannot contain it. Rename it, or create a link to it. If "
+            "the name is correct, set PYTHONUTF8=1."
         ) from error
     reader = _only_reader("/" if path.is_dir() else path.suffix.lower(), str(path), f", path: {path}")
     return ComponentSpec(use=reader, **{"path": str(path)})
 
 
-def _only_reader(ending: str, what: str, more: str = "") -> str:
+def _only_reader(ending: str, what: str, parameters: str = "") -> str:
     readers = _readers(ending)
     if not readers:
-        known = sorted({known for claim in registry().names("dataset") for known in claim.item.reads} - {"/", OBJECT})
-        raise DataError(f"No data set reads {what}. A folder of images will do, or a file in {', '.join(known)}.")
+        endings = sorted({ending for claim in registry().names("dataset") for ending in claim.item.reads})
+        readable = ", ".join(ending for ending in endings if ending not in ("/", OBJECT))
+        raise DataError(f"No data set reads {what}. Expected a folder of images, or a file of type {readable}.")
     if len(readers) > 1:
-        choices = " or ".join(f'data="{{use: {name}{more}}}"' for name in readers)
+        choices = " or ".join(f'data="{{use: {name}{parameters}}}"' for name in readers)
         raise NameConflict(f"{' and '.join(readers)} can both read {what}. Write {choices}.")
     return readers[0]
 
@@ -122,58 +129,62 @@ def load_data(
     root: Path | None = None,
     data_shape: tuple[int, ...] | None = None,
     *,
-    given: object = None,
+    source: object = None,
     seed: int = 0,
 ) -> LoadedDataset:
-    """Load the first available data set. Each one that is passed over is logged as a warning.
+    """Load the first available data set. Each unavailable one before it is logged as a warning.
 
     Args:
-        choices: in order of preference.
+        choices: the data sets, in order of preference.
         root: the folder of data files; by default `data_root()`.
         data_shape: (C, H, W) of the images of a trained model, for data sets that offer several sizes.
-        given: the data themselves, for a data set that takes objects.
-        seed: determines which examples ``validation`` holds out of the training split.
+        source: a Python object, for a data set that converts objects.
+        seed: determines which training examples ``validation`` holds out.
 
     Raises:
-        UsageError: data are given, and the data set loads its own.
-        DataUnavailable: none is available; the message has the reasons.
-        DataError: the files of one are damaged, which is never passed over.
-        UsageError: `root` is not a directory.
+        UsageError: `source` is set, and the data set does not convert objects; or `root` is not a directory.
+        DataUnavailable: no data set is available; the message has the reasons.
+        DataError: the files of a data set are damaged.
     """
     root = data_root() if root is None else root
     if _exists(root) and not root.is_dir():
-        raise UsageError(f"Data files are looked for in {root} (--data-dir, or ZOO_DATA), which is not a directory.")
+        raise UsageError(f"The data folder {root} (--data-dir, or ZOO_DATA) is not a directory.")
     reasons: list[str] = []
-    for block in choices:
+    for spec in choices:
         try:
-            if given is not None and OBJECT not in registry().names("dataset").find(block.use).item.reads:
-                raise UsageError(f"{block.use} is loaded by its name: leave out data.")
-            dataset = _made(block, {"root": root, "data_shape": data_shape, "given": given, "seed": seed})
+            if source is not None and OBJECT not in registry().names("dataset").find(spec.use).item.reads:
+                raise UsageError(f"{spec.use} is loaded by name: omit data.")
+            dataset = _load(spec, root, data_shape, source, seed)
         except DataUnavailable as error:
-            reasons.append(f"{block.use} could not be had: {error}")
+            reasons.append(f"{spec.use} is not available: {error}")
             continue
         for reason in reasons:
-            log.warning("%s Using %s instead.", reason, block.use)
-        return LoadedDataset(block, dataset, tuple(reasons))
-    raise DataUnavailable("\n".join(["No data to train on.", *(f"  {reason}" for reason in reasons)]))
+            log.warning("%s Using %s instead.", reason, spec.use)
+        return LoadedDataset(spec, dataset, tuple(reasons))
+    raise DataUnavailable("\n".join(["No data set is available.", *(f"  {reason}" for reason in reasons)]))
 
 
-def _made(block: ComponentSpec, context: Mapping[str, Any]) -> Dataset:
-    block = checked("dataset", block)
-    dataset = construct("dataset", block, context)
+def _load(
+    spec: ComponentSpec,
+    root: Path,
+    data_shape: tuple[int, ...] | None = None,
+    source: object = None,
+    seed: int = 0,
+) -> Dataset:
+    spec = checked("dataset", spec)
+    context = {"root": root, "data_shape": data_shape, "source": source, "seed": seed}
+    dataset = construct("dataset", spec, context)
     if not isinstance(dataset, Dataset):
-        raise ComponentError(f"dataset {block.use!r} returned a {type(dataset).__name__}, not a zoo.Dataset")
-    validation = block.arguments.get("validation", 0)
-    if validation and "validation" in read_signature("dataset", block.use).common:
-        return dataset.hold_out(validation, context["seed"])
+        raise ComponentError(f"dataset {spec.use!r} returned a {type(dataset).__name__}, not a zoo.Dataset")
+    validation = spec.arguments.get("validation", 0)
+    if validation and "validation" in read_signature("dataset", spec.use).common:
+        return dataset.hold_out(validation, seed)
     return dataset
 
 
 def data_root() -> Path:
-    """``ZOO_DATA``, or a folder in the user's cache."""
-    if "ZOO_DATA" in os.environ:
-        return Path(os.environ["ZOO_DATA"])
-    return user_cache()
+    """The folder of data files: ``ZOO_DATA``, or the zoo's folder in the user's cache."""
+    return Path(os.environ["ZOO_DATA"]) if "ZOO_DATA" in os.environ else user_cache()
 
 
 def user_cache() -> Path:
@@ -187,10 +198,10 @@ class DatasetStatus:
     """Whether a data set is available.
 
     Attributes:
-        name: of the data set.
-        status: ``available``; ``absent``; ``damaged`` (its files are wrong, or it cannot be read at all); ``path``, if
-            it reads files of yours and needs their path.
-        detail: the number of images, the reason, or the files that it reads.
+        name: name of the data set.
+        status: ``available``; ``absent``; ``damaged`` (its files cannot be read); or ``path``, if it reads the user's
+            files and requires their path.
+        detail: the number of examples, the reason, or the file types that it reads.
     """
 
     name: str
@@ -198,12 +209,12 @@ class DatasetStatus:
     detail: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain mappings and lists."""
+        """Return plain mappings and lists."""
         return asdict(self)
 
 
 def survey(root: Path | None = None) -> list[DatasetStatus]:
-    """The status of every registered data set that is not given as an object. Nothing is downloaded or decoded.
+    """The status of every registered data set that does not convert objects. Nothing is downloaded or decoded.
 
     Args:
         root: the folder of data files; by default `data_root()`.
@@ -223,7 +234,7 @@ def _status(name: str, root: Path) -> DatasetStatus:
         offline = {"download": False} if "download" in parameters else {}
         token = surveying.set(True)
         try:
-            dataset = _made(ComponentSpec(use=name, **offline), {"root": root})
+            dataset = _load(ComponentSpec(use=name, **offline), root)
         finally:
             surveying.reset(token)
         sizes = " + ".join(str(len(split)) for split in dataset.splits.values())

@@ -1,4 +1,4 @@
-"""Recipes by name: built-in, from plugins and from the user's files."""
+"""Recipes by name: built-in ones, those of plugins and those in the user's files."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import NamedTuple
 from zoo.errors import Problem, RecipeError, UnknownName
 from zoo.plugins.manager import DISTRIBUTION, Plugin
 from zoo.plugins.registry import Claim, Names, Registry, matches, registry
-from zoo.recipes.home import at_home
 from zoo.recipes.merge import merge
+from zoo.recipes.qualify import qualify
 from zoo.recipes.source import Raw, builtin_registry, read_models
 from zoo.storage.locate import natural
 
 
 class ResolvedRecipe(NamedTuple):
-    """A recipe with everything that it inherits, not validated yet.
+    """A recipe with everything that it inherits, not yet validated.
 
     Attributes:
-        name: of the recipe. That of ``acme:wide-vae`` is ``acme.wide-vae``, since it becomes a folder.
+        name: its name as that of a folder: ``acme.wide-vae`` for ``acme:wide-vae``.
         raw: its keys, without ``extends``.
     """
 
@@ -31,14 +31,15 @@ class ResolvedRecipe(NamedTuple):
 
 
 class Library:
-    """Recipes by name. The user's files take precedence over plugins; a name in two plugins is an error.
+    """Recipes by name. The user's files take precedence over plugins; a name that two plugins provide is an error.
 
     Args:
         source: the registry whose plugins provide recipes.
         files: the user's recipe files; later ones take precedence.
 
     Raises:
-        RecipeError: one of the user's files is not a recipe file. (A plugin's is recorded as an error of the plugin.)
+        RecipeError: one of the user's files is not a recipe file. (For a plugin's file, the error is recorded with the
+            plugin.)
     """
 
     def __init__(self, source: Registry, files: Sequence[Path] = ()) -> None:
@@ -61,7 +62,7 @@ class Library:
         return sorted(own.union(self.models.matching(pattern)), key=natural)
 
     def source(self, name: str) -> str:
-        """The distribution and version, or the file, of a recipe."""
+        """The distribution and version of a recipe, or its file."""
         layer = self._find(name, len(self._own))[1]
         return str(self._files[layer - 1] if layer else self.models.find(name).plugin)
 
@@ -74,10 +75,11 @@ class Library:
         return self._find(name, len(self._own))[0]
 
     def resolve(self, name: str) -> Raw:
-        """The recipe with everything that it extends.
+        """The recipe, merged with those that it extends.
 
         Raises:
-            UnknownName, NameConflict: the recipe, or one that it extends.
+            UnknownName, NameConflict: there is no such recipe, or several distributions provide it; so too for one that
+                it extends.
             RecipeError: the recipes extend each other in a cycle.
         """
         return self._resolve(name, len(self._own), ())
@@ -85,14 +87,12 @@ class Library:
     def _resolve(self, name: str, layers: int, seen: tuple[tuple[str, int], ...]) -> Raw:
         recipe, layer = self._find(name, layers)
         if (name, layer) in seen:
-            circle = " -> ".join([n for n, _ in seen] + [name])
-            raise RecipeError(
-                f"Model {name!r} cannot be resolved:", [Problem("extends", f"goes in a circle: {circle}")]
-            )
-        home = None if layer else self.models.find(name)
+            cycle = " -> ".join([n for n, _ in seen] + [name])
+            raise RecipeError(f"Model {name!r} cannot be resolved:", [Problem("extends", f"forms a cycle: {cycle}")])
+        claim = None if layer else self.models.find(name)
         parent = recipe.get("extends")
         if parent is None:
-            return dict(recipe) if home is None else at_home(recipe, {}, home.plugin.distribution)
+            return dict(recipe) if claim is None else qualify(recipe, {}, claim.plugin.distribution)
         if not isinstance(parent, str):
             raise RecipeError(
                 f"Model {name!r} cannot be resolved:",
@@ -100,22 +100,22 @@ class Library:
             )
         # A user's recipe that extends its own name extends the one that it replaces.
         below = layer - 1 if parent == name else len(self._own)
-        if home is not None:
-            parent = self._meant(parent, home)
+        if claim is not None:
+            parent = self._parent(parent, claim)
         try:
             base = self._resolve(parent, below, (*seen, (name, layer)))
         except UnknownName as error:
-            where = self._files[layer - 1] if layer else self.models.find(name).plugin
+            source = self._files[layer - 1] if claim is None else claim.plugin
             raise RecipeError(
-                f"Model {name!r} of {where} cannot be resolved:", [Problem("extends", str(error))]
+                f"Model {name!r} of {source} cannot be resolved:", [Problem("extends", str(error))]
             ) from None
         own = {key: value for key, value in recipe.items() if key != "extends"}
-        if home is not None:
-            own = at_home(own, base, home.plugin.distribution)
+        if claim is not None:
+            own = qualify(own, base, claim.plugin.distribution)
         return merge({key: value for key, value in base.items() if key != "summary"}, own)
 
-    def _meant(self, parent: str, claim: Claim[Raw]) -> str:
-        """The recipe that a plugin's recipe extends: of a contested name, that of its own distribution.
+    def _parent(self, parent: str, claim: Claim[Raw]) -> str:
+        """The recipe that a plugin's recipe extends. A contested name refers to the plugin's own distribution.
 
         A recipe that extends its own name extends that of another distribution.
         """
@@ -124,10 +124,10 @@ class Library:
         if parent == claim.name:
             others = [other.qualified for other in self.models if other.name == parent and other is not claim]
             return others[0] if len(others) == 1 else parent
-        return self.models.at_home(parent, claim.plugin.distribution)
+        return self.models.qualify(parent, claim.plugin.distribution)
 
     def _find(self, name: str, layers: int) -> tuple[Raw, int]:
-        """The recipe as written and its layer: 0 for plugins, i for the i-th file of the user."""
+        """The recipe as written, and its layer: 0 for plugins, i for the user's i-th file."""
         for layer in range(layers, 0, -1):
             if name in self._own[layer - 1]:
                 return self._own[layer - 1][name], layer
@@ -135,7 +135,11 @@ class Library:
 
 
 def load(name: str, files: Sequence[Path] = ()) -> ResolvedRecipe:
-    """Resolve the recipe of a model, given its name or a file that holds just one.
+    """Resolve the recipe of a model.
+
+    Args:
+        name: the name of a recipe, or a file that contains exactly one.
+        files: the user's recipe files.
 
     Raises:
         UnknownName, NameConflict, RecipeError: see `Library`.
@@ -146,14 +150,14 @@ def load(name: str, files: Sequence[Path] = ()) -> ResolvedRecipe:
     names = list(read_models(path))
     if len(names) != 1:
         raise UnknownName(
-            f"{path} holds {len(names)} models ({', '.join(names)}), so it names none of them. "
-            f"Write: zoo train NAME --registry {path}"
+            f"Expected a file with one model; {path} has {len(names)} ({', '.join(names)}). "
+            f"Choose one: zoo train NAME --registry {path}"
         )
     return ResolvedRecipe(names[0], library(*files, path).resolve(names[0]))
 
 
 def plain(name: str) -> str:
-    """The name of a recipe in paths."""
+    """The name of a recipe as that of a folder."""
     return name.replace(":", ".")
 
 
@@ -163,12 +167,12 @@ def _library(source: Registry) -> Library:
 
 
 def library(*files: Path) -> Library:
-    """The installed recipes and those of the user's `files`."""
+    """The installed recipes and those in the user's `files`."""
     return Library(registry(), files) if files else _library(registry())
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """List the names of the models that contain a text or match a shell pattern, in natural order.
+    """List the names of models that contain a string or match a shell pattern, in natural order.
 
     >>> list_models("conv"), list_models("conv*e")
     (['conv-vae', 'conv-vae-mse'], ['conv-vae', 'conv-vae-mse'])

@@ -18,9 +18,9 @@ EXPECTED = "expected KEY=VALUE, such as latent_dim=2 or encoder.hidden=[512,256]
 def merge(base: Raw, change: Raw) -> Raw:
     """Merge `change` into a copy of `base`.
 
-    Mappings merge key by key, other values are replaced. A component ``{use: conv}`` may be written ``conv``. A change
-    to another component drops the parameters of the old one. A change of a parameter of ``data`` applies to every data
-    set of a list.
+    Mappings merge key by key, other values are replaced. A component ``{use: conv}`` may be written ``conv``. Changing
+    the component drops the parameters of the old one. Changing a parameter of ``data`` applies to every data set of a
+    list.
 
     >>> merge({"encoder": {"use": "mlp", "hidden": [400]}}, {"encoder": {"hidden": [9]}})
     {'encoder': {'use': 'mlp', 'hidden': [9]}}
@@ -43,45 +43,44 @@ def _merge_value(key: str, old: Any, new: Any) -> Any:
     if isinstance(old, str) and isinstance(new, dict):
         old = {"use": old}
     if isinstance(new, str) and isinstance(old, dict):
-        new = {"use": new} if _same(key, old.get("use"), new) else new
+        new = {"use": new} if _same(old.get("use"), new) else new
     if not isinstance(old, dict) or not isinstance(new, dict):
         return new
-    if "use" in old and not _same(key, old["use"], new.get("use", old["use"])):
+    if "use" in old and not _same(old["use"], new.get("use", old["use"])):
         return new
     return merge(old, new)
 
 
-def _same(key: str, old: Any, new: Any) -> bool:
-    """Whether two names stand for one component: ``acme:wide`` is ``wide``, unless others have a ``wide`` too."""
-    if old == new or not isinstance(old, str) or not isinstance(new, str):
+def _same(old: Any, new: Any) -> bool:
+    """Whether two names refer to the same component or class of torch, whose names ignore case.
+
+    ``acme:wide`` is ``wide``, unless another distribution has a ``wide`` too.
+    """
+    if not isinstance(old, str) or not isinstance(new, str):
         return bool(old == new)
-    if key in ("optimizer", "scheduler"):
-        return old.casefold() == new.casefold()
-    return registry().same(old, new)
+    return old.casefold() == new.casefold() or registry().same(old, new)
 
 
 def nested(key: str, value: Any) -> Raw:
-    """The change of one dotted key, whose first part may be qualified: ``acme:score.limit``.
+    """The change of one dotted key, whose first part may be qualified, as in ``acme:score.limit``.
 
     >>> nested("train.optimizer.lr", 0.01)
     {'train': {'optimizer': {'lr': 0.01}}}
 
     Raises:
-        RecipeError: it is not a key, or indexes a list.
+        RecipeError: `key` is not a dotted key, or indexes a list.
     """
     distribution, colon, rest = key.rpartition(":")
     parts = rest.split(".")
     problem = None
     if any(re.search(r"[\[\]]|^[-+]?\d+$", part) for part in parts):
-        problem = (
-            "an entry of a list cannot be set by its number: give the whole list, such as encoder.hidden=[512,256]"
-        )
+        problem = "an entry of a list cannot be set by its index; set the whole list, as in encoder.hidden=[512,256]"
     elif not all(re.fullmatch(r"[^\s{}=,]+", part) for part in parts):
         problem = EXPECTED
     elif len(parts) > MAX_DEPTH:
         problem = f"the key has more than {MAX_DEPTH} parts"
     if problem:
-        raise RecipeError("This key cannot be read:", [Problem(key, problem)])
+        raise RecipeError("Invalid key:", [Problem(key, problem)])
     parts[0] = distribution + colon + parts[0]
     for part in reversed(parts):
         value = {part: value}
@@ -118,9 +117,9 @@ def parse_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> Raw:
         try:
             change = merge(change, nested(key.strip(), parse_yaml(text)))
         except yaml.YAMLError as error:
-            problems.append(Problem(override, f"the value cannot be read: {explain(error, text)}"))
+            problems.append(Problem(override, f"the value is not valid YAML: {explain(error, text)}"))
         except RecipeError as error:
             problems += [Problem(override, problem.message) for problem in error.problems]
     if problems:
-        raise RecipeError("These overrides cannot be read:", problems)
+        raise RecipeError("Invalid overrides:", problems)
     return change

@@ -34,27 +34,31 @@ def schedulers() -> dict[str, Callable[..., Any]]:
 
 
 def find_optim(kind: str, name: str) -> Callable[..., Any]:
-    """The optimizer or the scheduler called `name`.
+    """The optimizer or scheduler with a name.
 
     >>> find_optim("optimizer", "adamw").__name__, find_optim("scheduler", "StepLR").__name__
     ('AdamW', 'StepLR')
 
     Raises:
-        UnknownName: torch has none of that name, or a recipe cannot use it.
+        UnknownName: there is no such class in torch, or a recipe cannot use it.
     """
-    known = optimizers() if kind == "optimizer" else schedulers()
+    classes = CLASSES[kind]()
     for unsupported, reason in UNSUPPORTED.items():
         if name.casefold() == unsupported.casefold():
-            raise UnknownName(f"{unsupported} of torch cannot be used in a recipe: {reason}.")
-    for key, value in known.items():
+            raise UnknownName(f"A recipe cannot use {unsupported} of torch: {reason}.")
+    for key, value in classes.items():
         if name.casefold() == key.casefold():
             return value
-    # Names of other libraries have hyphens and no LR: cosine-annealing.
-    names = {key.casefold().removesuffix("lr"): key for key in known}
+    # Other libraries write hyphens and no LR: cosine-annealing.
+    names = {key.casefold().removesuffix("lr"): key for key in classes}
     suggestion = did_you_mean(name.casefold().replace("-", "").replace("_", "").removesuffix("lr"), names)
     for key, title in names.items():
         suggestion = suggestion.replace(f"{key!r}", f"{title!r}")
-    raise UnknownName(f"There is no {kind} named {name!r}.{suggestion} There are: {', '.join(sorted(known))}.")
+    raise UnknownName(f"There is no {kind} named {name!r}.{suggestion} Available: {', '.join(sorted(classes))}.")
+
+
+CLASSES = {"optimizer": optimizers, "scheduler": schedulers}
+"""The classes of each kind that is not a component of a plugin."""
 
 
 def _subclasses(module: Any, base: type) -> dict[str, Callable[..., Any]]:

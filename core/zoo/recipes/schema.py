@@ -15,7 +15,7 @@ Binarize = Literal["none", "threshold", "dynamic"]
 
 
 class ComponentSpec(BaseModel):
-    """A component and its parameters: ``mlp``, or ``{use: mlp, hidden: [400]}``."""
+    """A component and its parameters, such as ``mlp`` or ``{use: mlp, hidden: [400]}``."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
     use: str
@@ -39,16 +39,16 @@ class ComponentSpec(BaseModel):
 
     @property
     def is_checked(self) -> bool:
-        """Whether it carries its arguments."""
+        """Whether the arguments have been checked."""
         return self._arguments is not None
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The checked arguments of the constructor, nested components as factories; empty before the check."""
+        """The checked arguments of the constructor, with nested components as factories; empty before the check."""
         return dict(self._arguments or {})
 
     def with_arguments(self, arguments: dict[str, Any]) -> ComponentSpec:
-        """A copy that carries these arguments."""
+        """A copy with these checked arguments."""
         spec = self.model_copy()
         spec._arguments = arguments
         return spec
@@ -65,11 +65,11 @@ class Section(BaseModel):
 
 
 class Checkpointing(Section):
-    """When to save a checkpoint, whichever comes first. One is always saved at the end and on a signal.
+    """When to save a checkpoint, whichever comes first. One is also saved at the end of the training and on a signal.
 
     Attributes:
         epochs, steps, minutes: the interval between checkpoints.
-        keep: number of the newest checkpoints to keep, besides the best one.
+        keep: number of newest checkpoints to keep, in addition to the best one.
     """
 
     epochs: PositiveInt | None = 1
@@ -83,24 +83,25 @@ class TrainConfig(Section):
 
     Attributes:
         epochs: passes over the training set.
-        steps: end after so many steps, even in the middle of an epoch.
-        batch_size: images in one step, over all processes.
-        microbatches: split each batch into so many parts, to save memory; the gradient is that of the whole batch.
-        optimizer: an optimiser of `torch.optim`, by its name in lower case, and its arguments.
-        scheduler: a schedule of `torch.optim.lr_scheduler`, such as ``{use: CosineAnnealingLR, T_max: 5}``.
-        scheduler_unit: what the schedule counts.
-        warmup_steps: steps over which the learning rate rises linearly to its value.
-        max_grad_norm: clip the norm of a phase's gradient to this value.
-        ema_decay: decay of an exponential moving average of the parameters, which is then evaluated and saved, with
+        steps: maximum number of steps; training may end in the middle of an epoch.
+        batch_size: examples per step, over all processes.
+        microbatches: number of parts that each batch is split into to save memory; the gradient is that of the batch.
+        optimizer: an optimizer of `torch.optim` and its arguments, such as ``{use: Adam, lr: 0.001}``.
+        scheduler: a scheduler of `torch.optim.lr_scheduler`, such as ``{use: CosineAnnealingLR, T_max: 5}``.
+        scheduler_unit: how often the scheduler is advanced.
+        warmup_steps: number of steps over which the learning rate rises linearly to its value.
+        max_grad_norm: maximum norm of a phase's gradient, which is clipped to it.
+        ema_decay: decay of an exponential moving average of the parameters. The average is evaluated and saved, with
             the latest value of every buffer.
-        precision: ``bfloat16`` lets matrix products run in it; losses stay in float32.
+        precision: ``bfloat16`` computes matrix products in this type; losses stay in float32.
         deterministic: use only deterministic algorithms.
-        monitor: the validation term whose least value makes an epoch the best one. Without a validation split the last
-            epoch counts as the best.
-        patience: end after so many epochs without improvement of `monitor`. Needs a validation split.
+        monitor: the validation term to minimize; the epoch with its least value is the best one. Without a validation
+            split, the last epoch is the best one.
+        patience: number of epochs without improvement of `monitor` after which training ends. Requires a validation
+            split.
         freeze: parts of the model that are not trained; they stay in evaluation mode.
         checkpoint: when to save checkpoints.
-        seed: of the weights, the data order and all random draws.
+        seed: seed of the weights, the data order and all random draws.
     """
 
     epochs: PositiveInt = 5
@@ -123,17 +124,17 @@ class TrainConfig(Section):
 
 
 class Recipe(Section):
-    """A model: its name, its four components, its data sets and its training.
+    """A model: its name, its four components, its data sets and how to train it.
 
     Attributes:
-        name: its name, which is also the folder of its runs.
+        name: its name, also that of the folder of its runs.
         summary: one line for ``zoo list``.
         latent_dim: number of latent dimensions, passed to every component that has this parameter.
         encoder, decoder, prior, loss: the four components.
         data: data sets in order of preference; the first available one is used.
-        binarize: how pixels become binary: ``none`` keeps intensities in [0, 1], ``threshold`` cuts at one half,
-            ``dynamic`` draws a Bernoulli sample with that probability each time the image is used.
-        train: the training.
+        binarize: how values in [0, 1] become binary: ``none`` leaves them unchanged, ``threshold`` rounds them, and
+            ``dynamic`` draws a Bernoulli sample with that probability each time an example is used.
+        train: how to train it.
     """
 
     name: str
@@ -160,6 +161,6 @@ class Recipe(Section):
         return [value] if isinstance(value, (str, dict)) else value
 
     def to_raw(self) -> Raw:
-        """The recipe as in a file, without its name."""
+        """The content of a recipe file, without the name."""
         raw: Raw = self.model_dump(exclude={"name"})
         return raw

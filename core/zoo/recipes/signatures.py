@@ -1,4 +1,4 @@
-"""The constructor of a component: what a recipe may set, as a pydantic model, and what ``zoo show`` prints."""
+"""The parameters of a component's constructor: a pydantic model for recipes, and a description for ``zoo show``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ INTERFACES: dict[str, type] = {
 
 
 HoldOut = NonNegativeInt | Annotated[float, Field(gt=0, lt=1)]
-"""The size of a validation split: a number of training examples, or a fraction of them. 0 holds out nothing."""
+"""The size of a validation split: a number of training examples, or a fraction of them. With 0 there is none."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class Signature:
     """The parameters of a constructor.
 
     Attributes:
-        injected: names of the parameters that the zoo passes.
+        injected: names of the parameters that the zoo sets.
         nested: names of the parameters that are components, with their kinds.
         defaults: default values of nested parameters that have one.
         parameters: a pydantic model of all other parameters.
-        common: names of those that the constructor does not have, since the zoo handles them: ``validation`` of a data
+        common: names of parameters that the zoo handles and the constructor does not have: ``validation`` of a data
             set.
     """
 
@@ -65,8 +65,8 @@ class Parameter:
         name: its name in a recipe.
         type: its annotation.
         default: the `repr` of its default, or None if it is required.
-        injected: whether the zoo passes it, so that a recipe cannot set it.
-        nested: its kind, if it is a component.
+        injected: whether the zoo sets it, so that a recipe cannot.
+        nested: its kind if it is a component.
     """
 
     name: str
@@ -78,15 +78,15 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Description:
-    """A component as ``zoo show KIND/NAME`` prints it.
+    """What ``zoo show KIND/NAME`` prints about a component.
 
     Attributes:
-        kind, name: of the component.
+        kind, name: kind and name of the component.
         source: the distribution and version of its plugin.
         summary: its line in ``zoo list``.
-        target: ``module:attribute``.
+        target: its import path, ``module:attribute``.
         documentation: its docstring.
-        parameters: of its constructor.
+        parameters: the parameters of its constructor.
     """
 
     kind: str
@@ -98,15 +98,15 @@ class Description:
     parameters: tuple[Parameter, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain mappings and lists."""
+        """Return plain mappings and lists."""
         return asdict(self)
 
 
 def find(kind: str, name: str) -> Callable[..., Any]:
-    """The class or function of a component; of optimizers and schedulers, torch's.
+    """The class or function of a component, or torch's class of an optimizer or scheduler.
 
     Raises:
-        UnknownName, NameConflict: there is no such component, or two distributions claim the name.
+        UnknownName, NameConflict: there is no such component, or several distributions provide it.
         ComponentError: it cannot be imported.
     """
     target: Callable[..., Any] = registry().get(kind, name) if kind in KINDS else find_optim(kind, name)
@@ -116,11 +116,12 @@ def find(kind: str, name: str) -> Callable[..., Any]:
 def read_signature(kind: str, name: str) -> Signature:
     """Read the parameters of a component's constructor.
 
-    A parameter annotated ``Callable[..., Posterior]`` (or another part of a model) is a nested component. Names that
-    start with an underscore cannot be set in recipes. Numbers must be finite.
+    A parameter annotated ``Callable[..., Posterior]`` (or another part of a model) is a nested component. Recipes
+    cannot set parameters that start with an underscore. Numbers must be finite.
 
     Raises:
-        UnknownName, NameConflict, ComponentError: see `find`; or its annotations cannot be read.
+        UnknownName, NameConflict, ComponentError: see `find`.
+        ComponentError: its annotations cannot be evaluated.
     """
     target = find(kind, name)
     try:
@@ -146,7 +147,7 @@ def describe(kind: str, name: str) -> Description:
     parameters = [
         Parameter(
             name=parameter.name,
-            type=_written(parameter.annotation),
+            type=_format(parameter.annotation),
             default=None if parameter.default is parameter.empty else repr(parameter.default),
             injected=parameter.name in signature.injected,
             nested=signature.nested.get(parameter.name),
@@ -154,7 +155,7 @@ def describe(kind: str, name: str) -> Description:
         for parameter in inspect.signature(target).parameters.values()
         if parameter.name in readable
     ]
-    parameters += [Parameter(name, _written(HoldOut), "0", injected=False, nested=None) for name in signature.common]
+    parameters += [Parameter(name, _format(HoldOut), "0", injected=False, nested=None) for name in signature.common]
     documentation = inspect.cleandoc(target.__doc__ or "")
     item = claim.item
     return Description(kind, name, str(claim.plugin), item.summary, item.target, documentation, tuple(parameters))
@@ -163,7 +164,7 @@ def describe(kind: str, name: str) -> Description:
 @functools.cache
 def _read(kind: str, target: Callable[..., Any]) -> Signature:
     function = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]
-    # torch imports some of the names in its annotations for type checkers alone.
+    # torch imports some of the names in its annotations only while type checking.
     hints = typing.get_type_hints(function, localns=vars(collections.abc), include_extras=True)
     injected, nested, defaults, fields = set(), {}, {}, {}
     for name, parameter in inspect.signature(target).parameters.items():
@@ -179,7 +180,7 @@ def _read(kind: str, target: Callable[..., Any]) -> Signature:
             if not required:
                 defaults[name] = parameter.default
         else:
-            fields[name] = (_of_recipes(annotation), ... if required else parameter.default)
+            fields[name] = (_recipe_type(annotation), ... if required else parameter.default)
     common = {"validation"} - {*injected, *fields} if kind == "dataset" else set()
     fields |= dict.fromkeys(common, (HoldOut, 0))
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=(), allow_inf_nan=False)
@@ -194,22 +195,22 @@ def _nested_kind(annotation: Any) -> str | None:
     return next((kind for kind, interface in INTERFACES.items() if result is interface), None)
 
 
-def _of_recipes(annotation: Any) -> Any:
-    """The values of an annotation that a recipe can hold.
+def _recipe_type(annotation: Any) -> Any:
+    """An annotation without the types that recipes cannot contain.
 
-    `torch.optim` writes ``float | Tensor``, and a recipe holds no tensors. Pydantic validates an ``Iterable`` only
-    while it is iterated over, and what a recipe holds is a list.
+    `torch.optim` accepts ``float | Tensor``, but recipes contain no tensors. Pydantic validates an ``Iterable`` only
+    when it is iterated over; in a recipe it is a list.
     """
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, UnionType):
-        kept = tuple(_of_recipes(a) for a in inner if a is not torch.Tensor)
-        return typing.Union[kept]  # noqa: UP007
+        members = tuple(_recipe_type(member) for member in inner if member is not torch.Tensor)
+        return typing.Union[members]  # noqa: UP007
     if collections.abc.Iterable in (origin, annotation):
-        return list[_of_recipes(inner[0])] if inner else list  # type: ignore[misc]
+        return list[_recipe_type(inner[0])] if inner else list  # type: ignore[misc]
     return annotation
 
 
-def _written(annotation: Any) -> str:
+def _format(annotation: Any) -> str:
     if annotation is inspect.Parameter.empty:
         return ""
     return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)

@@ -1,4 +1,4 @@
-"""Reading and writing of recipe files: YAML 1.2 without tags, bounded in size, depth and aliases."""
+"""Recipe files: YAML 1.2 without tags, of limited size, depth and aliases."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ MAX_BYTES = 1_000_000
 MAX_DEPTH = 50
 MAX_VALUES = 100_000
 MAX_DIRECTIVES = 100
-"""Limits of one file or override; aliases count each time they are used."""
+"""Limits of one file or override. An alias counts as the values that it refers to."""
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """PyYAML's safe loader with the scalars of the core schema of YAML 1.2: ``yes``, ``1:30`` and ``2026-01-31`` are
-    text, ``1e-3`` is a number."""
+    """PyYAML's safe loader with the scalars of the YAML 1.2 core schema: ``yes``, ``1:30`` and ``2026-01-31`` are
+    strings, ``1e-3`` is a number."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
@@ -34,9 +34,9 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True) if isinstance(key_node, yaml.ScalarNode) else None
             if not isinstance(key, str):
-                raise _refusal("a key of a mapping must be a name; put other text into quotes", key_node)
+                raise _error("a key of a mapping must be a string; put it in quotes", key_node)
             if key in seen:
-                raise _refusal(f"the key {key!r} stands twice", key_node)
+                raise _error(f"duplicate key {key!r}", key_node)
             seen.add(key)
         mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
         return mapping
@@ -45,14 +45,14 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         text = node.value
         if re.match(r"[-+]?0[0-9]", text):
             sign, digits = ("-" if text[0] == "-" else ""), text.lstrip("+-").lstrip("0") or "0"
-            raise _refusal(f"the number {text} starts with 0: write {sign}{digits}, or '{text}' for text", node)
+            raise _error(f"the number {text} starts with 0: write {sign}{digits}, or '{text}' for a string", node)
         if node.tag.endswith("float"):
             number: float = self.construct_yaml_float(node)
             return number
         try:
             return int(text, 0)
         except ValueError as error:
-            raise _refusal("the number has too many digits", node) from error
+            raise _error("the number has too many digits", node) from error
 
 
 _INTEGER = r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+"
@@ -69,20 +69,20 @@ for _name in ("int", "float"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_name}", _Loader.construct_number)
 
 
-def _refusal(problem: str, at: Any) -> yaml.MarkedYAMLError:
-    """The error for a node or an event."""
-    return yaml.constructor.ConstructorError(None, None, problem, at.start_mark)
+def _error(problem: str, node: Any) -> yaml.MarkedYAMLError:
+    """The error at a node or an event."""
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
 def parse_yaml(text: str) -> Any:
-    """The value of an override, or of a whole file, written as YAML.
+    """Parse the value of an override, or a whole file.
 
     >>> parse_yaml("[512, 256]"), parse_yaml("1e-3"), parse_yaml("mse"), parse_yaml("1:30")
     ([512, 256], 0.001, 'mse', '1:30')
 
     Raises:
-        yaml.YAMLError: it is not YAML, has a tag, a number such as ``010`` or a key that is not text, or is too large
-            or too deep.
+        yaml.YAMLError: it is not YAML, is too large or too deep, or has a tag, a number such as ``010`` or a key that
+            is not a string.
     """
     try:
         _check_bounds(text)
@@ -92,35 +92,35 @@ def parse_yaml(text: str) -> Any:
 
 
 def explain(error: yaml.YAMLError, text: str = "\n") -> str:
-    """The message of an error in one line, with its position if the text has several lines."""
+    """The message of an error in one line, with its position in a text of several lines."""
     place = r", line \2" if "\n" in text else ""
     return re.sub(r'(,? in "<[^"]*>", line (\d+, column \d+))', place, " ".join(str(error).split()))
 
 
 def _check_bounds(text: str) -> None:
-    """Reject YAML that would be slow or would crash to compose, by reading its events only."""
+    """Refuse YAML that would be slow to compose or would crash the parser; only its events are read."""
     if len(text) > MAX_BYTES:
         raise yaml.YAMLError(f"it has more than {MAX_BYTES:,} characters")
     if len(re.findall("^%", text, re.MULTILINE)) > MAX_DIRECTIVES:  # each is compared with all before it
-        raise yaml.YAMLError(f"it has more than {MAX_DIRECTIVES} directives, lines that begin with %")
-    sizes: dict[str, tuple[int, int]] = {}  # of what each anchor stands for: the values in it, and its depth
+        raise yaml.YAMLError(f"it has more than {MAX_DIRECTIVES} directives (lines that begin with %)")
+    sizes: dict[str, tuple[int, int]] = {}  # the number of values at each anchor, and their depth
     parents: list[tuple[str | None, int, int]] = []
     for event in yaml.parse(text, _Loader):
         if not isinstance(event, yaml.NodeEvent | yaml.CollectionEndEvent):
             continue
         if isinstance(event, yaml.CollectionStartEvent | yaml.ScalarEvent) and event.tag not in (None, "!"):
-            raise _refusal(f"could not determine a constructor for the tag {event.tag!r}: no tags are read", event)
+            raise _error(f"tags such as {event.tag!r} are not supported", event)
         anchor, values, depth = getattr(event, "anchor", None), 1, 0
         if isinstance(event, yaml.AliasEvent):
             if any(event.anchor == open_anchor for open_anchor, _, _ in parents):
-                raise _refusal(f"the alias *{event.anchor} stands inside of what it refers to", event)
+                raise _error(f"the alias *{event.anchor} refers to a value that contains it", event)
             anchor, (values, depth) = None, sizes.get(event.anchor or "", (1, 0))
         elif isinstance(event, yaml.CollectionStartEvent):
             depth = 1
         elif isinstance(event, yaml.CollectionEndEvent):
             anchor, values, depth = parents.pop()
         if len(parents) + depth > MAX_DEPTH:
-            raise _refusal(f"it is nested more than {MAX_DEPTH} levels deep", event)
+            raise _error(f"nested more than {MAX_DEPTH} levels deep", event)
         if isinstance(event, yaml.CollectionStartEvent):
             parents.append((anchor, values, depth))
             continue
@@ -130,11 +130,11 @@ def _check_bounds(text: str) -> None:
             above, count, height = parents[-1]
             parents[-1] = above, count + values, max(height, depth + 1)
             if count + values > MAX_VALUES:
-                raise _refusal(f"it holds more than {MAX_VALUES:,} values, aliases included", event)
+                raise _error(f"more than {MAX_VALUES:,} values, aliases included", event)
 
 
 def read_text(file: Traversable) -> str:
-    """The text of a file of YAML.
+    """Read the text of a YAML file.
 
     Raises:
         OSError, ValueError: it cannot be read, is not UTF-8, or is too large.
@@ -147,10 +147,10 @@ def read_text(file: Traversable) -> str:
 
 
 def read_models(file: Traversable) -> dict[str, Raw]:
-    """The recipes under the ``models`` key of a file, by name.
+    """Read the recipes of a file by name.
 
     Raises:
-        RecipeError: the file cannot be read, is not YAML, or has another structure.
+        RecipeError: the file cannot be read, is not YAML, or is not a mapping ``models:`` from names to recipes.
     """
     title = f"{file} is not a recipe file:"
     try:
@@ -176,7 +176,7 @@ def read_models(file: Traversable) -> dict[str, Raw]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what `parse_yaml` reads back the same. Text that YAML 1.1 or 1.2 takes for something else is quoted."""
+    """Quotes strings that YAML 1.1 or 1.2 would read as another type."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -187,7 +187,7 @@ for _name, _pattern, _first in _SCALARS:
 
 
 def _float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
-    # str(1e-05) has no dot, which other YAML 1.1 readers would take for a string.
+    # repr(1e-05) has no dot, so YAML 1.1 would read it as a string.
     text = repr(value)
     if "e" in text and "." not in text:
         text = text.replace("e", ".0e")
@@ -199,17 +199,17 @@ _Dumper.add_representer(float, _float)
 
 
 def write_models(models: dict[str, Raw]) -> str:
-    """YAML that `read_models` accepts."""
+    """Format recipes as a file for `read_models`."""
     return write_yaml({"models": models})
 
 
 def write_yaml(value: Any) -> str:
-    """YAML that `parse_yaml` reads back the same."""
+    """Format a value as YAML, the inverse of `parse_yaml`."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=100)
 
 
 def write_flow(value: Any) -> str:
-    """YAML in one line, as the value of an override.
+    """Format a value as YAML in one line, for an override.
 
     >>> write_flow({"use": "gaussian", "scale": "shared"})
     '{use: gaussian, scale: shared}'
@@ -219,9 +219,7 @@ def write_flow(value: Any) -> str:
 
 
 def builtin_registry() -> Traversable:
-    """``registry.yaml``: inside the package when installed from a wheel, at the root of a checkout otherwise."""
+    """``registry.yaml``: in the package if it is installed from a wheel, or at the root of a checkout."""
     package = files("zoo")
-    shipped = package / "registry.yaml"
-    if shipped.is_file():
-        return shipped
-    return Path(str(package)).parent.parent / "registry.yaml"
+    installed = package / "registry.yaml"
+    return installed if installed.is_file() else Path(str(package)).parent.parent / "registry.yaml"

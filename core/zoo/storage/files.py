@@ -168,8 +168,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def verify_files(folder: Path, digests: Mapping[str, str], names: Iterable[str]) -> None:
-    """Compare files with the digests of a manifest.
+def verify_files(
+    folder: Path, digests: Mapping[str, str], names: Iterable[str], source: str = "of the manifest"
+) -> None:
+    """Compare files with the digests of a manifest, or of another `source`.
 
     Raises:
         RunError: a file is missing or altered; the message names it.
@@ -180,7 +182,7 @@ def verify_files(folder: Path, digests: Mapping[str, str], names: Iterable[str])
         except OSError as error:
             raise RunError(f"{folder / name} cannot be read: {error.strerror}") from error
         if digest != digests.get(name):
-            raise RunError(f"{folder / name} is damaged: its SHA-256 does not match the manifest.")
+            raise RunError(f"{folder / name} is damaged: its SHA-256 does not match {source}.")
 
 
 def _checksum(manifest: Mapping[str, Any]) -> str:

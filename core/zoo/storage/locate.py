@@ -15,6 +15,8 @@ from zoo.storage.files import MANIFEST
 WEIGHTS, RECIPE = "model.safetensors", "recipe.yaml"
 """A run contains a recipe; a finished run also contains weights and a manifest, which is written last."""
 ENVIRONMENT = "environment.json"
+CARD = "card.yaml"
+"""A run that was packaged as weights also holds a card, which describes it."""
 STAMP = "%Y-%m-%dT%H-%M-%S"
 _STAMPED = re.compile(r"(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d)(?:-(\d+))?")
 
@@ -39,6 +41,11 @@ def run_folder(path: str | Path) -> Path:
         if is_finished(run):
             return run
     raise NoRun(f"{folder} contains no finished run. A run is a folder such as {EXAMPLE}.")
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether there is a run at a path or directly inside it."""
+    return (folder / RECIPE).is_file() or any(folder.glob(f"*/{RECIPE}"))
 
 
 def require_path(path: object) -> Path:

@@ -1,4 +1,4 @@
-"""Callbacks: how anything follows a training."""
+"""Callbacks: observers of a training."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ log = logging.getLogger("zoo")
 
 
 class Training(Protocol):
-    """What a callback sees of a training; `zoo.Trainer` is one.
+    """The interface of `zoo.Trainer` that callbacks use.
 
     Attributes:
         vae: the model that is optimized.
-        model: the model that is evaluated and saved: the moving average where ``ema_decay`` is set, else `vae`.
+        model: the model that is evaluated and saved: the moving average if ``ema_decay`` is set, else `vae`.
         loss: the objective.
-        config: how it is trained.
+        config: how to train.
         step: optimizer steps taken so far.
         steps_per_epoch: optimizer steps in one epoch.
         history: the finished epochs.
@@ -52,10 +52,10 @@ class Training(Protocol):
 
 
 class Callback:
-    """Follows a training. Override the methods you need; by default each does nothing.
+    """Observes a training. Override the methods you need; by default each does nothing.
 
-    With several processes, callbacks run on rank 0 alone. An exception in a callback of your own ends the training; one
-    in a plugin's callback is logged, and the training continues.
+    With several processes, callbacks run on rank 0 only. An exception in the user's callback ends the training. One in
+    a plugin's callback is logged, and the training continues.
 
     .. code-block:: python
 
@@ -66,7 +66,7 @@ class Callback:
         zoo.train("mlp-vae", callbacks=[PrintLoss()])
 
     Attributes:
-        every_n_steps: `on_step_end` is called after every so many steps.
+        every_n_steps: interval between the calls of `on_step_end`, in steps.
     """
 
     every_n_steps: int = 1
@@ -78,7 +78,7 @@ class Callback:
         """Called after a step. Reading a tensor here makes an accelerator wait for the step."""
 
     def on_epoch_end(self, trainer: Training, epoch: Epoch) -> None:
-        """Called after an epoch, with its averaged terms."""
+        """Called after an epoch with its averaged terms."""
 
     def on_train_end(self, trainer: Training, finished: bool) -> None:
         """Called once after the last step, however the training ended.
@@ -90,11 +90,11 @@ class Callback:
 
 
 class Isolated(Callback):
-    """A plugin's callback. If it raises, a warning is logged, it is not called again, and the training continues.
+    """Isolates a plugin's callback. If it raises, a warning is logged, and the training continues without it.
 
     Args:
         callback: the plugin's callback.
-        name: the plugin, for the message.
+        name: name of the plugin, for the message.
     """
 
     def __init__(self, callback: Callback, name: str) -> None:
@@ -109,7 +109,7 @@ class Isolated(Callback):
                 yield
         except Exception as error:
             log.warning(
-                "The callback %s of %s failed, and the training continues: %s",
+                "The callback %s of %s failed. The training continues without it: %s",
                 *(type(self.callback).__name__, self.name, describe(error)),
             )
             self.callback = Callback()
@@ -136,32 +136,29 @@ class Isolated(Callback):
 
 
 class Callbacks:
-    """Several callbacks, called in order.
+    """Calls several callbacks in order.
 
     Args:
-        callbacks: the callbacks; the first one is called first.
+        callbacks: the callbacks.
     """
 
     def __init__(self, callbacks: Sequence[Callback] = ()) -> None:
         self.callbacks = callbacks
-        inner = ((c, c.callback if isinstance(c, Isolated) else c) for c in callbacks)
-        self._stepping = [
-            c for c, own in inner if getattr(own.on_step_end, "__func__", own) is not Callback.on_step_end
-        ]
+        self._stepping = [callback for callback in callbacks if _has_step_end(callback)]
 
     @contextlib.contextmanager
     def training(self, trainer: Training) -> Iterator[None]:
         """Call `on_train_begin` before the block and `on_train_end` after it, however it ends."""
         with contextlib.ExitStack() as stack:
-            # The stack unwinds in reverse, and calls the others if one raises.
+            # The stack unwinds in reverse order. If one raises, the others are still called.
             for callback in reversed(self.callbacks):
-                stack.push(_ending(callback, trainer))
+                stack.push(_train_end(callback, trainer))
             for callback in self.callbacks:
                 callback.on_train_begin(trainer)
             yield
 
     def step_end(self, trainer: Training) -> None:
-        """Call `on_step_end` of those that are due."""
+        """Call `on_step_end` of the callbacks that are due."""
         for callback in self._stepping:
             if trainer.step % callback.every_n_steps == 0:
                 callback.on_step_end(trainer)
@@ -172,10 +169,16 @@ class Callbacks:
             callback.on_epoch_end(trainer, epoch)
 
 
-def _ending(callback: Callback, trainer: Training) -> Callable[[object, BaseException | None, object], None]:
-    """What calls `on_train_end` when the block of a training is left."""
+def _has_step_end(callback: Callback) -> bool:
+    """Whether a callback overrides `on_step_end`."""
+    inner = callback.callback if isinstance(callback, Isolated) else callback
+    return getattr(inner.on_step_end, "__func__", None) is not Callback.on_step_end
 
-    def end(kind: object, error: BaseException | None, traceback: object) -> None:
+
+def _train_end(callback: Callback, trainer: Training) -> Callable[[object, BaseException | None, object], None]:
+    """An exit callback of the block of a training that calls `on_train_end`."""
+
+    def call(kind: object, error: BaseException | None, traceback: object) -> None:
         callback.on_train_end(trainer, finished=error is None)
 
-    return end
+    return call

@@ -1,8 +1,8 @@
-"""A phase's whole update, forward, backward and optimiser, recorded once as a CUDA graph and replayed.
+"""Capture of a phase's update (forward, backward and optimizer) as a CUDA graph.
 
-A small model spends most of its time on telling the device what to do next; a graph says it once. Nothing is believed
-unseen: the first replays are compared with the same steps taken eagerly from the same state, and where a component
-cannot be captured (it makes the host wait, its shapes vary) or the numbers differ, training goes on eagerly.
+A small model spends most of its time on launching kernels, which a graph launches all at once. A graph is used only if
+its first replays agree with eager steps from the same state. If a component cannot be captured (it synchronizes with
+the host, or its shapes vary), or if the results differ, the training runs eagerly.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ CHECKED_STEPS = 3
 
 
 class Snapshot:
-    """The values of tensors, and the way back to them in place, so that a graph that reads them stays good.
+    """The values of tensors, which can be restored in place, so that a graph that reads the tensors stays valid.
 
     Args:
-        tensors: parameters, buffers and the state of optimisers.
+        tensors: parameters, buffers and the state of optimizers.
     """
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
@@ -35,21 +35,21 @@ class Snapshot:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Put the values back."""
+        """Restore the values."""
         for tensor, value in zip(self._tensors, self._values, strict=True):
             tensor.copy_(value)
 
     def values(self) -> list[Tensor]:
-        """What the tensors hold now."""
+        """The current values of the tensors."""
         return [tensor.detach().clone() for tensor in self._tensors]
 
 
 class CapturedUpdate:
-    """An update as a graph, for batches of one shape.
+    """An update as a CUDA graph, for batches of one shape.
 
     Args:
-        update: what to capture; takes a batch, leaves the parameters moved, returns its terms.
-        batch: one of the shape that is meant.
+        update: takes a batch, updates the parameters and returns its terms.
+        batch: a batch of that shape.
     """
 
     def __init__(self, update: Update, batch: Batch) -> None:
@@ -59,14 +59,14 @@ class CapturedUpdate:
             self._terms = update(self._batch)
 
     def fits(self, batch: Batch) -> bool:
-        """Whether the batch has the shape that was captured."""
+        """Whether the batch has the captured shape."""
         return batch.x.shape == self._batch.x.shape
 
     def __call__(self, batch: Batch) -> Terms:
         """Replay the update on another batch."""
-        for static, given in zip(self._batch, batch, strict=True):
-            if static is not None and given is not None:
-                static.copy_(given)
+        for static, value in zip(self._batch, batch, strict=True):
+            if static is not None and value is not None:
+                static.copy_(value)
         self._graph.replay()
         return {name: value.clone() for name, value in self._terms.items()}
 
@@ -74,50 +74,50 @@ class CapturedUpdate:
 def capture(
     update: Update, batches: Sequence[Batch], tensors: Iterable[Tensor], seed: Callable[[int], None]
 ) -> CapturedUpdate | None:
-    """Capture an update and check it, leaving every tensor as it was.
+    """Capture an update and compare it with the eager one. Every tensor is restored.
 
     Args:
         update: see `CapturedUpdate`.
-        batches: a few of one shape, to check with.
-        tensors: everything that the update changes.
-        seed: seeds the draws of the i-th checked step.
+        batches: batches of one shape for the comparison.
+        tensors: all tensors that the update changes.
+        seed: seeds the draws of the i-th step of the comparison.
 
     Returns:
-        The graph; or None, with the reason logged, where it cannot be had or does not agree.
+        The graph; or None, with the reason logged, if the update cannot be captured or the results differ.
     """
     snapshot = Snapshot(tensors)
     try:
-        expected = _after(update, batches, snapshot, seed, on_side=True)
+        eager = _values_after(update, batches, snapshot, seed, side_stream=True)
         captured = CapturedUpdate(update, batches[0])
-        found = _after(captured, batches, snapshot, seed)
-    except Exception as error:  # whatever a component does that a graph cannot hold
+        replayed = _values_after(captured, batches, snapshot, seed)
+    except Exception as error:  # a component may do anything that a graph does not support
         torch.cuda.synchronize()
         snapshot.restore()
         log.info("The step is not captured as a CUDA graph and runs eagerly: %s", str(error).splitlines()[0])
         return None
-    if not agree(expected, found):
+    if not agree(eager, replayed):
         log.warning("The captured step differs from the eager one, so the eager one is used.")
         return None
     return captured
 
 
-def agree(expected: Sequence[Tensor], found: Sequence[Tensor]) -> bool:
+def agree(expected: Sequence[Tensor], actual: Sequence[Tensor]) -> bool:
     """Whether two lists of tensors are equal up to the order of summation."""
     return all(
         torch.allclose(a.float(), b.float(), rtol=1e-3, atol=1e-5, equal_nan=False)
-        for a, b in zip(expected, found, strict=True)
+        for a, b in zip(expected, actual, strict=True)
     )
 
 
-def _after(
+def _values_after(
     update: Update,
     batches: Sequence[Batch],
     snapshot: Snapshot,
     seed: Callable[[int], None],
-    on_side: bool = False,
+    side_stream: bool = False,
 ) -> list[Tensor]:
-    """What the tensors hold after a step on each batch. A capture wants its first steps on another stream."""
-    stream = torch.cuda.Stream() if on_side else torch.cuda.current_stream()  # type: ignore[no-untyped-call]
+    """The values of the tensors after a step on each batch. The steps before a capture must run on a side stream."""
+    stream = torch.cuda.Stream() if side_stream else torch.cuda.current_stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for number, batch in enumerate(batches):

@@ -1,4 +1,4 @@
-"""The record of a training: step by step on the device, epoch by epoch for the reader."""
+"""The record of a training: its terms by step and by epoch."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from torch import Tensor
 
 from zoo.model.loss import Terms
 from zoo.training.distributed import Group
-from zoo.training.step import not_finite
+from zoo.training.failures import not_finite
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch gave.
+    """The terms of an epoch.
 
     Attributes:
-        epoch: counted from 1.
-        step: optimiser steps taken so far.
-        seconds: for training and for testing together.
-        train: terms averaged over the images of the epoch, while the weights changed.
-        test: terms on the test split, at the epoch's end.
-        curve: every term at every step of the epoch in which it was computed.
-        validation: terms on the validation split, at the epoch's end; empty without one.
+        epoch: its number, from 1.
+        step: optimizer steps taken so far.
+        seconds: duration of training and evaluation.
+        train: terms averaged over the examples of the epoch, while the weights changed.
+        test: terms on the test split at the end of the epoch.
+        curve: values of each term at the steps that computed it.
+        validation: terms on the validation split at the end of the epoch; empty if there is none.
     """
 
     epoch: int
@@ -39,8 +39,7 @@ class Epoch:
 
     @property
     def held_out(self) -> dict[str, dict[str, float]]:
-        """The terms on the data that the model was not trained on: ``validation``, where there is such a split, and
-        ``test``."""
+        """The terms on ``validation``, if there is such a split, and ``test``."""
         return {**({"validation": self.validation} if self.validation else {}), "test": self.test}
 
     @classmethod
@@ -62,7 +61,7 @@ class Epoch:
 
 
 def best_epoch(history: Sequence[Epoch], monitor: str) -> Epoch:
-    """The epoch with the least value of a validation term; the last epoch where there is no validation split.
+    """The epoch with the least value of a validation term; the last epoch if there is no validation split.
 
     Args:
         history: at least one epoch.
@@ -73,25 +72,25 @@ def best_epoch(history: Sequence[Epoch], monitor: str) -> Epoch:
 
 
 class Record:
-    """The terms of each step of an epoch, kept on the device so that nobody waits for it."""
+    """The terms of each step of an epoch. They stay on the device, so that steps need not be synchronized."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self._names: list[tuple[str, ...]] = []
         self._rows: list[Tensor] = []
-        self._images: list[int] = []
+        self._sizes: list[int] = []
 
-    def add(self, terms: Terms, images: int) -> None:
-        """Note the terms of a step, and how many images they are the mean of."""
+    def add(self, terms: Terms, batch_size: int) -> None:
+        """Add the terms of a step, averaged over `batch_size` examples."""
         self._names.append(tuple(terms))
         self._rows.append(torch.stack(list(terms.values())))
-        self._images.append(images)
+        self._sizes.append(batch_size)
 
     def curve(self, group: Group) -> dict[str, Tensor]:
-        """Every term at each step that had it, over all processes; float64 on the CPU. Here the device is waited for.
+        """The values of each term at the steps that computed it, over all processes, in float64 on the CPU.
 
         Raises:
-            TrainingError: one is NaN or infinite.
+            TrainingError: a value is NaN or infinite.
         """
         curve: dict[str, list[float]] = {}
         for names, row in zip(self._names, self._summed(group), strict=True):
@@ -104,26 +103,26 @@ class Record:
         return {name: torch.tensor(values, dtype=torch.float64) for name, values in curve.items()}
 
     def mean(self, curve: dict[str, Tensor]) -> dict[str, float]:
-        """Each term averaged over images: a short last batch counts for what it holds."""
+        """Average each term over examples."""
         means = {}
         for name, values in curve.items():
-            counts = [n for names, n in zip(self._names, self._images, strict=True) if name in names]
-            weights = torch.tensor(counts, dtype=torch.float64)
+            sizes = [size for names, size in zip(self._names, self._sizes, strict=True) if name in names]
+            weights = torch.tensor(sizes, dtype=torch.float64)
             means[name] = float(values @ weights / weights.sum())
         return means
 
     def state_dict(self, group: Group) -> dict[str, Any]:
         """The record so far, over all processes."""
-        self.curve(group)  # which refuses a NaN
+        self.curve(group)  # raises if a value is not finite
         rows = list(self._summed(group))
-        return {"names": [list(n) for n in self._names], "rows": rows, "images": self._images, "seconds": self.seconds}
+        return {"names": [list(n) for n in self._names], "rows": rows, "images": self._sizes, "seconds": self.seconds}
 
     def load_state_dict(self, state: dict[str, Any], group: Group) -> None:
-        """Take up what `state_dict` gave. With several processes the first keeps the sums, the others start from 0."""
+        """Load the result of `state_dict`. With several processes, rank 0 has the sums and the others have zeros."""
         self.seconds = state["seconds"]
         self._names = [tuple(names) for names in state["names"]]
         self._rows = [row if group.is_rank_zero else torch.zeros_like(row) for row in state["rows"]]
-        self._images = list(state["images"])
+        self._sizes = list(state["images"])
 
     def _summed(self, group: Group) -> Sequence[Tensor]:
         """The rows on the CPU, summed over the processes."""

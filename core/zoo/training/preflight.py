@@ -1,4 +1,4 @@
-"""One step on copies before training starts: a component that misbehaves is named while nothing is lost."""
+"""A step on copies before training starts, which finds components that violate their contract."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ from zoo.training.step import OptimizedPhase, optimized_phases
 
 T = TypeVar("T")
 
-
-REHEARSED = 10_000
-"""Units of a schedule that are tried at most."""
+MAX_SCHEDULER_STEPS = 10_000
+"""Maximum number of times to advance a scheduler."""
 
 
 def preflight(
@@ -33,29 +32,29 @@ def preflight(
     loss: Loss,
     batch: Batch,
     names: Mapping[str, str] | None = None,
-    schedule_units: int = 1,
+    scheduler_steps: int = 1,
 ) -> None:
-    """Take one step with every part, on copies and with draws that leave no trace, and move the schedule to its end.
+    """Take one step of every phase on copies, and advance the schedulers to the end. torch's generators are unchanged.
 
     Args:
-        config: how the model is trained.
+        config: how to train.
         vae: the model.
         loss: the objective.
         batch: a few training examples.
-        names: what messages call ``encoder``, ``decoder``, ``prior`` and ``loss``; by default their classes.
-        schedule_units: how often the schedule will be advanced.
+        names: names of ``encoder``, ``decoder``, ``prior`` and ``loss`` in messages; by default their classes.
+        scheduler_steps: number of times that the training will advance a scheduler.
 
     Raises:
-        ComponentError: a part raised, returned a distribution of the wrong shape or over the wrong space, or a loss
-            without ``loss``, detached from its parameters, or not finite; or the optimiser or the schedule cannot do
-            what it is told. The message names the part.
+        ComponentError: a part raised an error, a distribution has the wrong shape, or the loss is missing, not finite
+            or detached from its parameters; or the optimizer or a scheduler failed. The message names the part.
+        RecipeError: the loss has no term ``train.monitor``.
     """
     parts = {"encoder": vae.encoder, "decoder": vae.decoder, "prior": vae.prior, "loss": loss}
-    called = {kind: f"{kind} {type(part).__name__}" for kind, part in parts.items()} | dict(names or {})
+    titles = {kind: f"{kind} {type(part).__name__}" for kind, part in parts.items()} | dict(names or {})
+    encoder, decoder, prior, objective = (titles[kind] for kind in parts)
     with seeded(config.seed, batch.x.device):
         vae, loss = copy.deepcopy((vae, loss))
         n = len(batch.x)
-        encoder, decoder, prior, objective = (called[kind] for kind in ("encoder", "decoder", "prior", "loss"))
 
         q = _call(encoder, vae.encoder, batch.x, batch.condition)
         _expect_distribution(encoder, q, batch=(n,))
@@ -63,7 +62,7 @@ def preflight(
         pz = _call(prior, vae.prior, vae.encoder, batch.condition)
         _expect_distribution(prior, pz, event=tuple(q.event_shape), whose="the latents of " + encoder)
         px = _call(f"{decoder} on latents of shape {tuple(z.shape)}", vae.decoder, z, batch.condition)
-        _expect_distribution(decoder, px, batch=(n,), event=tuple(batch.x.shape[1:]), whose="the images")
+        _expect_distribution(decoder, px, batch=(n,), event=tuple(batch.x.shape[1:]), whose="the examples")
 
         for module in (*vae.modules(), *loss.modules()):
             if isinstance(module, Scheduled):
@@ -72,7 +71,7 @@ def preflight(
         if config.monitor not in terms:
             hint = did_you_mean(config.monitor, terms)
             message = f"{objective} has no term {config.monitor!r}.{hint} There are: {', '.join(terms)}."
-            raise RecipeError("The model cannot be trained like this:", [Problem("train.monitor", message)])
+            raise RecipeError("The model cannot be trained with these options:", [Problem("train.monitor", message)])
         mixed = config.precision == "bfloat16"
         for optimized in optimized_phases(loss, vae, config):
             phase = optimized.phase
@@ -84,77 +83,81 @@ def preflight(
                     raise ComponentError(f"{name}: the term {term!r} is {value.item()} on the first batch")
             if terms["loss"].dtype == torch.bfloat16:
                 raise ComponentError(
-                    f"{name}: the loss is in bfloat16. A head must take its parameters to float32 before anything else."
+                    f"{name}: the loss is in bfloat16. A head must convert its parameters to float32 first."
                 )
             if not terms["loss"].requires_grad:
                 raise ComponentError(
-                    f"{name}: the term 'loss' is detached from the parameters, so nothing would be learnt"
+                    f"{name}: the term 'loss' is detached from the parameters, so nothing would be learned"
                 )
             _call(f"the gradient of {name}", torch.autograd.backward, terms["loss"], inputs=optimized.parameters)
             gradients = [p.grad for p in optimized.parameters if p.grad is not None]
             if not gradients:
-                raise ComponentError(f"{name}: its loss depends on none of its parameters, so nothing would be learnt")
+                raise ComponentError(f"{name}: its loss depends on none of its parameters, so nothing would be learned")
             if not all(torch.isfinite(gradient).all() for gradient in gradients):
                 raise ComponentError(f"{name}: a gradient is not finite on the first batch")
             _call(f"optimizer {config.optimizer.use!r}", optimized.optimizer.step)
-            _rehearse(config, optimized, schedule_units)
+            _check_scheduler(config, optimized, scheduler_steps)
 
 
-def _rehearse(config: TrainConfig, optimized: OptimizedPhase, units: int) -> None:
-    """Move a schedule through the training."""
+def _check_scheduler(config: TrainConfig, optimized: OptimizedPhase, steps: int) -> None:
+    """Advance a scheduler as often as the training will, and check the learning rate."""
     if config.scheduler is None:
         return
-    name = f"schedule {config.scheduler.use!r}"
+    name = f"scheduler {config.scheduler.use!r}"
     if config.scheduler_unit == "step":
-        units = -(-units // optimized.phase.every)
-    for unit in range(1, min(units, REHEARSED) + 1):
-        after = f"after {unit} {config.scheduler_unit}{'' if unit == 1 else 's'}"
-        _call(f"{name}, {after} of {units},", optimized.advance, 0.0)
+        steps = -(-steps // optimized.phase.every)
+    for step in range(1, min(steps, MAX_SCHEDULER_STEPS) + 1):
+        after = f"after {step} {config.scheduler_unit}{'' if step == 1 else 's'}"
+        _call(f"{name}, {after} of {steps},", optimized.advance, 0.0)
         for group in optimized.optimizer.param_groups:
             if isinstance(group["lr"], complex) or not 0 <= group["lr"] < math.inf:
                 raise ComponentError(f"{name}: the learning rate is {group['lr']} {after}")
 
 
-def check_terms(who: str, terms: object) -> Terms:
-    """The terms, if they are what a loss may return.
+def check_terms(title: str, terms: object) -> Terms:
+    """Check and return the terms of a loss.
+
+    Args:
+        title: name of the loss in messages.
+        terms: what it returned.
 
     Raises:
-        ComponentError: no mapping, no ``loss``, or a term that is not a scalar tensor.
+        ComponentError: it is not a mapping, has no ``loss``, or has a term that is not a scalar tensor.
     """
     if not isinstance(terms, dict) or "loss" not in terms:
-        came = f"the terms {sorted(terms)}" if isinstance(terms, dict) else f"a {type(terms).__name__}"
-        raise ComponentError(f"{who} must return a dict with a term 'loss'; it returned {came}")
+        actual = f"the terms {sorted(terms)}" if isinstance(terms, dict) else f"a {type(terms).__name__}"
+        raise ComponentError(f"{title} must return a dict with a term 'loss'; it returned {actual}")
     for name, value in terms.items():
         if not isinstance(value, Tensor) or value.ndim != 0:
-            shape = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r}"
-            raise ComponentError(f"{who}: the term {name!r} must be a scalar tensor, not {shape}")
+            actual = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r}"
+            raise ComponentError(f"{title}: the term {name!r} must be a scalar tensor, not {actual}")
     return terms
 
 
-def _call(who: str, function: Callable[..., T], *arguments: Any, **keywords: Any) -> T:
+def _call(title: str, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     try:
-        return function(*arguments, **keywords)
+        return function(*args, **kwargs)
     except ZooError:
         raise
     except Exception as error:
-        raise ComponentError(f"{who} fails: {type(error).__name__}: {error}") from error
+        raise ComponentError(f"{title} fails: {type(error).__name__}: {error}") from error
 
 
 def _expect_distribution(
-    who: str,
+    title: str,
     value: object,
     batch: tuple[int, ...] | None = None,
     event: tuple[int, ...] | None = None,
     whose: str = "",
 ) -> None:
     if not isinstance(value, Distribution):
-        raise ComponentError(f"{who} must return a torch.distributions.Distribution, not a {type(value).__name__}")
+        raise ComponentError(f"{title} must return a torch.distributions.Distribution, not a {type(value).__name__}")
     if event is not None and tuple(value.event_shape) != event:
         raise ComponentError(
-            f"{who} is a distribution over {tuple(value.event_shape)}, but {whose} have the shape {event}"
+            f"{title} is a distribution over {tuple(value.event_shape)}, but {whose} have the shape {event}"
         )
     if batch is not None and tuple(value.batch_shape) != batch:
         raise ComponentError(
-            f"{who} returned the batch shape {tuple(value.batch_shape)} for {batch[0]} images; expected {batch}. "
+            f"{title} returned the batch shape {tuple(value.batch_shape)} for {batch[0]} examples; expected {batch}. "
             "Are the event dimensions declared (torch.distributions.Independent)?"
         )

@@ -1,4 +1,4 @@
-"""Progress of a training: a bar on a terminal or in a notebook, one line per epoch elsewhere. Written to stderr."""
+"""Progress of a training on stderr: a bar on a terminal or in a notebook, one line per epoch otherwise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REFRESH = 0.1  # seconds
 
 
 def progress() -> Callback:
-    """The callback that suits where stderr goes."""
+    """A bar if the output is watched, or one line per epoch."""
     return ProgressBar() if is_watched() else EpochLines()
 
 
@@ -54,7 +54,7 @@ class ProgressBar(Callback):
         self.bar.start()
 
     def on_step_end(self, trainer: Training) -> None:
-        """Move the bar, a few times a second."""
+        """Update the bar, at most every `REFRESH` seconds."""
         now = time.monotonic()
         if now - self.drawn > REFRESH:
             self.drawn = now

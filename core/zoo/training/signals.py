@@ -1,4 +1,4 @@
-"""Signals as requests: the step under way is finished, the state is saved, and the training ends."""
+"""Signals as stop requests: the current step is finished, the state is saved, and the training ends."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from zoo.errors import ZooError
 
 
 class Interrupted(ZooError):
-    """A training that stopped when it was asked to, with its state saved.
+    """A signal or the time limit stopped the training. Its state is saved.
 
     Attributes:
-        exit_code: 128 and the number of the signal: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, 138 after
-            SIGUSR1. At a time limit 0.
+        exit_code: 128 plus the number of the signal: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, 138 after
+            SIGUSR1. 0 after the time limit.
         run: the folder of the run, or of the sweep, that can be resumed.
     """
 
@@ -29,17 +29,17 @@ class Interrupted(ZooError):
 
 
 class StopRequest:
-    """Whether the training has been asked to stop, and why. Installed as a context manager.
+    """A context manager that records signals as requests to stop.
 
-    The first signal is a request. The second SIGINT acts as if nothing were installed: it stops at once. The handlers
-    that stood before are put back at the end. Off the main thread nothing is installed, since Python allows none there.
-    SIGHUP and SIGUSR1, which terminals and schedulers send, stay ignored where they are, as under ``nohup``.
+    The first signal is a request. A second SIGINT raises KeyboardInterrupt at once. The previous handlers are restored
+    at the end. Outside the main thread, where Python does not allow it, no handlers are installed. SIGHUP and SIGUSR1,
+    which terminals and schedulers send, stay ignored if they are, as under ``nohup``.
 
-    Requests nest: the one inside begins with what the one outside was asked, and what it is asked itself the one
-    outside learns too. So a sweep stops even where the signal came too late to stop the training under way.
+    Nested requests share signals: the inner one starts with the signal of the outer one and forwards its own. So a
+    sweep stops even if a signal arrives too late to stop the current training.
 
     Args:
-        time_limit: seconds after which the training asks itself to stop.
+        time_limit: seconds after which the training should stop.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
@@ -52,7 +52,7 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            self._before = {n: signal.signal(n, self._receive) for n in self.SIGNALS if not _stays(n)}
+            self._before = {n: signal.signal(n, self._receive) for n in self.SIGNALS if _can_handle(n)}
             if outer := self._outer(signal.SIGINT):
                 self._received = outer._received
         return self
@@ -70,32 +70,32 @@ class StopRequest:
             outer._received = number
 
     def _outer(self, number: int) -> StopRequest | None:
-        """The request that this one stands inside of."""
+        """The request around this one."""
         outer = getattr(self._before.get(number), "__self__", None)
         return outer if isinstance(outer, StopRequest) else None
 
     @property
     def reason(self) -> int:
-        """128 and the number of the signal that came, `TIME_LIMIT`, or 0 while nobody has asked."""
+        """128 plus the number of the signal, `TIME_LIMIT`, or 0 if there is no request."""
         if self._received is not None:
             return 128 + self._received
         late = self._deadline is not None and time.monotonic() >= self._deadline
         return self.TIME_LIMIT if late else 0
 
     def raise_if_requested(self) -> None:
-        """Raise `Interrupted` if a signal came or the time limit is reached."""
+        """Raise `Interrupted` if a signal was received or the time limit is reached."""
         if reason := self.reason:
             raise interruption(reason)
 
 
-def _stays(number: int) -> bool:
-    """Whether a signal is left alone: what ignores it is to go on, or its handler could not be put back."""
+def _can_handle(number: int) -> bool:
+    """Whether to install a handler: the previous one can be restored, and the signal need not stay ignored."""
     before = signal.getsignal(number)
-    return before is None or (before is signal.SIG_IGN and number in (signal.SIGHUP, signal.SIGUSR1))
+    return before is not None and not (before is signal.SIG_IGN and number in (signal.SIGHUP, signal.SIGUSR1))
 
 
 def interruption(reason: int) -> Interrupted:
-    """What ends the training for a `StopRequest.reason`."""
+    """The exception for a `StopRequest.reason`."""
     if reason == StopRequest.TIME_LIMIT:
         return Interrupted("The time limit is reached.", 0)
     name = signal.Signals(reason - 128).name

@@ -1,4 +1,4 @@
-"""One training step: each phase's gradient goes into that phase's own parameters, and nowhere else."""
+"""One training step. The gradient of a phase goes into the parameters of that phase only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.errors import ComponentError, Problem, RecipeError, TrainingError, ZooError, error_summary
+from zoo.errors import ComponentError, Problem, RecipeError, ZooError, error_summary
 from zoo.model.batch import Batch
 from zoo.model.context import derive_seed, reseed
 from zoo.model.loss import Loss, Phase, Terms
@@ -22,11 +22,10 @@ from zoo.recipes.schema import ComponentSpec, TrainConfig
 from zoo.recipes.signatures import find
 from zoo.training.capture import CHECKED_STEPS, CapturedUpdate, capture
 from zoo.training.distributed import Group
+from zoo.training.failures import GRADIENT_NORM, not_finite
 
-# The streams of random numbers that a step draws from. 1 is the order of the data.
+# The streams of random numbers that a step draws from: binarization and noise. Stream 1 is the order of the data.
 PIXELS, NOISE = 2, 3
-GRADIENT = "gradient_norm"
-ADVICE = "Try a smaller train.optimizer.lr, train.max_grad_norm=1, train.warmup_steps=500 or another likelihood."
 
 
 @dataclass(frozen=True)
@@ -34,10 +33,10 @@ class Part:
     """A share of a batch.
 
     Attributes:
-        number: among the parts of all processes; its draws are seeded by it, and by nothing that depends on how many
-            processes there are.
-        batch: the images.
-        weight: its share of the images of the whole batch, so that the parts' gradients add up to that of the batch.
+        number: its index among the parts of all processes. It seeds the draws, which therefore do not depend on the
+            number of processes.
+        batch: the examples.
+        weight: its share of the examples, so that the gradients of the parts add up to that of the batch.
     """
 
     number: int
@@ -46,93 +45,95 @@ class Part:
 
 
 class OptimizedPhase:
-    """A phase with its optimiser and its learning-rate schedule.
+    """A phase with its optimizer and learning-rate scheduler.
 
     Args:
         phase: the phase.
-        settings: the recipe's.
+        config: how to train.
+
+    Attributes:
+        scheduler: the scheduler, or None.
+        watches: whether the scheduler needs a score, as `ReduceLROnPlateau` does.
+
+    Raises:
+        RecipeError: such a scheduler is to be advanced at each step.
     """
 
-    def __init__(self, phase: Phase, settings: TrainConfig) -> None:
+    def __init__(self, phase: Phase, config: TrainConfig) -> None:
         self.phase = phase
         self.parameters = [parameter for parameter in phase.parameters if parameter.requires_grad]
-        self.optimizer = make_optimizer(settings.optimizer, self.parameters)
-        self.schedule: Any = None
-        if settings.scheduler is not None:
-            self.schedule = construct("scheduler", settings.scheduler, {"optimizer": self.optimizer})
-        self.watches = "metrics" in inspect.signature(self.schedule.step).parameters if self.schedule else False
-        if self.watches and settings.scheduler_unit == "step":
-            problem = Problem("train.scheduler_unit", "this schedule watches a score, which only an 'epoch' has")
-            raise RecipeError("The schedule cannot be used so:", [problem])
-        self._clip = settings.max_grad_norm
-        self._each_step = settings.scheduler_unit == "step"
-        self._warmup = settings.warmup_steps
+        self.optimizer = make_optimizer(config.optimizer, self.parameters)
+        self.scheduler: Any = None
+        if config.scheduler is not None:
+            self.scheduler = construct("scheduler", config.scheduler, {"optimizer": self.optimizer})
+        self.watches = "metrics" in inspect.signature(self.scheduler.step).parameters if self.scheduler else False
+        if self.watches and config.scheduler_unit == "step":
+            problem = Problem("train.scheduler_unit", "must be 'epoch', since this scheduler needs a validation score")
+            raise RecipeError("The scheduler cannot be used with these options:", [problem])
+        self._max_norm = config.max_grad_norm
+        self._warmup_steps = config.warmup_steps
 
     def due(self, step: int) -> bool:
-        """Whether this phase takes part in a step."""
+        """Whether to run this phase in a step."""
         return step % self.phase.every == 0
 
     def norm(self) -> Tensor:
-        """The norm of the gradient, clipped in place if the recipe says so."""
+        """The norm of the gradient, before it is clipped in place to ``max_grad_norm``."""
         gradients = [parameter.grad.flatten() for parameter in self.parameters if parameter.grad is not None]
-        # On the CPU a third of the time of torch's get_total_norm: this is done in every step.
+        # On the CPU, this takes a third of the time of torch's get_total_norm.
         norm = torch.stack([torch.dot(gradient, gradient) for gradient in gradients]).sum().sqrt()
-        if self._clip is not None:
-            nn.utils.clip_grads_with_norm_(self.parameters, self._clip, norm)
+        if self._max_norm is not None:
+            nn.utils.clip_grads_with_norm_(self.parameters, self._max_norm, norm)
         return norm
 
     def tensors(self) -> list[Tensor]:
-        """Everything that the optimiser changes."""
+        """All tensors that the optimizer changes."""
         state = [v for entry in self.optimizer.state.values() for v in entry.values() if isinstance(v, Tensor)]
         return [*self.parameters, *state]
 
-    def count(self) -> None:
-        """Move a schedule on that counts steps."""
-        if self._each_step:
-            self.advance(None)
-
     @contextlib.contextmanager
-    def warmed(self, step: int) -> Iterator[None]:
-        """During the warm-up, a part of the learning rate inside the block."""
-        if step >= self._warmup:
+    def warmed_up(self, step: int) -> Iterator[None]:
+        """Scale the learning rate inside the block during the warm-up."""
+        if step >= self._warmup_steps:
             yield
             return
-        rates = [_copy(group["lr"]) for group in self.optimizer.param_groups]
-        self._set_rates([rate * (step + 1) / self._warmup for rate in rates])
+        lrs = [group["lr"] for group in self.optimizer.param_groups]
+        lrs = [lr.clone() if isinstance(lr, Tensor) else lr for lr in lrs]
+        self._set_lrs([lr * (step + 1) / self._warmup_steps for lr in lrs])
         yield
-        self._set_rates(rates)
+        self._set_lrs(lrs)
 
-    def _set_rates(self, rates: Sequence[Any]) -> None:
-        """In place where the rate is a tensor, as a captured graph needs it."""
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+    def _set_lrs(self, lrs: Sequence[Any]) -> None:
+        """Set the learning rates; tensors are changed in place, since a captured graph reads them."""
+        for group, lr in zip(self.optimizer.param_groups, lrs, strict=True):
             if isinstance(group["lr"], Tensor):
-                group["lr"].copy_(rate)
+                group["lr"].copy_(lr)
             else:
-                group["lr"] = rate
+                group["lr"] = lr
 
-    def advance(self, score: float | None) -> None:
-        """Move the schedule on by one unit; `score` is for the one that watches it."""
-        if self.schedule is None:
-            return
-        self.schedule.step(*([score] if self.watches else []))
+    def advance(self, score: float | None = None) -> None:
+        """Advance the scheduler, if there is one. `score` is passed to a scheduler that needs it."""
+        if self.scheduler is not None:
+            self.scheduler.step(*([score] if self.watches else []))
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the optimiser and of the schedule."""
-        schedule = None if self.schedule is None else self.schedule.state_dict()
-        return {"optimizer": self.optimizer.state_dict(), "schedule": schedule}
+        """The state of the optimizer and of the scheduler."""
+        scheduler = None if self.scheduler is None else self.scheduler.state_dict()
+        return {"optimizer": self.optimizer.state_dict(), "schedule": scheduler}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
+        """Load the result of `state_dict`."""
         self.optimizer.load_state_dict(state["optimizer"])
-        if self.schedule is not None:
-            self.schedule.load_state_dict(state["schedule"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["schedule"])
 
 
-def optimized_phases(loss: Loss, vae: VAE, settings: TrainConfig) -> list[OptimizedPhase]:
-    """The phases of a loss, each with its optimiser.
+def optimized_phases(loss: Loss, vae: VAE, config: TrainConfig) -> list[OptimizedPhase]:
+    """The phases of a loss that have parameters to train, with their optimizers.
 
     Raises:
-        ComponentError: the loss, the optimiser or the schedule refused.
+        ComponentError: the loss, the optimizer or the scheduler failed.
+        RecipeError: every parameter is frozen.
     """
     try:
         phases = list(loss.phases(vae))
@@ -140,29 +141,41 @@ def optimized_phases(loss: Loss, vae: VAE, settings: TrainConfig) -> list[Optimi
         raise
     except Exception as error:
         raise ComponentError(f"phases of {type(loss).__name__} fails: {error_summary(error)}") from error
-    if settings.freeze:
+    if config.freeze:
         phases = [phase for phase in phases if any(parameter.requires_grad for parameter in phase.parameters)]
         if not phases:
             raise RecipeError("There is nothing to train:", [Problem("train.freeze", "leaves no parameters")])
-    return [OptimizedPhase(phase, settings) for phase in phases]
+    return [OptimizedPhase(phase, config) for phase in phases]
 
 
-def _copy(rate: Any) -> Any:
-    return rate.clone() if isinstance(rate, Tensor) else rate
+def require_no_score(config: TrainConfig, phases: Sequence[OptimizedPhase]) -> None:
+    """Refuse options that require a validation score.
+
+    Raises:
+        RecipeError: the message names them.
+    """
+    options = {
+        "train.patience": config.patience is not None,
+        "train.scheduler": any(phase.watches for phase in phases),
+    }
+    message = "requires a validation split, and the data have none: set data.validation=0.1"
+    problems = [Problem(option, message) for option, is_set in options.items() if is_set]
+    if problems:
+        raise RecipeError("The test split never influences training:", problems)
 
 
 class TrainingStep:
-    """One step of every phase that is due, over the parts of a batch that fall to this process.
+    """One step of every phase that is due, over this process's parts of a batch.
 
-    On CUDA the update of a phase is captured as a graph, once its optimiser has a state: see `capture`.
+    On CUDA, the update of a phase is captured as a graph once its optimizer has a state; see `capture`.
 
     Args:
-        vae, loss: what is trained.
-        phases: of the loss, in order.
-        settings: the recipe's.
+        vae, loss: the model and the objective.
+        phases: the phases of the loss, in order.
+        config: how to train.
         group: the processes that share the batch.
-        device: of everything.
-        compiled: whether `torch.compile` works on the objectives.
+        device: device of the model and the batches.
+        compiled: whether to apply `torch.compile` to the objectives.
     """
 
     def __init__(
@@ -170,7 +183,7 @@ class TrainingStep:
         vae: VAE,
         loss: Loss,
         phases: Sequence[OptimizedPhase],
-        settings: TrainConfig,
+        config: TrainConfig,
         group: Group,
         device: torch.device,
         compiled: bool = False,
@@ -180,38 +193,40 @@ class TrainingStep:
         self.phases = phases
         self.group = group
         self.device = device
-        self._seed = settings.seed
-        self._mixed = settings.precision == "bfloat16"
+        self._seed = config.seed
+        self._mixed = config.precision == "bfloat16"
+        self._advances = config.scheduler_unit == "step"
         self._objectives = [torch.compile(p.phase.objective) if compiled else p.phase.objective for p in phases]
-        # By phase: a graph, or None where there can be none. A phase that is absent has not been tried.
+        # The graph of each phase, or None if it cannot be captured. Phases that are missing have not been tried yet.
         self._captured: dict[int, CapturedUpdate | None] = {}
-        if device.type != "cuda" or compiled or group.size > 1 or settings.microbatches > 1:
+        if device.type != "cuda" or compiled or group.size > 1 or config.microbatches > 1:
             self._captured = dict.fromkeys(range(len(phases)))
 
     def __call__(self, step: int, parts: Sequence[Part]) -> Terms:
-        """Take the step numbered `step`.
+        """Take the step with index `step`.
 
         Returns:
-            The terms of the phases, weighted by the parts of this process, and the norm of each gradient. The first
-            phase's keep their names; those of another are preceded by its name, as in ``critic.loss``.
+            The terms of the phases, weighted by the parts of this process, and the norm of each gradient. Terms of the
+            first phase have their own names, those of other phases are prefixed, as in ``critic.loss``.
 
         Raises:
-            TrainingError: a term or a gradient is NaN or infinite; its phase has not touched its parameters. (On CUDA
-                nothing is raised here: the gradient is set to zero instead, and the record tells.)
+            TrainingError: a term or a gradient is NaN or infinite; the phase has not changed its parameters. (On CUDA,
+                the gradient is set to zero instead, and `Record.curve` raises the error.)
         """
         terms: Terms = {}
         for position, optimized in enumerate(self.phases):
             if not optimized.due(step):
                 continue
-            with optimized.warmed(step):
-                found = self._update(optimized, step, position, parts)
-            optimized.count()
+            with optimized.warmed_up(step):
+                phase_terms = self._update(optimized, step, position, parts)
+            if self._advances:
+                optimized.advance()
             prefix = f"{optimized.phase.name}." if position else ""
-            terms.update({prefix + name: value for name, value in found.items()})
+            terms.update({prefix + name: value for name, value in phase_terms.items()})
         return terms
 
     def _update(self, optimized: OptimizedPhase, step: int, position: int, parts: Sequence[Part]) -> Terms:
-        """Move the parameters of one phase, by a replayed graph where there is one."""
+        """Update the parameters of one phase, by replaying its graph if there is one."""
         if position not in self._captured and optimized.optimizer.state:
             self._captured[position] = self._capture(optimized, position, parts[0].batch)
         captured = self._captured.get(position)
@@ -224,7 +239,7 @@ class TrainingStep:
         self, optimized: OptimizedPhase, position: int, parts: Sequence[Part], seed: Callable[[Part], None]
     ) -> Terms:
         terms = self._gradient(optimized, position, parts, seed)
-        terms[GRADIENT] = optimized.norm() / self.group.size
+        terms[GRADIENT_NORM] = optimized.norm() / self.group.size
         self._guard(optimized, terms)
         optimized.optimizer.step()
         return terms
@@ -233,11 +248,9 @@ class TrainingStep:
         def update(batch: Batch) -> Terms:
             return self._eager(optimized, position, [Part(0, batch, 1.0)], lambda part: None)
 
-        held = [t for module in (self.vae, self.loss) for t in module.state_dict(keep_vars=True).values()]
-        changed = {id(tensor): tensor for tensor in (*optimized.tensors(), *held)}
-        return capture(
-            update, [batch] * CHECKED_STEPS, changed.values(), lambda number: self._reseed(number, position, 0)
-        )
+        state = [t for module in (self.vae, self.loss) for t in module.state_dict(keep_vars=True).values()]
+        tensors = {id(tensor): tensor for tensor in (*optimized.tensors(), *state)}
+        return capture(update, [batch] * CHECKED_STEPS, tensors.values(), lambda step: self._reseed(step, position, 0))
 
     def _reseed(self, step: int, position: int, part: int) -> None:
         reseed(derive_seed(self._seed, NOISE, position, part, step), self.device)
@@ -245,7 +258,7 @@ class TrainingStep:
     def _gradient(
         self, optimized: OptimizedPhase, position: int, parts: Sequence[Part], seed: Callable[[Part], None]
     ) -> Terms:
-        """Leave the gradient of the whole batch in the parameters of one phase, and return this process's terms."""
+        """Set the gradient of the whole batch in the parameters of one phase, and return this process's terms."""
         for parameter in optimized.parameters:
             parameter.grad = None
         total: Terms = {}
@@ -268,7 +281,8 @@ class TrainingStep:
         return total
 
     def _guard(self, optimized: OptimizedPhase, terms: Terms) -> None:
-        """Keep a NaN out of the parameters. On the CPU a look is free; on CUDA it would make the host wait."""
+        """Protect the parameters from NaN: raise an error on the CPU; elsewhere, where reading a value would make the
+        host wait, set the gradient to zero."""
         if self.device.type == "cpu":
             for name, value in terms.items():
                 if not math.isfinite(value.item()):
@@ -280,28 +294,22 @@ class TrainingStep:
                     parameter.grad.masked_fill_(~finite, 0.0)
 
 
-def not_finite(name: str, value: float) -> TrainingError:
-    """What to say of a NaN."""
-    what = "The norm of the gradient" if name.endswith(GRADIENT) else f"The term {name!r}"
-    return TrainingError(f"{what} became {value}. {ADVICE}")
+def make_optimizer(spec: ComponentSpec, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+    """Construct an optimizer, fused if torch supports it on the device of the parameters.
 
-
-def make_optimizer(block: ComponentSpec, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimiser that a recipe names, in its fused form where torch has one for the parameters' device.
-
-    On CUDA it can be captured: its rate is a tensor there, so that a graph sees it change.
+    On CUDA it is capturable: its learning rate is a tensor, so that a graph reads the current value.
     """
     devices = {parameter.device.type for parameter in parameters}
-    known = inspect.signature(find("optimizer", block.use)).parameters
+    accepted = inspect.signature(find("optimizer", spec.use)).parameters
     defaults: dict[str, Any] = {}
-    if "fused" in known and devices <= {"cpu", "cuda"}:
+    if "fused" in accepted and devices <= {"cpu", "cuda"}:
         defaults["fused"] = True
-    if "capturable" in known and devices == {"cuda"}:
+    if "capturable" in accepted and devices == {"cuda"}:
         defaults["capturable"] = True
-    block = checked("optimizer", block)
-    chosen = block.with_arguments({**defaults, **block.arguments})
-    optimizer: torch.optim.Optimizer = construct("optimizer", chosen, {"params": parameters})
-    if chosen.arguments.get("capturable"):
+    spec = checked("optimizer", spec)
+    spec = spec.with_arguments({**defaults, **spec.arguments})
+    optimizer: torch.optim.Optimizer = construct("optimizer", spec, {"params": parameters})
+    if spec.arguments.get("capturable"):
         for group in optimizer.param_groups:
             group["lr"] = torch.tensor(group["lr"], device=parameters[0].device)
     return optimizer

@@ -13,14 +13,15 @@ from zoo.model.vae import VAE
 
 
 @torch.no_grad()
-def mean_terms(vae: VAE, loss: Loss, batches: Loader, seed: int = 0) -> dict[str, float]:
-    """Every term of the loss, averaged over the images of a split and not over its batches: a short last batch counts
-    for what it holds. In evaluation mode, with draws seeded by `seed` that leave torch's generators as they were.
+def mean_terms(vae: VAE, loss: Loss, loader: Loader, seed: int = 0) -> dict[str, float]:
+    """Average every term of the loss over the examples of a split, in evaluation mode.
+
+    The draws are seeded by `seed`; torch's generators are left unchanged.
     """
     sums: dict[str, Tensor] = {}
-    with evaluating(vae, loss), seeded(seed, batches.device):
-        for batch in batches.in_order():
+    with evaluating(vae, loss), seeded(seed, loader.device):
+        for batch in loader.in_order():
             for name, value in loss(vae, batch).items():
                 weighted = float64(value) * len(batch.x)
                 sums[name] = sums[name] + weighted if name in sums else weighted
-    return {name: float(value) / len(batches.x) for name, value in sums.items()}
+    return {name: float(value) / len(loader.x) for name, value in sums.items()}

@@ -1,12 +1,11 @@
-"""The trainer: one loop for every recipe."""
+"""The trainer: one loop for every model."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from zoo.data.dataset import Dataset
 from zoo.data.loader import Loader
-from zoo.errors import Problem, RecipeError, RunError, TrainingError, UsageError, ZooError, error_summary
+from zoo.errors import RunError, TrainingError, UsageError
 from zoo.model.context import derive_seed, deterministic, flushed_denormals, reseed, seeded
 from zoo.model.devices import resolve_device
 from zoo.model.loss import Loss
@@ -27,42 +26,47 @@ from zoo.recipes.schema import Binarize, TrainConfig
 from zoo.storage.checkpoints import Checkpoint, Checkpoints
 from zoo.training.callbacks import Callback, Callbacks
 from zoo.training.distributed import Group
+from zoo.training.failures import as_training_error, not_finite, require_finite_parameters
 from zoo.training.history import Epoch, Record
 from zoo.training.preflight import preflight as preflight_step
 from zoo.training.progress import is_watched
 from zoo.training.progress import progress as progress_callback
 from zoo.training.signals import StopRequest, interruption
-from zoo.training.step import ADVICE, PIXELS, Part, TrainingStep, not_finite, optimized_phases
+from zoo.training.step import PIXELS, Part, TrainingStep, optimized_phases, require_no_score
 from zoo.training.terms import mean_terms
 
 log = logging.getLogger("zoo")
 
 EVALUATION_BATCH = 1000
-TALK_EVERY = 10
-"""Steps after which several processes ask each other whether to stop."""
+SYNC_STEPS = 10
+"""Interval in steps at which several processes agree on whether to stop."""
 
 
 class Trainer:
     """Trains a VAE.
 
-    Every draw is seeded by the seed, the step and the part of the batch, and the order of the data by the seed and the
-    epoch. The state of a training is therefore its weights, its optimizers and the number of steps, and a resumed
+    Draws are seeded by the seed, the step and the part of the batch; the order of the data is seeded by the seed and
+    the epoch. The state of a training is therefore its weights, its optimizers and the number of steps, and a resumed
     training is bit-identical to an uninterrupted one.
 
     Args:
         vae: the model, moved to `device`.
         loss: the objective, moved to `device`.
-        dataset: the data. The pixels stay on `device` as bytes if half of its free memory holds them.
+        dataset: the data, moved to `device` in the stored type if they take at most half of its free memory.
         config: how to train.
-        binarize: ``none``, ``threshold`` or ``dynamic``, as in a recipe.
-        callbacks: what follows the training; see `zoo.Callback`.
-        progress: show the progress on stderr. By default it is shown on a terminal and in a notebook.
-        device: where to train; ``auto`` is the accelerator, if there is one.
-        checkpoints: a folder where the state is saved, as ``config.checkpoint`` says; None saves nothing.
+        binarize: ``none``, ``threshold`` or ``dynamic``; see `zoo.Recipe`.
+        callbacks: observers of the training; see `zoo.Callback`.
+        progress: show progress on stderr. By default it is shown on a terminal and in a notebook.
+        device: device of the training; ``auto`` is the accelerator, if there is one.
+        checkpoints: folder of the checkpoints, which are saved as ``config.checkpoint`` specifies; None saves nothing.
         time_limit: seconds after which the training saves its state and stops.
         group: the processes that train together.
         compile: apply `torch.compile` to the objectives.
-        names: what messages call ``encoder``, ``decoder``, ``prior`` and ``loss``; by default their classes.
+        names: names of ``encoder``, ``decoder``, ``prior`` and ``loss`` in messages; by default their classes.
+
+    Raises:
+        UsageError, RecipeError: the options and the data do not agree; the message names the option.
+        ComponentError: the loss, the optimizer or the scheduler failed.
 
     >>> digits = zoo.load_dataset("digits")
     >>> vae = zoo.create_model("mlp-vae", data_shape=digits.shape)
@@ -95,14 +99,15 @@ class Trainer:
         self.loss = loss.to(device)
         self.binarize = binarize
         if self.config.microbatches > len(dataset.train):
-            parts, images = self.config.microbatches, len(dataset.train)
-            raise UsageError(f"train.microbatches={parts}: no batch of {images} images has so many parts.")
+            raise UsageError(
+                f"train.microbatches={self.config.microbatches} exceeds the {len(dataset.train)} training examples."
+            )
         self.dataset = dataset
         self.train = Loader(dataset.train, self.config.batch_size, binarize, device)
         self.test = Loader(dataset.test, EVALUATION_BATCH, binarize, device)
-        self.validation = (
-            None if dataset.validation is None else Loader(dataset.validation, EVALUATION_BATCH, binarize, device)
-        )
+        self.validation: Loader | None = None
+        if dataset.validation is not None:
+            self.validation = Loader(dataset.validation, EVALUATION_BATCH, binarize, device)
         self.callbacks = callbacks
         self.progress = progress
         if isinstance(checkpoints, str | Path):
@@ -112,49 +117,30 @@ class Trainer:
         self.group = group or Group()
         self.names = names
         self._checked = False
-
         self.frozen = [getattr(vae, part) for part in self.config.freeze]
         for part in self.frozen:
             part.requires_grad_(False)
         self.phases = optimized_phases(self.loss, self.vae, self.config)
-        self._require_validation()
+        if self.validation is None:
+            require_no_score(self.config, self.phases)
         self.take_step = TrainingStep(self.vae, self.loss, self.phases, self.config, self.group, self.device, compile)
         self.averaged: AveragedModel | None = None
         if self.config.ema_decay is not None:
             decay = get_ema_multi_avg_fn(self.config.ema_decay)  # type: ignore[no-untyped-call]
             # Buffers are copied: a counter, a flag, a schedule or a codebook has no meaningful average.
             self.averaged = AveragedModel(self.vae, multi_avg_fn=decay, use_buffers=False)
-        trained = (self.vae, self.loss, *([self.averaged] if self.averaged else []))
-        still = {
-            module
-            for vae in (self.vae, self.model)
-            for part in self.config.freeze
-            for module in getattr(vae, part).modules()
-        }
-        self._scheduled = [m for root in trained for m in root.modules() if isinstance(m, Scheduled) and m not in still]
-        self.last_step = self.config.epochs * len(self.train)
-        if self.config.steps is not None:
-            self.last_step = min(self.last_step, self.config.steps)
-
+        roots = (self.vae, self.loss, *([self.averaged] if self.averaged else []))
+        parts = [getattr(vae, part) for vae in (self.vae, self.model) for part in self.config.freeze]
+        frozen = {module for part in parts for module in part.modules()}
+        self._scheduled = [m for root in roots for m in root.modules() if isinstance(m, Scheduled) and m not in frozen]
+        last_step = self.config.epochs * len(self.train)
+        self.last_step = min(last_step, self.config.steps or last_step)
         self.step = 0
         self.record = Record()
         self.history: list[Epoch] = []
         self.best = math.inf
         self.since_best = 0
         self._saved, self._saved_step = time.monotonic(), -1
-
-    def _require_validation(self) -> None:
-        """Refuse options that act on a score, if there is no validation split to compute it on."""
-        if self.validation is not None:
-            return
-        selecting = {
-            "train.patience": self.config.patience is not None,
-            "train.scheduler": any(phase.watches for phase in self.phases),
-        }
-        message = "needs a validation split, and these data have none: set data.validation=0.1"
-        problems = [Problem(option, message) for option, is_set in selecting.items() if is_set]
-        if problems:
-            raise RecipeError("The test split never influences training:", problems)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -163,41 +149,41 @@ class Trainer:
 
     @property
     def model(self) -> VAE:
-        """The model that is tested and saved: with averaged weights where the recipe wants them."""
+        """The model that is evaluated and saved: the moving average if ``ema_decay`` is set."""
         if self.averaged is None:
             return self.vae
         assert isinstance(self.averaged.module, VAE)
         return self.averaged.module
 
     def preflight(self) -> None:
-        """Take one step on copies of the model and the loss, so that a component that misbehaves is named.
-
-        `fit` does so before the first step.
+        """Take one step on copies of the model and the loss, to check every component. `fit` calls it first.
 
         Raises:
             ComponentError, RecipeError: see `zoo.training.preflight.preflight`.
         """
         batch = self.train[torch.arange(min(2, len(self.dataset.train)), device=self.device)]
-        preflight_step(self.config, self.vae, self.loss, batch, self.names, self.schedule_units)
+        epochs = -(-self.last_step // len(self.train))
+        scheduler_steps = self.last_step if self.config.scheduler_unit == "step" else epochs
+        preflight_step(self.config, self.vae, self.loss, batch, self.names, scheduler_steps)
         self._checked = True
 
     def fit(self, *, preflight: bool = True) -> list[Epoch]:
         """Train to the end.
 
         Args:
-            preflight: take the step of `preflight` first.
+            preflight: call `preflight` first.
 
         Returns:
             The finished epochs.
 
         Raises:
-            ComponentError: a component misbehaves in the `preflight`. Nothing has been trained.
-            TrainingError: a number became NaN or infinite, a disk is full, another process is gone.
-            Interrupted: the training was asked to stop. Its state is saved.
+            ComponentError: a component failed in the `preflight`. Nothing has been trained.
+            TrainingError: a number is NaN or infinite, the disk is full, or another process has died.
+            Interrupted: a signal or the time limit stopped the training. Its state is saved.
         """
-        shown = is_watched() if self.progress is None else self.progress
-        followers = [*self.callbacks, *([progress_callback()] if shown else [])]
-        callbacks = Callbacks(followers if self.group.is_rank_zero else ())
+        shows_progress = is_watched() if self.progress is None else self.progress
+        observers = [*self.callbacks, *([progress_callback()] if shows_progress else [])]
+        callbacks = Callbacks(observers if self.group.is_rank_zero else ())
         with flushed_denormals(), seeded(self.config.seed, self.device):
             if preflight and not self._checked:
                 self.preflight()
@@ -208,7 +194,7 @@ class Trainer:
         return self.history
 
     def resume(self) -> bool:
-        """Restore the newest valid checkpoint of the folder `checkpoints`.
+        """Restore the newest valid checkpoint in the folder `checkpoints`.
 
         Returns:
             Whether there is one.
@@ -229,10 +215,10 @@ class Trainer:
         """
         state = checkpoint.state()
         if state["step"] != checkpoint.step:
-            raise RunError(f"{checkpoint.path} holds the state of step {state['step']}.")
+            raise RunError(f"{checkpoint.path} has the state of step {state['step']}.")
         if state["processes"] != self.group.size:
             log.warning(
-                "The run was trained by %d processes and continues with %d: the result will not be bit-identical.",
+                "The run was trained by %d processes and resumes with %d: the result will not be bit-identical.",
                 *(state["processes"], self.group.size),
             )
         try:
@@ -242,11 +228,11 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether the last step is taken, or patience is at an end."""
+        """Whether the last step has been taken, or patience is exhausted."""
         return self.step >= self.last_step or self.since_best >= (self.config.patience or math.inf)
 
     def train_epoch(self, callbacks: Callbacks | None = None) -> None:
-        """The steps of an epoch, from where it was left. Their terms are in `record`."""
+        """Take the remaining steps of an epoch. Their terms are added to `record`."""
         callbacks = callbacks or Callbacks()
         epoch, position = divmod(self.step, len(self.train))
         started = time.perf_counter()
@@ -256,7 +242,7 @@ class Trainer:
             part.eval()
         for index in self.train.shuffled(self.config.seed, epoch, position):
             self._schedule(self.step)
-            with self._named(f"Step {self.step + 1}"):
+            with as_training_error(f"Step {self.step + 1}"):
                 terms = self.take_step(self.step, self._parts(index))
             if self.averaged:
                 self.averaged.update_parameters(self.vae)
@@ -268,49 +254,32 @@ class Trainer:
             self._pause(started)
         self.record.seconds += time.perf_counter() - started
 
-    @staticmethod
-    @contextlib.contextmanager
-    def _named(what: str) -> Iterator[None]:
-        """Make a failure of a component, of an optimiser or of an allocation inside the block one of the training."""
-        try:
-            yield
-        except ZooError:
-            raise
-        except Exception as error:
-            raise TrainingError(f"{what} failed: {error_summary(error)}") from error
-
-    @property
-    def schedule_units(self) -> int:
-        """How often a learning-rate schedule is advanced in this training."""
-        return self.last_step if self.config.scheduler_unit == "step" else -(-self.last_step // len(self.train))
-
     def _schedule(self, step: int) -> None:
-        """Let every module that changes during training do so."""
+        """Update the modules that follow a schedule."""
         for module in self._scheduled:
             module.schedule(step, step / len(self.train))
 
     def _parts(self, index: Tensor) -> list[Part]:
-        """The parts of a batch that are this process's to work through."""
+        """This process's parts of a batch."""
         shares = torch.tensor_split(index, self.group.size * self.config.microbatches)
         parts = []
         for number in self.group.share(self.config.microbatches):
             if len(shares[number]):
                 reseed(derive_seed(self.config.seed, PIXELS, number, self.step), self.device)
                 parts.append(Part(number, self.train[shares[number]], len(shares[number]) / len(index)))
-        if not parts:  # fewer images than processes: one of them counts for nothing here, so that all have the terms
+        if not parts:  # fewer examples than processes: add one with weight 0, so that every process has the terms
             parts.append(Part(self.group.share(self.config.microbatches)[0], self.train[index[:1]], 0.0))
         return parts
 
     def _end_epoch(self, callbacks: Callbacks) -> None:
-        """Evaluate the held-out splits, remember whether the epoch is the best by validation, save."""
+        """Evaluate the held-out splits, update the best score, and save a checkpoint if it is due."""
         started = time.perf_counter()
         curve = self.record.curve(self.group)
         self.group.on_rank_zero(self._require_folder)
-        # A weight that rises during training would make early epochs look good: all are tested under the final one.
+        # With a weight that rises during training, early epochs would look better. All are evaluated with the last one.
         self._schedule(self.last_step)
-        with self._named(f"The test after step {self.step}"):
+        with as_training_error(f"The evaluation after step {self.step}"):
             test = self._mean_terms(self.test)
-        with self._named(f"The validation after step {self.step}"):
             validation = {} if self.validation is None else self._mean_terms(self.validation)
         score = validation.get(self.config.monitor)
         better = score is not None and score < self.best  # never true of a NaN
@@ -320,7 +289,7 @@ class Trainer:
             self._require_finite_model(score)
         for optimized in self.phases:
             if self.config.scheduler_unit == "epoch":
-                with self._named(f"The schedule after step {self.step}"):
+                with as_training_error(f"The scheduler after step {self.step}"):
                     optimized.advance(score)
         self.history.append(
             Epoch(
@@ -337,7 +306,7 @@ class Trainer:
         callbacks.epoch_end(self, self.history[-1])
         every = self.config.checkpoint
         due = better or self.finished or (every.epochs is not None and len(self.history) % every.epochs == 0)
-        if due or self._counted() or self._late():
+        if due or self._is_due():
             self.save(score if better else None)
         reason = 0 if self.finished else self.group.all_reduce_max(self.stop.reason, self.device)
         if reason:
@@ -345,7 +314,8 @@ class Trainer:
             raise interruption(reason)
 
     def _require_finite_model(self, score: float | None) -> None:
-        """Refuse a result that no epoch had a finite validation score for, or that fails on training examples."""
+        """Raise an error if no epoch had a finite validation score or, without one, the score on training examples is
+        not finite."""
         if score is None:
             examples = Loader(
                 self.dataset.train.part(0, EVALUATION_BATCH), EVALUATION_BATCH, self.binarize, self.device
@@ -360,59 +330,49 @@ class Trainer:
         return self.group.on_rank_zero(lambda: mean_terms(self.model, self.loss, loader, self.config.seed))
 
     def _pause(self, started: float) -> None:
-        """In the middle of an epoch: save if it is time to, stop if asked to."""
-        talk = self.group.size == 1 or self.step % TALK_EVERY == 0
-        if self._counted() or (talk and self._late()):
+        """Within an epoch, save a checkpoint if it is due, and stop if requested."""
+        synchronizes = self.group.size == 1 or self.step % SYNC_STEPS == 0
+        if self._is_due(by_time=synchronizes):
             self.save()
-        reason = self.group.all_reduce_max(self.stop.reason, self.device) if talk else 0
+        reason = self.group.all_reduce_max(self.stop.reason, self.device) if synchronizes else 0
         if reason:
             self.record.seconds += time.perf_counter() - started
             self.save()
             raise interruption(reason)
 
-    def _counted(self) -> bool:
-        """Whether the state is to be saved after so many steps."""
-        every = self.config.checkpoint.steps
-        return every is not None and self.step % every == 0
-
-    def _late(self) -> bool:
-        """Whether it is so long since it was saved that it is time again; the processes agree on that."""
-        every = self.config.checkpoint.minutes
-        late = every is not None and time.monotonic() - self._saved > 60 * every
-        return bool(self.group.all_reduce_max(late, self.device))
+    def _is_due(self, by_time: bool = True) -> bool:
+        """Whether to save a checkpoint, by the number of steps or the time; the same on every process."""
+        every = self.config.checkpoint
+        if every.steps is not None and self.step % every.steps == 0:
+            return True
+        is_late = every.minutes is not None and time.monotonic() - self._saved > 60 * every.minutes
+        return by_time and bool(self.group.all_reduce_max(is_late, self.device))
 
     def save(self, score: float | None = None) -> None:
-        """Save the state of the training.
+        """Save a checkpoint.
 
         Raises:
-            TrainingError: the state holds a NaN, which is never saved; the disk is full, or the folder was removed.
+            TrainingError: a parameter is not finite, the disk is full, or the folder was removed.
         """
         if self.checkpoints is None or self._saved_step == self.step:
             return
-        self._refuse_broken_parameters()
+        require_finite_parameters(self.vae, self.model, self.loss)
         self.group.on_rank_zero(self._require_folder)
         checkpoints, state = self.checkpoints, self.state_dict()
-        # The others wait: were one to end now, whoever started the processes might end the first too.
+        # The others wait: if one ended now, torchrun might terminate rank 0 before it has saved.
         self.group.on_rank_zero(lambda: checkpoints.save(self.step, self.model.state_dict(), state, score))
         self._saved, self._saved_step = time.monotonic(), self.step
 
     def _require_folder(self) -> None:
-        """Notice that the folder of the run was removed. It is not made anew: the earlier checkpoints are lost."""
+        """Raise an error if the folder of the run was removed, and the earlier checkpoints with it."""
         if self.checkpoints is not None and not self.checkpoints.folder.parent.is_dir():
             raise TrainingError(
                 f"The folder {self.checkpoints.folder.parent} was removed during the training, and its checkpoints "
-                f"with it. The training ends after step {self.step}; nothing of it is saved."
+                f"with it. The training ends after step {self.step}; nothing is saved."
             )
 
-    def _refuse_broken_parameters(self) -> None:
-        """An update may overflow although every term and every gradient was finite."""
-        for module in (self.vae, self.model, self.loss):
-            for name, parameter in module.named_parameters():
-                if parameter.requires_grad and not torch.isfinite(parameter).all():
-                    raise TrainingError(f"The parameter {name!r} is not finite any more. {ADVICE}")
-
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the tested weights; read back by `load_state_dict`."""
+        """The state of the training, except the evaluated weights."""
         return {
             "step": self.step,
             "processes": self.group.size,
@@ -426,7 +386,7 @@ class Trainer:
         }
 
     def load_state_dict(self, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Take up the state that `state_dict` gave, and the tested weights."""
+        """Load the evaluated weights and the result of `state_dict`."""
         self.model.load_state_dict(weights)
         if self.averaged:
             self.vae.load_state_dict(state["average"]["vae"])

@@ -115,16 +115,16 @@ def test_a_fallback_is_announced_and_only_for_the_default_data(zoo_command, tmp_
     done = zoo_command(
         "train", "mlp-vae", *TINY[:2], "--epochs", "1", "--data-dir", work / "empty", "--json", **nowhere
     )
-    assert "Warning: mnist could not be had" in done.stderr
+    assert "Warning: mnist is not available" in done.stderr
     assert "Using digits instead." in done.stderr
     result = json.loads(done.stdout)
     assert result["data"] == "digits"
     environment = json.loads((work / result["run"] / "environment.json").read_text())
-    assert "mnist could not be had" in environment["data"]["passed_over"][0]
+    assert "mnist is not available" in environment["data"]["passed_over"][0]
     done = zoo_command(
         "train", "mlp-vae", "--data", "mnist", "--data-dir", work / "empty", "--out", "other", code=2, **nowhere
     )
-    assert "mnist could not be had" in done.stderr
+    assert "mnist is not available" in done.stderr
     assert not (work / "other").exists()
 
 
@@ -172,10 +172,8 @@ def test_figures_of_a_run(zoo_command, digits_run, tmp_path):
     zoo_command("sample", digits_run.parent, "-n", "7", "--out", "s.png")
     assert (tmp_path / "work" / "s.png").read_bytes()[:4] == b"\x89PNG"
     zoo_command("sample", digits_run, "--z", "0,0", "--z", "-1,-0.5", "--out", "z.png")
-    for bad, message in (
-        ("0", "the latent has 2 dimensions, and 1 numbers were given"),
-        ("a,b", "expected numbers between commas"),
-    ):
+    errors = {"0": "the latent has 2 dimensions, and 1 numbers were given", "a,b": "expected numbers between commas"}
+    for bad, message in errors.items():
         assert message in zoo_command("sample", digits_run, "--z", bad, code=2).stderr
     assert "cannot be written" in zoo_command("sample", digits_run, "--out", "no/such/s.png", code=2).stderr
     assert zoo_command("sample", digits_run, "--out", "s.txt", code=2).stderr

@@ -1,4 +1,4 @@
-"""``--data`` by name or path, ``zoo data``, and what they are in Python."""
+"""``--data`` by name or path, ``zoo data``, and data sets in Python."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 
 import zoo
 from zoo.cli.main import main
-from zoo.recipes.datasets import block_for
+from zoo.recipes.datasets import spec_for
 from zoo_figures.gallery import gallery
 
 SMALL = ("encoder.channels=[4,8]", "decoder.channels=[8,4]", "latent_dim=2")
@@ -37,7 +37,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def photograph(seed: int, height: int, width: int) -> Image.Image:
-    """A smooth gradient with a disc on it: it looks like nothing in particular and compresses like a photograph."""
+    """A smooth gradient with a disc on it, which compresses like a photograph."""
     draw = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width] / max(height, width)
     one, other, disc = draw.random((3, 3))
@@ -48,7 +48,7 @@ def photograph(seed: int, height: int, width: int) -> Image.Image:
 
 
 def photographs(folder: Path, n: int = 60) -> Path:
-    """Of several sizes, in two subfolders, among them five files that are broken in several ways."""
+    """Photographs of several sizes in two subfolders, among them five files that are broken in different ways."""
     sizes = [(48, 64), (64, 48), (70, 70), (90, 50)]
     for i in range(n):
         sub = folder / ("hills", "sea")[i % 2]
@@ -70,21 +70,21 @@ def test_a_name_comes_before_a_path_and_a_path_is_absolute(work):
     (work / "digits").mkdir()
     np.save(work / "x.npy", np.zeros((3, 4, 5), dtype=np.uint8))
     (work / "X.NPZ").write_bytes(b"")
-    assert block_for("digits").model_dump() == "digits"
-    assert block_for("vae-zoo:digits").model_dump() == "vae-zoo:digits"
+    assert spec_for("digits").model_dump() == "digits"
+    assert spec_for("vae-zoo:digits").model_dump() == "vae-zoo:digits"
     for written in ("./digits", "digits/", str(work / "digits"), f"../{work.name}/digits"):
-        block = block_for(written)
+        block = spec_for(written)
         assert block.use == "folder"
         assert Path(block.parameters["path"]).is_absolute()
         assert Path(block.parameters["path"]).samefile(work / "digits")
-    assert block_for("x.npy").model_dump() == {"use": "arrays", "path": str(work / "x.npy")}
-    assert block_for("X.NPZ").use == "arrays"
+    assert spec_for("x.npy").model_dump() == {"use": "arrays", "path": str(work / "x.npy")}
+    assert spec_for("X.NPZ").use == "arrays"
 
 
 def test_a_home_folder(work, monkeypatch):
     monkeypatch.setenv("HOME", str(work))
     (work / "pics").mkdir()
-    assert block_for("~/pics").parameters == {"path": str(work / "pics")}
+    assert spec_for("~/pics").parameters == {"path": str(work / "pics")}
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_home_folder(work, monkeypatch):
         ("no/photos", zoo.DataUnavailable, "There is no file or folder .*/work/no/photos"),
         ("photos/", zoo.DataUnavailable, "There is no file or folder .*/work/photos"),
         ("x.npy", zoo.DataUnavailable, r"There is no file or folder .*/work/x\.npy"),
-        ("table.csv", zoo.DataError, r"No data set reads .*table\.csv.* or a file in \.npy, \.npz, \.pt, \.pth\."),
+        ("table.csv", zoo.DataError, r"No data set reads .*table\.csv.* or a file of type \.npy, \.npz, \.pt, \.pth\."),
     ],
 )
 def test_what_is_neither(data, error, message, work):
@@ -129,7 +129,7 @@ def test_a_plugin_says_what_its_data_set_reads(install, work):
         zoo.NameConflict, match=r'arrays can both read .*mine\.npy\. Write data="{use: acme, path: .*mine'
     ):
         zoo.load_dataset("mine.npy")
-    assert {found.name: found.detail for found in zoo.survey_data()}["acme"] == ".acme .npy"
+    assert {status.name: status.detail for status in zoo.survey_data()}["acme"] == ".acme .npy"
 
 
 def test_parameters_are_those_of_the_recipe_and_overrides_refine_them(work):
@@ -138,7 +138,7 @@ def test_parameters_are_those_of_the_recipe_and_overrides_refine_them(work):
     assert run.recipe.data[0].parameters == {"repeat": 2, "validation": 0}
     run = zoo.train("mlp-vae", data="digits", encoder={"hidden": [4]}, train={"steps": 1})
     assert run.environment["data"]["train"] == 40 * 1438, "as the recipe wants them"
-    with pytest.raises(zoo.UsageError, match="Two data sets are wanted: digits, and mnist"):
+    with pytest.raises(zoo.UsageError, match="Two data sets were given: digits and mnist"):
         zoo.train("mlp-vae", ["data=mnist"], data="digits")
 
 
@@ -152,7 +152,9 @@ def test_load_dataset_takes_its_parameters_by_name():
 
 
 def test_a_folder_of_photographs_trains_and_is_decoded_once(work, caplog, monkeypatch):
-    """Issue 4, item 3, and scenario 27, at the scale of a test: mixed sizes, broken files, said each time and why."""
+    """Issue 4, item 3, and scenario 27 on a small scale: mixed sizes and broken files, reported each time with the
+    reason.
+    """
     photographs(work / "photos")
     runs, said = [], []
     for _ in range(2):
@@ -180,12 +182,12 @@ def test_the_command_takes_a_path(zoo_command, work):
 
 
 def test_a_training_on_a_path_is_resumed_elsewhere(work, tmp_path, monkeypatch):
-    """Also where the recipe has a relative one."""
+    """Even if the recipe has a relative path."""
     np.save(work / "x.npy", np.random.default_rng(0).random((9, 8, 8)))
-    for given in ({"data": "x.npy"}, {"overrides": ["data={use: arrays, path: x.npy}"]}):
+    for source in ({"data": "x.npy"}, {"overrides": ["data={use: arrays, path: x.npy}"]}):
         monkeypatch.chdir(work)
         with pytest.raises(zoo.Interrupted) as stopped:
-            zoo.train("mlp-vae", out=tmp_path / "runs", time_limit=0, encoder={"hidden": [4]}, **given)
+            zoo.train("mlp-vae", out=tmp_path / "runs", time_limit=0, encoder={"hidden": [4]}, **source)
         (tmp_path / "elsewhere").mkdir(exist_ok=True)
         monkeypatch.chdir(tmp_path / "elsewhere")
         run = zoo.resume(stopped.value.run)
@@ -209,7 +211,7 @@ def test_few_images_and_a_batch_of_one_left_over(n, batch_size, work):
 
 
 def stored(work: Path, kind: str) -> str:
-    """Photographs are spread over the range, drawings are nearly black and white."""
+    """The values of photographs are spread over the range, drawings are nearly black and white."""
     rng = np.random.default_rng(0)
     x = {
         "colour": rng.random((9, 8, 8, 3)),
@@ -220,24 +222,22 @@ def stored(work: Path, kind: str) -> str:
     return "x.npy"
 
 
-GAUSSIAN = 'For photographs, write decoder.likelihood="{use: gaussian, scale: shared}".'
+GAUSSIAN = 'For photographs, use decoder.likelihood="{use: gaussian, scale: shared}".'
 
 
 @pytest.mark.parametrize(
     ("kind", "advice"),
-    [("colour", GAUSSIAN), ("grey", GAUSSIAN), ("drawings", "binarize=dynamic draws pixels that lie in it.")],
+    [("colour", GAUSSIAN), ("grey", GAUSSIAN), ("drawings", "binarize=dynamic draws binary pixels.")],
 )
 def test_the_likelihood_that_is_recommended_suits_the_data(kind, advice, work, caplog):
-    """Issue 10, item 27: binarize=dynamic was recommended for colour photographs."""
+    """Issue 10, item 27: binarize=dynamic was recommended for color photographs."""
     data = stored(work, kind)
     with caplog.at_level(logging.INFO, "zoo"):
         zoo.train("mlp-vae", ["train.steps=1", "encoder.hidden=[4]", "decoder.hidden=[4]"], data=data)
     (note,) = (message for message in caplog.messages if message.startswith("Note:"))
     assert note.endswith(advice)
     caplog.clear()
-    change = (
-        GAUSSIAN[len("For photographs, write ") : -1].replace('"', "") if advice == GAUSSIAN else "binarize=dynamic"
-    )
+    change = GAUSSIAN[len("For photographs, use ") : -1].replace('"', "") if advice == GAUSSIAN else "binarize=dynamic"
     with caplog.at_level(logging.INFO, "zoo"):
         zoo.train("mlp-vae", ["train.steps=1", "encoder.hidden=[4]", "decoder.hidden=[4]", change], data=data)
     assert "Note:" not in caplog.text, "it helps"
@@ -257,7 +257,7 @@ def test_likelihoods_of_plugins_are_recommended_too(install, work, caplog):
     )
     with caplog.at_level(logging.INFO, "zoo"):
         zoo.train("mlp-vae", ["train.steps=1", "encoder.hidden=[4]"], data=stored(work, "colour"))
-    assert "write decoder.likelihood=acme or decoder.likelihood=" in caplog.text
+    assert "use decoder.likelihood=acme or decoder.likelihood=" in caplog.text
 
 
 # --- zoo data
@@ -265,7 +265,7 @@ def test_likelihoods_of_plugins_are_recommended_too(install, work, caplog):
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], work: Path) -> Callable[..., str]:
-    """``zoo data`` in this process: what it prints on stdout, or on stderr if it fails."""
+    """Run ``zoo data`` in this process; return its stdout, or its stderr if it fails."""
 
     def run(*arguments: object, code: int = 0) -> str:
         capsys.readouterr()
@@ -281,26 +281,26 @@ def run(capsys: pytest.CaptureFixture[str], work: Path) -> Callable[..., str]:
 
 def test_zoo_data_says_what_is_there_and_python_says_the_same(run, work):
     photographs(work / "photos", 20)
-    shown = json.loads(run("data", "photos", "size=[16,16]", "mode=rgb", "--json"))
-    assert shown.pop("name") == "photos"
+    summary = json.loads(run("data", "photos", "size=[16,16]", "mode=rgb", "--json"))
+    assert summary.pop("name") == "photos"
     dataset = zoo.load_dataset("photos", size=[16, 16], mode="rgb")
-    assert shown == dataset.summary()
-    assert (shown["train"], shown["test"], shown["shape"]) == (18, 2, [3, 16, 16])
+    assert summary == dataset.summary()
+    assert (summary["train"], summary["test"], summary["shape"]) == (18, 2, [3, 16, 16])
     x = dataset.train.x.double() / 255
-    assert shown["mean"] == pytest.approx(x.mean((0, 2, 3)).tolist())
-    assert shown["std"] == pytest.approx(x.std((0, 2, 3), correction=0).tolist())
+    assert summary["mean"] == pytest.approx(x.mean((0, 2, 3)).tolist())
+    assert summary["std"] == pytest.approx(x.std((0, 2, 3), correction=0).tolist())
     both = torch.cat([dataset.train.x, dataset.test.x])
-    assert shown["range"] == [both.min().item() / 255, both.max().item() / 255]
+    assert summary["range"] == [both.min().item() / 255, both.max().item() / 255]
     counts = [{"label": name, "train": 0, "test": 0} for name in ("hills", "sea")]
     for split in ("train", "test"):
         for label in getattr(dataset, split).labels.tolist():
             counts[label][split] += 1
-    assert shown["labels"] == counts
-    assert shown["left_out"] == list(dataset.left_out)
-    assert [reason.partition(":")[0] for reason in shown["left_out"]] == [
+    assert summary["labels"] == counts
+    assert summary["left_out"] == list(dataset.left_out)
+    assert [reason.partition(":")[0] for reason in summary["left_out"]] == [
         "hills/cut.png", "hills/empty.jpg", "sea/float.tif", "sea/gone.jpg", "sea/page.jpg",
     ]  # fmt: skip
-    assert shown["cache"] == [str(file) for file in dataset.cache]
+    assert summary["cache"] == [str(file) for file in dataset.cache]
     text = run("data", "photos")
     assert "images   18 to train on, 2 to test on\nshape    48 x 48 pixels, colour\n" in text, "no size has a majority"
     assert "left out 5 files\n" in text

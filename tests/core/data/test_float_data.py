@@ -34,7 +34,7 @@ def test_missing_entries_are_zero_in_a_batch_and_its_mask_says_so():
 
 def test_binarisation_needs_fractions():
     x = vectors()
-    with pytest.raises(zoo.DataError, match="binarize=dynamic needs data in .0, 1."):
+    with pytest.raises(zoo.DataError, match="binarize=dynamic requires data in .0, 1."):
         Loader(zoo.Split(x), 2, "dynamic")
     bits = next(Loader(zoo.Split(x.sigmoid()), 6, "threshold").in_order()).x
     assert torch.equal(bits, (x > 0).float())
@@ -45,9 +45,9 @@ def test_binarisation_needs_fractions():
     [
         ({"x": vectors().double()}, "uint8 or float32 tensor of shape .N, .data_shape.*not torch.float64"),
         ({"x": torch.zeros(3)}, "of shape .3,."),
-        ({"x": vectors().log()}, r"not finite. Mark the missing ones: Split.x, mask=~torch.isnan.x"),
+        ({"x": vectors().log()}, r"not finite. Mask missing ones: Split.x, mask=~torch.isnan.x"),
         ({"x": vectors(), "mask": torch.ones(6, 4)}, "mask must be a bool tensor.*not torch.float32"),
-        ({"x": vectors(), "mask": torch.ones(6, dtype=torch.bool)}, r"mask must be .* of the shape of x, \(6, 4\)"),
+        ({"x": vectors(), "mask": torch.ones(6, dtype=torch.bool)}, r"mask must be .* of shape \(6, 4\)"),
     ],
 )
 def test_what_is_no_split(arguments, message):
@@ -68,7 +68,7 @@ def test_what_is_no_split(arguments, message):
 def test_the_modality_that_a_shape_has_by_default(x, modality):
     assert zoo.Dataset(zoo.Split(x), zoo.Split(x)).modality == modality
     assert zoo.Dataset(zoo.Split(x), zoo.Split(x), modality="sequence").modality == "sequence"
-    with pytest.raises(zoo.DataError, match="modality is one of image, table, sequence, vector, not 'sound'"):
+    with pytest.raises(zoo.DataError, match="modality must be one of image, table, sequence, vector, not 'sound'"):
         zoo.Dataset(zoo.Split(x), zoo.Split(x), modality="sound")
 
 
@@ -99,5 +99,5 @@ def test_the_digest_covers_mask_dtype_and_validation():
 
 
 def test_splits_agree():
-    with pytest.raises(zoo.DataError, match=r"validation data torch.float32 of shape \(3,\)"):
+    with pytest.raises(zoo.DataError, match=r"validation split torch.float32 of shape \(3,\)"):
         zoo.Dataset(zoo.Split(vectors()), zoo.Split(vectors()), zoo.Split(vectors(d=3)))

@@ -8,7 +8,7 @@ from zoo.data.loader import Loader
 
 
 def images(n: int = 10, labels: bool = True) -> zoo.Split:
-    """Images whose every pixel is their own index, scaled so that it can be read back."""
+    """Images whose pixels all have the index of the image as their value, scaled so that it can be recovered."""
     pixels = torch.arange(n, dtype=torch.uint8).view(-1, 1, 1, 1).expand(n, 2, 3, 4) * 20
     return zoo.Split(pixels.contiguous(), torch.arange(n) if labels else None)
 
@@ -19,10 +19,10 @@ def indices(batch: zoo.Batch) -> list[int]:
 
 def test_an_epoch_holds_every_image_once_and_the_labels_go_with_them():
     batches = Loader(images(), batch_size=4)
-    found = [batches[index] for index in batches.shuffled(seed=0, epoch=0)]
-    assert [len(batch.x) for batch in found] == [4, 4, 2]
-    assert sorted(i for batch in found for i in indices(batch)) == list(range(10))
-    for batch in found:
+    shuffled = [batches[index] for index in batches.shuffled(seed=0, epoch=0)]
+    assert [len(batch.x) for batch in shuffled] == [4, 4, 2]
+    assert sorted(i for batch in shuffled for i in indices(batch)) == list(range(10))
+    for batch in shuffled:
         assert batch.condition is not None
         assert batch.condition.tolist() == indices(batch)
 
@@ -73,7 +73,7 @@ def test_sizes_of_batches(n, size, expected):
     [
         (torch.zeros(3, 1, 4, 4).double(), None, "uint8 or float32 tensor of shape"),
         (torch.zeros(3, dtype=torch.uint8), None, r"\(3,\)"),
-        (torch.zeros(0, 1, 4, 4, dtype=torch.uint8), None, "no example"),
+        (torch.zeros(0, 1, 4, 4, dtype=torch.uint8), None, "no entries"),
         (torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64), r"shape \(3,\)"),
         (torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.zeros(3), "int64"),
     ],

@@ -191,7 +191,7 @@ def test_an_unfinished_run_or_changed_data_are_refused(run):
     environment["data"]["sha256"] = "0" * 64
     (run.path / "environment.json").write_text(json.dumps(environment))
     reseal(run.path)
-    with pytest.raises(zoo.RunError, match="digests differ"):
+    with pytest.raises(zoo.RunError, match="SHA-256 differs"):
         zoo.fit_prior(run.path, *MIXTURE)
     (run.path / "model.safetensors").unlink()
     with pytest.raises(zoo.RunError, match="is not finished"):
@@ -326,7 +326,7 @@ def test_an_outdated_recipe_is_reported_with_its_run(run):
     file = run.path / "recipe.yaml"
     file.write_text(file.read_text().replace("hidden:", "depth:", 1))
     reseal(run.path)
-    with pytest.raises(zoo.RecipeError, match="does not fit the components as they are installed now") as error:
+    with pytest.raises(zoo.RecipeError, match="does not match the installed components") as error:
         zoo.load(run.path)
     assert str(run.path) in str(error.value)
     assert "encoder.depth: unknown key" in str(error.value)

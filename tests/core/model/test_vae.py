@@ -223,7 +223,7 @@ def test_invalid_latents_are_explained(z):
 @pytest.mark.parametrize("shape", [64, (), (0, 8, 8), (1, -8, 8), (1, 8.0, 8), (True,), "188", None, {}])
 @pytest.mark.parametrize("create", [zoo.create_model, zoo.create_loss])
 def test_invalid_data_shapes_are_refused(create, shape):
-    with pytest.raises(zoo.UsageError, match="data_shape is the shape of one example.*whole numbers from 1; got"):
+    with pytest.raises(zoo.UsageError, match="data_shape must be the shape of one example in positive integers.*; got"):
         create("mlp-vae", data_shape=shape)
 
 

@@ -29,6 +29,8 @@ BROKEN = {
         "import zoo, pathlib\n@zoo.hookimpl\ndef zoo_recipes():\n    return [pathlib.Path('/nowhere.yaml')]",
         "cannot be read",
     ),
+    "weights": ("import zoo\n@zoo.hookimpl\ndef zoo_weights():\n    raise OSError('lost')", "OSError: lost"),
+    "weights-type": ("import zoo\n@zoo.hookimpl\ndef zoo_weights():\n    return [3]", "zoo_weights returned 3"),
     "recipe-type": ("import zoo\n@zoo.hookimpl\ndef zoo_recipes():\n    return [3]", "zoo_recipes"),
 }
 
@@ -125,7 +127,9 @@ def test_callbacks_follow_a_run_and_their_errors_do_not_end_it(install, zoo_comm
     )
     arguments = ["encoder.hidden=[8]", "decoder.hidden=[8]", "data={use: digits}", "train.epochs=2"]
     done = zoo_command("train", "mlp-vae", *arguments)
-    warning = "Warning: The callback Bad of bad-callback 1.0 failed, and the training continues: OSError: no server"
+    warning = (
+        "Warning: The callback Bad of bad-callback 1.0 failed. The training continues without it: OSError: no server"
+    )
     assert done.stderr.count(warning) == 1
     lines = (tmp_path / "work" / "log.txt").read_text().splitlines()
     assert lines == ["begin mlp-vae 0", "step 12", "epoch 1 True", "step 24", "epoch 2 True", "end True True"]

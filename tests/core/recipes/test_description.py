@@ -17,19 +17,19 @@ COMPONENTS = [(kind, name) for kind in zoo.KINDS for name in zoo.list_components
 @pytest.mark.parametrize(("kind", "name"), COMPONENTS, ids="/".join)
 def test_a_description_has_every_parameter_of_the_constructor(kind, name):
     description = describe(kind, name)
-    known = {
+    signature = {
         key: parameter
         for key, parameter in inspect.signature(zoo.get(kind, name)).parameters.items()
         if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) and not key.startswith("_")
     }
-    if kind == "dataset" and "validation" not in known:  # the zoo itself holds examples out
+    if kind == "dataset" and "validation" not in signature:  # the zoo itself holds examples out
         *own, common = description.parameters
         assert (common.name, common.default, common.injected) == ("validation", "0", False)
     else:
         own = list(description.parameters)
-    assert [parameter.name for parameter in own] == list(known)
+    assert [parameter.name for parameter in own] == list(signature)
     for parameter in own:
-        default = known[parameter.name].default
+        default = signature[parameter.name].default
         assert parameter.default == (None if default is inspect.Parameter.empty else repr(default))
         assert parameter.injected == (parameter.name in INJECTED[kind])
         assert parameter.type
@@ -61,9 +61,9 @@ def test_a_component_that_cannot_be_imported_cannot_be_described(install):
 
 
 def test_show_a_component(zoo_command):
-    shown = zoo_command("show", "loss/elbo").stdout
-    assert "arXiv 1312.6114" in shown
-    assert shown.splitlines()[-2].split() == ["beta", "NonNegativeFloat", "1.0"]
+    output = zoo_command("show", "loss/elbo").stdout
+    assert "arXiv 1312.6114" in output
+    assert output.splitlines()[-2].split() == ["beta", "NonNegativeFloat", "1.0"]
     assert "Did you mean 'elbo'?" in zoo_command("show", "loss/elbow", code=2).stderr
     assert "There is no kind 'los'. Did you mean 'loss'?" in zoo_command("show", "los/elbo", code=2).stderr
 

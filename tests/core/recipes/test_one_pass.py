@@ -1,4 +1,4 @@
-"""One command resolves its recipe once, validates it once, and builds from the arguments that were checked then."""
+"""One command resolves its recipe once, validates it once, and builds from the checked arguments."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_a_constructor_cannot_alter_the_arguments_of_a_spec(install):
 
 
 def test_an_iterable_is_read_as_a_list(install):
-    """Pydantic checks an `Iterable` when it is used, which may be never, and one use is all that its iterator has."""
+    """Pydantic checks an `Iterable` only when it is iterated over, and an iterator can be used once."""
     install(
         "acme-vae",
         "import zoo\n@zoo.hookimpl\ndef zoo_components():\n"

@@ -77,18 +77,18 @@ def test_every_problem_is_reported_at_once_with_its_place_and_a_suggestion():
     ]
     with pytest.raises(zoo.RecipeError) as error:
         zoo.recipe("mlp-vae", overrides)
-    found = problems(error)
-    assert "Did you mean 'latent_dim'?" in found["latnt_dim"]
-    assert "greater than 0, got -1" in found["latent_dim"]
-    assert "Did you mean 'hidden'?" in found["encoder.hiden"]
-    assert "valid integer" in found["decoder.hidden.0"]
-    assert "'relu'" in found["decoder.activation"]
-    assert "greater than or equal to 0" in found["loss.beta"]
-    assert "Did you mean 'standard-normal'?" in found["prior"]
-    assert "greater than 0" in found["train.epochs"]
-    assert "valid number, got 'fast'" in found["train.optimizer.lr"]
-    assert "Did you mean 'gaussian'?" in found["encoder.posterior"]
-    assert len(found) == len(overrides)
+    messages = problems(error)
+    assert "Did you mean 'latent_dim'?" in messages["latnt_dim"]
+    assert "greater than 0, got -1" in messages["latent_dim"]
+    assert "Did you mean 'hidden'?" in messages["encoder.hiden"]
+    assert "valid integer" in messages["decoder.hidden.0"]
+    assert "'relu'" in messages["decoder.activation"]
+    assert "greater than or equal to 0" in messages["loss.beta"]
+    assert "Did you mean 'standard-normal'?" in messages["prior"]
+    assert "greater than 0" in messages["train.epochs"]
+    assert "valid number, got 'fast'" in messages["train.optimizer.lr"]
+    assert "Did you mean 'gaussian'?" in messages["encoder.posterior"]
+    assert len(messages) == len(overrides)
 
 
 @pytest.mark.parametrize("key", ["encoder.data_shape=[1,2,3]", "encoder.latent_dim=3", "decoder.latent_shape=[2]"])
@@ -129,7 +129,7 @@ def test_own_files_come_first_and_may_add_to_what_they_hide(tmp_path: Path):
 def test_a_circle_of_recipes(tmp_path: Path):
     file = tmp_path / "r.yaml"
     file.write_text("models:\n  a: {extends: b}\n  b: {extends: a}\n  c: {extends: c}\n")
-    with pytest.raises(zoo.RecipeError, match="goes in a circle: a -> b -> a"):
+    with pytest.raises(zoo.RecipeError, match="forms a cycle: a -> b -> a"):
         zoo.recipe("a", registries=[file])
     with pytest.raises(zoo.RecipeError, match="no model named 'c'"):
         zoo.recipe("c", registries=[file])
@@ -138,8 +138,8 @@ def test_a_circle_of_recipes(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("models: {a: !!python/object/apply:os.system ['true']}", "could not determine a constructor"),
-        ("models: {a: {latent_dim: 1, latent_dim: 2}}", "stands twice"),
+        ("models: {a: !!python/object/apply:os.system ['true']}", "tags such as .* are not supported"),
+        ("models: {a: {latent_dim: 1, latent_dim: 2}}", "duplicate key"),
         ("models: {../x: {}}", "letters, digits"),
         ("models: {/etc/x: {}}", "letters, digits"),
         ('models: {"a\\0b": {}}', "letters, digits"),
@@ -162,7 +162,7 @@ def test_files_that_are_no_recipe_files(tmp_path: Path, text: str, message: str)
 def test_a_file_with_several_models_names_none(tmp_path: Path):
     file = tmp_path / "r.yaml"
     file.write_text("models: {a: {extends: mlp-vae}, b: {extends: mlp-vae}}")
-    with pytest.raises(zoo.UnknownName, match="2 models"):
+    with pytest.raises(zoo.UnknownName, match="has 2 .a, b."):
         zoo.recipe(str(file))
     with pytest.raises(zoo.RecipeError, match="cannot be read"):
         zoo.recipe("nowhere.yaml")
@@ -197,7 +197,7 @@ def test_a_model_is_required_to_have_its_four_parts(tmp_path: Path):
 
 
 def test_a_part_of_a_nested_block_keeps_the_rest_of_the_default():
-    """decoder.hidden of a two-stage prior: its likelihood stays the one that the prior's constructor names."""
+    """decoder.hidden of a two-stage prior: the likelihood is still that in the default of the prior's constructor."""
     block = ComponentSpec(use="two-stage", decoder={"hidden": [9]})
     assert explicit("prior", block).parameters["decoder"]["hidden"] == [9]
     likelihood = explicit("prior", block).parameters["decoder"]["likelihood"]
@@ -223,7 +223,7 @@ def test_a_part_of_a_nested_block_keeps_the_rest_of_the_default():
         ("int=3", "int: unknown key."),
         ("encoder.use.x=3", "encoder.use: input should be a valid string, got {'x': 3}"),
         ("train=3", "train: expected a mapping, got 3"),
-        ("name=x", "name: cannot be set. A model is named where it stands in a file, under `models:`"),
+        ("name=x", "name: cannot be set; the name of a model is its key under `models:`"),
         ("encoder.hidden={x: 3}", "encoder.hidden: "),
         ("epochs=2", "Did you mean 'train.epochs'?"),
         ("encoder.posteror=gaussian", "Did you mean 'posterior'? Known: hidden, activation, posterior."),
@@ -240,10 +240,10 @@ def test_a_key_in_the_wrong_place_or_misspelt_comes_with_a_suggestion(override, 
     ("key", "message"),
     [
         *(
-            (key, "give the whole list")
+            (key, "set the whole list")
             for key in ("encoder.hidden[0]", "encoder.hidden.0", "data.0.use", "data[0]", "0")
         ),
-        *((key, "give the whole list") for key in ("encoder.hidden[", "data.-1.use")),
+        *((key, "set the whole list") for key in ("encoder.hidden[", "data.-1.use")),
         *((key, "expected KEY=VALUE") for key in ("", ".", "a..b", ".a", "a.", "a b", "a\tb", "{a}", "a,b", " . ")),
         (".".join("a" * 51), "more than 50 parts"),
         (".".join("a" * 20_000), "more than 50 parts"),
@@ -306,7 +306,7 @@ ANY_SIGN = {("info-vae", "alpha")}
     ],
 )
 def test_a_number_of_a_component_is_finite_and_no_weight_is_negative(kind, name):
-    """Betas, gammas, temperatures, scales, rates: whatever a constructor takes a fraction for."""
+    """Betas, gammas, temperatures, scales, rates: every parameter that is a fraction."""
     schema = read_signature(kind, name).parameters.model_json_schema()
     numbers = [key for key, entry in schema.get("properties", {}).items() if '"number"' in json.dumps(entry)]
     for key in numbers:
@@ -359,7 +359,7 @@ def test_a_number_of_a_recipe_is_finite(key, value):
     ],
 )
 def test_a_key_of_other_libraries_or_of_another_place_gets_a_hint(override, meant):
-    """Issue 10, item 29: ``lr=``, ``train.lr=`` and ``max_epochs=`` got none."""
+    """Issue 10, item 29: ``lr=``, ``train.lr=`` and ``max_epochs=`` had no suggestion."""
     with pytest.raises(zoo.RecipeError) as error:
         zoo.recipe("mlp-vae", [override])
     (problem,) = error.value.problems

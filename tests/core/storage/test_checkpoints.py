@@ -346,10 +346,10 @@ def test_a_run_without_a_checkpoint_cannot_be_resumed(tmp_path, capsys):
     run = stopped("mlp-vae", TINY, 3, tmp_path)
     shutil.rmtree(run.path / "checkpoints")
     before = contents(run.path)
-    with pytest.raises(zoo.RunError, match="holds no valid checkpoint to resume from"):
+    with pytest.raises(zoo.RunError, match="has no valid checkpoint to resume from"):
         zoo.resume(run.path)
     assert run_main("train", "--resume", str(run.path)) == 2
-    assert f"Error: {run.path} holds no valid checkpoint to resume from." in capsys.readouterr().err
+    assert f"Error: {run.path} has no valid checkpoint to resume from." in capsys.readouterr().err
     assert contents(run.path) == before
 
 

@@ -33,13 +33,13 @@ def trainer_at_rest(model: str, decay: float) -> Trainer:
 
 
 def tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Every parameter and every buffer, whether it is saved or not."""
+    """Every parameter and every buffer, saved or not."""
     return dict(itertools.chain(module.named_parameters(), module.named_buffers()))
 
 
 @pytest.mark.parametrize("model", zoo.list_models())
 def test_without_learning_the_averaged_model_is_the_model(model):
-    """Bit for bit, after every step and at every decay: so every metric of the two is equal."""
+    """Bit-identical after every step and for every decay, so every metric of the two is equal."""
     for decay in DECAYS:
         trainer = trainer_at_rest(model, decay)
         assert trainer.averaged is not None
@@ -77,7 +77,7 @@ class Counting(zoo.Encoder):
 
 @pytest.mark.parametrize("decay", DECAYS)
 def test_buffers_of_any_type_are_those_of_the_model(decay):
-    """While the parameters learn and are averaged."""
+    """While the parameters are trained and averaged."""
     settings = [f"train.ema_decay={decay!r}", "latent_dim=2", "train.batch_size=8", "train.steps=7"]
     recipe = zoo.recipe("mlp-vae", settings)
     vae, loss = build(recipe, (1, 8, 8))
@@ -95,7 +95,7 @@ def test_buffers_of_any_type_are_those_of_the_model(decay):
 
 @pytest.mark.parametrize("model", ["full-covariance", "vq-vae"])
 def test_averaging_changes_no_metric_of_a_training_at_rest(model, tmp_path, monkeypatch):
-    """From end to end; `full-covariance` holds an int64 buffer, and a codebook moves without a learning rate."""
+    """End to end; `full-covariance` has an int64 buffer, and a codebook changes without a learning rate."""
     monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
     at_rest = ["data=[{use: digits}]", "train.optimizer.lr=0", "train.epochs=2", "train.batch_size=256"]
     plain, averaged = (zoo.train(model, [*at_rest, *more], out=tmp_path) for more in ([], ["train.ema_decay=0.9"]))

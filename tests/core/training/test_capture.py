@@ -1,4 +1,4 @@
-"""What of the capture can be checked without a GPU, and what needs one."""
+"""Capture: the checks that do not need a GPU, and those that do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is 
 
 
 def test_a_snapshot_is_restored_in_place():
-    """A graph reads the very tensors: a restored one keeps its address."""
+    """A graph reads the same tensors, so a restored tensor must keep its address."""
     net = nn.Linear(3, 2)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.1)
     net(torch.ones(1, 3)).sum().backward()

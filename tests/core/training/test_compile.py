@@ -10,7 +10,7 @@ import zoo
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore")  # torch.compile warns of its own machinery
 def test_a_compiled_training_equals_an_eager_one(tmp_path):
-    """Its draws may come from another generator, so the two agree as two seeds would."""
+    """Its draws may come from another generator, so the results agree like those of two seeds."""
     overrides = [
         "encoder.hidden=[8]",
         "decoder.hidden=[8]",

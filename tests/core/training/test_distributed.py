@@ -29,7 +29,7 @@ def free_port() -> str:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start two processes that train together, as ``torchrun`` would, but with nobody who looks after them."""
+    """Start two processes that train together, as ``torchrun`` would, but without its supervision."""
     cwd = tmp_path / "work"
     cwd.mkdir()
     started: list[Process] = []
@@ -52,9 +52,9 @@ def the_run(folder: Path) -> zoo.Run:
 
 
 def test_two_processes_are_as_good_as_one(tmp_path):
-    """Scenario 20. Two processes, started by torchrun, each with its part of a batch, against one process that works
-    through the same two parts: all is equal bit for bit. The 1438 images make batches of 479, which do not split
-    evenly, and a last one of a single image, of which the second process gets none.
+    """Scenario 20. Two processes, started by torchrun, each with its part of every batch, give bit-identical results
+    to one process that computes the same two parts. The 1438 images make batches of 479, which do not split evenly,
+    and a last one of a single image, so the second process has none.
     """
     overrides = [*TINY, "train.epochs=3", "train.batch_size=479", "binarize=dynamic", "train.ema_decay=0.9"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
@@ -76,9 +76,9 @@ def test_two_processes_are_as_good_as_one(tmp_path):
 
 
 def test_a_signal_to_one_of_them_stops_all(start, tmp_path, caplog):
-    """Scenario 19. SIGTERM to the process that writes nothing: both end with 143 at the same step and the state is
-    saved. Two processes resume it to the very bits of one that has the same parts (scenario 12), and one alone is told
-    that it will not (scenario 17).
+    """Scenario 19. SIGTERM to the process that writes nothing: both exit with 143 at the same step and the state is
+    saved. Two processes resume bit-identically to one with the same parts (scenario 12). A single process warns that
+    its result will not be bit-identical (scenario 17).
     """
     first, second = start("mlp-vae", *LONG)
     first.wait_for("epoch  2/20")
@@ -95,7 +95,7 @@ def test_a_signal_to_one_of_them_stops_all(start, tmp_path, caplog):
     copy = zoo.Run(shutil.copytree(run.path, tmp_path / "copy"))
     with caplog.at_level(logging.WARNING, "zoo"), pytest.raises(zoo.Interrupted):
         zoo.resume(copy, time_limit=0.0)
-    expected = "The run was trained by 2 processes and continues with 1: the result will not be bit-identical."
+    expected = "The run was trained by 2 processes and resumes with 1: the result will not be bit-identical."
     assert caplog.messages == [expected]
 
     both = start("--resume", str(run.path))
@@ -109,17 +109,17 @@ def test_a_signal_to_one_of_them_stops_all(start, tmp_path, caplog):
 
 @pytest.mark.parametrize(("dead", "how"), [(0, signal.SIGKILL), (1, signal.SIGSTOP)])
 def test_a_dead_process_does_not_leave_the_other_waiting(dead, how, start, tmp_path):
-    """Scenario 21. One of two is killed, or hangs: the other ends by itself, within the time that it is given, with
-    exit code 1 and one message; and the run can be resumed from its last checkpoint.
+    """Scenario 21. One of two processes is killed or hangs: the other exits within the timeout, with exit code 1 and
+    one message, and the run can be resumed from its last checkpoint.
     """
     both = start("mlp-vae", *TINY, "train.epochs=100000", ZOO_TIMEOUT="10")
     both[0].wait_for("epoch      2/100000")
     since = time.monotonic()
     both[dead].popen.send_signal(how)
     code, _ = both[1 - dead].end(within=60)
-    assert time.monotonic() - since < 10 + 20, "the time that it is given, and as much to leave"
+    assert time.monotonic() - since < 10 + 20, "the timeout, and some time to exit"
     assert code == 1, both[1 - dead].stderr
-    assert f"Process {1 - dead} of 2 lost another one" in both[1 - dead].stderr
+    assert f"Process {1 - dead} of 2 lost the connection to another one" in both[1 - dead].stderr
     assert "Traceback" not in both[1 - dead].stderr
     both[dead].popen.kill()
     both[dead].end()
@@ -140,7 +140,7 @@ print([open(f"/proc/self/task/{t}/comm").read().strip() for t in os.listdir("/pr
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")
 def test_no_thread_of_the_group_outlives_it(tmp_path):
-    """One that does may abort the process while Python ends, after the work is done."""
+    """Such a thread might abort the process at exit, after the work is done."""
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     command = [sys.executable, "-c", LEAVING, *TINY, "train.epochs=1"]
     both = [Process(command, tmp_path, RANK=rank, LOCAL_RANK=rank, **common) for rank in "01"]

@@ -1,6 +1,6 @@
-"""A training whose disk fills up, becomes read-only or vanishes while it writes: a clear error, and nothing lost.
+"""A training whose disk fills up, becomes read-only or disappears: a clear error, and no loss of data.
 
-Everything is real: a file system of its own, mounted for the test, of which the size or the mode is changed.
+The test mounts a real file system and changes its size or mode.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pytest
 
 import zoo
 from resuming import TINY, When, assert_same, essence, run_main
+from zoo.recorder import RunRecorder
 from zoo_sweep.sweep import sweep
 
 OVERRIDES = [*TINY, "train.epochs=3", "train.checkpoint.keep=9"]
@@ -38,7 +39,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(disk: Path) -> Callable[[], None]:
-    """No room any more, not for a byte."""
+    """Leave no free space at all."""
 
     def action() -> None:
         with contextlib.suppress(OSError), (disk / "ballast").open("wb", buffering=0) as file:
@@ -49,7 +50,7 @@ def fill(disk: Path) -> Callable[[], None]:
 
 
 def make_read_only(disk: Path) -> Callable[[], None]:
-    """A mount over it: the file system itself stays writable while a run keeps its lock open for writing."""
+    """Mount over it: the file system itself stays writable while a run has its lock open for writing."""
 
     def action() -> None:
         subprocess.run(["mount", "--bind", str(disk), str(disk)], check=True)
@@ -69,8 +70,8 @@ HARMS = {"full": (fill, "No space left"), "read-only": (make_read_only, "Read-on
 @pytest.mark.parametrize("step", [13, 36])
 @pytest.mark.parametrize("harm", HARMS)
 def test_a_disk_that_takes_nothing_more_ends_a_training_that_can_be_resumed(harm, step, disk, tmp_path):
-    """Scenario 4, in mid-epoch and in the last step: metrics, checkpoints and final weights. What was saved is intact,
-    and once there is room the result is bit-identical.
+    """Scenario 4, in mid-epoch and in the last step: metrics, checkpoints and final weights. Saved files are intact,
+    and with free space the resumed result is bit-identical.
     """
     action, words = HARMS[harm]
     with pytest.raises(zoo.TrainingError, match=rf"could not be (saved|written): .*({words}|unexpected pos)"):
@@ -86,10 +87,10 @@ def test_a_disk_that_takes_nothing_more_ends_a_training_that_can_be_resumed(harm
 
 @pytest.mark.parametrize("harm", HARMS)
 def test_figures_that_cannot_be_written_lose_nothing(harm, disk, tmp_path, monkeypatch, caplog):
-    """The weights are written and the disk takes nothing more: the training is finished, and each figure is named."""
+    """The disk is full after the weights are written: the training is finished, and each missing figure is named."""
     action, words = HARMS[harm]
-    finish = zoo.Run.finish
-    monkeypatch.setattr(zoo.Run, "finish", lambda run: [finish(run), action(disk)()])
+    finish = RunRecorder.finish
+    monkeypatch.setattr(RunRecorder, "finish", lambda recorder: [finish(recorder), action(disk)()])
     with caplog.at_level(logging.WARNING, "zoo"):
         run = zoo.train("mlp-vae", OVERRIDES, out=disk)
     assert run.finished
@@ -104,17 +105,17 @@ def test_figures_that_cannot_be_written_lose_nothing(harm, disk, tmp_path, monke
 
 def test_the_command_reports_a_training_without_figures(disk, monkeypatch, capsys):
     """The same from the command line: exit code 0, and the result on stdout."""
-    finish = zoo.Run.finish
-    monkeypatch.setattr(zoo.Run, "finish", lambda run: [finish(run), shutil.rmtree(run.figures)])
+    finish = RunRecorder.finish
+    monkeypatch.setattr(RunRecorder, "finish", lambda own: [finish(own), shutil.rmtree(own.run.figures)])
     assert run_main("train", "mlp-vae", *OVERRIDES, "--out", str(disk)) == 0
     captured = capsys.readouterr()
-    assert "figures  none\n" in captured.out
+    assert "figures    none\n" in captured.out
     assert captured.err.count("could not be written: FileNotFoundError") == 4
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # tensorboard's own
 def test_a_log_of_tensorboard_that_cannot_be_written_ends_nothing(disk, tmp_path, monkeypatch, caplog):
-    """The log alone lies on the disk that is full: a warning, and the training goes on to its end."""
+    """Only the log is on the full disk: a warning, and the training finishes."""
     pytest.importorskip("tensorboard")
     monkeypatch.setenv("ZOO_DISABLE_PLUGINS", "")
     from zoo.plugins.registry import fresh_registry
@@ -134,7 +135,7 @@ def test_a_log_of_tensorboard_that_cannot_be_written_ends_nothing(disk, tmp_path
 @pytest.mark.parametrize("removed", ["run", "out"])
 @pytest.mark.parametrize("more", [[], ["train.checkpoint.steps=1"]], ids=["epochs", "steps"])
 def test_a_folder_that_is_removed_is_noticed_and_not_made_anew(more, removed, tmp_path):
-    """At the next thing that is saved: the end of an epoch, or the next step."""
+    """When something is saved next: at the end of an epoch, or after the next step."""
     out = tmp_path / "out"
 
     def remove() -> None:
@@ -147,7 +148,7 @@ def test_a_folder_that_is_removed_is_noticed_and_not_made_anew(more, removed, tm
 
 
 def test_a_signal_after_the_folder_was_removed_ends_with_an_error(tmp_path):
-    """What cannot be saved is no training that can go on: not exit code 143 with a command that resumes nothing."""
+    """The training cannot be resumed, so it does not exit with 143 and a command to resume it."""
     out = tmp_path / "out"
     with pytest.raises(zoo.TrainingError, match="was removed during the training"):
         zoo.train("mlp-vae", OVERRIDES, out=out, time_limit=0, callbacks=[When(1, lambda: shutil.rmtree(out))])
@@ -155,7 +156,7 @@ def test_a_signal_after_the_folder_was_removed_ends_with_an_error(tmp_path):
 
 
 def test_a_sweep_whose_folder_is_removed_says_so(tmp_path):
-    """The failure of a trial cannot be recorded either: the error has the reason of both."""
+    """The failure of a trial cannot be recorded either; the error has both reasons."""
     out = tmp_path / "out"
     options = {"seeds": 2, "out": out, "callbacks": [When(3, lambda: shutil.rmtree(out))]}
     with pytest.raises(zoo.TrainingError, match=r"could not be written: .* The trial failed: The folder .* removed"):
@@ -164,7 +165,7 @@ def test_a_sweep_whose_folder_is_removed_says_so(tmp_path):
 
 
 def test_the_figures_of_a_sweep_that_cannot_be_written_lose_nothing(tmp_path, monkeypatch, capsys):
-    """The table is printed all the same."""
+    """The table is still printed."""
     out = tmp_path / "out"
     monkeypatch.setattr("zoo_sweep.sweep.save", lambda figure, path: Path("/dev/full").write_bytes(b"-"))
     arguments = ["sweep", "mlp-vae", *TINY, "loss=elbo,mse", "--epochs", "1", "--out", str(out), "--json"]

@@ -56,8 +56,8 @@ class Measuring(zoo.Callback):
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="measured by what Linux tells of a process")
 def test_a_long_training_does_not_grow(install, tmp_path):
-    """Two hundred epochs with checkpoints, averaging and a schedule: from the fiftieth on, memory, open files, threads
-    and the files of the run stay as they are. (The history grows: 150 epochs of it are less than 2 MB.)
+    """Two hundred epochs with checkpoints, averaging and a scheduler: from the fiftieth, memory, open files, threads
+    and the files of the run do not grow. (The history does: 150 epochs take less than 2 MB.)
     """
     install("acme-few", FEW)
     threads = threading.active_count()

@@ -21,7 +21,7 @@ SGD = "train.optimizer={use: SGD, lr: 0.1}"
 def trainer_for(
     *overrides: str, n: int = 10, loss: zoo.Loss | None = None, validation: bool = False, **keywords
 ) -> Trainer:
-    """Ten images of 4x4 pixels, in batches of 4: two whole ones and one of two."""
+    """Ten images of 4x4 pixels in batches of 4: two full ones and one of two."""
     small = ("latent_dim=2", "encoder.hidden=[8]", "decoder.hidden=[8]", "train.batch_size=4", "train.epochs=2")
     recipe = zoo.recipe("mlp-vae", [*small, *overrides])
     generator = torch.Generator().manual_seed(0)
@@ -116,8 +116,8 @@ class Bad(zoo.Loss):
 @pytest.mark.parametrize("optimizer", [SGD, "train.optimizer=adam"])
 @pytest.mark.parametrize("bad_at", [0, 4])
 def test_what_is_not_finite_stops_before_the_update(how, message, optimizer, bad_at, tmp_path):
-    """Scenario 22. In the first step and in the middle of the second epoch: the parameters are what they were before
-    the step, bit for bit, the message names what went bad, and no checkpoint holds a bad number.
+    """Scenario 22. In the first step and in the middle of the second epoch: the parameters are bit-identical to those
+    before the step, the message names the term, and no checkpoint has a number that is not finite.
     """
     parts = ["train.batch_size=3", "train.microbatches=2"] if "second part" in how else []
     trainer = trainer_for(
@@ -169,11 +169,11 @@ def assert_finite(value: object) -> None:
 @pytest.mark.parametrize(
     "setting", [[], ["train.max_grad_norm=1"], ["train.ema_decay=0.9"], ["train.precision=bfloat16"]]
 )
-@pytest.mark.parametrize("rate", ["1e20", "1e38"])
-def test_a_learning_rate_out_of_this_world_ends_in_a_clear_failure(rate, setting, tmp_path):
+@pytest.mark.parametrize("lr", ["1e20", "1e38"])
+def test_a_learning_rate_out_of_this_world_ends_in_a_clear_failure(lr, setting, tmp_path):
     """Scenario 23."""
-    overrides = [*TINY, f"train.optimizer.lr={rate}"]
-    with pytest.raises(zoo.TrainingError, match=r"(became (nan|inf|-inf)|is not finite any more)\. Try a smaller"):
+    overrides = [*TINY, f"train.optimizer.lr={lr}"]
+    with pytest.raises(zoo.TrainingError, match=r"(became (nan|inf|-inf)|is no longer finite)\. Try a smaller"):
         zoo.train("mlp-vae", [*overrides, *setting, "train.checkpoint.steps=1"], out=tmp_path)
     (path,) = (tmp_path / "mlp-vae").iterdir()
     run = zoo.Run(path)
@@ -182,10 +182,10 @@ def test_a_learning_rate_out_of_this_world_ends_in_a_clear_failure(rate, setting
         assert_finite(checkpoint.weights())
 
 
-@pytest.mark.parametrize("rate", ["1e20", "1e38", "1e39"])
-def test_a_single_step_out_of_this_world_fails_as_clearly(rate, tmp_path):
-    """Scenario 23. The terms and the gradient of the only step are fine, and what it leads to is not."""
-    overrides = [*TINY, f"train.optimizer.lr={rate}"]
+@pytest.mark.parametrize("lr", ["1e20", "1e38", "1e39"])
+def test_a_single_step_out_of_this_world_fails_as_clearly(lr, tmp_path):
+    """Scenario 23. The terms and the gradient of the only step are finite; the parameters after it are not."""
+    overrides = [*TINY, f"train.optimizer.lr={lr}"]
     with pytest.raises(zoo.TrainingError, match=r"became (nan|inf)\. Try a smaller"):
         zoo.train("mlp-vae", [*overrides, "train.steps=1"], out=tmp_path)
     (path,) = (tmp_path / "mlp-vae").iterdir()
@@ -194,9 +194,9 @@ def test_a_single_step_out_of_this_world_fails_as_clearly(rate, tmp_path):
 
 
 def test_an_update_that_overflows_is_not_saved(tmp_path):
-    """Scenario 22. Every term and every gradient is finite, and the parameter is not after the update."""
+    """Scenario 22. Every term and every gradient is finite; the parameter after the update is not."""
     trainer = trainer_for(SGD.replace("0.1", "1e39"), "train.checkpoint.steps=1", checkpoints=Checkpoints(tmp_path))
-    with pytest.raises(zoo.TrainingError, match=r"The parameter '.*' is not finite any more\. Try a smaller"):
+    with pytest.raises(zoo.TrainingError, match=r"The parameter '.*' is no longer finite\. Try a smaller"):
         trainer.fit(preflight=False)
     assert list(trainer.checkpoints) == []
 
@@ -214,7 +214,7 @@ class Smooth(zoo.Loss):
     ("images", "parts"), [(10, 1), (10, 2), (10, 3), (10, 4), (10, 10), (7, 3), (2, 4), (1, 4), (3, 2)]
 )
 def test_an_accumulated_gradient_is_that_of_the_whole_batch(images, parts):
-    """Scenario 24. Ten images in 3 or 4 parts of unequal size; a last batch with fewer images than there are parts."""
+    """Scenario 24. Ten images in 3 or 4 parts of unequal size; the last batch has fewer images than there are parts."""
     trainer = trainer_for(
         "train.optimizer={use: SGD, lr: 0.0}", f"train.microbatches={parts}", "train.batch_size=10", loss=Smooth()
     )
@@ -250,7 +250,7 @@ def test_an_accumulated_training_is_that_of_the_whole_batches(batch_size):
 
 
 def gradients_at(trainer: Trainer, position: int = 0) -> list[torch.Tensor]:
-    """The norms with which the optimiser was called, filled as the training goes."""
+    """The norms of the gradients that the optimizer received, appended during training."""
     norms: list[torch.Tensor] = []
     optimizer = trainer.phases[position].optimizer
     optimizer.register_step_pre_hook(
@@ -261,7 +261,7 @@ def gradients_at(trainer: Trainer, position: int = 0) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_clipping(accumulate):
-    """The gradient of the whole batch is clipped, once, and what is recorded is its norm before that."""
+    """The gradient of the whole batch is clipped once; the recorded norm is that before clipping."""
     free = trainer_for(SGD, f"train.microbatches={accumulate}", loss=Smooth())
     unclipped = gradients_at(free)
     free.fit()
@@ -278,42 +278,42 @@ def test_clipping(accumulate):
 
 
 def test_averaged_weights():
-    """w0 = v1, w = 0.9 w + 0.1 v: worked out by hand from the weights after every step. They are what is tested."""
+    """w0 = v1, w = 0.9 w + 0.1 v, computed by hand from the weights after every step. The averages are evaluated."""
     trainer = trainer_for(SGD, "train.ema_decay=0.9", loss=Smooth())
-    seen: list[dict[str, torch.Tensor]] = []
+    history: list[dict[str, torch.Tensor]] = []
 
     class Noting(zoo.Callback):
         def on_step_end(self, trainer):
-            seen.append(copy_of(trainer.vae))
+            history.append(copy_of(trainer.vae))
 
     trainer.callbacks = [Noting()]
     (*_, last) = trainer.fit()
-    assert len(seen) == 6
+    assert len(history) == 6
     for name, value in trainer.model.state_dict().items():
-        by_hand = seen[0][name].double()
-        for weights in seen[1:]:
+        by_hand = history[0][name].double()
+        for weights in history[1:]:
             by_hand = 0.9 * by_hand + 0.1 * weights[name].double()
         torch.testing.assert_close(value.double(), by_hand, rtol=1e-5, atol=1e-7)
-        assert not torch.equal(value, seen[-1][name])
+        assert not torch.equal(value, history[-1][name])
     images = trainer.test[torch.arange(5)]
     with torch.no_grad():
         assert last.test["loss"] == pytest.approx(float(trainer.loss(trainer.model, images)["loss"]), rel=1e-6)
 
 
-def rates_of(trainer: Trainer) -> list[float]:
-    """The learning rate of each step, filled as the training goes."""
-    rates: list[float] = []
-    trainer.phases[0].optimizer.register_step_pre_hook(lambda opt, *_: rates.append(float(opt.param_groups[0]["lr"])))
-    return rates
+def lrs_of(trainer: Trainer) -> list[float]:
+    """The learning rate of each step, appended during training."""
+    lrs: list[float] = []
+    trainer.phases[0].optimizer.register_step_pre_hook(lambda opt, *_: lrs.append(float(opt.param_groups[0]["lr"])))
+    return lrs
 
 
 @pytest.mark.parametrize("warmup", [1, 4, 6, 9])
 def test_warm_up(warmup):
-    """Step by step from 1/n of the learning rate to all of it, and no further."""
+    """It rises from 1/n of the learning rate to the whole and then stays constant."""
     trainer = trainer_for(SGD, f"train.warmup_steps={warmup}")
-    rates = rates_of(trainer)
+    lrs = lrs_of(trainer)
     trainer.fit()
-    assert rates == pytest.approx([0.1 * min(1.0, (step + 1) / warmup) for step in range(6)])
+    assert lrs == pytest.approx([0.1 * min(1.0, (step + 1) / warmup) for step in range(6)])
     assert trainer.phases[0].optimizer.param_groups[0]["lr"] == 0.1, "nothing of it stays"
 
 
@@ -333,12 +333,12 @@ SCHEDULES = {
 @pytest.mark.parametrize("unit", ["epoch", "step"])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_schedule_is_that_of_torch(schedule, unit, warmup):
-    """Against torch's own, used by hand: moved on after each step or each epoch; a warm-up takes a part of it."""
+    """Compared with torch's scheduler, advanced after each step or epoch; a warm-up scales its learning rate."""
     trainer = trainer_for(
         *(SGD, f"train.scheduler={schedule}", f"train.scheduler_unit={unit}", f"train.warmup_steps={warmup}"),
         "train.epochs=4",
     )
-    rates = rates_of(trainer)
+    lrs = lrs_of(trainer)
     trainer.fit()
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     by_hand = SCHEDULES[schedule](optimizer)
@@ -348,18 +348,18 @@ def test_a_schedule_is_that_of_torch(schedule, unit, warmup):
         expected.append(optimizer.param_groups[0]["lr"] * part)
         if unit == "step" or step % 3 == 2:
             by_hand.step()
-    assert rates == pytest.approx(expected, rel=1e-12)
-    assert len(set(rates)) > 1
+    assert lrs == pytest.approx(expected, rel=1e-12)
+    assert len(set(lrs)) > 1
 
 
 def test_a_plateau_is_one_of_the_selected_term():
-    """`ReduceLROnPlateau` against torch's own, fed by hand with the validation terms of the epochs."""
+    """`ReduceLROnPlateau` compared with torch's, called by hand with the validation terms of the epochs."""
     trainer = trainer_for(
         *(SGD, "train.scheduler={use: ReduceLROnPlateau, factor: 0.5, patience: 1}", "train.epochs=12"),
         *("train.monitor=rate", "train.batch_size=10", "loss={use: elbo, beta: 0.0}"),
         validation=True,
     )
-    rates = rates_of(trainer)
+    lrs = lrs_of(trainer)
     history = trainer.fit()
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     by_hand = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=1)
@@ -367,8 +367,8 @@ def test_a_plateau_is_one_of_the_selected_term():
     for epoch in history:
         expected.append(optimizer.param_groups[0]["lr"])
         by_hand.step(epoch.validation["rate"])
-    assert rates == expected
-    assert len(set(rates)) > 1
+    assert lrs == expected
+    assert len(set(lrs)) > 1
 
 
 class TwoPaces(zoo.Loss):
@@ -389,7 +389,7 @@ class TwoPaces(zoo.Loss):
 
 
 def test_a_phase_that_takes_a_step_now_and_then():
-    """`Phase.every`: in the steps 0, 3, 6, 9 and 12 of five epochs of 3; slow -> slow (1 - 2 lr)."""
+    """`Phase.every`: steps 0, 3, 6, 9 and 12 of five epochs of 3; slow -> slow (1 - 2 lr)."""
     trainer = trainer_for(SGD, "train.epochs=5", "train.batch_size=4", loss=TwoPaces())
     history = trainer.fit()
     assert trainer.step == 15
@@ -402,14 +402,14 @@ def test_a_phase_that_takes_a_step_now_and_then():
 
 
 def test_a_phase_that_is_not_due_in_an_epoch_has_no_terms_in_it():
-    """One step in an epoch, and a phase in every third."""
+    """One step per epoch, and a phase in every third step."""
     trainer = trainer_for(SGD, "train.epochs=4", "train.batch_size=10", loss=TwoPaces())
     history: list[Epoch] = trainer.fit()
     assert ["slow.loss" in epoch.train for epoch in history] == [True, False, False, True]
 
 
 def test_a_step_does_not_depend_on_what_was_drawn_before():
-    """Scenario 16: the draws of a step are seeded by the step, the part and the phase, and by nothing else."""
+    """Scenario 16: the draws of a step are seeded by the step, the part and the phase only."""
     trainer = trainer_for("train.optimizer={use: SGD, lr: 0.0}", "binarize=dynamic")
     index = torch.arange(4)
     taken = []

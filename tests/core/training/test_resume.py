@@ -15,6 +15,7 @@ import zoo.api
 from resuming import TINY, When, assert_same, essence, perturb_generators, send, stopped
 from zoo.recipes.components import build
 from zoo.recipes.optimizers import optimizers, schedulers
+from zoo.recorder import RunRecorder
 from zoo.storage.checkpoints import Checkpoints
 from zoo.training.trainer import Trainer
 
@@ -23,12 +24,12 @@ EPOCH = 12  # steps, on digits without repetition
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
-    """They take longer than all the rest and are no part of what is resumed."""
+    """Figures take longer than everything else and are not resumed."""
     monkeypatch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
 
 
 def resumed(run: zoo.Run) -> zoo.Run:
-    """Whatever anybody has drawn in between."""
+    """Draws from any global generator in between have no effect."""
     perturb_generators()
     again = zoo.resume(run.path)
     assert again.path == run.path
@@ -38,8 +39,8 @@ def resumed(run: zoo.Run) -> zoo.Run:
 
 @pytest.mark.parametrize("step", [1, EPOCH - 1, EPOCH, EPOCH + 1, 3 * EPOCH - 1])
 def test_stopped_by_a_signal_and_resumed_to_the_same_bits(step, tmp_path):
-    """Scenarios 12 and 16. A SIGTERM in the first step, on both sides of an epoch's end and at it, and in the last step
-    but one; every global generator in another state when it goes on.
+    """Scenarios 12 and 16. SIGTERM in the first step, around the end of an epoch and in the last step but one. Before
+    resuming, the state of every global generator differs.
     """
     overrides = [*TINY, "train.epochs=3"]
     undisturbed = essence(zoo.train("mlp-vae", overrides, out=tmp_path / "undisturbed"))
@@ -49,7 +50,7 @@ def test_stopped_by_a_signal_and_resumed_to_the_same_bits(step, tmp_path):
 
 
 def test_a_stop_in_the_last_step_ends_the_training_as_planned(tmp_path):
-    """Scenario 12: there is nothing left to stop."""
+    """Scenario 12: no step remains."""
     observer = When(2 * EPOCH, send(signal.SIGTERM))
     run = zoo.train("mlp-vae", [*TINY, "train.epochs=2"], out=tmp_path, callbacks=[observer])
     assert run.finished
@@ -57,13 +58,13 @@ def test_a_stop_in_the_last_step_ends_the_training_as_planned(tmp_path):
 
 
 def test_stopped_between_the_last_step_and_the_result(tmp_path, monkeypatch):
-    """Scenario 12: a SIGINT when the training has ended and the result is not yet written."""
+    """Scenario 12: SIGINT after the last step, before the result is written."""
     overrides = [*TINY, "train.epochs=2"]
-    # Where the tests run in the background, their shell has told them to ignore it.
+    # A shell that runs the tests in the background makes them ignore it.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(zoo.Run, "finish", lambda run: send(signal.SIGINT)())
+            patch.setattr(RunRecorder, "finish", lambda recorder: send(signal.SIGINT)())
             with pytest.raises(KeyboardInterrupt):
                 zoo.train("mlp-vae", overrides, out=tmp_path)
     finally:
@@ -81,7 +82,7 @@ def test_stopped_between_the_last_step_and_the_result(tmp_path, monkeypatch):
 
 
 def test_stopped_twice_and_resumed_twice(tmp_path):
-    """Scenario 12. The second stop comes in the epoch of the first."""
+    """Scenario 12. The second signal arrives in the same epoch as the first."""
     overrides = [*TINY, "train.epochs=3"]
     run = stopped("mlp-vae", overrides, EPOCH + 3, tmp_path)
     perturb_generators()
@@ -105,7 +106,9 @@ def test_a_finished_run_is_resumed_without_a_step(tmp_path):
 
 @pytest.mark.parametrize("model", ["conv-vae", "beta-vae"])
 def test_other_models_resume_to_the_same_bits(model, tmp_path):
-    """Scenarios 13 and 16: stopped in the middle of an epoch. Every other one is resumed in test_conformance.py."""
+    """Scenarios 13 and 16: stopped in the middle of an epoch. The remaining models are resumed in
+    test_conformance.py.
+    """
     overrides = ["data=[{use: digits}]", "train.epochs=2", "train.batch_size=256"]
     run = stopped(model, overrides, 8, tmp_path)
     assert_same(essence(resumed(run)), essence(zoo.train(model, overrides, out=tmp_path)))
@@ -148,7 +151,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_every_setting_resumes_to_the_same_bits(setting, tmp_path):
-    """Scenarios 14, 15 and 16: stopped in the middle of an epoch, and at an epoch's end."""
+    """Scenarios 14, 15 and 16: stopped in the middle and at the end of an epoch."""
     overrides = [*TINY, "train.epochs=4", *SETTINGS[setting]]
     undisturbed = zoo.train("mlp-vae", overrides, out=tmp_path)
     if setting == "early stopping":
@@ -195,9 +198,9 @@ ADVERSARY = """
 
 @pytest.mark.parametrize("step", [EPOCH + 5, EPOCH + 6, 2 * EPOCH])
 @pytest.mark.parametrize("more", [(), ("train.ema_decay=0.9", "train.scheduler={use: StepLR, step_size: 1}")])
-def test_two_optimisers_resume_to_the_same_bits(step, more, install, tmp_path):
-    """Scenario 14: an adversary with an optimiser of its own that takes every second step, stopped before one of its
-    steps, before one of the others, and at an epoch's end.
+def test_two_optimizers_resume_to_the_same_bits(step, more, install, tmp_path):
+    """Scenario 14: an adversary whose optimizer takes every second step, stopped before each kind of step and at the
+    end of an epoch.
     """
     install("acme-adversary", ADVERSARY)
     overrides = [*TINY, "train.epochs=3", "loss=adversary", *more]
@@ -239,8 +242,8 @@ def check_resumed_half_way(tmp_path: Path, *overrides: str) -> None:
 
 
 @pytest.mark.parametrize("optimizer", sorted(set(optimizers()) - NOT_FOR_A_RECIPE))
-def test_every_optimiser_goes_through_a_checkpoint(optimizer, tmp_path):
-    """Scenario 14: nothing in its state needs a pickle, and it goes on as if nothing had happened."""
+def test_every_optimizer_goes_through_a_checkpoint(optimizer, tmp_path):
+    """Scenario 14: its state requires no pickle, and training resumes bit-identically."""
     check_resumed_half_way(tmp_path, f"train.optimizer={{use: {optimizer}, lr: 0.001}}")
 
 
@@ -267,7 +270,7 @@ def test_every_schedule_goes_through_a_checkpoint(schedule, unit, tmp_path):
 
 
 def test_a_plateau_is_watched_by_the_epoch_alone():
-    """Where there is no score, the recipe is refused before the first step."""
+    """Without a score, the recipe is refused before the first step."""
     with pytest.raises(zoo.RecipeError, match=r"train\.scheduler_unit: .*'epoch'"):
         toy_trainer("train.scheduler=ReduceLROnPlateau", "train.scheduler_unit=step")
 
@@ -287,7 +290,7 @@ DATA = """
 
 
 def test_changed_data_are_refused(install, tmp_path):
-    """The data lie elsewhere: fine. One pixel of them is another: refused, and nothing is written."""
+    """Data in another folder are accepted. If one pixel differs, they are refused and nothing is written."""
     install("acme-data", DATA)
     pixels = torch.arange(10 * 16).view(10, 1, 4, 4).to(torch.uint8)
     roots = [tmp_path / name for name in ("first", "moved", "changed")]
@@ -301,14 +304,14 @@ def test_changed_data_are_refused(install, tmp_path):
         zoo.train("mlp-vae", overrides, data_dir=roots[0], out=tmp_path / "runs", callbacks=callbacks)
     run = zoo.Run(caught.value.run)
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
-    with pytest.raises(zoo.RunError, match=r"The data are not those that .* was trained on: their digests differ"):
+    with pytest.raises(zoo.RunError, match=r"The data are not those that .* was trained on: their SHA-256 differs"):
         zoo.resume(run, data_dir=roots[2])
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
     assert zoo.resume(run, data_dir=roots[1]).finished
 
 
 def test_a_number_of_processes_that_has_changed_is_announced(tmp_path, caplog):
-    """Scenario 17. (With two processes for real in test_distributed.py.)"""
+    """Scenario 17. (test_distributed.py uses two real processes.)"""
     run = stopped("mlp-vae", TINY, 3, tmp_path)
     with caplog.at_level(logging.WARNING, "zoo"):
         caplog.clear()
@@ -321,7 +324,7 @@ def test_a_number_of_processes_that_has_changed_is_announced(tmp_path, caplog):
         shutil.rmtree(checkpoint.path)
         copy.checkpoints.save(checkpoint.step, weights, state)
         zoo.resume(copy)
-    expected = "The run was trained by 4 processes and continues with 1: the result will not be bit-identical."
+    expected = "The run was trained by 4 processes and resumes with 1: the result will not be bit-identical."
     assert caplog.messages == [expected]
 
 
@@ -342,7 +345,7 @@ def test_a_number_of_processes_that_has_changed_is_announced(tmp_path, caplog):
     ],
 )
 def test_when_the_state_is_saved(settings, expected, tmp_path):
-    """Scenario 8, and "whatever comes first": the best and the last are saved anyway."""
+    """Scenario 8, and "whichever comes first": the best and the last checkpoint are always saved."""
     overrides = [*TINY, *RISING, "train.epochs=4", f"train.checkpoint={settings}"]
     run = zoo.train("mlp-vae", overrides, out=tmp_path)
     assert [checkpoint.step for checkpoint in run.checkpoints][::-1] == expected
@@ -354,19 +357,19 @@ def test_when_the_state_is_saved(settings, expected, tmp_path):
 
 def test_the_best_and_the_last_weights(tmp_path):
     run = zoo.train("mlp-vae", [*TINY, *RISING, "train.epochs=3"], out=tmp_path)
-    seen: dict[int, dict[str, torch.Tensor]] = {}
+    weights: dict[int, dict[str, torch.Tensor]] = {}
     for which, step in (("best", 12), ("last", 36)):
         vae = zoo.load(run.path, which=which)
         assert not vae.training
         expected = load_file(run.path / "checkpoints" / f"step-{step}" / "model.safetensors")
         assert_same(dict(vae.state_dict()), {name: expected[name] for name in vae.state_dict()})
-        seen[step] = expected
-    assert not torch.equal(seen[12]["encoder.trunk.1.weight"], seen[36]["encoder.trunk.1.weight"])
+        weights[step] = expected
+    assert not torch.equal(weights[12]["encoder.trunk.1.weight"], weights[36]["encoder.trunk.1.weight"])
     assert_same(dict(zoo.load(run.path).state_dict()), dict(zoo.load(run.path, which="best").state_dict()))
 
 
 def test_the_best_survives_a_stop_at_the_end_of_its_epoch(tmp_path):
-    """Scenarios 8 and 12: the state is saved for being the best and for the signal, in one and the same step."""
+    """Scenarios 8 and 12: one step is saved both as the best and because of the signal."""
     run = stopped("mlp-vae", [*TINY, *RISING, "train.epochs=4"], EPOCH, tmp_path)
     (epoch,) = run.epochs()
     best = run.checkpoints.best()
@@ -418,7 +421,7 @@ def test_a_metric_that_is_not_a_number_never_becomes_the_best(values, best, inst
 
 
 def test_a_training_without_one_finite_metric_fails(install, tmp_path):
-    """Scenario 23: there is no best model to give out."""
+    """Scenario 23: there is no best model."""
     install("acme-fickle", FICKLE)
     overrides = [*TINY, "train.epochs=3", "loss={use: fickle, values: ['nan', 'nan', 'inf']}"]
     with pytest.raises(zoo.TrainingError, match=r"The term 'metric' became inf\. Try a smaller"):
@@ -428,7 +431,7 @@ def test_a_training_without_one_finite_metric_fails(install, tmp_path):
 
 
 def test_the_test_terms_are_those_of_the_final_beta(tmp_path):
-    """Trap 14: under a beta that rises during training, the first epochs would look best."""
+    """Trap 14: with a beta that rises during training, the first epochs would look best."""
     overrides = [*TINY, "train.epochs=3", "loss={use: elbo, beta: 3.0, warmup_epochs: 2}"]
     run = zoo.train("mlp-vae", overrides, out=tmp_path)
     for epoch in run.epochs():
@@ -442,7 +445,7 @@ def test_the_test_terms_are_those_of_the_final_beta(tmp_path):
 
 
 def test_resume_goes_on_in_the_metrics_file_from_its_checkpoint(tmp_path):
-    """What was written after the checkpoint is trained again and not written twice, half a line included."""
+    """Epochs after the checkpoint, half a line included, are trained again and written once."""
     overrides = [*TINY, "train.epochs=3", "train.checkpoint.keep=99"]
     run = zoo.train("mlp-vae", overrides, out=tmp_path)
     before = essence(run)

@@ -69,8 +69,8 @@ def test_a_signal_saves_and_exits_with_128_and_its_number(number, expected, star
 
 
 def test_ctrl_c_prints_the_command_that_goes_on(start, tmp_path):
-    """Scenarios 18 and 12. A SIGINT, exit code 130, and the printed line, run as it stands, ends in the very bits of an
-    undisturbed training.
+    """Scenarios 18 and 12. SIGINT exits with 130, and the printed command ends in a result that is bit-identical to
+    that of an uninterrupted training.
     """
     process = start("train", "mlp-vae", *LONG, "--out", "all-runs")
     process.wait_for("epoch  3/40")
@@ -110,7 +110,7 @@ SLOW = """
 
 
 def test_a_second_ctrl_c_stops_at_once(start, install, tmp_path):
-    """Scenario 18. The step under way would take five minutes: the first SIGINT waits for it, the second does not."""
+    """Scenario 18. The current step would take five minutes: the first SIGINT waits for it, the second does not."""
     install("acme-slow", SLOW)
     process = start("train", "mlp-vae", *LONG, "loss=slow", "--out", "runs")
     process.wait_for("working")
@@ -130,8 +130,8 @@ def test_a_second_ctrl_c_stops_at_once(start, install, tmp_path):
 
 
 def test_a_time_limit_and_resume_auto(tmp_path, monkeypatch, capsys):
-    """Scenario 18, and the command of a job that is queued again and again: the first ``--resume auto`` finds nothing
-    and starts, is stopped by the time limit with exit code 0, the second ends the same run, the third starts another.
+    """Scenario 18, as in a job that is queued repeatedly: the first ``--resume auto`` starts a run, which the time
+    limit stops with exit code 0; the second finishes it; the third starts another.
     """
     monkeypatch.chdir(tmp_path)
     resolved = write_models({"mlp-vae": zoo.recipe("mlp-vae", LONG).to_raw()})
@@ -146,7 +146,7 @@ def test_a_time_limit_and_resume_auto(tmp_path, monkeypatch, capsys):
 
     assert run_main("train", "mlp-vae", "--resume", "auto", "--json") == 0
     captured = capsys.readouterr()
-    assert "a new one starts" not in captured.err
+    assert "training a new one" not in captured.err
     assert json.loads(captured.out)["run"] == str(run.path)
     assert the_run(Path("runs")).finished, "there still is one run"
     assert_same(essence(run), essence(zoo.train("mlp-vae", LONG, out="undisturbed")))
@@ -155,7 +155,7 @@ def test_a_time_limit_and_resume_auto(tmp_path, monkeypatch, capsys):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # MNIST is not asked for
     monkeypatch.setattr(urllib.request, "_opener", None)  # which remembers the proxies of its first use
     assert run_main("train", "mlp-vae", "--resume", "auto", "--data-dir", str(tmp_path), "--time-limit", "0s") == 0
-    assert "There is no unfinished run of mlp-vae in runs: a new one starts." in capsys.readouterr().err
+    assert "There is no unfinished run of mlp-vae in runs; training a new one." in capsys.readouterr().err
     assert len(list(Path("runs/mlp-vae").iterdir())) == 2
 
 
@@ -168,7 +168,7 @@ def test_a_time_limit_and_resume_auto(tmp_path, monkeypatch, capsys):
     ],
 )
 def test_the_printed_command_is_one_that_a_shell_takes(arguments, expected, tmp_path, monkeypatch, capsys):
-    """Scenario 18: quoted where it has to be, and with the options that the next process needs just as much."""
+    """Scenario 18: it is quoted if necessary and has the options that the next process needs."""
     monkeypatch.chdir(tmp_path)
     assert run_main("train", "mlp-vae", *LONG, *arguments, "--time-limit", "0s") == 0
     run = the_run(Path(arguments[1] if arguments[0] == "--out" else "runs"))
@@ -183,7 +183,7 @@ def handlers() -> list[object]:
 
 @pytest.mark.parametrize("how", ["finished", "stopped", "failed", "twice"])
 def test_the_handlers_are_put_back(how, tmp_path):
-    """Scenario 18: those of whoever calls, whether the training ends, is stopped, fails, or is stopped at once."""
+    """Scenario 18: the caller's handlers, whether the training ends, is stopped, fails, or is stopped at once."""
 
     def mine(number: int, frame: object) -> None: ...
 
@@ -233,7 +233,7 @@ def test_a_training_is_stopped_by_each_signal_and_resumed_bit_identically(number
 
 
 def test_off_the_main_thread_nothing_is_installed(tmp_path):
-    """Scenario 18: a training in a thread of somebody's server."""
+    """Scenario 18: a training in a thread of a server."""
     before = handlers()
     inside: list[object] = []
     done: list[zoo.Run] = []
@@ -251,7 +251,7 @@ def test_off_the_main_thread_nothing_is_installed(tmp_path):
 
 
 def test_the_greatest_reason_wins():
-    """Scenario 19: what several processes agree on is the reason with the greatest number, a signal before a limit."""
+    """Scenario 19: several processes agree on the greatest reason; a signal is greater than the time limit."""
     assert 128 + min(StopRequest.SIGNALS) > StopRequest.TIME_LIMIT > 0
     stop = StopRequest(time_limit=0.0)
     assert stop.reason == StopRequest.TIME_LIMIT

@@ -1,4 +1,4 @@
-"""Trainings, evaluations and loads in threads of one process: each gives what it gives alone."""
+"""Training, evaluation and loading in threads of one process give the same results as alone."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def train(out: Path, seed: int = 0, *more: str, **options: Any) -> dict[str, Any
 
 
 def test_trainings_in_threads_equal_lone_ones(yielding, tmp_path):
-    """Three at once, one of them deterministic, each with its seed; the generator of the caller is untouched."""
+    """Three at once, one of them deterministic, each with its own seed; the caller's generator is unchanged."""
     alone = [train(tmp_path / "alone", seed) for seed in range(2)]
     state = torch.get_rng_state()
     jobs: list[Any] = [(0,), (1,), (0, "train.deterministic=true")]
@@ -61,7 +61,7 @@ def test_trainings_in_threads_equal_lone_ones(yielding, tmp_path):
 
 
 def others(run: Path, data: zoo.Dataset, seed: int) -> dict[str, Callable[[], Any]]:
-    """What another thread may do meanwhile. Whatever draws from torch's generator returns what it returns alone."""
+    """The work of another thread. Functions that draw from torch's generator return the same results as alone."""
     vae = zoo.load(run)
     x = (data.test.x[:2] > 127).float()
     return {
@@ -79,9 +79,7 @@ def others(run: Path, data: zoo.Dataset, seed: int) -> dict[str, Callable[[], An
 
 
 def test_a_training_beside_other_work_equals_a_lone_one(yielding, tmp_path):
-    """Evaluations, loads, new models, samples and figures in another thread change nothing of a training, nor it of
-    them.
-    """
+    """Evaluations, loads, new models, samples and figures in another thread do not change a training, nor it them."""
     alone = train(tmp_path / "alone")
     (run,) = (tmp_path / "alone" / "mlp-vae").iterdir()
     jobs = others(run, zoo.load_dataset("digits"), 3)
@@ -118,7 +116,7 @@ def test_resumed_and_fitted_in_threads(yielding, tmp_path):
 
 
 def test_who_waits_says_so(caplog):
-    """A second thread that wants torch's generators says what it waits for; the one that has them may enter again."""
+    """A second thread that needs torch's generators logs why it waits; the thread that has them may enter again."""
     entered, leave = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -142,7 +140,7 @@ def test_who_waits_says_so(caplog):
 
 
 def test_threads_that_begin_together_put_stdout_back():
-    """The plugins are loaded with stdout redirected: two threads that begin at once leave it as it was."""
+    """The plugins are loaded with stdout redirected; two threads that start at once restore it."""
     program = (
         "import sys, threading, zoo\n"
         "before = sys.stdout\n"

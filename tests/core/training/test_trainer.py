@@ -33,7 +33,7 @@ def trainer_for(*overrides: str, n: int = 10, loss: zoo.Loss | None = None, **ke
 
 
 class PerImage(zoo.Loss):
-    """A loss whose value for an image is its mean pixel: known without a model."""
+    """A loss whose value for an image is its mean pixel."""
 
     def forward(self, vae, batch):
         value = batch.x.mean((1, 2, 3)).mean()
@@ -52,7 +52,7 @@ def test_a_short_last_batch_counts_for_what_it_holds(batch_size):
 
 
 def test_the_trainer_takes_the_steps_of_a_hand_written_loop():
-    """The same order, noise and optimiser by hand give the same weights."""
+    """The same order, noise and optimizer by hand give the same weights."""
     trainer = trainer_for("train.epochs=3", "train.batch_size=4")
     trainer.fit()
 
@@ -109,7 +109,7 @@ class Adversary(zoo.Loss):
 
 
 def test_no_phase_changes_the_gradient_of_anothers_parameters():
-    """Scenario 25, trap 3: each phase moves its own parameters by its own gradient, as if there were no other."""
+    """Scenario 25, trap 3: each phase changes its own parameters by its own gradient."""
     trainer = trainer_for()
     batch = next(trainer.train.in_order())
     loss = Adversary()
@@ -119,16 +119,16 @@ def test_no_phase_changes_the_gradient_of_anothers_parameters():
     torch.manual_seed(derive_seed(0, NOISE, 0, 0, 0))
     expected_vae = torch.autograd.grad(loss(trainer.vae, batch)["loss"], list(trainer.vae.parameters()))
 
-    seen = []
+    recorded = []
     settings = zoo.recipe("mlp-vae", ["train.optimizer={use: SGD, lr: 0.0}"]).train
     optimized = [OptimizedPhase(phase, settings) for phase in phases]
     for each in optimized:
         each.optimizer.register_step_pre_hook(
-            lambda optimizer, *_: seen.append([p.grad.clone() for p in optimizer.param_groups[0]["params"]])
+            lambda optimizer, *_: recorded.append([p.grad.clone() for p in optimizer.param_groups[0]["params"]])
         )
     take_step = TrainingStep(trainer.vae, loss, optimized, settings, Group(), torch.device("cpu"))
     terms = take_step(0, [Part(0, batch, 1.0)])
-    for gradients, expected in zip(seen, (expected_vae, expected_critic), strict=True):
+    for gradients, expected in zip(recorded, (expected_vae, expected_critic), strict=True):
         for gradient, correct in zip(gradients, expected, strict=True):
             torch.testing.assert_close(gradient, correct)
     assert set(terms) == {"loss", "score", "gradient_norm", "critic.loss", "critic.gradient_norm"}
@@ -142,13 +142,13 @@ def test_a_loss_that_explodes_ends_in_a_clear_failure(tmp_path):
     assert not (run / "checkpoints").exists()
     with pytest.raises(zoo.RunError, match="no finished run"):
         zoo.load(tmp_path / "mlp-vae")
-    with pytest.raises(zoo.RunError, match="holds no weights"):
+    with pytest.raises(zoo.RunError, match="has no weights"):
         zoo.load(run)
 
 
 @pytest.mark.parametrize(("n", "batch_size"), [(1, 128), (3, 128), (129, 128)])
 def test_few_images(n, batch_size):
-    """Scenario 29: one image, fewer than a batch, a batch of one left over."""
+    """Scenario 29: one image, fewer images than a batch, a last batch of one image."""
     trainer = trainer_for(f"train.batch_size={batch_size}", "train.epochs=2", n=n)
     history = trainer.fit()
     assert [len(epoch.curve["loss"]) for epoch in history] == [-(-n // batch_size)] * 2
@@ -157,10 +157,14 @@ def test_few_images(n, batch_size):
 @pytest.mark.parametrize(
     ("kind", "part", "message"),
     [
-        ("encoder", "TensorEncoder", "must return a torch.distributions.Distribution over z, not a Tensor"),
+        ("encoder", "TensorEncoder", "must return a torch.distributions.Distribution, not a Tensor"),
         ("encoder", "UndeclaredEvent", "Are the event dimensions declared"),
         ("decoder", "FixedLatent", "decoder 'broken' on latents of shape (2, 40) fails"),
-        ("decoder", "AnotherImage", "decoder 'broken' is a distribution over (1, 9, 9), but the images have the shape"),
+        (
+            "decoder",
+            "AnotherImage",
+            "decoder 'broken' is a distribution over (1, 9, 9), but the examples have the shape",
+        ),
         ("prior", "AnotherLatent", "prior 'broken' is a distribution over (7,), but the latents of encoder 'mlp' have"),
         ("prior", "NotAPrior", "prior 'broken' is a NotAPrior, not a zoo.Prior"),
         ("loss", "NoLoss", "must return a dict with a term 'loss'; it returned the terms ['distortion']"),
@@ -168,7 +172,7 @@ def test_few_images(n, batch_size):
         ("loss", "DetachedLoss", "'loss' is detached from the parameters"),
         ("loss", "InfiniteLoss", "the term 'loss' is inf on the first batch"),
         ("loss", "RaisingLoss", "loss 'broken' fails: AttributeError"),
-        ("loss", "RefusingLoss", "loss 'broken' cannot be made: ValueError: no such luck"),
+        ("loss", "RefusingLoss", "loss 'broken' cannot be constructed: ValueError: no such luck"),
     ],
 )
 def test_a_component_that_misbehaves_is_named_before_training(kind, part, message, install, tmp_path):

@@ -1,4 +1,4 @@
-"""The validation split: how it is held out, what selects by it, and that the test split never influences a training."""
+"""The validation split: how it is held out, what uses it, and that the test split never influences training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from resuming import TINY, run_main
 
 
 def rows(n: int = 100, seed: int = 0, **fields) -> zoo.Split:
-    """Rows whose first entry is their number."""
+    """Rows whose first entry is their index."""
     x = torch.rand(n, 3, generator=torch.Generator().manual_seed(seed))
     x[:, 0] = torch.arange(n)
     return zoo.Split(x, **fields)
@@ -62,7 +62,7 @@ def test_everything_that_belongs_to_an_example_goes_with_it(mapped):
 
 
 def test_mapped_data_stay_where_they_are():
-    """Both splits are views of the mapped examples, of which only as many move as are held out."""
+    """Both splits are views of the mapped examples; only as many examples move as are held out."""
     split = rows(1000, digest="a")
     before, memory = split.x.clone(), split.x.data_ptr()
     data = zoo.Dataset(split, rows(5, 1)).hold_out(10)
@@ -84,14 +84,14 @@ def test_something_remains_to_train_on(validation):
 
 def test_a_second_validation_split_is_refused():
     data = zoo.Dataset(rows(), rows(20, 1), rows(10, 2))
-    with pytest.raises(zoo.DataError, match=r"have a validation split: leave out data\.validation"):
+    with pytest.raises(zoo.DataError, match=r"already have a validation split: omit data\.validation"):
         data.hold_out(10)
-    with pytest.raises(zoo.DataError, match=r"leave out data\.validation"):
+    with pytest.raises(zoo.DataError, match=r"omit data\.validation"):
         zoo.train("mlp-vae", ["data.validation=0.1"], data=data)
 
 
 def test_repeated_images_are_not_in_both_splits():
-    """`digits` goes through its training images several times in an epoch."""
+    """`digits` repeats its training images several times per epoch."""
     data = zoo.load_dataset("digits", repeat=3, validation=100)
     assert (len(data.train), len(data.validation), len(data.test)) == (3 * 1338, 100, 359)
     assert not set(data.train.index.tolist()) & set(data.validation.index.tolist())
@@ -131,11 +131,11 @@ def test_the_best_epoch_by_validation_is_the_result(tmp_path):
 
 
 def test_the_held_out_examples_follow_the_seed_of_the_training(tmp_path):
-    seen = []
+    indices = []
     for seed in (0, 1):
         run = zoo.train("mlp-vae", [*TINY, "data.validation=100", "train.epochs=1"], seed=seed, out=tmp_path)
-        seen.append(run.loaded().dataset.validation.index)
-    assert not torch.equal(*seen)
+        indices.append(run.loaded().dataset.validation.index)
+    assert not torch.equal(*indices)
 
 
 def test_without_a_validation_split_the_last_weights_are_the_result(tmp_path):
@@ -160,7 +160,7 @@ def test_without_a_validation_split_the_last_weights_are_the_result(tmp_path):
 def test_an_option_that_selects_needs_a_validation_split(option, named, tmp_path, capsys):
     assert run_main("train", "mlp-vae", *TINY, option, "--out", str(tmp_path)) == 2
     err = capsys.readouterr().err
-    assert f"{named}: needs a validation split, and these data have none: set data.validation=0.1" in err
+    assert f"{named}: requires a validation split, and the data have none: set data.validation=0.1" in err
     assert not list(tmp_path.iterdir())
 
 

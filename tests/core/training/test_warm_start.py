@@ -1,4 +1,4 @@
-"""Training that starts from the weights of another run, or leaves parts of the model as they are."""
+"""Training from the weights of another run, and with frozen parts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def part_of(state: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tensor
 
 
 def test_the_weights_of_another_run_are_the_first_ones(source, tmp_path):
-    """With a learning rate of 0 the result is the start."""
+    """With a learning rate of 0, the result is the initial model."""
     run = zoo.train("mlp-vae", [*TINY, STILL], init=source, seed=7, epochs=1, out=tmp_path)
     assert_same(state_of(run), state_of(source))
     assert run.environment["init"] == {
@@ -50,7 +50,7 @@ def test_shapes_that_differ_are_listed_and_refused(source, tmp_path):
     with pytest.raises(zoo.UsageError) as raised:
         zoo.train("mlp-vae", WIDER, init=source, out=tmp_path)
     message = str(raised.value)
-    assert "decoder.trunk.1.weight: 9x2 here, 8x2 there" in message
+    assert "decoder.trunk.1.weight: 9x2 in the model, 8x2 in the run" in message
     assert "encoder" not in message.split("\n", 1)[1].split("Choose")[0]
     assert "--init-part" in message
     assert not list(tmp_path.iterdir())
@@ -60,9 +60,9 @@ def test_shapes_that_differ_keep_their_new_values_on_request(source, tmp_path):
     plain = zoo.train("mlp-vae", [*WIDER, STILL], seed=7, epochs=1, out=tmp_path / "plain")
     run = zoo.train("mlp-vae", [*WIDER, STILL], init=source, init_partial=True, seed=7, epochs=1, out=tmp_path)
     assert_same(part_of(state_of(run), "encoder"), part_of(state_of(source), "encoder"))
-    kept = run.environment["init"]["not_initialized"]
-    assert "decoder.trunk.1.weight" in kept
-    assert all(torch.equal(state_of(run)[name], state_of(plain)[name]) for name in kept)
+    skipped = run.environment["init"]["not_initialized"]
+    assert "decoder.trunk.1.weight" in skipped
+    assert all(torch.equal(state_of(run)[name], state_of(plain)[name]) for name in skipped)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_shapes_that_differ_keep_their_new_values_on_request(source, tmp_path):
 def test_parts_that_cannot_be_initialized(options, message, source, tmp_path):
     with pytest.raises(zoo.UsageError, match=message):
         zoo.train("mlp-vae", TINY, init=source, out=tmp_path, **options)
-    with pytest.raises(zoo.UsageError, match="need --init"):
+    with pytest.raises(zoo.UsageError, match="require --init"):
         zoo.train("mlp-vae", TINY, out=tmp_path, **options)
     assert not list(tmp_path.iterdir())
 
@@ -94,7 +94,7 @@ FROZEN = ("encoder", "decoder")
 @pytest.mark.parametrize("part", FROZEN)
 @pytest.mark.parametrize("model", sorted(zoo.list_models()))
 def test_a_frozen_part_keeps_every_bit(model, part):
-    """Parameters, running means and codebooks alike; the other parts are trained."""
+    """Parameters, running means and codebooks are unchanged; the other parts are trained."""
     recipe = zoo.recipe(model, {"data": "digits", "train.steps": 2, "train.freeze": [part], "train.ema_decay": 0.5})
     data = zoo.load_dataset("digits")
     data = zoo.Dataset(data.train.part(0, 64), data.test.part(0, 16))
