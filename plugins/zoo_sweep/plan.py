@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,16 @@ import pydantic
 import yaml
 
 import zoo
-from zoo import RunError, UsageError
+from zoo import Recipe, RunError, UsageError
 from zoo_sweep.axes import SEED, Axis, Choices, Range, as_axis, write_axis
 from zoo_sweep.folder import PLAN
 from zoo_sweep.search import import_optuna
 
+log = logging.getLogger("zoo")
+
 FORMAT = 2
+VALIDATION = 0.1
+"""The fraction of training examples that a sweep holds out, if the data have no validation split."""
 
 
 @dataclass(frozen=True)
@@ -129,3 +134,17 @@ def check_axes(
         if trials < 1:
             raise UsageError(f"--trials {trials}: expected at least 1.")
         import_optuna()
+
+
+def with_validation(recipe: Recipe, overrides: Sequence[str], trials: int | None) -> Recipe:
+    """Hold out validation examples to compare the settings on, unless `overrides` say otherwise."""
+    if not any(override.partition("=")[0].strip() == "data.validation" for override in overrides):
+        log.info(
+            "Settings are compared on a validation split: data.validation=%g holds out training examples. "
+            "data.validation=0 trains on all of them, without a best setting.",
+            VALIDATION,
+        )
+        return zoo.recipe(recipe, {"data.validation": VALIDATION})
+    if trials is not None:
+        raise UsageError("A search needs a validation split: leave out data.validation=0.")
+    return recipe
