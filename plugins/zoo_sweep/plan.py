@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from zoo_sweep.search import import_optuna
 log = logging.getLogger("zoo")
 
 FORMAT = 2
+NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
 VALIDATION = 0.1
 """The fraction of training examples that a sweep holds out, if the data have no validation split."""
 
@@ -148,3 +150,16 @@ def with_validation(recipe: Recipe, overrides: Sequence[str], trials: int | None
     if trials is not None:
         raise UsageError("A search needs a validation split: leave out data.validation=0.")
     return recipe
+
+
+def check_name(name: str | None) -> None:
+    """Require a name that can be a folder.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if name is not None and not NAME.fullmatch(name):
+        raise UsageError(
+            f"--name {name[:100]!r}: a name is made of letters, digits, '.', '_' and '-', at most 100, with a "
+            "letter or digit first and no '.' at the end."
+        )

@@ -7,7 +7,6 @@ import datetime
 import itertools
 import logging
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -23,7 +22,7 @@ from zoo_canvas import save
 from zoo_sweep import figures
 from zoo_sweep.axes import SEED, Settings, grid, read_axes
 from zoo_sweep.folder import PLAN
-from zoo_sweep.plan import Plan, check_axes, split_seeds, with_validation
+from zoo_sweep.plan import Plan, check_axes, check_name, split_seeds, with_validation
 from zoo_sweep.results import Outcome, Results, Row, group
 from zoo_sweep.search import Grid, Search, Source, hide_password
 from zoo_sweep.trial import Trial, trials_in
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("zoo")
 
-NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
 CHECKED = 1000
 """Settings of a search that are validated before it starts. Of a grid, all are."""
 
@@ -118,11 +116,7 @@ class Sweep:
         axes, fixed = read_axes(overrides)
         axes, values = split_seeds(axes, seeds)
         check_axes(axes, values, fixed, trials, storage)
-        if name is not None and not NAME.fullmatch(name):
-            raise UsageError(
-                f"--name {name[:100]!r}: a name is made of letters, digits, '.', '_' and '-', at most 100, with a "
-                "letter or digit first and no '.' at the end."
-            )
+        check_name(name)
 
         base = zoo.recipe_for(data, model, fixed, registries=registries, **changes)
         if epochs is not None:
