@@ -49,7 +49,7 @@ class WarmStart:
                     f"There is no part {part!r}.{did_you_mean(part, PARTS)} Available: {', '.join(PARTS)}."
                 )
         if not self.run.finished:
-            raise UsageError(f"{self.run.path} is not finished, so it has no weights to start from.")
+            raise UsageError(f"{self.run} is not finished, so it has no weights to start from.")
 
     @torch.no_grad()
     def apply(self, vae: VAE) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class WarmStart:
         for name in state.keys() - mismatches.keys():
             state[name].copy_(weights[name])
         return {
-            "run": str(self.run.path),
+            "run": str(self.run),
             "sha256": sha256(self.run.path / WEIGHTS),
             "parts": list(self.parts),
             "not_initialized": list(mismatches),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +14,17 @@ import pydantic
 import yaml
 
 import zoo
-from zoo import RunError, UsageError
+from zoo import Recipe, RunError, UsageError
 from zoo_sweep.axes import SEED, Axis, Choices, Range, as_axis, write_axis
 from zoo_sweep.folder import PLAN
 from zoo_sweep.search import import_optuna
 
+log = logging.getLogger("zoo")
+
 FORMAT = 2
+NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
+VALIDATION = 0.1
+"""The fraction of training examples that a sweep holds out, if the data have no validation split."""
 
 
 @dataclass(frozen=True)
@@ -129,3 +136,30 @@ def check_axes(
         if trials < 1:
             raise UsageError(f"--trials {trials}: expected at least 1.")
         import_optuna()
+
+
+def with_validation(recipe: Recipe, overrides: Sequence[str], trials: int | None) -> Recipe:
+    """Hold out validation examples to compare the settings on, unless `overrides` say otherwise."""
+    if not any(override.partition("=")[0].strip() == "data.validation" for override in overrides):
+        log.info(
+            "Settings are compared on a validation split: data.validation=%g holds out training examples. "
+            "data.validation=0 trains on all of them, without a best setting.",
+            VALIDATION,
+        )
+        return zoo.recipe(recipe, {"data.validation": VALIDATION})
+    if trials is not None:
+        raise UsageError("A search needs a validation split: leave out data.validation=0.")
+    return recipe
+
+
+def check_name(name: str | None) -> None:
+    """Require a name that can be a folder.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if name is not None and not NAME.fullmatch(name):
+        raise UsageError(
+            f"--name {name[:100]!r}: a name is made of letters, digits, '.', '_' and '-', at most 100, with a "
+            "letter or digit first and no '.' at the end."
+        )

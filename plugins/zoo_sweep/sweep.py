@@ -7,7 +7,6 @@ import datetime
 import itertools
 import logging
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -23,7 +22,7 @@ from zoo_canvas import save
 from zoo_sweep import figures
 from zoo_sweep.axes import SEED, Settings, grid, read_axes
 from zoo_sweep.folder import PLAN
-from zoo_sweep.plan import Plan, check_axes, split_seeds
+from zoo_sweep.plan import Plan, check_axes, check_name, split_seeds, with_validation
 from zoo_sweep.results import Outcome, Results, Row, group
 from zoo_sweep.search import Grid, Search, Source, hide_password
 from zoo_sweep.trial import Trial, trials_in
@@ -33,9 +32,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("zoo")
 
-NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
-VALIDATION = 0.1
-"""The fraction of training examples that a sweep holds out, if the data have no validation split."""
 CHECKED = 1000
 """Settings of a search that are validated before it starts. Of a grid, all are."""
 
@@ -120,11 +116,7 @@ class Sweep:
         axes, fixed = read_axes(overrides)
         axes, values = split_seeds(axes, seeds)
         check_axes(axes, values, fixed, trials, storage)
-        if name is not None and not NAME.fullmatch(name):
-            raise UsageError(
-                f"--name {name[:100]!r}: a name is made of letters, digits, '.', '_' and '-', at most 100, with a "
-                "letter or digit first and no '.' at the end."
-            )
+        check_name(name)
 
         base = zoo.recipe_for(data, model, fixed, registries=registries, **changes)
         if epochs is not None:
@@ -135,7 +127,7 @@ class Sweep:
             loaded = zoo.load_data(base.data, root, seed=base.train.seed)
             base = zoo.recipe(base, data=[loaded.spec.model_dump()])  # warns once about unavailable choices
             if axes and loaded.dataset.validation is None:
-                base = _with_validation(base, (*fixed, *(axis.key for axis in axes)), trials)
+                base = with_validation(base, (*fixed, *(axis.key for axis in axes)), trials)
                 loaded = zoo.load_data(base.data, root, seed=base.train.seed)
             digest = loaded.dataset.sha256()
         elif data is not None:
@@ -379,20 +371,6 @@ def sweep(
     zoo.resolve_device(device)
     created = Sweep.create(model, overrides, data_dir=data_dir, **options)
     return created.run(data_dir=data_dir, device=device, callbacks=callbacks, progress=progress)
-
-
-def _with_validation(recipe: Recipe, overrides: Sequence[str], trials: int | None) -> Recipe:
-    """Hold out validation examples to compare the settings on, unless `overrides` say otherwise."""
-    if not any(override.partition("=")[0].strip() == "data.validation" for override in overrides):
-        log.info(
-            "Settings are compared on a validation split: data.validation=%g holds out training examples. "
-            "data.validation=0 trains on all of them, without a best setting.",
-            VALIDATION,
-        )
-        return zoo.recipe(recipe, {"data.validation": VALIDATION})
-    if trials is not None:
-        raise UsageError("A search needs a validation split: leave out data.validation=0.")
-    return recipe
 
 
 def _data_name(recipe: Recipe) -> str:

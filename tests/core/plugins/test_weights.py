@@ -55,6 +55,21 @@ def test_a_name_is_accepted_in_place_of_a_run(acme, digits_run):
     assert zoo.Run.open(f"acme_vae:{NAME}").path == acme, "distributions are compared as pip compares them"
 
 
+def test_a_training_starts_from_weights_by_name(acme, tmp_path):
+    run = zoo.train(
+        "mlp-vae-2d",
+        ["train.optimizer={use: SGD, lr: 0.0}", "train.steps=1"],
+        data="digits",
+        init=NAME,
+        out=tmp_path,
+        figures=False,
+    )
+    expected = zoo.load(NAME).state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in zoo.load(run).state_dict().items())
+    assert run.environment["init"]["run"] == NAME
+    assert run.environment["init"]["sha256"] == hashlib.sha256((acme / "model.safetensors").read_bytes()).hexdigest()
+
+
 def test_a_path_that_holds_a_run_takes_precedence(acme, digits_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path(NAME).mkdir()
@@ -84,9 +99,7 @@ def test_a_contested_name_is_an_error_for_that_name_alone(install, folder, tmp_p
     twin = Path(shutil.copytree(folder, tmp_path / "twin"))
     install("acme-vae", source((NAME, folder, None), ("other@digits", folder, None)))
     install("twin-vae", source((NAME, twin, None)), version="3.4")
-    claim = (
-        f"trained model '{NAME}' is claimed by acme-vae 1.0 .* and twin-vae 3.4 .*Write acme-vae:{NAME} or twin-vae:"
-    )
+    claim = f"trained model '{NAME}' is claimed by acme-vae 1.0 .* and twin-vae 3.4 .*Use acme-vae:{NAME} or twin-vae:"
     with pytest.raises(zoo.NameConflict, match=claim):
         zoo.load(NAME)
     assert zoo.list_weights() == [f"acme-vae:{NAME}", f"twin-vae:{NAME}", "other@digits"]
@@ -158,13 +171,13 @@ def test_what_is_no_weights_is_an_error_of_its_plugin(install, folder):
         ),
     )
     assert zoo.list_weights() == [NAME]
-    (plugin,) = (plugin for plugin in plugins().found if plugin.distribution == "acme-vae")
+    (plugin,) = (plugin for plugin in plugins() if plugin.distribution == "acme-vae")
     for problem, error in zip(
         (
             "zoo_weights returned 'mlp-vae@mnist', not a zoo.Weights",
             "name 'mlp-vae': expected MODEL@DATA.*sha256 'abc': expected 64 hex digits",
             "folder 'not a path': expected a folder on disk.*summary 'two.*lines': expected a line of text",
-            "has another of that name already",
+            "registers this name twice",
         ),
         plugin.errors,
         strict=True,
