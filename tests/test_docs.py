@@ -143,7 +143,7 @@ def test_a_page_can_be_followed(page, tmp_path):
     reader.follow(page)
     assert reader.runs > 0
     for package in reader.packages:
-        named = [file for file in reader.named if file.is_relative_to(package)]
+        named = [file for file in reader.files if file.is_relative_to(package)]
         if not named:  # written by a command, which has its own tests
             continue
         name = tomllib.loads((package / "pyproject.toml").read_text())["project"]["name"]
