@@ -90,6 +90,9 @@ def page(rows: Mapping[str, Row], verdicts: Mapping[str, Verdict]) -> str:
     return "\n".join([INTRODUCTION, *lines, "", *sections])
 
 
+UNVERIFIED = " (quoted from other works; not yet compared with the text of the paper)"
+
+
 def published(quantity: Quantity) -> str:
     """The number to compare with, as text."""
     target = quantity.published
@@ -141,7 +144,9 @@ def _section(name: str, row: Row, verdict: Verdict | None) -> str:
     lines = [f"## {name}", "", f"{row.summary}. {row.paper.title} (arXiv {row.paper.arxiv}).", ""]
     lines += [f"*Protocol.* {' '.join(row.protocol.split())}", ""]
     for quantity in row.quantities:
-        lines += [f"*Published {quantity.name}:* {published(quantity)}. {quantity.published.source}.", ""]
+        target = quantity.published
+        source = f"{target.source}{'' if getattr(target, 'verified', True) else UNVERIFIED}"
+        lines += [f"*Published {quantity.name}:* {published(quantity)}. {source}.", ""]
     if row.deviations:
         lines += ["*Deviations from the paper.*", "", *(f"- {' '.join(one.split())}" for one in row.deviations), ""]
     if verdict is None:

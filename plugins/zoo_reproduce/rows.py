@@ -43,12 +43,14 @@ class Published(_Section):
     Attributes:
         value: the number, in the unit of the quantity.
         error: its published error, if there is one.
-        source: the table or the file in which it stands.
+        source: the table or the file with the number.
+        verified: whether the number was compared with the source, and not only with citations of it.
     """
 
     value: float
     error: NonNegativeFloat | None = None
     source: Text
+    verified: bool = True
 
 
 class Exact(_Section):
