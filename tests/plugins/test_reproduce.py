@@ -146,7 +146,12 @@ def test_plugins_add_rows_and_a_broken_file_harms_no_other(install, zoo_command)
     install("acme-broken", PLUGIN.format(file="broken.yaml"), broken__yaml="rows: {bad: {}}")
     done = zoo_command("reproduce", "--list", "--json")
     listed = {row["name"]: row for row in json.loads(done.stdout)}
-    assert listed["tiny"]["quantities"][0]["published"] == {"value": -35.0, "error": 0.5, "source": "Table 1", "verified": True}
+    assert listed["tiny"]["quantities"][0]["published"] == {
+        "value": -35.0,
+        "error": 0.5,
+        "source": "Table 1",
+        "verified": True,
+    }
     assert "linear-vae-digits" in listed
     assert "broken.yaml is not a file of rows" in done.stderr
     assert "rows.bad.summary: is required" in done.stderr

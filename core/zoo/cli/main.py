@@ -149,10 +149,7 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run ``zoo`` and exit: 0 success, 1 failure, 2 usage or configuration error, 130 Ctrl-C."""
-    # Read by torch on import. Operations that MPS lacks run on the CPU. Waiting threads spin for a millisecond at most,
-    # because longer spinning makes small networks several times slower on a busy machine.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    # Read by torch on import: operations that MPS lacks run on the CPU.
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
     with lasting_streams():
         _main(sys.argv[1:] if arguments is None else list(arguments))
