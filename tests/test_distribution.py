@@ -435,7 +435,9 @@ def test_a_package_brings_an_encoder_a_loss_and_a_recipe(sites, zoo_command, tmp
     assert (result["model"], result["data"]) == ("acme-vae-model", "digits")
     run = tmp_path / "work" / result["run"]
     recipe = yaml.safe_load((run / "recipe.yaml").read_text())["models"]["acme-vae-model"]
-    assert recipe["encoder"] == {"use": "acme-tanh", "width": 24, "posterior": "gaussian"}
+    assert recipe["encoder"]["use"] == "acme-tanh"
+    assert recipe["encoder"]["width"] == 24
+    assert recipe["encoder"]["posterior"]["use"] == "gaussian"
     assert recipe["loss"] == {"use": "acme-capacity", "gamma": 10.0, "capacity": 3.0}
     assert (recipe["latent_dim"], recipe["prior"], recipe["decoder"]["hidden"]) == (4, "standard-normal", [24])
     assert json.loads((run / "environment.json").read_text())["plugins"] == {"acme": "acme-vae 1.2.0"}

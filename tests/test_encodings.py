@@ -104,7 +104,7 @@ def test_every_command_takes_a_run_below_such_a_path(place, tmp_path, monkeypatc
     code = run_main("export", run, "--format", "torch")
     error = capsys.readouterr().err
     assert code == (0 if place == PLACES[0] else 2), error
-    assert ("no exporter can write to" in error) == (place != PLACES[0])
+    assert ("is not UTF-8, which exporters need" in error) == (place != PLACES[0])
 
 
 @pytest.mark.parametrize("place", PLACES, ids=["utf-8", "latin-1", "ascii"])

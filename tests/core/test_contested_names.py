@@ -60,7 +60,7 @@ def test_a_plugin_that_claims_every_name_changes_no_builtin_recipe(install):
 @pytest.mark.parametrize("name", ["mlp-vae", "cvae", "joint-vae", "ladder-vae", "iaf", "vq-vae"])
 def test_what_is_built_is_the_same_too(name, install):
     def parts() -> list[type]:
-        return [type(module) for module in zoo.create_model(name, data_shape=(1, 8, 8)).modules()]
+        return [type(module) for module in zoo.create_model(name, data_shape=(1, 8, 8), classes=10).modules()]
 
     before = parts()
     install("greedy", greedy())
@@ -82,7 +82,7 @@ def test_a_training_where_every_name_is_contested(install, tmp_path):
     tiny = ["encoder.hidden=[8]", "decoder.hidden=[8]"]
     run = zoo.train("mlp-vae", tiny, data="vae-zoo:digits", epochs=1, out=tmp_path)
     recipe = yaml.safe_load((run.path / "recipe.yaml").read_text())["models"]["mlp-vae"]
-    assert recipe["encoder"]["posterior"] == "vae-zoo:gaussian"
+    assert recipe["encoder"]["posterior"]["use"] == "vae-zoo:gaussian"
     assert zoo.load(run.path).sample(3).shape == (3, 1, 8, 8)
     assert zoo.list_components("encoder", "mlp") == ["vae-zoo:mlp", "greedy:mlp"]
     with pytest.raises(zoo.NameConflict, match="dataset 'digits' is claimed by greedy 1.0"):

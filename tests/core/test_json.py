@@ -59,6 +59,16 @@ COMMANDS: dict[str, Callable[[Path, Path, Path], list[str]]] = {
     "export": lambda sweep, run, out: ["export", str(run), "--out", str(out / "exported"), "--format", "torch"],
     "check": lambda sweep, run, out: ["check", "prior/standard-normal"],
     "clean-cache": lambda sweep, run, out: ["clean-cache"],
+    "package": lambda sweep, run, out: [
+        "package",
+        str(run),
+        "--name",
+        "odd-weights",
+        "--out",
+        str(out),
+        "--no-metrics",
+    ],
+    "reproduce": lambda sweep, run, out: ["reproduce", "--list"],
     "new-plugin": lambda sweep, run, out: ["new-plugin", "acme-odd", "--out", str(out)],
 }
 

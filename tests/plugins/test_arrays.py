@@ -202,7 +202,7 @@ def test_a_validation_split_of_the_file_is_used(names, tested, tmp_path):
     assert np.array_equal(dataset.validation.x[:, 0].numpy(), validation)
     assert dataset.validation.labels.tolist() == [0, 1, 2, 3]
     assert (len(dataset.train), len(dataset.test)) == ((10, 3) if tested else (8, 2))
-    with pytest.raises(zoo.DataError, match="leave out data.validation"):
+    with pytest.raises(zoo.DataError, match="omit data.validation"):
         zoo.load_dataset(tmp_path / "a.npz", validation=2)
 
 

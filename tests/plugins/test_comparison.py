@@ -43,7 +43,7 @@ def runs(tmp_path_factory) -> dict[str, Path]:
         ("binarised", {"binarize": ["none", "threshold"]}, "The pixels were binarised differently (none, threshold)"),
         (
             "continuous",
-            {"decoder.likelihood": ["bernoulli", "continuous-bernoulli"]},
+            {"decoder.likelihood": ["bernoulli", "continuous-bernoulli"], "decoder.likelihood.centered": [False, None]},
             "The likelihoods differ (bernoulli, continuous-bernoulli)",
         ),
         ("repeated", {"data.repeat": [1, 2]}, "The runs were trained on different data (digits)"),

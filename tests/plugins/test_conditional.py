@@ -65,7 +65,7 @@ def test_without_a_label_the_prior_is_the_mixture_of_all():
 
 
 def test_all_priors_are_initially_standard_normal():
-    prior = zoo.create_model("cvae", data_shape=SHAPE, **SMALL).prior
+    prior = zoo.create_model("cvae", data_shape=SHAPE, classes=10, **SMALL).prior
     assert prior(None, torch.arange(10)).mean.abs().max() == 0
     assert (prior(None, torch.arange(10)).stddev == 1).all()
 
@@ -122,7 +122,9 @@ def test_gradients_by_finite_differences():
 
 
 def test_any_encoder_and_decoder_can_be_conditional():
-    vae = zoo.create_model("cvae", data_shape=(3, 8, 8), encoder={"encoder": "conv"}, decoder={"decoder": "conv"})
+    vae = zoo.create_model(
+        "cvae", data_shape=(3, 8, 8), classes=10, encoder={"encoder": "conv"}, decoder={"decoder": "conv"}
+    )
     labels = torch.arange(10)
     assert vae.reconstruct(torch.rand(10, 3, 8, 8), labels).shape == (10, 3, 8, 8)
 

@@ -108,7 +108,9 @@ def test_a_loss_without_a_rate_can_be_monitored(tmp_path):
     run = zoo.train("ae", ["train.monitor=distortion", "data=[digits]", "train.epochs=1"], out=tmp_path)
     (epoch,) = run.epochs()
     assert list(epoch.test) == ["loss", "distortion"]
-    assert f"test {epoch.test['loss']:8.2f} nats   (distortion {epoch.test['distortion']:.2f})" in describe(epoch, 1)
+    assert f"test {epoch.test['loss']:8.2f} nats   (test: distortion {epoch.test['distortion']:.2f})" in describe(
+        epoch, 1
+    )
 
 
 # --- maximum mean discrepancy

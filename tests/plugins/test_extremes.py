@@ -164,6 +164,7 @@ def log_variances_of(module: nn.Module) -> Tensor | None:
 REPRESENTABLE = {
     "dip-vae-ii": (-110.0, 40.0),  # it squares the variance
     "vamp-vae": (-80.0, 80.0),  # its prior is equally narrow, with another mean
+    "top-down-vae": (-80.0, 20.0),
     # The latents pass through a network whose outputs are squared or exponentiated, or through second derivatives.
     "flow-prior-vae": (-110.0, 20.0),
     "hierarchical-vae": (-110.0, 0.0),

@@ -373,7 +373,7 @@ def test_the_event_of_the_sphere_has_one_coordinate_more_than_latent_dim():
     vae = zoo.create_model("svae", latent_dim=2, data_shape=(1, 4, 4))
     assert vae.latent_shape == (3,)
     torch.testing.assert_close(vae.posterior_mean(torch.rand(5, 1, 4, 4)).norm(dim=-1), torch.ones(5))
-    with pytest.raises(zoo.UsageError, match="no support"):
+    with pytest.raises(zoo.UsageError, match="outside the support of the prior"):
         figures.traversals(vae)
 
 

@@ -203,7 +203,7 @@ def test_a_posterior_without_a_mean_is_measured_at_a_draw():
     assert set(evaluate("reconstruction", of)) == {"squared-error-at-draw", "mse-at-draw"}
     with pytest.raises(zoo.NotApplicable, match="active-units cannot be measured: the posterior has no mean"):
         evaluate("active-units", of)
-    torch.testing.assert_close(of.encoded(of.images), of.posterior_mean, atol=0, rtol=0)
+    torch.testing.assert_close(of.encode(of.images), of.posterior_mean, atol=0, rtol=0)
 
 
 # --- latents
@@ -549,7 +549,7 @@ def test_library_and_command_agree(digits_run, zoo_evaluate):
     assert json.loads(zoo_evaluate(*command))["measurements"] == evaluation.to_json()["measurements"]
     with pytest.raises(KeyError):
         _ = evaluation["fid"]
-    with pytest.raises(zoo.UsageError, match="no split 'dev'"):
+    with pytest.raises(zoo.UsageError, match="split must be one of test, train, validation, not 'dev'"):
         zoo.evaluate(digits_run, split="dev")
     features = zoo.evaluate(digits_run, settings={"frechet": {"extractor": str(digits_run)}}, limit=40)
     assert features["frechet_mlp-vae-2d"].value > 0

@@ -268,7 +268,7 @@ def test_a_sweep_has_its_table_figures_and_differences(sweep, reports):
     assert headlines(page)["trainings"] == ["2 finished", "2 failed"]
     assert headlines(page)["validation loss"][0] == f"{results.score(results.best):.2f} nats"
     recipe = parse_yaml(page.by_id("recipe").all("code")[0].text)["models"]["mlp-vae"]
-    assert recipe["decoder"]["likelihood"] == "bernoulli", "the recipe is complete"
+    assert recipe["decoder"]["likelihood"]["use"] == "bernoulli", "the recipe is complete"
     assert zoo.recipe("mlp-vae", **recipe) == with_defaults(sweep.recipe)
     assert table(page.by_id("differences")) == [["key", "values"], ["latent_dim", "2, 3"]]
     assert [row[-1] for row in table(page.by_id("runs"))[1:]] == [str(trial.path) for trial in sweep.trials]

@@ -330,6 +330,11 @@ def ladder() -> zoo.Encoder:
     return encoder("ladder", 0.3, latent_dim=1, upper=[1], hidden=[4, 4], down=[4])
 
 
+def top_down() -> zoo.Encoder:
+    inner = {"use": "mlp", "hidden": [4]}
+    return encoder("top-down", 0.3, latent_dim=1, upper=1, width=4, encoder=inner)
+
+
 LOG_VARIANCES = (-110.0, -80.0, -20.0, 0.0, 20.0, 80.0)
 CASES: dict[str, dict[str, Case]] = {
     "posterior/gaussian": {
@@ -371,6 +376,7 @@ CASES: dict[str, dict[str, Case]] = {
     },
     "encoder/two-level": {"any": lambda: on_a_plane(two_level_posterior())},
     "encoder/ladder": {"any": lambda: on_a_plane(ladder()(torch.rand(1, 1, 2, 2)))},
+    "encoder/top-down": {"any": lambda: on_a_plane(top_down()(torch.rand(1, 1, 2, 2)))},
     "prior/standard-normal": {"any": lambda: on_a_plane(prior("standard-normal")(encoder("mlp")))},
     "prior/mixture": {
         f"strength {s}": lambda s=s: on_a_plane(prior("mixture", s, components=5)(encoder("mlp"))) for s in (0.0, 1.0)
@@ -424,6 +430,16 @@ CASES: dict[str, dict[str, Case]] = {
             zoo.ComponentFactory("prior", "two-level", hidden=[4])(latent_dim=1, latent_shape=(2,))(None)
         )
     },
+    "prior/top-down": {
+        "any": lambda: on_a_plane(
+            perturb(
+                zoo.ComponentFactory("prior", "top-down", width=4)(
+                    data_shape=(1, 2, 2), latent_dim=1, latent_shape=(2,), classes=0
+                ),
+                0.3,
+            )(top_down())
+        )
+    },
     "prior/ladder": {"any": lambda: on_a_plane(zoo.ComponentFactory("prior", "ladder")()(ladder()))},
     "likelihood/bernoulli": {f"logit {v}": lambda v=v: bernoulli(v) for v in (-200.0, -5.0, -0.1, 0.0, 2.0, 90.0)},
     "likelihood/continuous-bernoulli": {
@@ -440,6 +456,12 @@ CASES: dict[str, dict[str, Case]] = {
             f"pixelwise {v:g}": lambda v=v: along_a_line(likelihood("gaussian", 0.0, v, scale="pixelwise"))
             for v in (-80.0, -7.0, 0.0, 80.0)
         },
+    },
+    "likelihood/discretized-logistic": {
+        f"logit {m:g}, log-scale {s:g}": lambda m=m, s=s: by_counting(
+            likelihood("discretized-logistic", m, s), torch.arange(256).view(256, 1, 1, 1) / 255
+        )
+        for m, s in ((0.0, -4.5), (0.5, -2.0), (-8.0, 0.0), (8.0, -3.0))
     },
     "likelihood/log-cosh": {
         f"sharpness {a:g}, scale {s:g}": lambda a=a, s=s: along_a_line(

@@ -394,7 +394,7 @@ def test_the_survey(root, monkeypatch):
         found = {one.name: one for one in zoo.survey_data(root)}
     assert {name: one.status for name, one in found.items()} == {
         "arrays": "path", "celeba": "available", "cifar10": "available", "digits": "available",
-        "dsprites": "absent", "emnist": "absent",
+        "dsprites": "absent", "emnist": "absent", "freyfaces": "absent",
         "fashion-mnist": "absent", "folder": "path", "kmnist": "available", "mnist": "absent", "omniglot": "absent",
         "shapes": "available",
         "svhn": "damaged",

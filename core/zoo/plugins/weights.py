@@ -131,7 +131,7 @@ def verify_weights(name: str) -> None:
 def _verify(claim: Claim[Weights]) -> None:
     folder = claim.item.path
     try:
-        verify_files(folder, {MANIFEST: claim.item.sha256}, [MANIFEST], "stated by the plugin")
+        verify_files(folder, {MANIFEST: claim.item.sha256}, [MANIFEST], "the one of the plugin")
         digests = read_manifest(folder)["sha256"]
         verify_files(folder, digests, digests)
     except RunError as error:

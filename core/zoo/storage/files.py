@@ -168,9 +168,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def verify_files(
-    folder: Path, digests: Mapping[str, str], names: Iterable[str], source: str = "of the manifest"
-) -> None:
+def verify_files(folder: Path, digests: Mapping[str, str], names: Iterable[str], source: str = "the manifest") -> None:
     """Compare files with the digests of a manifest, or of another `source`.
 
     Raises:

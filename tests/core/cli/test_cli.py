@@ -172,7 +172,10 @@ def test_figures_of_a_run(zoo_command, digits_run, tmp_path):
     zoo_command("sample", digits_run.parent, "-n", "7", "--out", "s.png")
     assert (tmp_path / "work" / "s.png").read_bytes()[:4] == b"\x89PNG"
     zoo_command("sample", digits_run, "--z", "0,0", "--z", "-1,-0.5", "--out", "z.png")
-    errors = {"0": "the latent has 2 dimensions, and 1 numbers were given", "a,b": "expected numbers between commas"}
+    errors = {
+        "0": "the latent has 2 dimensions, and 1 numbers were given",
+        "a,b": "expected comma-separated numbers such as 0,1",
+    }
     for bad, message in errors.items():
         assert message in zoo_command("sample", digits_run, "--z", bad, code=2).stderr
     assert "cannot be written" in zoo_command("sample", digits_run, "--out", "no/such/s.png", code=2).stderr

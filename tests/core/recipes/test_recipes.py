@@ -226,7 +226,7 @@ def test_a_part_of_a_nested_block_keeps_the_rest_of_the_default():
         ("name=x", "name: cannot be set; the name of a model is its key under `models:`"),
         ("encoder.hidden={x: 3}", "encoder.hidden: "),
         ("epochs=2", "Did you mean 'train.epochs'?"),
-        ("encoder.posteror=gaussian", "Did you mean 'posterior'? Known: hidden, activation, posterior."),
+        ("encoder.posteror=gaussian", "Did you mean 'posterior'? Known: hidden, activation, init, posterior."),
         ("train.optimiser=adam", "Did you mean 'optimizer'?"),
     ],
 )
