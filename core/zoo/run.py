@@ -56,8 +56,8 @@ class Run:
     written last and has the SHA-256 of the other files.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
         self._damage_reported = False
         self._attached: tuple[VAE, Dataset] | None = None
 
@@ -159,8 +159,9 @@ class Run:
 
     @property
     def figures(self) -> Path:
-        """The folder of the figures in `output`, created if needed."""
-        return _created(self.output / "figures")
+        """The folder of the figures in `output`; that of installed weights is created if needed."""
+        folder = self.output / "figures"
+        return folder if self.weights is None else _created(folder)
 
     @property
     def checkpoints(self) -> Checkpoints:
