@@ -129,7 +129,7 @@ def test_weights_that_were_sealed_anew_are_refused(acme):
     (acme / "card.yaml").write_text("name: better\n")
     names = json.loads((acme / "manifest.json").read_bytes())["sha256"]
     (acme / "manifest.json").write_bytes(sealed(acme, names))
-    with pytest.raises(zoo.RunError, match=r"manifest.json is damaged: its SHA-256 does not match the one of the plugin"):
+    with pytest.raises(zoo.RunError, match=r"manifest.json is damaged: its SHA-256 does not match .* plugin"):
         zoo.load(NAME)
 
 
