@@ -130,12 +130,12 @@ print(json.dumps({
 def test_the_installed_wheel_is_complete_without_the_checkout(installed, tmp_path, monkeypatch):
     monkeypatch.delenv("ZOO_DISABLE_PLUGINS")
     monkeypatch.setenv("PYTHONPATH", str(installed))
-    found = json.loads(python("-c", WHERE, *PACKAGES, cwd=tmp_path))
-    assert found["registry"] == str(installed / "zoo" / "registry.yaml")
-    assert found["modules"][0] == str(installed / "zoo" / "__init__.py")
-    for file in (*found["modules"], found["encoder"], found["metadata"]):
+    installation = json.loads(python("-c", WHERE, *PACKAGES, cwd=tmp_path))
+    assert installation["registry"] == str(installed / "zoo" / "registry.yaml")
+    assert installation["modules"][0] == str(installed / "zoo" / "__init__.py")
+    for file in (*installation["modules"], installation["encoder"], installation["metadata"]):
         assert Path(file).is_relative_to(installed), file
-    builtin = [(name, status) for name, distribution, status in found["plugins"] if distribution == "vae-zoo"]
+    builtin = [(name, status) for name, distribution, status in installation["plugins"] if distribution == "vae-zoo"]
     assert builtin == [(name.removeprefix("zoo_"), "ok") for name in PACKAGES if name not in LIBRARIES], (
         "each is found, and only once"
     )

@@ -352,14 +352,17 @@ class Run:
         Raises:
             RunError: no epoch has finished.
         """
-        epochs = self.epochs()
+        return self._best(self.epochs())
+
+    def _best(self, epochs: list[Epoch]) -> Epoch:
         if not epochs:
             raise RunError(f"{self.path / METRICS} has no epoch.")
         return best_epoch(epochs, self.recipe.train.monitor)
 
     def result(self) -> dict[str, Any]:
         """The terms of each split at the `best_epoch`, as ``zoo train --json`` prints them."""
-        best, epochs = self.best_epoch(), self.epochs()
+        epochs = self.epochs()
+        best = self._best(epochs)
         return {
             "run": str(self.path),
             "model": self.recipe.name,

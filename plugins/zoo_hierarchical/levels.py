@@ -133,6 +133,26 @@ def dense(widths: Sequence[int]) -> list[nn.Module]:
     return [layer for i, o in pairwise(widths) for layer in (nn.Linear(i, o), nn.LeakyReLU())]
 
 
+def upper_size(component: str, latent_shape: tuple[int, ...], latent_dim: int, encoders: str) -> int:
+    """The size of the levels above the lowest one, which has `latent_dim` dimensions.
+
+    Args:
+        component: what the message calls the component.
+        latent_shape: event shape of all levels together.
+        latent_dim: size of z_1.
+        encoders: the encoders that the component goes with, for the message.
+
+    Raises:
+        ComponentError: there are no further levels.
+    """
+    if len(latent_shape) != 1 or latent_shape[0] <= latent_dim:
+        raise ComponentError(
+            f"The {component} needs a latent with more than latent_dim = {latent_dim} dimensions; got shape "
+            f"{tuple(latent_shape)}. Use the encoder {encoders}."
+        )
+    return latent_shape[0] - latent_dim
+
+
 class LowestLevel(Decoder):
     """p(x | z_1): a decoder applied to the first ``latent_dim`` coordinates of the latent, which are z_1.
 
@@ -156,11 +176,7 @@ class LowestLevel(Decoder):
         decoder: Callable[..., Decoder] = ComponentFactory("decoder", "mlp"),
     ) -> None:
         super().__init__()
-        if len(latent_shape) != 1 or latent_shape[0] <= latent_dim:
-            raise ComponentError(
-                f"The decoder 'lowest-level' needs a latent with more than latent_dim = {latent_dim} dimensions; got "
-                f"shape {latent_shape}. Use the encoder two-level or ladder."
-            )
+        upper_size("decoder 'lowest-level'", latent_shape, latent_dim, "two-level or ladder")
         self.size = latent_dim
         self.decoder = decoder(
             data_shape=data_shape, latent_dim=latent_dim, latent_shape=(latent_dim,), classes=classes

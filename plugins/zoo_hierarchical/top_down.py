@@ -24,7 +24,7 @@ from zoo import (
     initialize_linear,
     match_dtype,
 )
-from zoo_hierarchical.levels import Levels
+from zoo_hierarchical.levels import Levels, upper_size
 
 Clip = tuple[float, float]
 
@@ -116,12 +116,7 @@ class TopDownPrior(Prior):
         init: Init = "torch",
     ) -> None:
         super().__init__()
-        upper = latent_shape[0] - latent_dim
-        if len(latent_shape) != 1 or upper < 1:
-            raise ComponentError(
-                f"The prior 'top-down' needs a level above the lower one of {latent_dim}, and the latent has the shape "
-                f"{tuple(latent_shape)}: use encoder=top-down."
-            )
+        upper = upper_size("prior 'top-down'", latent_shape, latent_dim, "top-down")
         self.sizes = (latent_dim, upper)
         self.top = top(data_shape=data_shape, latent_dim=upper, latent_shape=(upper,), classes=classes)
         self.lower = nn.Sequential(
@@ -169,12 +164,7 @@ class AllLevels(Decoder):
         init: Init = "torch",
     ) -> None:
         super().__init__()
-        if len(latent_shape) != 1 or latent_shape[0] <= latent_dim:
-            raise ComponentError(
-                f"The decoder 'all-levels' needs a level above the lowest of {latent_dim}, and the latent has the "
-                f"shape {tuple(latent_shape)}: use encoder=top-down or encoder=two-level."
-            )
-        self.sizes = (latent_dim, latent_shape[0] - latent_dim)
+        self.sizes = (latent_dim, upper_size("decoder 'all-levels'", latent_shape, latent_dim, "top-down or two-level"))
         self.likelihood = likelihood(data_shape=data_shape)
         self.data_dims = len(data_shape)
         parameters_shape = (self.likelihood.parameters_per_entry, *data_shape)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from zoo import ComponentError, ComponentFactory, Encoder, Prior
-from zoo_hierarchical.levels import Levels, ToGaussian, gaussian
+from zoo_hierarchical.levels import Levels, ToGaussian, gaussian, upper_size
 
 
 class TwoLevelEncoder(Encoder):
@@ -70,12 +70,7 @@ class TwoLevelPrior(Prior):
 
     def __init__(self, latent_dim: int, latent_shape: tuple[int, ...], hidden: Sequence[PositiveInt] = (100,)) -> None:
         super().__init__()
-        upper = latent_shape[0] - latent_dim
-        if len(latent_shape) != 1 or upper < 1:
-            raise ComponentError(
-                f"The prior 'two-level' needs a latent with more than latent_dim = {latent_dim} dimensions; got shape "
-                f"{latent_shape}. Use the encoder two-level."
-            )
+        upper = upper_size("prior 'two-level'", latent_shape, latent_dim, "two-level")
         self.sizes = (latent_dim, upper)
         self.lower = ToGaussian(upper, latent_dim, hidden)
         self.register_buffer("top", torch.zeros(upper), persistent=False)

@@ -144,8 +144,8 @@ def _named(runs: Sequence[str | Path | Run | tuple[str | None, str | Path | Run]
         UsageError: a name is invalid, two runs have the same, or a run is unfinished.
     """
     named: dict[str, Run] = {}
-    for given in runs:
-        name, source = given if isinstance(given, tuple) else (None, given)
+    for entry in runs:
+        name, source = entry if isinstance(entry, tuple) else (None, entry)
         run = source if isinstance(source, Run) else Run.open(source)
         if not run.finished:
             raise UsageError(f"{run} is not finished. Resume it: zoo train --resume {run}")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from zoo import Run, RunError
+from zoo import Run, RunError, best_epoch
 from zoo_sweep.axes import Settings, describe, show
 from zoo_sweep.trial import Trial
 
@@ -60,7 +60,7 @@ class Outcome:
         epochs = run.epochs()
         if not epochs:
             raise RunError(f"{run.path} has no finished epoch, and therefore no results.")
-        best = run.best_epoch()
+        best = best_epoch(epochs, run.recipe.train.monitor)
         return cls(
             str(run),
             state="finished" if run.finished else "unfinished",

@@ -81,32 +81,34 @@ class Split:
 
     def part(self, start: int, stop: int) -> Split:
         """The examples from `start` up to `stop`. Data mapped from a file stay mapped."""
-        return Split(
-            self.x[start:stop],
-            None if self.labels is None else self.labels[start:stop],
-            None if self.digest is None else f"{self.digest}[{start}:{stop}]",
-            None if self.factors is None else self.factors[start:stop],
-            self.paths[start:stop],
-            None if self.index is None else self.index[start:stop],
-            None if self.mask is None else self.mask[start:stop],
-        )
+        return self._select(slice(start, stop), f"[{start}:{stop}]")
 
     def repeat(self, times: int) -> Split:
         """Return the split with each example `times` times, for more steps per epoch. Hold out validation first."""
-        rows = torch.arange(len(self)).repeat(times)
+        return self._select(torch.arange(len(self)).repeat(times), f"x{times}")
 
-        def repeated(tensor: Tensor | None) -> Tensor | None:
+    def _select(self, rows: slice | Tensor, suffix: str, x: Tensor | None = None) -> Split:
+        """The examples at `rows`, an int64 tensor or a slice. A tensor numbers them, if they have no `index`.
+
+        Args:
+            suffix: what distinguishes the digest from that of the whole split.
+            x: the entries, if they are in that order already.
+        """
+
+        def select(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor[rows]
 
-        return replace(
-            self,
-            x=self.x[rows],
-            labels=repeated(self.labels),
-            digest=None if self.digest is None else f"{self.digest}x{times}",
-            factors=repeated(self.factors),
-            paths=self.paths * times,
-            index=rows if self.index is None else self.index[rows],
-            mask=repeated(self.mask),
+        paths = self.paths
+        if paths:
+            paths = paths[rows] if isinstance(rows, slice) else tuple(paths[i] for i in rows.tolist())
+        return Split(
+            self.x[rows] if x is None else x,
+            select(self.labels),
+            None if self.digest is None else f"{self.digest}{suffix}",
+            select(self.factors),
+            paths,
+            rows if self.index is None and isinstance(rows, Tensor) else select(self.index),
+            select(self.mask),
         )
 
     def mean(self) -> Tensor:
@@ -136,25 +138,11 @@ class Split:
         tail = order[count:][~held[count:]]
         order[holes], order[count:] = tail, rows
 
-        def reordered(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor[order]
-
-        if self.digest is None:
-            x = self.x[order]
-        else:  # in place, so that only the pages of the swapped examples are copied
+        x = None
+        if self.digest is not None:  # in place, so that only the pages of the swapped examples are copied
             x, separated = self.x, self.x[rows]
             x[holes], x[count:] = x[tail], separated
-        suffix = hashlib.sha256(rows.numpy().data).hexdigest()[:16]
-        whole = replace(
-            self,
-            x=x,
-            labels=reordered(self.labels),
-            digest=None if self.digest is None else f"{self.digest}-{suffix}",
-            factors=reordered(self.factors),
-            paths=tuple(self.paths[i] for i in order.tolist()) if self.paths else (),
-            index=order if self.index is None else self.index[order],
-            mask=reordered(self.mask),
-        )
+        whole = self._select(order, f"-{hashlib.sha256(rows.numpy().data).hexdigest()[:16]}", x)
         return whole.part(0, count), whole.part(count, len(self))
 
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -247,7 +235,7 @@ class Dataset:
         count = validation if validation >= 1 else max(1, round(validation * total))
         if not 0 < count < total:
             raise DataError(
-                f"data.validation={validation:g} would hold out {count:g} of {total} training examples. "
+                f"data.validation={validation} would hold out {count} of {total} training examples. "
                 "Expected a fraction below 1, or a number of examples below that of the training split."
             )
         generator = torch.Generator().manual_seed(derive_seed(seed, HOLD_OUT))

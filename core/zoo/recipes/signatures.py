@@ -36,6 +36,9 @@ INTERFACES: dict[str, type] = {
 HoldOut = NonNegativeInt | Annotated[float, Field(gt=0, lt=1)]
 """The size of a validation split: a number of training examples, or a fraction of them. With 0 there is none."""
 
+COMMON: dict[str, dict[str, tuple[Any, Any]]] = {"dataset": {"validation": (HoldOut, 0)}}
+"""Parameters that every component of a kind has, since the zoo handles them: annotation and default."""
+
 
 @dataclass(frozen=True)
 class Signature:
@@ -155,7 +158,10 @@ def describe(kind: str, name: str) -> Description:
         for parameter in inspect.signature(target).parameters.values()
         if parameter.name in readable
     ]
-    parameters += [Parameter(name, _format(HoldOut), "0", injected=False, nested=None) for name in signature.common]
+    parameters += [
+        Parameter(name, _format(COMMON[kind][name][0]), repr(COMMON[kind][name][1]), injected=False, nested=None)
+        for name in signature.common
+    ]
     documentation = inspect.cleandoc(target.__doc__ or "")
     item = claim.item
     return Description(kind, name, str(claim.plugin), item.summary, item.target, documentation, tuple(parameters))
@@ -181,8 +187,8 @@ def _read(kind: str, target: Callable[..., Any]) -> Signature:
                 defaults[name] = parameter.default
         else:
             fields[name] = (_recipe_type(annotation), ... if required else parameter.default)
-    common = {"validation"} - {*injected, *fields} if kind == "dataset" else set()
-    fields |= dict.fromkeys(common, (HoldOut, 0))
+    common = COMMON.get(kind, {}).keys() - {*injected, *fields}
+    fields |= {name: COMMON[kind][name] for name in common}
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=(), allow_inf_nan=False)
     model: type[BaseModel] = create_model(f"{kind} parameters", __config__=config, **fields)  # type: ignore[call-overload]
     return Signature(frozenset(injected), nested, defaults, model, frozenset(common))
