@@ -948,6 +948,7 @@ def test_a_model_trains_on_a_folder(pics, tmp_path):
         "mode": "auto",
         "test_fraction": 0.1,
         "split_seed": 0,
+        "augment": [],
         "validation": 0,
     }
     assert zoo.load(run.path).sample(2).shape == (2, 3, 16, 16)
