@@ -156,6 +156,8 @@ def _section(name: str, row: Row, verdict: Verdict | None) -> str:
         note = f" Note: {outcome.note}." if outcome.note else ""
         protocol = ", ".join(f"{key} {value}" for key, value in outcome.protocol.items())
         lines += [f"*Verdict.* {outcome}{over} ({protocol}).{note}", ""]
+    if row.analysis is not None and not all(outcome.reproduced for outcome in verdict.outcomes):
+        lines += [f"*Analysis.* {' '.join(row.analysis.split())}", ""]
     epochs = ", ".join(map(str, verdict.epochs))
     environment = verdict.environment
     training, evaluation = (_duration(verdict.seconds[part]) for part in ("training", "evaluation"))
