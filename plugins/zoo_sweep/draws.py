@@ -19,6 +19,9 @@ FACTORIES = {"rand": "uniform_", "rand_like": "uniform_", "randn": "normal_", "r
 """Functions that create a tensor, and the methods that draw the same numbers in place."""
 
 
+RANDOM = {"normal", "randperm", *IN_PLACE, *FACTORIES}
+
+
 class CannotStack(Exception):
     """A model cannot be trained in a stack; the message is the reason."""
 
@@ -94,9 +97,8 @@ class Replaying(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Call the function, unless it draws."""
-        call = _call(func, args, kwargs or {})
-        if call is None:
-            return func(*args, **(kwargs or {}))
+        if getattr(func, "__name__", "") not in RANDOM or (call := _call(func, args, kwargs or {})) is None:
+            return func(*args, **kwargs) if kwargs else func(*args)
         draw, values = next(self._pairs, (None, None))
         if draw is None or values is None or call != (draw.function, draw.arguments):
             raise CannotStack(f"its draws differ from pass to pass, at a call of {call[0]}")

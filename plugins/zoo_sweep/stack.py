@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 
 from zoo import VAE, Batch, Loss, Trainer, ZooError, error_summary
 from zoo_sweep.draws import CannotStack, Draw, Recording, Replaying
@@ -82,6 +82,7 @@ class Stack:
             for name, values in self._constants.items():
                 own[name].data = values[row]
         self._template = objectives[0]
+        self._slots = _slots(objectives[0], [*self.trained, *self._constants])
         self._draws: dict[tuple[int, ...], list[Draw]] = {}
 
     def rows(self, stacked: Tensor, row: int) -> list[Tensor]:
@@ -122,27 +123,37 @@ class Stack:
         weights = self.weights.detach().requires_grad_()
 
         def terms_of_one(
-            weights: Tensor, constants: Terms, numbers: list[Tensor], fields: Terms, values: list[Tensor]
+            weights: Tensor, constants: list[Tensor], numbers: list[Tensor], fields: Terms, values: list[Tensor]
         ) -> Terms:
             parts = torch.split(weights, self.sizes)
-            parameters = {
-                name: part.view(shape) for name, part, shape in zip(self.trained, parts, self.shapes, strict=True)
-            }
-            with Replaying(draws, values), self._with_numbers(numbers):
-                terms: Terms = functional_call(self._template, {**parameters, **constants}, (Batch(**fields),))
+            parameters = [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
+            with Replaying(draws, values), self._with_tensors([*parameters, *constants]), self._with_numbers(numbers):
+                terms: Terms = self._template(Batch(**fields))
             return terms
 
         numbers = [values for _, _, values in self._numbers]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
-            terms = vmap(terms_of_one)(weights, self._constants, numbers, fields, values)
+            terms = vmap(terms_of_one)(weights, list(self._constants.values()), numbers, fields, values)
         (gradient,) = torch.autograd.grad(terms["loss"].sum(), weights)
         return {name: value.detach() for name, value in terms.items()}, gradient
 
     @contextlib.contextmanager
+    def _with_tensors(self, tensors: Sequence[Tensor]) -> Iterator[None]:
+        """Replace the parameters and buffers of the template inside the block, as `torch.func.functional_call` does.
+
+        That function looks up every name at each call, which takes longer than the pass through a small model.
+        """
+        before = [places[0][0][places[0][1]] for places in self._slots]
+        _fill(self._slots, tensors)
+        try:
+            yield
+        finally:
+            _fill(self._slots, before)
+
+    @contextlib.contextmanager
     def _with_numbers(self, numbers: Sequence[Tensor]) -> Iterator[None]:
         """Replace the numbers that differ between the models inside the block."""
-        modules = dict(self._template.named_modules())
-        places = [(modules[name], key) for name, key, _ in self._numbers]
+        places = [(module, key) for module, key, _ in self._numbers]
         before = [getattr(module, key) for module, key in places]
         for (module, key), number in zip(places, numbers, strict=True):
             setattr(module, key, number)
@@ -229,17 +240,35 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
-def _differing_numbers(objectives: Sequence[nn.Module]) -> list[tuple[str, str, Tensor]]:
-    """The numbers that are attributes of modules and differ between models: module, attribute and values (models,)."""
+def _slots(objective: nn.Module, names: Sequence[str]) -> list[list[tuple[dict[str, Any], str]]]:
+    """The places of tensors in the modules: several for a tensor that modules share."""
+    places: dict[int, list[tuple[dict[str, Any], str]]] = {}
+    for module in objective.modules():
+        for slots in (module._parameters, module._buffers):
+            for key, tensor in slots.items():
+                places.setdefault(id(tensor), []).append((slots, key))
+    tensors = _tensors(objective)
+    return [places[id(tensors[name])] for name in names]
+
+
+def _fill(slots: Sequence[Sequence[tuple[dict[str, Any], str]]], tensors: Sequence[Tensor]) -> None:
+    for places, tensor in zip(slots, tensors, strict=True):
+        for module, key in places:
+            module[key] = tensor
+
+
+def _differing_numbers(objectives: Sequence[nn.Module]) -> list[tuple[nn.Module, str, Tensor]]:
+    """The numbers that are attributes of modules and differ between models: the module of the first, the attribute and
+    the values (models,)."""
     numbers = []
     device = next(objectives[0].parameters()).device
-    for (name, module), *others in zip(*(objective.named_modules() for objective in objectives), strict=True):
+    for module, *others in zip(*(objective.modules() for objective in objectives), strict=True):
         for key, value in vars(module).items():
-            values = [value, *(vars(other).get(key) for _, other in others)]
+            values = [value, *(vars(other).get(key) for other in others)]
             if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
                 if any(v != value for v in values):
                     dtype = torch.int64 if all(isinstance(v, int) for v in values) else torch.float32
-                    numbers.append((name, key, torch.tensor(values, dtype=dtype, device=device)))
+                    numbers.append((module, key, torch.tensor(values, dtype=dtype, device=device)))
             elif not key.startswith("_") and isinstance(value, PLAIN) and any(v != value for v in values):
                 raise CannotStack(f"the setting {key!r} of {type(module).__name__} differs between the models")
     return numbers

@@ -35,7 +35,9 @@ class StackedStep:
         if before is not None:
             self.stack.keep_checks(before.stack)
         self._optimized = [trainer.phases[0] for trainer in trainers]
-        self._max_norms = self._column([trainer.config.max_grad_norm or math.inf for trainer in trainers])[:, 0]
+        norms = [trainer.config.max_grad_norm or math.inf for trainer in trainers]
+        self._clips = min(norms) < math.inf
+        self._max_norms = torch.tensor(norms, device=self.stack.device)
         self._adam: StackedAdam | None = None
         if all(_is_plain_adam(optimized.optimizer) for optimized in self._optimized):
             self._adam = StackedAdam(self.stack, [optimized.optimizer for optimized in self._optimized])
@@ -49,10 +51,13 @@ class StackedStep:
             CannotStack: the models cannot be stacked; nothing has changed.
         """
         terms, gradient = self.stack.gradient(step, batches)
-        norms = terms[GRADIENT_NORM] = gradient.square().sum(1).sqrt()
+        norms = terms[GRADIENT_NORM] = torch.linalg.vector_norm(gradient, dim=1)
         values = torch.stack(list(terms.values()))
-        gradient *= (self._max_norms / (norms + 1e-6)).clamp(max=1.0)[:, None]
-        gradient.masked_fill_(~values.isfinite().all(0)[:, None], 0.0)
+        if self._clips:
+            gradient *= (self._max_norms / (norms + 1e-6)).clamp(max=1.0)[:, None]
+        finite = values.isfinite().all(0)
+        if self.stack.device.type != "cpu" or not finite.all():
+            gradient.masked_fill_(~finite[:, None], 0.0)
         with contextlib.ExitStack() as warm_ups:
             for optimized in self._optimized:
                 warm_ups.enter_context(optimized.warmed_up(step))
@@ -77,9 +82,6 @@ class StackedStep:
                 parameter.grad = own
             optimized.optimizer.step()
 
-    def _column(self, numbers: Sequence[float]) -> Tensor:
-        return torch.tensor(numbers, device=self.stack.device)[:, None]
-
 
 class StackedAdam:
     """Adam or AdamW for a stack: as torch computes it, with the options of each model.
@@ -95,6 +97,7 @@ class StackedAdam:
         self._weights = stack.weights
         self._groups = [optimizer.param_groups[0] for optimizer in optimizers]
         self._mean, self._square = torch.zeros_like(stack.weights), torch.zeros_like(stack.weights)
+        self._scratch = torch.empty_like(stack.weights)
         self._steps = torch.zeros(len(optimizers), len(stack.trained), dtype=torch.float32, device=stack.device)
         for row, optimizer in enumerate(optimizers):
             views = zip(
@@ -124,9 +127,10 @@ class StackedAdam:
         size = self._lr / (1 - self._beta1**steps)
         scale = (1 - self._beta2**steps).sqrt()
         self._mean.lerp_(gradient, (1 - self._beta1).to(dtype))
-        self._square.mul_(self._beta2.to(dtype)).addcmul_(gradient * (1 - self._beta2).to(dtype), gradient)
-        root = self._square.sqrt().div_(scale.to(dtype)).add_(self._eps.to(dtype))
-        self._weights.sub_(root.reciprocal_().mul_(self._mean).mul_(size.to(dtype)))
+        scratch = torch.mul(gradient, (1 - self._beta2).to(dtype), out=self._scratch)
+        self._square.mul_(self._beta2.to(dtype)).addcmul_(scratch, gradient)
+        torch.sqrt(self._square, out=scratch).div_(scale.to(dtype)).add_(self._eps.to(dtype))
+        self._weights.sub_(torch.div(self._mean, scratch, out=scratch).mul_(size.to(dtype)))
 
     def read(self) -> None:
         """Read the options of all models, which a scheduler may change; (models, 1)."""

@@ -284,7 +284,8 @@ class Trainer:
 
     def _parts(self, index: Tensor) -> list[Part]:
         """This process's parts of a batch."""
-        shares = torch.tensor_split(index, self.group.size * self.config.microbatches)
+        count = self.group.size * self.config.microbatches
+        shares = [index] if count == 1 else torch.tensor_split(index, count)
         parts = []
         for number in self.group.share(self.config.microbatches):
             if len(shares[number]):
