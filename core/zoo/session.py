@@ -13,7 +13,7 @@ import torch
 
 from zoo.errors import NoRun, RunError, UsageError, ZooError
 from zoo.model.context import evaluating, flushed_denormals, seeded
-from zoo.model.devices import resolve_device
+from zoo.model.devices import device_name, multiplies_bfloat16, resolve_device
 from zoo.model.likelihood import in_support
 from zoo.model.memory import require_memory
 from zoo.model.parts import DataDependent
@@ -163,6 +163,12 @@ class Session:
                 ", ".join(f"{len(split)} {_ADJECTIVES.get(name, name)}" for name, split in dataset.splits.items()),
                 *("x".join(map(str, dataset.shape)), self.device, recipe.train.seed),
             )
+            if recipe.train.precision == "bfloat16" and multiplies_bfloat16(self.device) is False:
+                log.warning(
+                    "The processor of %s has no bfloat16 instructions, so train.precision=bfloat16 is slower than "
+                    "float32 and less accurate. Set train.precision=float32.",
+                    device_name(self.device),
+                )
         with flushed_denormals(), seeded(recipe.train.seed, self.device):
             vae, loss = build(recipe, dataset.shape, dataset.classes, len(dataset.train))
             if dependent := [module for module in vae.modules() if isinstance(module, DataDependent)]:

@@ -99,16 +99,13 @@ class Trainer:
         self.vae = vae.to(device)
         self.loss = loss.to(device)
         self.binarize = binarize
-        if self.config.microbatches > len(dataset.train):
-            raise UsageError(
-                f"train.microbatches={self.config.microbatches} exceeds the {len(dataset.train)} training examples."
-            )
+        if (parts := self.config.microbatches) > len(dataset.train):
+            raise UsageError(f"train.microbatches={parts} exceeds the {len(dataset.train)} training examples.")
         self.dataset = dataset
         self.train = Loader(dataset.train, self.config.batch_size, binarize, device)
         self.test = Loader(dataset.test, EVALUATION_BATCH, binarize, device)
-        self.validation: Loader | None = None
-        if dataset.validation is not None:
-            self.validation = Loader(dataset.validation, EVALUATION_BATCH, binarize, device)
+        held_out = dataset.validation
+        self.validation = None if held_out is None else Loader(held_out, EVALUATION_BATCH, binarize, device)
         self.callbacks = callbacks
         self.progress = progress
         if isinstance(checkpoints, str | Path):
@@ -127,8 +124,8 @@ class Trainer:
         self.take_step = TrainingStep(self.vae, self.loss, self.phases, self.config, self.group, self.device, compile)
         self.averaged = None if self.config.ema_decay is None else moving_average(self.vae, self.config.ema_decay)
         roots = (self.vae, self.loss, *([self.averaged] if self.averaged else []))
-        parts = [getattr(vae, part) for vae in (self.vae, self.model) for part in self.config.freeze]
-        frozen = {module for part in parts for module in part.modules()}
+        parts_frozen = [getattr(vae, part) for vae in (self.vae, self.model) for part in self.config.freeze]
+        frozen = {module for part in parts_frozen for module in part.modules()}
         self._scheduled = [m for root in roots for m in root.modules() if isinstance(m, Scheduled) and m not in frozen]
         last_step = self.config.epochs * len(self.train)
         self.last_step = min(last_step, self.config.steps or last_step)
@@ -187,15 +184,13 @@ class Trainer:
 
     @contextlib.contextmanager
     def fitting(self) -> Iterator[Steps]:
-        """Yield the steps of `fit`, for a caller that takes them; the callbacks are called around the block.
+        """Call the callbacks around the block, and yield the steps of `fit` for a caller that takes them.
 
-        The generator yields the parts of each batch, and the terms of the step are sent back to it. The model must have
-        been updated by then. Between steps it evaluates, saves checkpoints and raises `Interrupted` as `fit` does.
+        The generator yields the parts of each batch and is sent the terms of the step, after the model is updated.
         """
         shows_progress = is_watched() if self.progress is None else self.progress
         observers = [*self.callbacks, *([progress_callback()] if shows_progress else [])]
-        callbacks = Callbacks(observers if self.group.is_rank_zero else ())
-        with callbacks.training(self):
+        with (callbacks := Callbacks(observers if self.group.is_rank_zero else ())).training(self):
             yield self._steps(callbacks)
 
     def _steps(self, callbacks: Callbacks) -> Steps:
@@ -330,8 +325,7 @@ class Trainer:
             raise interruption(reason)
 
     def _require_finite_model(self, score: float | None) -> None:
-        """Raise an error if no epoch had a finite validation score or, without one, the score on training examples is
-        not finite."""
+        """Require that a validation score was finite or, without one, that the score on training examples is."""
         if score is None:
             examples = self.dataset.train.part(0, EVALUATION_BATCH)
             loader = Loader(examples, EVALUATION_BATCH, self.binarize, self.device)
