@@ -2,8 +2,8 @@
 
     python benchmarks/precision.py
 
-Each model is trained on `digits` in both precisions, with the same seeds and steps; epochs alternate. The test loss is in
-nats per example and computed in float32.
+Each model is trained on `digits` in both precisions with the same seeds and steps; epochs alternate. The test
+loss, in nats per example, is computed in float32.
 """
 
 from __future__ import annotations

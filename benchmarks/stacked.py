@@ -2,8 +2,9 @@
 
     python benchmarks/stacked.py
 
-The models are 64-64-10-64-64 on `digits`, batch size 128, each with its own seed. Both ways alternate, and a ratio is the median
-over rounds, of processor time, so that other processes matter less. With ``--sweeps``, whole sweeps are timed too.
+The models are 64-64-10-64-64 on `digits`, batch size 128, each with its own seed. Both ways alternate, and a ratio
+is the median over rounds, of processor time, so that other processes matter less. With ``--sweeps``, whole sweeps are
+timed too.
 """
 
 from __future__ import annotations

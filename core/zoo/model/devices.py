@@ -68,7 +68,7 @@ def multiplies_bfloat16(device: torch.device) -> bool | None:
     Without them, torch converts to float32 and back, which is slower than float32.
     """
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
         return None
     if hasattr(torch.cpu, "get_capabilities"):

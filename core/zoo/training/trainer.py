@@ -124,8 +124,8 @@ class Trainer:
         self.take_step = TrainingStep(self.vae, self.loss, self.phases, self.config, self.group, self.device, compile)
         self.averaged = None if self.config.ema_decay is None else moving_average(self.vae, self.config.ema_decay)
         roots = (self.vae, self.loss, *([self.averaged] if self.averaged else []))
-        parts_frozen = [getattr(vae, part) for vae in (self.vae, self.model) for part in self.config.freeze]
-        frozen = {module for part in parts_frozen for module in part.modules()}
+        excluded = [getattr(vae, part) for vae in (self.vae, self.model) for part in self.config.freeze]
+        frozen = {module for part in excluded for module in part.modules()}
         self._scheduled = [m for root in roots for m in root.modules() if isinstance(m, Scheduled) and m not in frozen]
         last_step = self.config.epochs * len(self.train)
         self.last_step = min(last_step, self.config.steps or last_step)
@@ -311,8 +311,8 @@ class Trainer:
                 with as_training_error(f"The scheduler after step {self.step}"):
                     optimized.advance(score)
         seconds = self.record.seconds + time.perf_counter() - started
-        means, values = self.record.mean(curve), {name: values.tolist() for name, values in curve.items()}
-        self.history.append(Epoch(len(self.history) + 1, self.step, seconds, means, test, values, validation))
+        means, curves = self.record.mean(curve), {name: values.tolist() for name, values in curve.items()}
+        self.history.append(Epoch(len(self.history) + 1, self.step, seconds, means, test, curves, validation))
         self.record = Record()
         callbacks.epoch_end(self, self.history[-1])
         every = self.config.checkpoint
@@ -327,9 +327,8 @@ class Trainer:
     def _require_finite_model(self, score: float | None) -> None:
         """Require that a validation score was finite or, without one, that the score on training examples is."""
         if score is None:
-            examples = self.dataset.train.part(0, EVALUATION_BATCH)
-            loader = Loader(examples, EVALUATION_BATCH, self.binarize, self.device)
-            score = self._mean_terms(loader)[self.config.monitor]
+            first = self.dataset.train.part(0, EVALUATION_BATCH)
+            score = self._mean_terms(Loader(first, len(first), self.binarize, self.device))[self.config.monitor]
             if not math.isfinite(score):
                 raise not_finite(self.config.monitor, score)
         elif math.isinf(self.best):
