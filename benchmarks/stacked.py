@@ -3,8 +3,7 @@
     python benchmarks/stacked.py
 
 The models are 64-64-10-64-64 on `digits`, batch size 128, each with its own seed. Both ways alternate, and a ratio
-is the median over rounds, of processor time, so that other processes matter less. With ``--sweeps``, whole sweeps are
-timed too.
+is the median over rounds, of processor time, so that other processes matter less.
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import statistics
-import tempfile
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,21 +21,20 @@ import torch
 import zoo
 from epoch import cpu_model
 from zoo_sweep.stacked import stacked_step
-from zoo_sweep.sweep import Sweep
 
 MODEL = ("encoder.hidden=[64]", "decoder.hidden=[64]", "latent_dim=10")
 
 
 def trainers(count: int) -> list[zoo.Trainer]:
     """Trainers that differ in the seed."""
-    made = []
+    members = []
     for seed in range(count):
         recipe = zoo.recipe("mlp-vae", [*MODEL, "data={use: digits, repeat: 40}", f"train.seed={seed}"])
         data = zoo.load_data(recipe.data).dataset
         with zoo.seeded(seed):
             vae, loss = zoo.build(recipe, data.shape, data.classes, len(data.train))
-        made.append(zoo.Trainer(vae, loss, data, recipe.train, progress=False, device="cpu"))
-    return made
+        members.append(zoo.Trainer(vae, loss, data, recipe.train, progress=False, device="cpu"))
+    return members
 
 
 class OneByOne:
@@ -69,9 +67,9 @@ class Stacked:
             self.parts = [steps.send(own) for steps, own in zip(self.steps, terms, strict=True)]
 
 
-def seconds(work: object, *arguments: int) -> float:
+def seconds(take: Callable[[int], None], count: int) -> float:
     start = time.process_time()
-    work(*arguments)  # type: ignore[operator]
+    take(count)
     return time.process_time() - start
 
 
@@ -87,21 +85,6 @@ def steps(count: int, rounds: int, each: int) -> list[str]:
     return [str(count), f"{count * each / alone:,.0f}", f"{count * each / together:,.0f}", f"{ratio:.1f}"]
 
 
-def sweeps(count: int, rounds: int) -> list[str]:
-    """A row of the table of sweeps: seconds of whole sweeps with one epoch, without figures."""
-    times = []
-    for _ in range(rounds):
-        with tempfile.TemporaryDirectory() as folder:
-            pair = []
-            for stacked in (False, True):
-                arguments = [*MODEL, "data={use: digits, repeat: 40}", f"train.seed=0..{count - 1}", "train.epochs=1"]
-                sweep = Sweep.create("mlp-vae", arguments, out=Path(folder), name=f"s{stacked:d}", stacked=stacked)
-                pair.append(seconds(sweep.run))
-        times.append(pair)
-    alone, together = (statistics.median(way) for way in zip(*times, strict=True))
-    return [str(count), f"{alone:.1f}", f"{together:.1f}", f"{statistics.median(a / b for a, b in times):.1f}"]
-
-
 def table(header: list[str], rows: list[list[str]]) -> str:
     lines = ["| " + " | ".join(header) + " |", "|" + "---:|" * len(header)]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
@@ -109,10 +92,9 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", default="8,64", help="numbers of models, with commas (default: %(default)s)")
+    parser.add_argument("--models", default="1,8,16,64", help="numbers of models, with commas (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=30, help="of each model in a round (default: %(default)s)")
-    parser.add_argument("--sweeps", action="store_true", help="time whole sweeps too")
     parser.add_argument("--out", type=Path, help="append the tables to this file as well")
     arguments = parser.parse_args()
     counts = [int(count) for count in arguments.models.split(",")]
@@ -123,9 +105,6 @@ def main() -> None:
     )
     rows = [steps(count, arguments.rounds, arguments.steps) for count in counts]
     text += table(["models", "steps per second of processor time, one by one", "stacked", "ratio"], rows)
-    if arguments.sweeps:
-        rows = [sweeps(count, max(1, arguments.rounds // 2)) for count in counts]
-        text += "\n" + table(["models", "processor seconds of a sweep, one by one", "stacked", "ratio"], rows)
     print(text, end="")
     if arguments.out:
         with arguments.out.open("a") as file:

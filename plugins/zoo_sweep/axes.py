@@ -71,6 +71,8 @@ def read_axes(overrides: Sequence[str]) -> tuple[list[Axis], list[str]]:
 
     >>> read_axes(["latent_dim=2,5", "encoder.hidden=[512,256]", "train.optimizer.lr=1e-4..1e-2:log"])[0]
     [Choices(key='latent_dim', values=(2, 5)), Range(key='train.optimizer.lr', low=0.0001, high=0.01, log=True)]
+    >>> read_axes(["train.seed=0..2"])[0]
+    [Choices(key='train.seed', values=(0, 1, 2))]
 
     Raises:
         UsageError: a key or a value occurs twice, or a range is not valid.

@@ -57,7 +57,10 @@ class Plan:
         """Serialize the plan."""
         axes = {axis.key: write_axis(axis) for axis in self.axes}
         seeds = None if self.seeds is None else list(self.seeds)
-        return zoo.write_yaml({"format": FORMAT, **vars(self), "axes": axes, "seeds": seeds})
+        content = {"format": FORMAT, **vars(self), "axes": axes, "seeds": seeds}
+        if not self.stacked:
+            del content["stacked"]  # as in plans of earlier versions, whose digests stay valid
+        return zoo.write_yaml(content)
 
     @classmethod
     def read(cls, file: Path) -> Plan:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import zoo
-from zoo import Batch, Interrupted, Recipe, Session, StopRequest, Trainer, UsageError, ZooError
+from zoo import Batch, Interrupted, Recipe, Session, StopRequest, Trainer, UsageError
 from zoo_sweep.axes import SEED, Axis
 from zoo_sweep.draws import CannotStack
 from zoo_sweep.stack import require_stackable, signature
@@ -142,9 +142,10 @@ class StackedTraining:
         for trial in trials:
             if trial.number not in shapes:
                 shapes[trial.number] = self._signature(trial)
-            step = trial.run.checkpoints.newest().step if trial.is_resumable else 0  # type: ignore[union-attr]
+            checkpoint = trial.run.checkpoints.newest() if trial.is_resumable else None
+            key = shapes[trial.number], 0 if checkpoint is None else checkpoint.step
             if shapes[trial.number] is not None:
-                stacks.setdefault((shapes[trial.number], step), []).append(trial)
+                stacks.setdefault(key, []).append(trial)
         for stack in stacks.values():
             for start in range(0, len(stack), MOST):
                 self._train_stack(stack[start : start + MOST])
@@ -155,19 +156,19 @@ class StackedTraining:
         try:
             recipe = trial.recipe(self._base)
             return signature(trainer_of(recipe, zoo.load_data(recipe.data, self._root, seed=recipe.train.seed).dataset))
-        except ZooError:
+        except Exception:
             return None
 
     def _train_stack(self, trials: Sequence[Trial]) -> None:
-        if len(trials) == 1:
-            return
         with Session(self._device, self._root, None, False, self._callbacks, False, True) as session:
             loaded: dict[str, Any] = {}
             members = []
             for trial in trials:
                 self._stop.raise_if_requested()
-                if (member := self._member(trial, session, loaded)) is not None:
+                if len(trials) > 1 and (member := self._member(trial, session, loaded)) is not None:
                     members.append(member)
+            if len(members) < 2:
+                return
             try:
                 with zoo.flushed_denormals(), zoo.seeded(self._base.train.seed, session.device):
                     step = stacked_step([member.trainer for member in members])
@@ -198,7 +199,7 @@ class StackedTraining:
                 loaded[key] = zoo.load_data(recipe.data, self._root, seed=recipe.train.seed)
             trainer, _ = session.trainer(recipe, loaded[key])
             return Member(trial, trainer, (recipe, loaded[key]))
-        except ZooError:
+        except Exception:
             return None
 
     def _fit(self, members: Sequence[Member], step: StackedStep) -> None:
@@ -251,7 +252,7 @@ def _taken(step: StackedStep, members: Sequence[Member]) -> list[dict[str, Tenso
     batches = [member.batch for member in members if member.batch is not None]
     try:
         return step(members[0].trainer.step, batches)
-    except (CannotStack, ZooError):
+    except CannotStack:
         raise
     except Exception as error:
         raise CannotStack(zoo.error_summary(error)) from error
@@ -304,7 +305,8 @@ def _own_tensors(state: dict[Any, Any]) -> None:
 
 def trainer_of(recipe: Recipe, dataset: zoo.Dataset) -> Trainer:
     """A trainer of a recipe that only has the right shapes."""
-    vae, loss = zoo.build(recipe, dataset.shape, dataset.classes, len(dataset.train))
+    with zoo.seeded(recipe.train.seed):
+        vae, loss = zoo.build(recipe, dataset.shape, dataset.classes, len(dataset.train))
     return Trainer(vae, loss, dataset, recipe.train, binarize=recipe.binarize, device="cpu")
 
 

@@ -28,6 +28,12 @@ def test_axes_are_parsed(override, axis):
     assert as_axis(axis.key, write_axis(axis)) == axis
 
 
+def test_a_range_of_seeds_is_all_of_them():
+    assert read_axes(["train.seed=2..4"]) == ([Choices("train.seed", (2, 3, 4))], [])
+    assert read_axes(["train.seed=0.5..4"]) == ([Range("train.seed", 0.5, 4)], [])
+    assert read_axes(["latent_dim=2..4"]) == ([Range("latent_dim", 2, 4)], [])
+
+
 @pytest.mark.parametrize(
     "override",
     ["latent_dim=2", "encoder.hidden=[512,256]", "loss={use: elbo, beta: 4.0}", "data={use: folder, path: ../x,}", "x"],

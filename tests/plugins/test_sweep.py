@@ -359,7 +359,7 @@ def test_data_can_be_swept(tmp_path):
         (["latent_dim=2..5", "--trials", "3", "--storage", "nosuch://x"], "The storage nosuch://x cannot be used"),
         (["--seeds", "2", "--trials", "3"], "no KEY has several values"),
         (["train.seed=0,1", "--seeds", "2"], "leave out one of them"),
-        (["train.seed=0..5", "--trials", "3"], "train.seed cannot be a range"),
+        (["train.seed=0.5..5", "--trials", "3"], "train.seed cannot be a range"),
         (["train.seed=0,x"], "train.seed: input should be a valid integer, got 'x'"),
         (["--seeds", "1"], "Invalid value for '--seeds'"),
         (["latent_dim=2,5", "--name", "../x"], "a name is made of letters"),
