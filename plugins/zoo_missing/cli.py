@@ -19,9 +19,6 @@ from zoo.cli import (
     prior_option,
 )
 
-FEW = 10
-"""Effective samples below which an imputation is reported as unreliable."""
-
 
 @click.command("impute", short_help="Fill in missing values.")
 @click.argument("run", type=RUN)
@@ -109,7 +106,8 @@ def _report(summary: dict[str, Any], out: Path, as_json: bool) -> None:
         click.echo(f"Warning: {summary['empty']} examples have no observed entry.", err=True)
     if summary["unreliable"]:
         click.echo(
-            f"Warning: {summary['unreliable']} examples have fewer than {FEW} effective samples. Increase --samples.",
+            f"Warning: {summary['unreliable']} examples have fewer than {summary['few']} effective samples. "
+            "Increase --samples.",
             err=True,
         )
     click.echo(out)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from zoo_missing.imputation import Imputation, impute
 
 ARRAYS, TABLES = (".npy", ".npz", ".pt"), (".csv", ".tsv", ".parquet")
 FEW = 10
+"""Effective samples below which an imputation is unreliable."""
 
 
 def check_target(path: Path, table: bool, force: bool) -> None:
@@ -65,7 +67,7 @@ def impute_split(
         raise UsageError(f"{run} is conditional on labels, and the data have none.")
     levels = 255 if split.x.dtype == torch.uint8 else 1
     x = split.x.float() / levels
-    mask = torch.ones(x.shape, dtype=torch.bool) if split.mask is None else split.mask
+    mask = _mask(split)
     columns = run.columns if x.ndim == 2 and len(run.columns) == x.shape[1] else ()
     imputation = impute(
         vae,
@@ -89,7 +91,7 @@ def impute_split(
 
 def summary(imputation: Imputation, split: Split) -> dict[str, Any]:
     """Count entries and examples, and describe the effective sample sizes."""
-    mask = torch.ones(split.x.shape, dtype=torch.bool) if split.mask is None else split.mask
+    mask = _mask(split)
     sizes = imputation.effective_samples[~imputation.effective_samples.isnan()]
     effective = {"median": sizes.median().item(), "least": sizes.min().item()} if len(sizes) else None
     return {
@@ -99,6 +101,7 @@ def summary(imputation: Imputation, split: Split) -> dict[str, Any]:
         "incomplete": len(sizes),
         "empty": int((~mask.flatten(1).any(1)).sum()),
         "effective_samples": effective,
+        "few": FEW,
         "unreliable": int((sizes < FEW).sum()),
     }
 
@@ -123,18 +126,21 @@ def write(
     try:
         with atomic_write(path) as file:
             if path.suffix.lower() in TABLES:
-                _write_table(file, path.suffix.lower(), x, columns, data)
+                _write_table(file, path.suffix.lower(), x, columns, data, _mask(split))
                 return
             array = _in_precision_of(data, x.numpy(), split)
             if path.suffix.lower() == ".npy":
                 np.save(file, array)
             elif path.suffix.lower() == ".npz":
-                mask = np.ones(split.x.shape, bool) if split.mask is None else split.mask.numpy()
-                np.savez(file, x=array, mask=mask)
+                np.savez(file, x=array, mask=_mask(split).numpy())
             else:
                 torch.save(torch.from_numpy(array), file)
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _mask(split: Split) -> Tensor:
+    return torch.ones(split.x.shape, dtype=torch.bool) if split.mask is None else split.mask
 
 
 def _in_precision_of(data: object, x: np.ndarray[Any, Any], split: Split) -> np.ndarray[Any, Any]:
@@ -147,5 +153,41 @@ def _in_precision_of(data: object, x: np.ndarray[Any, Any], split: Split) -> np.
     return np.where(np.isnan(original), x, original).astype(original.dtype)
 
 
-def _write_table(file: Any, ending: str, x: Tensor, columns: tuple[Column, ...], data: object) -> None:
-    raise NotImplementedError
+def _write_table(
+    file: IO[bytes], ending: str, x: Tensor, columns: tuple[Column, ...], data: object, mask: Tensor
+) -> None:
+    """Write completed rows (N, D), or several completions (M, N, D) below each other, as a table."""
+    # `zoo_tables` needs pandas and reads the tables that get here, so it is imported here only.
+    frames, reading = (importlib.import_module(f"zoo_tables.{name}") for name in ("frames", "reading"))
+    is_file = isinstance(data, str | Path) and Path(data).suffix.lower() in TABLES and Path(data).is_file()
+    original = reading.read_file(Path(str(data))) if is_file else None
+    tables = []
+    for number, rows in enumerate(x if x.ndim == 3 else [x], start=1):
+        table = frames.to_frame(rows, columns)
+        if original is not None:
+            table = _filled(original, table, columns, mask)
+        if x.ndim == 3:
+            table.insert(0, "imputation", number)
+        tables.append(table)
+    table = reading.pandas().concat(tables, ignore_index=True)
+    if ending == ".parquet":
+        table.to_parquet(file, index=False)
+    else:
+        table.to_csv(file, index=False, sep="\t" if ending == ".tsv" else ",")
+
+
+def _filled(original: Any, imputed: Any, columns: tuple[Column, ...], mask: Tensor) -> Any:
+    """The original data frame with its missing cells filled; other cells and columns are unchanged."""
+    table = original.copy()
+    for entry, column in enumerate(columns):
+        observed = mask[:, entry].numpy()
+        if observed.all():
+            continue
+        values = imputed[column.name]
+        if column.format == "date" and table[column.name].dtype == object:  # read as text
+            values = values.dt.strftime("%Y-%m-%d")
+        filled = table[column.name].astype(object).where(observed, values.to_numpy(dtype=object))
+        table[column.name] = filled.infer_objects()
+        if column.format == "integer" and not column.coded:
+            table[column.name] = table[column.name].astype(float).round().astype("Int64")
+    return table

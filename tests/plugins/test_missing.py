@@ -1,6 +1,7 @@
 """Missing values: bounds and imputations against closed forms and quadrature."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -378,3 +379,72 @@ class TestImputationError:
         for split in (zoo.Split(torch.randn(50, 4).masked_fill(~mask, 0.0), mask=mask), zoo.Split(torch.randn(50, 4))):
             with pytest.raises(zoo.NotApplicable, match="set hide to a fraction"):
                 ImputationError(hide=0.0)(self.context(linear_vae(), zoo.Dataset(split, split)))
+
+
+@pytest.fixture(scope="module")
+def gaps(tmp_path_factory):
+    """A folder with complete and incomplete rows of rank two, and a model of them."""
+    folder = tmp_path_factory.mktemp("gaps")
+    random = np.random.RandomState(0)
+    full = random.randn(200, 2) @ random.randn(2, 5) + 0.1 * random.randn(200, 5)
+    rows = np.where(random.rand(200, 5) < 0.3, np.nan, full)
+    np.save(folder / "full.npy", full)
+    np.save(folder / "rows.npy", rows)
+    np.save(folder / "wide.npy", random.randn(20, 6))
+    overrides = ["latent_dim=2", "encoder.hidden=[32]", "decoder.hidden=[32]", "train.epochs=60", "train.batch_size=32"]
+    zoo.train(
+        "miwae-impute", overrides, data=folder / "rows.npy", device="cpu", folder=folder / "run", figures=False, seed=0
+    )
+    return folder
+
+
+class TestCommand:
+    def test_observed_values_are_unchanged_and_others_are_close(self, gaps, zoo_command, tmp_path):
+        done = zoo_command("impute", gaps / "run", gaps / "rows.npy", "--out", "out.npy")
+        rows, full, out = np.load(gaps / "rows.npy"), np.load(gaps / "full.npy"), np.load(tmp_path / "work" / "out.npy")
+        missing = np.isnan(rows)
+        assert out.dtype == np.float64
+        assert (out[~missing] == rows[~missing]).all()
+        assert np.square(out - full)[missing].mean() < 0.3 * full.var()
+        assert done.stdout.splitlines()[0].startswith(f"{missing.sum()} of 1000 entries imputed")
+
+    def test_multiple_imputations(self, gaps, zoo_command, tmp_path):
+        zoo_command("impute", gaps / "run", gaps / "rows.npy", "--out", "out.npz", "--multiple", "4", "--json")
+        rows = np.load(gaps / "rows.npy")
+        with np.load(tmp_path / "work" / "out.npz") as file:
+            x, mask = file["x"], file["mask"]
+        assert x.shape == (4, 200, 5)
+        assert (mask == ~np.isnan(rows)).all()
+        assert (x[:, mask] == rows[mask]).all()
+        assert (x[:, ~mask].std(0) > 0).mean() > 0.9
+
+    def test_images_of_bytes_keep_their_levels(self, tmp_path):
+        from zoo_missing.completed import impute_split
+
+        x = torch.randint(256, (60, 1, 8, 8), dtype=torch.uint8)
+        split = zoo.Split(x, mask=torch.rand(x.shape) < 0.7)
+        run = zoo.train("mlp-vae", ["train.epochs=1"], data=zoo.Dataset(split, split), device="cpu", out=tmp_path)
+        result = impute_split(run, split, samples=5, draws=2)
+        assert result.single.dtype == result.multiple.dtype == torch.uint8
+        assert torch.equal(result.single[split.mask], x[split.mask])
+
+    @pytest.mark.parametrize(
+        ("data", "out", "message"),
+        [
+            ("wide.npy", "out.npy", r"was trained on data of shape \(5,\); got \(6,\)"),
+            ("rows.npy", "out.csv", r"expected a file of type .npy, .npz, .pt for data without columns"),
+            ("rows.npy", "taken.npy", r"the file exists. Choose another name, or overwrite it with --force"),
+            ("rows.npy", "no/out.npy", r"there is no folder .*no"),
+            ("absent.npy", "out.npy", r"There is no file or folder .*absent.npy"),
+        ],
+    )
+    def test_wrong_input_is_refused(self, gaps, zoo_command, tmp_path, data, out, message):
+        (tmp_path / "work" / "taken.npy").write_bytes(b"mine")
+        done = zoo_command("impute", gaps / "run", gaps / data, "--out", out, code=2)
+        assert re.search(message, done.stderr)
+        assert (tmp_path / "work" / "taken.npy").read_bytes() == b"mine"
+
+    def test_complete_data_are_copied(self, gaps, zoo_command, tmp_path):
+        done = zoo_command("impute", gaps / "run", gaps / "full.npy", "--out", "out.npy")
+        assert "No entry is missing" in done.stderr
+        np.testing.assert_array_equal(np.load(tmp_path / "work" / "out.npy"), np.load(gaps / "full.npy"))
