@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from zoo import Column, Run, RunError, Split, UsageError, atomic_write, resolve_
 from zoo_missing.imputation import Imputation, impute
 
 ARRAYS, TABLES = (".npy", ".npz", ".pt"), (".csv", ".tsv", ".parquet")
+TIMES = {"date": "%Y-%m-%d", "datetime": "%Y-%m-%d %H:%M:%S"}
 FEW = 10
 """Effective samples below which an imputation is unreliable."""
 
@@ -157,19 +157,20 @@ def _write_table(
     file: IO[bytes], ending: str, x: Tensor, columns: tuple[Column, ...], data: object, mask: Tensor
 ) -> None:
     """Write completed rows (N, D), or several completions (M, N, D) below each other, as a table."""
-    # `zoo_tables` needs pandas and reads the tables that get here, so it is imported here only.
-    frames, reading = (importlib.import_module(f"zoo_tables.{name}") for name in ("frames", "reading"))
+    from zoo_tables.frames import to_frame  # needs pandas
+    from zoo_tables.reading import pandas, read_file
+
     is_file = isinstance(data, str | Path) and Path(data).suffix.lower() in TABLES and Path(data).is_file()
-    original = reading.read_file(Path(str(data))) if is_file else None
+    original = read_file(Path(str(data))) if is_file else None
     tables = []
     for number, rows in enumerate(x if x.ndim == 3 else [x], start=1):
-        table = frames.to_frame(rows, columns)
+        table = to_frame(rows, columns)
         if original is not None:
             table = _filled(original, table, columns, mask)
         if x.ndim == 3:
             table.insert(0, "imputation", number)
         tables.append(table)
-    table = reading.pandas().concat(tables, ignore_index=True)
+    table = pandas().concat(tables, ignore_index=True)
     if ending == ".parquet":
         table.to_parquet(file, index=False)
     else:
@@ -177,16 +178,21 @@ def _write_table(
 
 
 def _filled(original: Any, imputed: Any, columns: tuple[Column, ...], mask: Tensor) -> Any:
-    """The original data frame with its missing cells filled; other cells and columns are unchanged."""
+    """The original data frame with its missing cells filled; other cells and columns are unchanged.
+
+    A category that the model does not have is kept; text in a column of numbers is replaced.
+    """
     table = original.copy()
     for entry, column in enumerate(columns):
-        observed = mask[:, entry].numpy()
-        if observed.all():
+        keep = mask[:, entry].numpy()
+        if column.coded:
+            keep = keep | table[column.name].notna().to_numpy()
+        if keep.all():
             continue
         values = imputed[column.name]
-        if column.format == "date" and table[column.name].dtype == object:  # read as text
-            values = values.dt.strftime("%Y-%m-%d")
-        filled = table[column.name].astype(object).where(observed, values.to_numpy(dtype=object))
+        if column.format in TIMES and table[column.name].dtype.kind != "M":  # dates were read as text
+            values = values.dt.strftime(TIMES[column.format])
+        filled = table[column.name].astype(object).where(keep, values.to_numpy(dtype=object))
         table[column.name] = filled.infer_objects()
         if column.format == "integer" and not column.coded:
             table[column.name] = table[column.name].astype(float).round().astype("Int64")

@@ -448,3 +448,36 @@ class TestCommand:
         done = zoo_command("impute", gaps / "run", gaps / "full.npy", "--out", "out.npy")
         assert "No entry is missing" in done.stderr
         np.testing.assert_array_equal(np.load(tmp_path / "work" / "out.npy"), np.load(gaps / "full.npy"))
+
+    def test_tables_keep_their_cells_and_columns(self, zoo_command, tmp_path):
+        pandas = pytest.importorskip("pandas")
+        random = np.random.RandomState(0)
+        age = random.normal(40, 12, 120)
+        frame = pandas.DataFrame(
+            {
+                "age": age,
+                "city": np.where(age > 40, "Zürich", "Bern"),
+                "visits": random.poisson(20, 120).astype(float),
+                "day": pandas.date_range("2020-01-01", periods=120).strftime("%Y-%m-%d"),
+            }
+        )
+        gaps = frame.astype(object).mask(pandas.DataFrame(random.rand(120, 4) < 0.2, columns=frame.columns))
+        work = tmp_path / "work"
+        gaps.to_csv(work / "gaps.csv", index=False)
+        zoo_command("train", "table-vae", "--data", "gaps.csv", "train.epochs=5", "--out", "runs", "--no-figures")
+        zoo_command("impute", "runs/table-vae", "gaps.csv", "--out", "one.csv", "--samples", "100")
+        zoo_command("impute", "runs/table-vae", "gaps.csv", "--out", "three.csv", "--samples", "100", "--multiple", "3")
+        before, one, three = (
+            pandas.read_csv(work / name, dtype=str, keep_default_na=False)
+            for name in ("gaps.csv", "one.csv", "three.csv")
+        )
+        assert list(one.columns) == list(frame.columns)
+        assert not one.eq("").any().any()
+        for name in ("age", "city", "day"):
+            rows = before[name] != ""
+            assert (one[name][rows] == before[name][rows]).all()
+        assert (one["visits"].astype(float)[before["visits"] != ""] == frame["visits"][before["visits"] != ""]).all()
+        assert set(one["city"]) == {"Zürich", "Bern"}
+        assert one["day"].str.fullmatch(r"20\d\d-\d\d-\d\d").all()
+        assert list(three.columns) == ["imputation", *frame.columns]
+        assert three["imputation"].value_counts().to_dict() == {"1": 120, "2": 120, "3": 120}
