@@ -174,7 +174,7 @@ class Choosing:
             omitted = [name for name, choice in choices.items() if choice.kind == "omit"]
         else:
             choices, omitted = {}, [name for name in names if name not in {c.name for c in self.trained}]
-            numeric = {column.name for column in self.trained if not column.coded}
+            numeric = {c.name for c in self.trained if not c.coded and c.format not in ("date", "datetime")}
             if missing := [column.name for column in self.trained if column.name not in names]:
                 raise DataError(
                     f"{where} has no column {missing[0]!r}, which the model was trained on."
