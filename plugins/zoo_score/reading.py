@@ -1,0 +1,121 @@
+"""All examples of a data set, with their names and labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import zoo
+from zoo import DataError, Dataset, Split, UsageError, load_data, recipe_for
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Examples and the names of their labels.
+
+    Attributes:
+        split: the examples, in the order of their source.
+        label_names: names of the labels 0, 1, ..., if they have any.
+    """
+
+    split: Split
+    label_names: tuple[str, ...] = ()
+
+    def names(self) -> list[str]:
+        """The path of each example relative to its folder, or its index in the source."""
+        if self.split.paths:
+            return list(self.split.paths)
+        index = torch.arange(len(self.split)) if self.split.index is None else self.split.index
+        return [str(i) for i in index.tolist()]
+
+    def labels(self) -> list[str] | None:
+        """The label of each example by name, or by number if it has none; None if there are no labels."""
+        if self.split.labels is None:
+            return None
+        names = self.label_names
+        return [names[label] if label < len(names) else str(label) for label in self.split.labels.tolist()]
+
+    def first(self, limit: int | None) -> Examples:
+        """The first examples, at most `limit`."""
+        return self if limit is None else replace(self, split=self.split.part(0, limit))
+
+    def for_model(self, classes: int, label_names: Sequence[str]) -> Split:
+        """The examples with labels as a model numbers them.
+
+        Args:
+            classes: number of labels that the model is conditional on, or 0.
+            label_names: names of these labels. If both have names, labels are matched by name, else by number.
+
+        Raises:
+            UsageError: the model is conditional, and an example has no label or one that the model does not have.
+        """
+        split = replace(self.split, labels=None, digest=None)
+        if not classes:
+            return split
+        if self.split.labels is None:
+            raise UsageError("The model is conditional on labels, and the data have none.")
+        labels, names = self.split.labels, self.labels()
+        assert names is not None
+        if self.label_names and label_names:
+            numbers = {name: number for number, name in enumerate(label_names)}
+            labels = torch.tensor([numbers.get(name, classes) for name in names])
+        unseen = sorted({name for name, label in zip(names, labels.tolist(), strict=True) if label >= classes})
+        if unseen:
+            raise UsageError(
+                f"The model is conditional on labels and was trained without {', '.join(unseen)}. It cannot score these "
+                "examples: remove them, or train a model that is not conditional."
+            )
+        return replace(split, labels=labels)
+
+
+def read(run: zoo.Run, data: object, root: Path | None) -> Examples:
+    """Every example of `data`, or the test split of the run for None.
+
+    Raises:
+        DataError: the data are not available, or have another shape than those of the run.
+    """
+    choices = run.recipe.data if data is None else recipe_for(data, run.recipe).data
+    source = None if isinstance(data, str | os.PathLike) else data
+    shape = None if data is None else run.data_shape
+    if data is None:
+        dataset = run.loaded(root).dataset
+    else:
+        dataset = load_data(choices, root, shape, source=source, seed=run.recipe.train.seed).dataset
+    if dataset.shape != run.data_shape:
+        shapes = ["x".join(map(str, each)) for each in (run.data_shape, dataset.shape)]
+        raise DataError(f"{run} was trained on examples of shape {shapes[0]}; these have shape {shapes[1]}.")
+    return Examples(dataset.test if data is None else joined(dataset), dataset.label_names)
+
+
+def joined(dataset: Dataset) -> Split:
+    """All splits as one, in the order of their source if it is recorded."""
+    splits = list(dataset.splits.values())
+
+    def join(get: Callable[[Split], Tensor | None]) -> Tensor | None:
+        parts = [part for part in map(get, splits) if part is not None]
+        return torch.cat(parts) if len(parts) == len(splits) else None
+
+    whole = Split(
+        torch.cat([split.x for split in splits]),
+        join(lambda split: split.labels),
+        paths=tuple(path for split in splits for path in split.paths) if all(s.paths for s in splits) else (),
+        index=join(lambda split: split.index),
+        mask=join(lambda split: split.mask),
+    )
+    if whole.paths:
+        order = torch.tensor(sorted(range(len(whole)), key=whole.paths.__getitem__))
+    elif whole.index is not None:
+        order = whole.index.argsort(stable=True)
+    else:
+        return whole
+    return Split(
+        *(whole.x[order], None if whole.labels is None else whole.labels[order]),
+        paths=tuple(whole.paths[i] for i in order.tolist()) if whole.paths else (),
+        index=None if whole.index is None else whole.index[order],
+        mask=None if whole.mask is None else whole.mask[order],
+    )
