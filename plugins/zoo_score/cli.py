@@ -53,10 +53,15 @@ if TYPE_CHECKING:
     metavar="N",
 )
 @click.option(
-    "--anomaly", multiple=True, metavar="LABEL", help="A label whose examples are anomalies, by name or number; repeatable."
+    "--anomaly",
+    multiple=True,
+    metavar="LABEL",
+    help="A label whose examples are anomalies, by name or number; repeatable.",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Score the first N examples only.", metavar="N")
-@click.option("--top", type=click.IntRange(min=0), default=10, show_default=True, help="Examples to print.", metavar="N")
+@click.option(
+    "--top", type=click.IntRange(min=0), default=10, show_default=True, help="Examples to print.", metavar="N"
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of every draw.")
 @prior_option
 @data_dir_option
@@ -102,7 +107,10 @@ def score(
         )
         return
     if top:
-        rows = [[str(cell) if not isinstance(cell, float) else f"{cell:.4g}" for cell in row.values()] for row in _top(scores, top)]
+        rows = [
+            [str(cell) if not isinstance(cell, float) else f"{cell:.4g}" for cell in row.values()]
+            for row in _top(scores, top)
+        ]
         print_table([name.upper() for name in _top(scores, 1)[0]], rows)
     if separation:
         click.echo()

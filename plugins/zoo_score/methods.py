@@ -78,7 +78,7 @@ def draws(vae: VAE, batch: Batch, q: Distribution, samples: int, seed: int) -> D
 
 def _log_px(vae: VAE, batch: Batch, z: Tensor) -> Tensor:
     """log p(x | z) at latents (K, N, *latent_shape), (K, N)."""
-    chunks = z.split(max(1, CHUNK // max(1, z.shape[1])))
+    chunks = torch.split(z, max(1, CHUNK // max(1, z.shape[1])))
     return torch.cat([observed_log_prob(vae.decode(each, batch.condition), batch.x, batch.mask) for each in chunks])
 
 
@@ -141,5 +141,7 @@ def method(name: str) -> Callable[[VAE, Batch, Settings], Tensor]:
         UnknownName: there is none.
     """
     if name not in METHODS:
-        raise UnknownName(f"There is no method {name!r}. Choose from: {', '.join(METHODS)}.{did_you_mean(name, METHODS)}")
+        raise UnknownName(
+            f"There is no method {name!r}. Choose from: {', '.join(METHODS)}.{did_you_mean(name, METHODS)}"
+        )
     return METHODS[name]

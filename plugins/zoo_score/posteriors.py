@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, constraints, transform_to
 
-from zoo import VAE, Batch, ComponentError, Gaussian, NotApplicable, base_measure, observed_log_prob, seeded
+from zoo import VAE, Batch, ComponentError, NotApplicable, base_measure, observed_log_prob, seeded
 
 EUCLIDEAN = "density on the real numbers"
 REAL_PARAMETERS = {"mean", "log_scale"}

@@ -67,8 +67,8 @@ class Examples:
         unseen = sorted({name for name, label in zip(names, labels.tolist(), strict=True) if label >= classes})
         if unseen:
             raise UsageError(
-                f"The model is conditional on labels and was trained without {', '.join(unseen)}. It cannot score these "
-                "examples: remove them, or train a model that is not conditional."
+                f"The model is conditional on labels and was trained without {', '.join(unseen)}. It cannot score "
+                "these examples: remove them, or train a model that is not conditional."
             )
         return replace(split, labels=labels)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 import torch
@@ -21,7 +21,6 @@ from zoo import (
     Dataset,
     EvaluationContext,
     NotApplicable,
-    Split,
     UsageError,
     atomic_write,
     did_you_mean,
@@ -104,24 +103,24 @@ class Scores:
             UsageError: the file name has another ending.
             DataError: the file cannot be written.
         """
-        writers: dict[str, Callable[[io.BufferedIOBase], None]] = {".csv": self._write_csv, ".npy": self._write_npy}
+        writers: dict[str, Callable[[IO[bytes]], None]] = {".csv": self._write_csv, ".npy": self._write_npy}
         write = writers[require_format(path)]
         try:
             with atomic_write(path) as file:
-                write(file)  # type: ignore[arg-type]
+                write(file)
         except OSError as error:
             raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
 
-    def _write_npy(self, file: io.BufferedIOBase) -> None:
-        np.save(file, self.array())  # type: ignore[arg-type]
+    def _write_npy(self, file: IO[bytes]) -> None:
+        np.save(file, self.array())
 
-    def _write_csv(self, file: io.BufferedIOBase) -> None:
+    def _write_csv(self, file: IO[bytes]) -> None:
         """Columns: ``index`` or ``path``, ``label`` and ``anomaly`` if they exist, and one for each method."""
         names, labels = self.examples.names(), self.examples.labels()
         header = ["path" if self.examples.split.paths else "index"]
         header += [] if labels is None else ["label"]
         header += [] if self.anomalous is None else ["anomaly"]
-        text = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="")
+        text = codecs.lookup("utf-8").streamwriter(file, "surrogateescape")
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow([*header, *self.values])
         for row, name in enumerate(names):
@@ -129,7 +128,6 @@ class Scores:
             cells += [] if labels is None else [labels[row]]
             cells += [] if self.anomalous is None else [int(self.anomalous[row])]
             writer.writerow([*cells, *(repr(float(values[row])) for values in self.values.values())])
-        text.detach()
 
 
 def require_format(path: Path) -> str:
@@ -208,7 +206,7 @@ def score_context(
 ) -> dict[str, NDArray[np.float64]]:
     """The scores of the examples of a context by method, each float64 (N,); see `score`."""
     batch = max(1, min(BATCH, LATENTS // settings.samples))
-    indices = torch.arange(len(context)).split(batch)
+    indices = torch.split(torch.arange(len(context)), batch)
     values: dict[str, list[Tensor]] = {name: [] for name in names}
     vae: VAE = context.vae
     with torch.no_grad(), evaluating(vae), flushed_denormals():
