@@ -15,7 +15,7 @@ import zoo
 from zoo import Batch, EvaluationContext, Measurement, NotApplicable, UsageError, seeded
 from zoo_figures.latents import rates
 from zoo_score.methods import draws
-from zoo_score.posteriors import optimize
+from zoo_score.posteriors import optimize, posterior
 
 ACTIVE_RATE = 0.01
 """Rate in nats below which a latent dimension counts as collapsed."""
@@ -89,7 +89,7 @@ def amortization_gap(context: EvaluationContext) -> tuple[float, float, dict[str
     """
     before, after, rate = [], [], []
     for batch in _first(context, OPTIMIZED):
-        q = context.vae.encode(batch.x, batch.condition)
+        q = posterior(context.vae, batch)
         optimum = optimize(context.vae, batch, q, steps=STEPS, samples=DRAWS, seed=context.seed)
         initial, final = (draws(context.vae, batch, each, SAMPLES, context.seed) for each in (q, optimum))
         before.append(initial.log_weight.mean(0))
@@ -106,7 +106,7 @@ def sample_size(context: EvaluationContext) -> tuple[float, float, dict[str, Any
     """The median `effective_sample_size` of 100 importance samples. It should be at least 5."""
     sizes = []
     for batch in _first(context, WEIGHTED):
-        q = context.vae.encode(batch.x, batch.condition)
+        q = posterior(context.vae, batch)
         sizes.append(effective_sample_size(draws(context.vae, batch, q, SAMPLES, context.seed).log_weight))
     median = torch.cat(sizes).median().item()
     return median, EFFECTIVE * SAMPLES, {"examples": min(WEIGHTED, len(context)), "samples": SAMPLES}
@@ -133,13 +133,13 @@ def prior_holes(context: EvaluationContext) -> tuple[float, float, dict[str, Any
     A classifier two-sample test (arXiv 1610.06545): 0.5 if the prior equals the aggregate posterior, 1 if samples of
     the prior are recognizable. There is one draw of each per example. It should be at most 0.65.
     """
-    posterior, prior = [], []
+    latents, prior_latents = [], []
     for batch in context.batches():
-        q = context.vae.encode(batch.x, batch.condition)
+        q = posterior(context.vae, batch)
         p = context.vae.prior(context.vae.encoder, batch.condition)
-        posterior.append(q.sample().flatten(1))
-        prior.append((p.sample() if p.batch_shape else p.sample(torch.Size([len(batch.x)]))).flatten(1))
-    auc = two_sample_auc(torch.cat(posterior), torch.cat(prior), context.seed)
+        latents.append(q.sample().flatten(1))
+        prior_latents.append((p.sample() if p.batch_shape else p.sample(torch.Size([len(batch.x)]))).flatten(1))
+    auc = two_sample_auc(torch.cat(latents), torch.cat(prior_latents), context.seed)
     return auc, SEPARABLE, {"draws": len(context), "classifier": "gradient boosting", "folds": FOLDS}
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 
 from zoo import VAE, Batch, NotApplicable, UnknownName, base_measure, did_you_mean, observed_log_prob, seeded
-from zoo_score.posteriors import draw, optimize
+from zoo_score.posteriors import draw, optimize, posterior
 
 CHUNK = 1000
 """Latents that are decoded at once."""
@@ -84,7 +84,7 @@ def _log_px(vae: VAE, batch: Batch, z: Tensor) -> Tensor:
 
 def negative_elbo(vae: VAE, batch: Batch, settings: Settings) -> Tensor:
     """-ELBO = E_q[-log p(x | z)] + KL(q(z | x) || p(z)), with the KL in closed form if torch has one."""
-    q = vae.encode(batch.x, batch.condition)
+    q = posterior(vae, batch)
     prior = vae.prior(vae.encoder, batch.condition)
     try:
         kl = kl_divergence(q, prior)
@@ -95,14 +95,14 @@ def negative_elbo(vae: VAE, batch: Batch, settings: Settings) -> Tensor:
 
 def negative_log_likelihood(vae: VAE, batch: Batch, settings: Settings) -> Tensor:
     """-log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x), z_k from q(z | x) (arXiv 1509.00519, eq. 8)."""
-    q = vae.encode(batch.x, batch.condition)
+    q = posterior(vae, batch)
     log_weight = draws(vae, batch, q, settings.samples, settings.seed).log_weight
     return math.log(settings.samples) - log_weight.logsumexp(0)
 
 
 def negative_reconstruction(vae: VAE, batch: Batch, settings: Settings) -> Tensor:
     """E_q[-log p(x | z)], the reconstruction probability (An and Cho 2015, algorithm 4), as a negative logarithm."""
-    q = vae.encode(batch.x, batch.condition)
+    q = posterior(vae, batch)
     with seeded(settings.seed, batch.x.device):
         try:
             z, _ = draw(q, settings.samples)
@@ -119,7 +119,7 @@ def likelihood_regret(vae: VAE, batch: Batch, settings: Settings) -> Tensor:
     Raises:
         NotApplicable: see `zoo_score.posteriors.optimize`.
     """
-    q = vae.encode(batch.x, batch.condition)
+    q = posterior(vae, batch)
     optimum = optimize(vae, batch, q, steps=settings.steps, seed=settings.seed)
     before, after = (draws(vae, batch, each, settings.samples, settings.seed).log_weight for each in (q, optimum))
     return (after - before).mean(0)

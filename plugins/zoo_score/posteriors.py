@@ -19,6 +19,11 @@ REAL_PARAMETERS = {"mean", "log_scale"}
 Rebuild = Callable[[Mapping[str, Tensor]], Distribution]
 
 
+def posterior(vae: VAE, batch: Batch) -> Distribution:
+    """q(z | x) of the observed entries of a batch."""
+    return vae.trace(batch).q
+
+
 def draw(q: Distribution, samples: int) -> tuple[Tensor, Tensor]:
     """Draw from q(z | x) and evaluate log q(z | x).
 
@@ -100,7 +105,7 @@ def optimize(
         NotApplicable: the posterior is not determined by reparameterizable parameters; see `parametrize`.
     """
     with torch.no_grad():
-        q = vae.encode(batch.x, batch.condition) if q is None else q
+        q = posterior(vae, batch) if q is None else q
         prior = vae.prior(vae.encoder, batch.condition)
     initial, rebuild = parametrize(q)
     with torch.inference_mode(False), torch.enable_grad(), seeded(seed, batch.x.device):

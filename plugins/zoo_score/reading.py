@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 import zoo
-from zoo import DataError, Dataset, Split, UsageError, load_data, recipe_for
+from zoo import Split, UsageError
 
 
 @dataclass(frozen=True)
@@ -79,43 +77,7 @@ def read(run: zoo.Run, data: object, root: Path | None) -> Examples:
     Raises:
         DataError: the data are not available, or have another shape than those of the run.
     """
-    choices = run.recipe.data if data is None else recipe_for(data, run.recipe).data
-    source = None if isinstance(data, str | os.PathLike) else data
-    shape = None if data is None else run.data_shape
     if data is None:
         dataset = run.loaded(root).dataset
-    else:
-        dataset = load_data(choices, root, shape, source=source, seed=run.recipe.train.seed).dataset
-    if dataset.shape != run.data_shape:
-        shapes = ["x".join(map(str, each)) for each in (run.data_shape, dataset.shape)]
-        raise DataError(f"{run} was trained on examples of shape {shapes[0]}; these have shape {shapes[1]}.")
-    return Examples(dataset.test if data is None else joined(dataset), dataset.label_names)
-
-
-def joined(dataset: Dataset) -> Split:
-    """All splits as one, in the order of their source if it is recorded."""
-    splits = list(dataset.splits.values())
-
-    def join(get: Callable[[Split], Tensor | None]) -> Tensor | None:
-        parts = [part for part in map(get, splits) if part is not None]
-        return torch.cat(parts) if len(parts) == len(splits) else None
-
-    whole = Split(
-        torch.cat([split.x for split in splits]),
-        join(lambda split: split.labels),
-        paths=tuple(path for split in splits for path in split.paths) if all(s.paths for s in splits) else (),
-        index=join(lambda split: split.index),
-        mask=join(lambda split: split.mask),
-    )
-    if whole.paths:
-        order = torch.tensor(sorted(range(len(whole)), key=whole.paths.__getitem__))
-    elif whole.index is not None:
-        order = whole.index.argsort(stable=True)
-    else:
-        return whole
-    return Split(
-        *(whole.x[order], None if whole.labels is None else whole.labels[order]),
-        paths=tuple(whole.paths[i] for i in order.tolist()) if whole.paths else (),
-        index=None if whole.index is None else whole.index[order],
-        mask=None if whole.mask is None else whole.mask[order],
-    )
+        return Examples(dataset.test, dataset.label_names)
+    return Examples(*run.read_labelled(data, root))

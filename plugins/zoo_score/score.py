@@ -193,7 +193,7 @@ def score(
     anomalous = anomalies(examples, labels) if labels else None
     split = examples.for_model(vae.classes, run.label_names)
     target = resolve_device(device)
-    dataset = Dataset(split, split.part(0, 1))
+    dataset = Dataset(split, split)
     context = EvaluationContext(vae, run.recipe, dataset, "train", None, seed, target, progress=progress)
     values = score_context(context, names, Settings(samples, steps, seed))
     protocol: dict[str, object] = {"examples": len(split), "binarize": run.recipe.binarize, "samples": samples}

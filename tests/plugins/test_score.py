@@ -277,7 +277,7 @@ def test_command(run, tmp_path, capsys):
         ({"anomaly": 11}, "No example has the label 11."),
         ({"anomaly": list(range(10))}, "Every example is an anomaly"),
         ({"samples": 0}, "samples must be at least 1, not 0"),
-        ({"data": torch.rand(5, 1, 6, 6)}, "was trained on examples of shape 1x8x8; these have shape 1x6x6"),
+        ({"data": torch.rand(5, 1, 6, 6)}, "was trained on data of shape (1, 8, 8); got (1, 6, 6)."),
         ({"data": torch.rand(5, 1, 8, 8), "anomaly": 1}, "The data have no labels"),
     ],
 )  # fmt: skip
