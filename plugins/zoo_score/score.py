@@ -134,11 +134,13 @@ def require_format(path: Path) -> str:
     """The ending of a file of scores.
 
     Raises:
-        UsageError: it is neither ``.csv`` nor ``.npy``.
+        UsageError: it is neither ``.csv`` nor ``.npy``, or its folder does not exist.
     """
     ending = path.suffix.lower()
     if ending not in (".csv", ".npy"):
         raise UsageError(f"{path}: expected a file that ends in .csv or .npy.")
+    if not path.parent.is_dir():
+        raise UsageError(f"The folder of {path} does not exist. Create it, or choose another file.")
     return ending
 
 
