@@ -21,7 +21,7 @@ Rebuild = Callable[[Mapping[str, Tensor]], Distribution]
 
 def posterior(vae: VAE, batch: Batch) -> Distribution:
     """q(z | x) of the observed entries of a batch."""
-    return vae.trace(batch).q
+    return vae.encode(batch.x, batch.condition, batch.mask)
 
 
 def draw(q: Distribution, samples: int) -> tuple[Tensor, Tensor]:

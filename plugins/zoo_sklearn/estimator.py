@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import Any, Self
 
@@ -12,11 +13,22 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags, check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import Tensor
 
 import zoo
-from zoo import DataDependent, Dataset, Split, Trainer, UsageError, evaluating, resolve_device, seeded
+from zoo import (
+    Batch,
+    DataDependent,
+    Dataset,
+    Split,
+    Trainer,
+    components_of,
+    evaluating,
+    read_signature,
+    resolve_device,
+    seeded,
+)
 from zoo_score.methods import Settings, negative_log_likelihood
+from zoo_sklearn.rows import NumberRows, Rows, TableRows, has_numbers_alone, is_frame
 from zoo_sklearn.scaling import Scaling
 
 Array = NDArray[Any]
@@ -41,19 +53,25 @@ LATENTS = 50_000
 
 
 class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """A variational autoencoder that is fitted to the rows of an array.
+    """A variational autoencoder that is fitted to the rows of an array or of a data frame.
 
-    Missing values (NaN) are accepted: the likelihood is that of the observed entries, and the encoder receives the mean
-    of the column instead. Nothing is printed and no file is written.
+    Missing values (NaN) are accepted: the likelihood is that of the observed entries, and an encoder that takes no mask
+    receives the mean of the column instead. Nothing is printed and no file is written.
+
+    A data frame with text, categories or dates is modelled by ``table-vae``, whose columns have different kinds; every
+    model that takes columns can be given as `model`. Rows are then returned as a data frame in the original columns.
 
     Args:
         model: a recipe by name, such as ``iwae``, a YAML file with one model, or a `zoo.Recipe`. By default,
-            multilayer perceptrons with a Gaussian likelihood that has one learned scale.
+            ``table-vae`` for data frames with columns that are not numbers, else multilayer perceptrons with a Gaussian
+            likelihood that has one learned scale.
         latent_dim: number of latent dimensions; None for that of the recipe.
         epochs, batch_size, lr: how long and how to train; None for the values of the recipe.
         overrides: further changes of the recipe, such as ``["encoder.hidden=[64]", "loss.beta=2"]``.
+        columns: kinds of columns of tables by name, instead of the inferred ones, such as ``{"age": "count"}``.
         standardize: standardize each column by its mean and standard deviation before training, and undo it in
             everything that is returned. Set it to False for a likelihood that needs its own range, such as a Bernoulli.
+            It has no effect on models of tables, which scale each column by its kind.
         data_shape: shape of one example, such as (1, 28, 28), for models of images; by default (n_features,).
         importance_samples: samples of the estimate of log p(x) in `score` and `score_samples`.
         device: device of the training, as in `zoo.train`. The fitted model is on the CPU.
@@ -83,6 +101,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         batch_size: int | None = None,
         lr: float | None = None,
         overrides: Sequence[str] | Mapping[str, Any] = (),
+        columns: Mapping[str, Any] | None = None,
         standardize: bool = True,
         data_shape: tuple[int, ...] | None = None,
         importance_samples: int = 100,
@@ -96,6 +115,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         self.batch_size = batch_size
         self.lr = lr
         self.overrides = overrides
+        self.columns = columns
         self.standardize = standardize
         self.data_shape = data_shape
         self.importance_samples = importance_samples
@@ -114,22 +134,25 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
             UsageError: the recipe, a change of it or the shape of an example is not valid.
             TrainingError: the training failed.
         """
-        rows = self._validated(X, reset=True, ensure_min_samples=2)
-        scaling = Scaling.of(rows) if self.standardize else Scaling.identity(rows.shape[1])
-        shape = (rows.shape[1],) if self.data_shape is None else tuple(self.data_shape)
-        if np.prod(shape) != rows.shape[1]:
-            raise UsageError(f"data_shape={shape} does not have the {rows.shape[1]} entries of a row of X.")
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        recipe = self._recipe(seed)
-        x, mask = _tensors(scaling.scale_rows(rows), shape)
-        split = Split(x.float(), mask=None if mask is None else mask)
+        seed = self._seed()
+        mixed = is_frame(X) and not has_numbers_alone(X)
+        recipe = self._recipe(seed, mixed)
+        self._tabular = _takes_columns(recipe)
+        if mixed and not self._tabular:
+            raise ValueError(
+                f"X has columns without numbers, which {recipe.name} does not take; try model='table-vae'."
+            )
+        values = self._validated(X, reset=True)
+        rows = self._fitted_rows(values, as_array=not is_frame(X))
+        x, mask = rows.encode(values)
+        split = Split(x.float(), mask=mask)
         device = resolve_device(self.device)
         with seeded(seed, device):
-            vae, loss = zoo.build(recipe, shape, 0, len(rows))
+            vae, loss = zoo.build(recipe, rows.shape, 0, len(x), rows.columns)
             for module in vae.modules():
                 if isinstance(module, DataDependent):
                     module.initialize(split.mean())
-        dataset = Dataset(split, split.part(0, 1))
+        dataset = Dataset(split, split.part(0, 1), columns=rows.columns)
         trainer = Trainer(
             vae, loss, dataset, recipe.train, binarize=recipe.binarize, progress=self.verbose, device=device
         )
@@ -140,18 +163,18 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         self.recipe_ = recipe
         self.model_ = trainer.model.cpu().double().requires_grad_(False).eval()
         self.loss_curve_ = [epoch.train["loss"] for epoch in history]
-        self._scaling, self._shape = scaling, shape
+        self._rows = rows
         self._n_features_out = int(np.prod(self.model_.latent_shape))
         return self
 
     def transform(self, X: ArrayLike) -> Array:
         """The means of q(z | x), (n_samples, latent_dim)."""
-        x, _ = self._encoder_input(X)
+        batch = self._batch(X)
         with torch.no_grad(), evaluating(self.model_), seeded(self._seed()):
-            means = [self.model_.posterior_mean(part).flatten(1) for part in torch.split(x, BATCH)]
+            means = [self.model_.posterior_mean(*part).flatten(1) for part in _parts(batch, BATCH)]
         return torch.cat(means).numpy()
 
-    def inverse_transform(self, Z: ArrayLike) -> Array:
+    def inverse_transform(self, Z: ArrayLike) -> Any:
         """The means of p(x | z), (n_samples, n_features).
 
         Args:
@@ -163,8 +186,8 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
             raise ValueError(f"Z has {latents.shape[1]} columns, but the latent has {self._n_features_out} dimensions.")
         z = torch.tensor(latents).reshape(-1, *self.model_.latent_shape)
         with torch.no_grad(), evaluating(self.model_):
-            means = [self.model_.decode(part).mean.flatten(1) for part in torch.split(z, BATCH)]
-        return self._scaling.restore_rows(torch.cat(means).double().numpy())
+            means = [self.model_.decode(part).mean for part in torch.split(z, BATCH)]
+        return self._rows.decode(torch.cat(means))
 
     def score_samples(self, X: ArrayLike) -> Array:
         """An importance-weighted estimate of log p(x) of each row, (n_samples,), in nats (arXiv 1509.00519, eq. 8).
@@ -175,25 +198,22 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         Raises:
             NotApplicable: the posterior has no density, as that of a deterministic or vector-quantized autoencoder.
         """
-        x, mask = self._encoder_input(X)
+        batch = self._batch(X)
         settings = Settings(self.importance_samples, seed=self._seed())
-        parts = torch.split(torch.arange(len(x)), max(1, min(BATCH, LATENTS // self.importance_samples)))
         with torch.no_grad(), evaluating(self.model_):
             scores = [
-                -negative_log_likelihood(
-                    self.model_, zoo.Batch(x[part], None, None if mask is None else mask[part]), settings
-                )
-                for part in parts
+                -negative_log_likelihood(self.model_, part, settings)
+                for part in _parts(batch, max(1, min(BATCH, LATENTS // self.importance_samples)))
             ]
-        observed = np.ones((len(x), self.n_features_in_)) if mask is None else mask.flatten(1).numpy()
-        log_density: Array = torch.cat(scores).numpy() + observed @ self._scaling.log_density_factor
+        observed = torch.ones_like(batch.x) if batch.mask is None else batch.mask
+        log_density: Array = torch.cat(scores).numpy() + observed.flatten(1).numpy() @ self._rows.log_density_factor()
         return log_density
 
     def score(self, X: ArrayLike, y: object = None) -> float:
         """The mean of `score_samples`: the mean log-likelihood of a row, in nats. Higher is better."""
         return float(self.score_samples(X).mean())
 
-    def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> Array:
+    def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> Any:
         """Draw z from the prior and rows from p(x | z), (n_samples, n_features).
 
         Args:
@@ -204,32 +224,54 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         if not isinstance(n_samples, Integral) or n_samples < 1:
             raise ValueError(f"n_samples must be a positive integer, not {n_samples!r}.")
         with torch.no_grad(), evaluating(self.model_), seeded(self._seed(random_state)):
-            rows = self.model_.sample(int(n_samples)).flatten(1)
-        return self._scaling.restore_rows(rows.double().numpy())
+            x = self.model_.sample(int(n_samples))
+        return self._rows.decode(x)
 
     def _seed(self, random_state: int | np.random.RandomState | None = None) -> int:
         source = self.random_state if random_state is None else random_state
         return int(check_random_state(source).randint(2**31 - 1))
 
-    def _recipe(self, seed: int) -> zoo.Recipe:
+    def _recipe(self, seed: int, mixed: bool) -> zoo.Recipe:
         """The recipe with the changes of the parameters."""
         train: dict[str, Any] = {"epochs": self.epochs, "batch_size": self.batch_size}
         train = {name: value for name, value in train.items() if value is not None}
         if self.lr is not None:
             train["optimizer"] = {"lr": self.lr}
         changes: dict[str, Any] = {} if self.latent_dim is None else {"latent_dim": self.latent_dim}
-        model = DEFAULT if self.model is None else self.model
+        model = self.model if self.model is not None else "table-vae" if mixed else DEFAULT
         return zoo.recipe(model, self.overrides, train={**train, "seed": seed}, **changes)
 
-    def _validated(self, X: ArrayLike, reset: bool, **options: Any) -> Array:
+    def _validated(self, X: Any, reset: bool) -> Any:
+        """Check X: a data frame for models of tables, else an array of float64."""
+        if self._tabular and is_frame(X):
+            validate_data(self, X, reset=reset, skip_check_array=True)
+            return X
         rows: Array = validate_data(
-            self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=reset, copy=True, **options
+            self,
+            X,
+            dtype=np.float64,
+            ensure_all_finite="allow-nan",
+            ensure_min_samples=2 if reset else 1,
+            reset=reset,
+            copy=True,
         )
-        return rows
+        if not self._tabular:
+            return rows
+        from zoo_tables.reading import pandas
 
-    def _encoder_input(self, X: ArrayLike) -> tuple[Tensor, Tensor | None]:
+        return pandas().DataFrame(rows, columns=getattr(self, "feature_names_in_", map(str, range(rows.shape[1]))))
+
+    def _fitted_rows(self, values: Any, as_array: bool) -> Rows:
+        if self._tabular:
+            return TableRows(values, self.columns or {}, as_array)
+        width = values.shape[1]
+        scaling = Scaling.of(values) if self.standardize else Scaling.identity(width)
+        return NumberRows(scaling, (width,) if self.data_shape is None else tuple(self.data_shape))
+
+    def _batch(self, X: Any) -> Batch:
         check_is_fitted(self)
-        return _tensors(self._scaling.scale_rows(self._validated(X, reset=False)), self._shape)
+        x, mask = self._rows.encode(self._validated(X, reset=False))
+        return Batch(x, None, mask)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -237,8 +279,11 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         return tags
 
 
-def _tensors(rows: Array, shape: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
-    """Examples (N, *shape), float64 with 0 for missing values, and the mask of observed entries, if any are missing."""
-    x = torch.tensor(rows).reshape(-1, *shape)
-    mask = ~torch.isnan(x)
-    return (x, None) if bool(mask.all()) else (x.nan_to_num(0.0), mask)
+def _takes_columns(recipe: zoo.Recipe) -> bool:
+    """Whether a component of the model is built from the columns of a table."""
+    return any("columns" in read_signature(kind, spec.use).injected for _, kind, spec in components_of(recipe))
+
+
+def _parts(batch: Batch, size: int) -> Iterator[Batch]:
+    for start in range(0, len(batch.x), size):
+        yield batch.map(operator.itemgetter(slice(start, start + size)))

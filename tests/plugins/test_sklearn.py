@@ -44,8 +44,9 @@ LINEAR = {
 
 def checks() -> list[object]:
     return [
-        pytest.param(estimator, check, id=check.func.__name__)
-        for estimator, check in estimator_checks_generator(VAE(**SMALL))
+        pytest.param(estimator, check, id=f"{estimator.model or 'default'}-{check.func.__name__}")
+        for model in (None, "table-vae")
+        for estimator, check in estimator_checks_generator(VAE(model, **SMALL))
         # scikit-learn skips it unless SCIPY_ARRAY_API is set, and it is for estimators that declare its support.
         if check.func.__name__ != "check_array_api_input"
     ]
@@ -55,6 +56,12 @@ def checks() -> list[object]:
 def test_contract(estimator, check):
     """Every check of scikit-learn, without an expected failure."""
     check(estimator)
+
+
+@pytest.mark.parametrize("model", [None, "table-vae"])
+def test_no_check_is_expected_to_fail(model):
+    assert VAE(model).__sklearn_tags__().no_validation is False
+    assert VAE(model).__sklearn_tags__().input_tags.allow_nan
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +202,78 @@ def test_wrong_input_is_explained(linear):
         linear.sample(0)
     with pytest.raises(ValueError, match="infinity"):
         linear.transform(np.full((3, 5), np.inf))
+
+
+# --- tables
+
+
+@pytest.fixture(scope="module")
+def frame() -> object:
+    """Numbers, text, a date and gaps: the height depends on the species."""
+    pandas = pytest.importorskip("pandas")
+    generator = np.random.default_rng(0)
+    species = generator.choice(["oak", "fir", "yew"], 300)
+    height = np.select([species == "oak", species == "fir"], [10.0, 30.0], 20.0) + generator.normal(size=300)
+    height[::7] = np.nan
+    return pandas.DataFrame(
+        {
+            "species": species,
+            "height": height,
+            "nests": generator.poisson(3, 300),
+            "planted": pandas.to_datetime("2020-01-01")
+            + pandas.to_timedelta(generator.integers(0, 900, 300), unit="D"),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted(frame) -> VAE:
+    return VAE(latent_dim=2, epochs=60, lr=5e-3, random_state=0).fit(frame)
+
+
+def test_a_frame_with_text_is_a_table(fitted, frame):
+    assert fitted.recipe_.name == "table-vae"
+    assert list(fitted.feature_names_in_) == list(frame.columns)
+    latents = fitted.transform(frame)
+    assert latents.shape == (300, 2)
+    restored = fitted.inverse_transform(latents)
+    assert list(restored.columns) == list(frame.columns)
+    assert (restored["species"] == frame["species"]).mean() > 0.9
+    assert (restored["height"] - frame["height"]).abs().mean() < 3
+    samples = fitted.sample(500)
+    assert set(samples["species"]) == {"oak", "fir", "yew"}
+    assert samples["planted"].dtype.kind == "M"
+    assert abs(samples["nests"].mean() - 3) < 0.5
+
+
+def test_the_density_of_a_table_is_in_its_units(fitted, frame):
+    """In centimetres instead of metres, each observed height has the density of 1 / 100."""
+    other = frame.assign(height=frame["height"] * 100)
+    same = VAE(latent_dim=2, epochs=60, lr=5e-3, random_state=0).fit(other)
+    observed = frame["height"].notna().to_numpy()
+    difference = fitted.score_samples(frame) - same.score_samples(other)
+    np.testing.assert_allclose(difference, np.log(100) * observed, atol=0.1)
+
+
+def test_an_unknown_category_counts_as_missing(fitted, frame):
+    rows = frame.iloc[:2].assign(species=["elm", None])
+    gone = frame.iloc[:2].assign(species=[None, None])
+    np.testing.assert_allclose(fitted.transform(rows), fitted.transform(gone))
+
+
+def test_tables_pickle_and_select_columns_by_kind(fitted, frame):
+    each = pickle.loads(pickle.dumps(fitted))
+    assert np.array_equal(each.transform(frame), fitted.transform(frame))
+    vae = VAE(**SMALL, columns={"nests": "count"}).fit(frame)
+    kinds = {column.name: column.kind for column in vae._rows.columns}
+    assert kinds == {"species": "categorical", "height": "real", "nests": "count", "planted": "real"}
+
+
+def test_wrong_frames_are_explained(fitted, frame):
+    with pytest.raises(ValueError, match="feature names should match"):
+        fitted.transform(frame.rename(columns={"height": "size"}))
+    with pytest.raises(ValueError, match="columns without numbers, which mlp-vae does not take; try model='table-vae'"):
+        VAE("mlp-vae").fit(frame)
 
 
 def test_scaling_ignores_missing_values_and_keeps_constant_columns():
