@@ -139,6 +139,7 @@ def test_holes_of_a_prior_that_the_posterior_never_fills(recipe):
     split = zoo.Split(torch.randn(1000, 1, 1, 4, generator=torch.Generator().manual_seed(0)))
     result = finding("prior-holes", context_of(vae, recipe, zoo.Dataset(split, split)))
     assert result.value == pytest.approx(0.983, abs=0.01)
+    assert result.threshold == pytest.approx(0.62 + 2 * (2001 / (12 * 1000**2)) ** 0.5, rel=1e-3)
     assert result.verdict == "warn"
 
 
