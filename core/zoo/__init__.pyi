@@ -112,6 +112,7 @@ from .recipes.source import builtin_registry as builtin_registry
 from .recipes.source import parse_yaml as parse_yaml
 from .recipes.source import write_yaml as write_yaml
 from .run import Run as Run
+from .session import Session as Session
 from .storage.files import atomic_write as atomic_write
 from .storage.files import sealed as sealed
 from .storage.files import sync_folder as sync_folder

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import RunError, TrainingError
-from zoo.model.devices import device_name
+from zoo.model.devices import device_name, multiplies_bfloat16
 from zoo.plugins.manager import DISTRIBUTION
 from zoo.plugins.registry import registry
 from zoo.recipes.components import with_defaults
@@ -113,6 +113,7 @@ def _environment(recipe: Recipe, loaded: LoadedDataset, device: torch.device) ->
         "command": sys.argv,
         "seed": recipe.train.seed,
         "device": device_name(device),
+        "bfloat16_instructions": multiplies_bfloat16(device),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -13,7 +13,7 @@ import torch
 
 from zoo.errors import NoRun, RunError, UsageError, ZooError
 from zoo.model.context import evaluating, flushed_denormals, seeded
-from zoo.model.devices import resolve_device
+from zoo.model.devices import device_name, multiplies_bfloat16, resolve_device
 from zoo.model.likelihood import in_support
 from zoo.model.memory import require_memory
 from zoo.model.parts import DataDependent
@@ -83,14 +83,25 @@ class Session:
     ) -> Run:
         """Train a new run; see `zoo.train`."""
         data = load_data(recipe.data, self.root, source=source, seed=recipe.train.seed)
-        trainer, start = self._trainer(recipe, data, init)
+        trainer, start = self.trainer(recipe, data, init)
+        return self._fit(trainer, self.create(recipe, data, out, folder, start))
+
+    def create(
+        self,
+        recipe: Recipe,
+        data: LoadedDataset,
+        out: Path,
+        folder: Path | None,
+        start: dict[str, Any] | None = None,
+    ) -> Run:
+        """Create and lock the folder of a new run."""
 
         def create() -> Run:
             run = create_run(out, recipe, data, self.device, folder, init=start)
             self._stack.enter_context(run.held())
             return run
 
-        return self._fit(trainer, self.group.on_rank_zero(create))
+        return self.group.on_rank_zero(create)
 
     def claim(self, run: str | Path | Run) -> tuple[Run, Checkpoint | None]:
         """Lock the run to resume, and return it with its newest valid checkpoint; see `zoo.resume`."""
@@ -130,7 +141,7 @@ class Session:
         recipe = run.recipe
         if longer:
             recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": epochs})})
-        trainer, _ = self._trainer(recipe, run.loaded(self.root, source))
+        trainer, _ = self.trainer(recipe, run.loaded(self.root, source))
         trainer.restore(checkpoint)
         if longer and epochs is not None:
             if trainer.finished:
@@ -140,7 +151,7 @@ class Session:
             self.group.on_rank_zero(lambda: RunRecorder(run).extend(epochs))
         return self._fit(trainer, run)
 
-    def _trainer(
+    def trainer(
         self, recipe: Recipe, data: LoadedDataset, init: WarmStart | None = None
     ) -> tuple[Trainer, dict[str, Any] | None]:
         """Build and check the model without writing files. Also return the record of a warm start."""
@@ -152,6 +163,12 @@ class Session:
                 ", ".join(f"{len(split)} {_ADJECTIVES.get(name, name)}" for name, split in dataset.splits.items()),
                 *("x".join(map(str, dataset.shape)), self.device, recipe.train.seed),
             )
+            if recipe.train.precision == "bfloat16" and multiplies_bfloat16(self.device) is False:
+                log.warning(
+                    "The processor of %s has no bfloat16 instructions, so train.precision=bfloat16 is slower than "
+                    "float32 and less accurate. Set train.precision=float32.",
+                    device_name(self.device),
+                )
         with flushed_denormals(), seeded(recipe.train.seed, self.device):
             vae, loss = build(recipe, dataset.shape, dataset.classes, len(dataset.train), dataset.columns)
             if dependent := [module for module in vae.modules() if isinstance(module, DataDependent)]:
@@ -186,11 +203,16 @@ class Session:
                 likelihood_advice(recipe, trainer.dataset.train.x),
             )
 
-    def _fit(self, trainer: Trainer, run: Run) -> Run:
-        """Train, and write the result into the run folder."""
+    def attach(self, trainer: Trainer, run: Run) -> Run:
+        """Let a trainer write its checkpoints, metrics and weights into the folder of a run; return the run."""
         trainer.checkpoints = run.checkpoints
         plugins = plugin_callbacks(run, self.figures) if self.group.is_rank_zero else ()
         trainer.callbacks = [RunRecorder(run), *plugins, *self.callbacks]
+        return run
+
+    def _fit(self, trainer: Trainer, run: Run) -> Run:
+        """Train, and write the result into the run folder."""
+        self.attach(trainer, run)
         try:
             trainer.fit()
         except Interrupted as interrupted:

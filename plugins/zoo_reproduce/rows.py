@@ -214,7 +214,7 @@ def read_rows(file: Traversable) -> list[Row]:
 
 
 def _resolved(name: str, raws: Mapping[str, Any], seen: tuple[str, ...] = ()) -> Raw:
-    """A row with the keys of the rows that it extends.
+    """A row with the keys of the rows that it extends, except for `analysis`, which explains the number of one row.
 
     Raises:
         ValueError: it extends no row of the file, or rows extend each other in a circle.
@@ -231,6 +231,7 @@ def _resolved(name: str, raws: Mapping[str, Any], seen: tuple[str, ...] = ()) ->
     if parent not in raws or parent in (*seen, name):
         raise ValueError(f"extends: expected the name of another row of the file, got {parent!r}")
     base = _resolved(parent, raws, (*seen, name))
+    base.pop("analysis", None)
     recipes = [row["recipe"] for row in (base, own) if isinstance(row.get("recipe"), dict)]
     merged = {"recipe": zoo.merge(*recipes)} if len(recipes) == 2 else {}
     return {**base, **own, **merged}

@@ -16,6 +16,7 @@ Settings = Mapping[str, Any]
 """The swept keys of the recipe, dotted, and their values in one trial."""
 
 SEED = "train.seed"
+MOST_SEEDS = 1000
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ Axis = Choices | Range
 def read_axes(overrides: Sequence[str]) -> tuple[list[Axis], list[str]]:
     """Separate the axes from the overrides with one value.
 
+    A range of integers of ``train.seed`` stands for all of them.
+
     Returns:
         The axes, and the overrides with one value.
 
@@ -103,7 +106,7 @@ def _choices(key: str, text: str) -> Choices | None:
 _NUMBER = r"[-+]?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?"
 
 
-def _range(key: str, text: str) -> Range | None:
+def _range(key: str, text: str) -> Choices | Range | None:
     if not re.match(rf"{_NUMBER}\.\.", text) or "," in text:
         return None
     match = re.fullmatch(rf"({_NUMBER})\.\.({_NUMBER})(:log)?", text)
@@ -115,6 +118,8 @@ def _range(key: str, text: str) -> Range | None:
         raise UsageError(f"{key}={text[:100]}: {' '.join(str(error).split())}") from error
     if low >= high:
         raise UsageError(f"{key}={text}: expected the lower end first.")
+    if key == SEED and isinstance(low, int) and isinstance(high, int) and high - low < MOST_SEEDS:
+        return Choices(key, tuple(range(low, high + 1)))
     if match[3] and low <= 0:
         raise UsageError(f"{key}={text}: the lower end of a logarithmic range must be above 0.")
     return Range(key, low, high, bool(match[3]))

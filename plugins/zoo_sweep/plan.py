@@ -40,6 +40,7 @@ class Plan:
         storage: the address of the study, without its password; None if it is in the folder.
         study: the name of the study.
         digest: SHA-256 of the data; None if the data are swept.
+        stacked: whether trials with the same shapes are trained in one stack.
     """
 
     model: str
@@ -50,6 +51,7 @@ class Plan:
     storage: str | None
     study: str
     digest: str | None
+    stacked: bool = False
 
     def to_yaml(self) -> str:
         """Serialize the plan."""
@@ -102,7 +104,7 @@ def split_seeds(axes: Sequence[Axis], count: int | None) -> tuple[list[Axis], tu
     seed_axis = next((axis for axis in axes if axis.key == SEED), None)
     others = [axis for axis in axes if axis is not seed_axis]
     if isinstance(seed_axis, Range):
-        raise UsageError(f"{SEED} cannot be a range. Write {SEED}=0,1,2 or --seeds 3.")
+        raise UsageError(f"{SEED} cannot be a range. Write {SEED}=0,1,2, {SEED}=0..2 or --seeds 3.")
     if seed_axis is not None and count is not None:
         raise UsageError(f"--seeds and {SEED} set the seeds twice: leave out one of them.")
     if count is not None and count < 2:

@@ -22,9 +22,11 @@ from zoo_canvas import save
 from zoo_sweep import figures
 from zoo_sweep.axes import SEED, Settings, grid, read_axes
 from zoo_sweep.folder import PLAN
+from zoo_sweep.messages import repeated_once
 from zoo_sweep.plan import Plan, check_axes, check_name, split_seeds, with_validation
 from zoo_sweep.results import Outcome, Results, Row, group
 from zoo_sweep.search import Grid, Search, Source, hide_password
+from zoo_sweep.stacked import StackedTraining, require_one_shape
 from zoo_sweep.trial import Trial, trials_in
 
 if TYPE_CHECKING:
@@ -76,6 +78,7 @@ class Sweep:
         seeds: int | None = None,
         trials: int | None = None,
         storage: str | None = None,
+        stacked: bool = False,
         name: str | None = None,
         data: str | None = None,
         data_dir: Path | str | None = None,
@@ -95,6 +98,7 @@ class Sweep:
             trials: search with Optuna, with this many trials, instead of training every combination.
             storage: the address of the study of a search, such as ``sqlite:///study.db`` or ``postgresql://...``.
                 Processes with the same storage and the same `name` share the study. By default a file in the folder.
+            stacked: train trials with the same shapes in one stack, up to 64 at once; not for a search.
             name: the name of the sweep; by default the time. An identical sweep with the same name is continued.
             data, data_dir, epochs, out: as in `zoo.train`.
 
@@ -116,6 +120,8 @@ class Sweep:
         axes, fixed = read_axes(overrides)
         axes, values = split_seeds(axes, seeds)
         check_axes(axes, values, fixed, trials, storage)
+        if stacked and trials is not None:
+            raise UsageError("--stacked applies to a grid, whose settings are set beforehand: leave out --trials.")
         check_name(name)
 
         base = zoo.recipe_for(data, model, fixed, registries=registries, **changes)
@@ -130,6 +136,8 @@ class Sweep:
                 base = with_validation(base, (*fixed, *(axis.key for axis in axes)), trials)
                 loaded = zoo.load_data(base.data, root, seed=base.train.seed)
             digest = loaded.dataset.sha256()
+            if stacked:
+                require_one_shape(base, axes, values, loaded.dataset)
         elif data is not None:
             raise UsageError("--data and data=... set the data twice: leave out one of them.")
         for seed in values or ():
@@ -149,6 +157,7 @@ class Sweep:
             storage=storage and hide_password(storage),
             study=f"{base.name}-{name}",
             digest=digest,
+            stacked=stacked,
         )
         sweep = cls(Path(out) / base.name / f"sweep-{name}", plan, storage)
         sweep._data_checked = True
@@ -215,12 +224,14 @@ class Sweep:
         zoo.resolve_device(device)
         self._check_data(data_dir)
         source = self._source()
-        options = {"data_dir": data_dir, "device": device, "callbacks": callbacks, "progress": progress}
+        options: dict[str, Any] = {"data_dir": data_dir, "device": device, "callbacks": callbacks, "progress": progress}
         try:
-            with StopRequest() as stop, _repeated_once():
+            with StopRequest() as stop, repeated_once():
                 for number, settings in source.started():
                     if any(trial.path.exists() for trial in self._trials(number, settings)):
                         self._train(source, number, settings, options, stop)
+                if self.plan.stacked:
+                    self._train_stacked(source, StackedTraining(self.recipe, stop, **options))
                 for number, settings in source:
                     self._train(source, number, settings, options, stop)
         except Interrupted as interrupted:
@@ -256,6 +267,13 @@ class Sweep:
             outcomes = {"runs": [asdict(outcome) for outcome in row.outcomes]}
             source.record(number, value if row.state == "finished" else None, outcomes)
         stop.raise_if_requested()
+
+    def _train_stacked(self, source: Source, training: StackedTraining) -> None:
+        """Train the trials that can be stacked, except those of other processes."""
+        with contextlib.ExitStack() as claims:
+            claimed = [(n, settings) for n, settings in source if claims.enter_context(self._claim(n))]
+            trials = [trial for number, settings in claimed for trial in self._trials(number, settings)]
+            training.train([trial for trial in trials if trial.state == "unfinished"])
 
     def _trials(self, number: int, settings: Settings) -> list[Trial]:
         return [Trial(self.path, number, settings, seed) for seed in self.plan.seeds or (None,)]
@@ -377,21 +395,3 @@ def _data_name(recipe: Recipe) -> str:
     """The name of the file or folder of the data, or of the data set."""
     path = recipe.data[0].parameters.get("path")
     return Path(str(path)).name if path else recipe.data[0].use
-
-
-@contextlib.contextmanager
-def _repeated_once() -> Iterator[None]:
-    """Log messages that the trainings repeat, below a warning, only once inside the block."""
-    messages: set[str] = set()
-
-    def is_new(record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        repeated = record.levelno < logging.WARNING and message in messages
-        messages.add(message)
-        return not repeated
-
-    log.addFilter(is_new)
-    try:
-        yield
-    finally:
-        log.removeFilter(is_new)

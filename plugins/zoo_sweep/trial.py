@@ -96,24 +96,27 @@ class Trial:
         if self.state != "unfinished":
             return
         try:
-            if self._resumable():
+            if self.is_resumable:
                 log.info("Resuming %s.", self.path)
                 zoo.resume(self.run, **options)
             else:
-                self._prepare()
-                zoo.train(self._recipe(base), folder=self.path, **options)
+                self.prepare()
+                zoo.train(self.recipe(base), folder=self.path, **options)
         except (Interrupted, RunLocked):
             raise
         except Exception as error:
-            self._fail(error)
+            self.fail(error)
 
-    def _recipe(self, base: Recipe) -> Recipe:
+    def recipe(self, base: Recipe) -> Recipe:
+        """The recipe of the training, given the one that the settings change."""
         return zoo.recipe(base, self.settings if self.seed is None else {**self.settings, SEED: self.seed})
 
-    def _resumable(self) -> bool:
+    @property
+    def is_resumable(self) -> bool:
+        """Whether it has a valid checkpoint."""
         return (self.path / "recipe.yaml").exists() and self.run.checkpoints.newest() is not None
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
         """Create the folder with only the settings in it. A trial killed before its first checkpoint starts again."""
         if self.path.exists():
             shutil.rmtree(self.path)
@@ -122,7 +125,12 @@ class Trial:
         with zoo.atomic_write(self.path / TRIAL) as file:
             file.write(zoo.write_yaml(content).encode())
 
-    def _fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
+        """Record why it failed.
+
+        Raises:
+            TrainingError: the folder cannot be written.
+        """
         expected = isinstance(error, ZooError)
         reason = str(error) if expected else f"{type(error).__name__}: {error}"
         log.warning("%s failed: %s", self.path.name, reason)

@@ -74,9 +74,10 @@ def _objects(values: Values) -> Any:
 
 def _report(column: Column, values: Values, rows: Any, reason: str) -> None:
     first = int(rows.argmax())
+    value = float(values.values[first]) if values.numeric else values.values[first]
     log.warning(
         "Column %r: %d values count as missing, since %r in row %d %s.",
-        *(column.name, int(rows.sum()), values.values[first], first + 1, reason),
+        *(column.name, int(rows.sum()), value, first + 1, reason),
     )
 
 

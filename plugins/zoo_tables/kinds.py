@@ -141,8 +141,10 @@ def _text(name: str, series: Series, numeric: bool) -> Values:
     if numeric or not wrong.any():
         filled = np.full(len(values), np.nan)
         filled[~missing] = numbers.to_numpy(np.float64)
-        note = f"{int(wrong.sum())} values such as {text[wrong].iloc[0]!r} are not numbers and count as missing"
-        return _numbers(name, filled, note if wrong.any() else "")
+        note = ""
+        if wrong.any():
+            note = f"{int(wrong.sum())} values such as {text[wrong].iloc[0]!r} are not numbers and count as missing"
+        return _numbers(name, filled, note)
     for form in DATES:
         dates = pd.to_datetime(text, errors="coerce", format=form, utc=True)
         if dates.notna().all():

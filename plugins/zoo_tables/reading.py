@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import logging
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -62,13 +63,15 @@ def read_file(file: Path, separator: str | None = None) -> DataFrame:
             return stored
         encoding = _encoding(file)
         names, separator = _header(file, encoding, separator)
-        frame: DataFrame = pd.read_csv(
-            file, sep=separator, encoding=encoding, low_memory=False, header=0, skipinitialspace=True
-        )
-    if not isinstance(frame.index, pd.RangeIndex):
-        raise DataError(
-            f"{file}: the rows have more fields than the {len(names)} names in the first row. Name every column."
-        )
+        options: dict[str, Any] = {"low_memory": False, "header": 0, "skipinitialspace": True, "index_col": False}
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # fields would be dropped
+            try:
+                frame: DataFrame = pd.read_csv(file, sep=separator, encoding=encoding, **options)
+            except pd.errors.ParserWarning as error:
+                raise DataError(
+                    f"{file}: rows have more fields than the {len(names)} names in the first row. Name every column."
+                ) from error
     if len(frame.columns) == len(names):
         frame.columns = [name.strip() or f"column_{i}" for i, name in enumerate(names, 1)]
     return frame
@@ -126,6 +129,8 @@ def _explained(file: Path, pd: ModuleType) -> Iterator[None]:
     """Turn an error of pandas or of the file system into a `DataError` that names the file."""
     try:
         yield
+    except DataError:
+        raise
     except pd.errors.EmptyDataError as error:
         raise DataError(f"{file} is empty.") from error
     except pd.errors.ParserError as error:

@@ -82,11 +82,19 @@ def _histogram(axes: Any, column: Column, values: Mapping[str, Any]) -> None:
     """Histograms over the range of the data; values outside it count in the first or last bin."""
     reference = values["data"]
     low, high = np.quantile(reference, (0.005, 0.995)) if len(reference) else (0.0, 1.0)
-    edges = np.linspace(low, max(high, low + 1e-6), BINS + 1)
-    shown = np.asarray(column.decode(edges))
+    if column.format == "integer":  # bins hold the same number of integers
+        first, last = np.rint(column.decode(np.array([low, high])))
+        step = max(1, -(-(last - first + 1) // BINS))
+        shown = np.arange(first - 0.5, last + step, step)
+        edges = column.encode(shown)
+    else:
+        edges = np.linspace(low, max(high, low + 1e-6), BINS + 1)
+        shown = np.asarray(column.decode(edges))
     if column.format in ("date", "datetime"):
         shown = np.datetime64("1970-01-01", "s") + np.rint(shown * 86400).astype(np.int64).astype("timedelta64[s]")
         axes.tick_params(axis="x", rotation=30)
+    else:
+        axes.locator_params(axis="x", nbins=5)
     for name, table in values.items():
         counts, _ = np.histogram(table.clip(edges[0], edges[-1]), edges)
         axes.stairs(counts / max(1, len(table)), shown, color=COLORS[name], label=name, fill=name == "data", alpha=0.8)

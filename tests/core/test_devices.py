@@ -100,3 +100,16 @@ def test_numbers_that_a_device_does_not_have_are_those_of_the_cpu():
 
 def test_the_name_of_a_device(mps):
     assert (device_name(torch.device("cpu")), device_name(torch.device("mps"))) == ("cpu", "mps")
+
+
+@pytest.mark.parametrize("capabilities", [{"avx512_bf16": False, "avx2": True}, {"amx_bf16": True}])
+def test_a_processor_without_bfloat16_is_reported_and_recorded(capabilities, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    small = ["train.precision=bfloat16", "train.steps=1", "encoder.hidden=[4]", "decoder.hidden=[4]"]
+    run = zoo.train("mlp-vae", small, data="digits", device="cpu", out=tmp_path, figures=False)
+    has_instructions = "amx_bf16" in capabilities
+    assert run.environment["bfloat16_instructions"] is has_instructions
+    assert run.recipe.train.precision == "bfloat16"
+    assert ("no bfloat16 instructions" in caplog.text) is not has_instructions
+    zoo.train("mlp-vae", small[1:], data="digits", device="cpu", out=tmp_path / "float32", figures=False)
+    assert caplog.text.count("no bfloat16 instructions") == (not has_instructions)

@@ -60,3 +60,17 @@ def float64(tensor: Tensor) -> Tensor:
         return tensor.double()
     except TypeError:
         return tensor.cpu().double()
+
+
+def multiplies_bfloat16(device: torch.device) -> bool | None:
+    """Whether a device has instructions for products of bfloat16 matrices; None if torch does not know.
+
+    Without them, torch converts to float32 and back, which is slower than float32.
+    """
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        return None
+    if hasattr(torch.cpu, "get_capabilities"):
+        return any(bool(value) for name, value in torch.cpu.get_capabilities().items() if "bf16" in name)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())  # of older versions

@@ -73,7 +73,7 @@ def spec_for(data: object) -> ComponentSpec:
         registry().names("dataset").find(data)
     except UnknownName:
         path = Path(os.path.expanduser(data)).absolute()  # noqa: PTH111 - `Path.expanduser` raises for unknown users
-        is_path = _exists(path) or len(Path(data).parts) > 1 or data.endswith(os.sep) or _readers(path.suffix)
+        is_path = _exists(path) or len(Path(data).parts) > 1 or data.endswith(os.sep) or _readers(path.suffix.lower())
         if not is_path:
             raise
         return _spec_for_path(path)
@@ -133,7 +133,7 @@ def _exists(path: Path) -> bool:
 def _readers(ending: str) -> list[str]:
     """The data sets that read files with this ending."""
     names = registry().names("dataset")
-    return [name for name in names.matching() if ending.lower() in names.find(name).item.reads]
+    return [name for name in names.matching() if ending in names.find(name).item.reads]
 
 
 def load_data(

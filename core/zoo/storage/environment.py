@@ -38,6 +38,7 @@ class Environment(_Part):
     command: list[str]
     seed: int
     device: str
+    bfloat16_instructions: bool | None = None
     threads: int
     python: str
     platform: str

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from zoo.errors import TrainingError, ZooError, error_summary
+from zoo.storage.checkpoints import Checkpoints
 
 GRADIENT_NORM = "gradient_norm"
 ADVICE = "Try a smaller train.optimizer.lr, train.max_grad_norm=1, train.warmup_steps=500 or another likelihood."
@@ -45,3 +46,16 @@ def require_finite_parameters(*modules: nn.Module) -> None:
         for name, parameter in module.named_parameters():
             if parameter.requires_grad and not torch.isfinite(parameter).all():
                 raise TrainingError(f"The parameter {name!r} is no longer finite. {ADVICE}")
+
+
+def require_folder(checkpoints: Checkpoints | None, step: int) -> None:
+    """Raise an error if the folder of the run was removed, and the earlier checkpoints with it.
+
+    Raises:
+        TrainingError: it was removed.
+    """
+    if checkpoints is not None and not checkpoints.folder.parent.is_dir():
+        raise TrainingError(
+            f"The folder {checkpoints.folder.parent} was removed during the training, and its checkpoints with it. "
+            f"The training ends after step {step}; nothing is saved."
+        )

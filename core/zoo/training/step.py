@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from zoo.errors import ComponentError, Problem, RecipeError, ZooError, error_summary
 from zoo.model.batch import Batch
@@ -148,6 +149,15 @@ def optimized_phases(loss: Loss, vae: VAE, config: TrainConfig) -> list[Optimize
     return [OptimizedPhase(phase, config) for phase in phases]
 
 
+def moving_average(vae: VAE, decay: float) -> AveragedModel:
+    """An exponential moving average of the parameters of a model.
+
+    Buffers are copied: a counter, a flag, a schedule or a codebook has no meaningful average.
+    """
+    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(vae, multi_avg_fn=average, use_buffers=False)
+
+
 def require_no_score(config: TrainConfig, phases: Sequence[OptimizedPhase]) -> None:
     """Refuse options that require a validation score.
 
@@ -231,9 +241,9 @@ class TrainingStep:
             self._captured[position] = self._capture(optimized, position, parts[0].batch)
         captured = self._captured.get(position)
         if captured is not None and captured.fits(parts[0].batch):
-            self._reseed(step, position, parts[0].number)
+            self.seed_draws(step, position, parts[0].number)
             return captured(parts[0].batch)
-        return self._eager(optimized, position, parts, lambda part: self._reseed(step, position, part.number))
+        return self._eager(optimized, position, parts, lambda part: self.seed_draws(step, position, part.number))
 
     def _eager(
         self, optimized: OptimizedPhase, position: int, parts: Sequence[Part], seed: Callable[[Part], None]
@@ -250,9 +260,12 @@ class TrainingStep:
 
         state = [t for module in (self.vae, self.loss) for t in module.state_dict(keep_vars=True).values()]
         tensors = {id(tensor): tensor for tensor in (*optimized.tensors(), *state)}
-        return capture(update, [batch] * CHECKED_STEPS, tensors.values(), lambda step: self._reseed(step, position, 0))
+        return capture(
+            update, [batch] * CHECKED_STEPS, tensors.values(), lambda step: self.seed_draws(step, position, 0)
+        )
 
-    def _reseed(self, step: int, position: int, part: int) -> None:
+    def seed_draws(self, step: int, position: int = 0, part: int = 0) -> None:
+        """Seed torch's generator for the draws of a phase, given its position, in a part of a step."""
         reseed(derive_seed(self._seed, NOISE, position, part, step), self.device)
 
     def _gradient(

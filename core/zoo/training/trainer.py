@@ -2,41 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from zoo.data.dataset import Dataset
 from zoo.data.loader import Loader
-from zoo.errors import RunError, TrainingError, UsageError
+from zoo.errors import RunError, UsageError
 from zoo.model.context import derive_seed, deterministic, flushed_denormals, reseed, seeded
 from zoo.model.devices import resolve_device
-from zoo.model.loss import Loss
+from zoo.model.loss import Loss, Terms
 from zoo.model.parts import Scheduled
 from zoo.model.vae import VAE
 from zoo.recipes.schema import Binarize, TrainConfig
 from zoo.storage.checkpoints import Checkpoint, Checkpoints
 from zoo.training.callbacks import Callback, Callbacks
 from zoo.training.distributed import Group
-from zoo.training.failures import as_training_error, not_finite, require_finite_parameters
+from zoo.training.failures import as_training_error, not_finite, require_finite_parameters, require_folder
 from zoo.training.history import Epoch, Record
 from zoo.training.preflight import preflight as preflight_step
 from zoo.training.progress import is_watched
 from zoo.training.progress import progress as progress_callback
 from zoo.training.signals import StopRequest, interruption
-from zoo.training.step import PIXELS, Part, TrainingStep, optimized_phases, require_no_score
+from zoo.training.step import PIXELS, Part, TrainingStep, moving_average, optimized_phases, require_no_score
 from zoo.training.terms import mean_terms
 
 log = logging.getLogger("zoo")
 
+Steps = Generator[list[Part], Terms, None]
 EVALUATION_BATCH = 1000
 SYNC_STEPS = 10
 """Interval in steps at which several processes agree on whether to stop."""
@@ -98,16 +99,13 @@ class Trainer:
         self.vae = vae.to(device)
         self.loss = loss.to(device)
         self.binarize = binarize
-        if self.config.microbatches > len(dataset.train):
-            raise UsageError(
-                f"train.microbatches={self.config.microbatches} exceeds the {len(dataset.train)} training examples."
-            )
+        if (parts := self.config.microbatches) > len(dataset.train):
+            raise UsageError(f"train.microbatches={parts} exceeds the {len(dataset.train)} training examples.")
         self.dataset = dataset
         self.train = Loader(dataset.train, self.config.batch_size, binarize, device, augment=dataset.augment)
         self.test = Loader(dataset.test, EVALUATION_BATCH, binarize, device)
-        self.validation: Loader | None = None
-        if dataset.validation is not None:
-            self.validation = Loader(dataset.validation, EVALUATION_BATCH, binarize, device)
+        held_out = dataset.validation
+        self.validation = None if held_out is None else Loader(held_out, EVALUATION_BATCH, binarize, device)
         self.callbacks = callbacks
         self.progress = progress
         if isinstance(checkpoints, str | Path):
@@ -124,14 +122,10 @@ class Trainer:
         if self.validation is None:
             require_no_score(self.config, self.phases)
         self.take_step = TrainingStep(self.vae, self.loss, self.phases, self.config, self.group, self.device, compile)
-        self.averaged: AveragedModel | None = None
-        if self.config.ema_decay is not None:
-            decay = get_ema_multi_avg_fn(self.config.ema_decay)  # type: ignore[no-untyped-call]
-            # Buffers are copied: a counter, a flag, a schedule or a codebook has no meaningful average.
-            self.averaged = AveragedModel(self.vae, multi_avg_fn=decay, use_buffers=False)
+        self.averaged = None if self.config.ema_decay is None else moving_average(self.vae, self.config.ema_decay)
         roots = (self.vae, self.loss, *([self.averaged] if self.averaged else []))
-        parts = [getattr(vae, part) for vae in (self.vae, self.model) for part in self.config.freeze]
-        frozen = {module for part in parts for module in part.modules()}
+        excluded = [getattr(vae, part) for vae in (self.vae, self.model) for part in self.config.freeze]
+        frozen = {module for part in excluded for module in part.modules()}
         self._scheduled = [m for root in roots for m in root.modules() if isinstance(m, Scheduled) and m not in frozen]
         last_step = self.config.epochs * len(self.train)
         self.last_step = min(last_step, self.config.steps or last_step)
@@ -181,17 +175,37 @@ class Trainer:
             TrainingError: a number is NaN or infinite, the disk is full, or another process has died.
             Interrupted: a signal or the time limit stopped the training. Its state is saved.
         """
-        shows_progress = is_watched() if self.progress is None else self.progress
-        observers = [*self.callbacks, *([progress_callback()] if shows_progress else [])]
-        callbacks = Callbacks(observers if self.group.is_rank_zero else ())
         with flushed_denormals(), seeded(self.config.seed, self.device):
             if preflight and not self._checked:
                 self.preflight()
-            with callbacks.training(self), deterministic(self.config.deterministic), self.stop:
-                while not self.finished:
-                    self.train_epoch(callbacks)
-                    self._end_epoch(callbacks)
+            with self.fitting() as steps, deterministic(self.config.deterministic), self.stop:
+                self._take(steps)
         return self.history
+
+    @contextlib.contextmanager
+    def fitting(self) -> Iterator[Steps]:
+        """Call the callbacks around the block, and yield the steps of `fit` for a caller that takes them.
+
+        The generator yields the parts of each batch and is sent the terms of the step, after the model is updated.
+        """
+        shows_progress = is_watched() if self.progress is None else self.progress
+        observers = [*self.callbacks, *([progress_callback()] if shows_progress else [])]
+        with (callbacks := Callbacks(observers if self.group.is_rank_zero else ())).training(self):
+            yield self._steps(callbacks)
+
+    def _steps(self, callbacks: Callbacks) -> Steps:
+        while not self.finished:
+            yield from self._epoch(callbacks)
+            self._end_epoch(callbacks)
+
+    def _take(self, steps: Steps) -> None:
+        """Take steps to their end."""
+        parts = next(steps, None)
+        with contextlib.suppress(StopIteration):
+            while parts is not None:
+                with as_training_error(f"Step {self.step + 1}"):
+                    terms = self.take_step(self.step, parts)
+                parts = steps.send(terms)
 
     def resume(self) -> bool:
         """Restore the newest valid checkpoint in the folder `checkpoints`.
@@ -231,9 +245,12 @@ class Trainer:
         """Whether the last step has been taken, or patience is exhausted."""
         return self.step >= self.last_step or self.since_best >= (self.config.patience or math.inf)
 
-    def train_epoch(self, callbacks: Callbacks | None = None) -> None:
+    def train_epoch(self) -> None:
         """Take the remaining steps of an epoch. Their terms are added to `record`."""
-        callbacks = callbacks or Callbacks()
+        self._take(self._epoch(Callbacks()))
+
+    def _epoch(self, callbacks: Callbacks) -> Steps:
+        """The remaining steps of an epoch."""
         epoch, position = divmod(self.step, len(self.train))
         started = time.perf_counter()
         self.vae.train()
@@ -241,9 +258,10 @@ class Trainer:
         for part in self.frozen:
             part.eval()
         for index in self.train.shuffled(self.config.seed, epoch, position):
-            self._schedule(self.step)
             with as_training_error(f"Step {self.step + 1}"):
-                terms = self.take_step(self.step, self._parts(index))
+                self._schedule(self.step)
+                parts = self._parts(index)
+            terms = yield parts
             if self.averaged:
                 self.averaged.update_parameters(self.vae)
             self.record.add(terms, len(index))
@@ -261,7 +279,8 @@ class Trainer:
 
     def _parts(self, index: Tensor) -> list[Part]:
         """This process's parts of a batch."""
-        shares = torch.tensor_split(index, self.group.size * self.config.microbatches)
+        count = self.group.size * self.config.microbatches
+        shares = [index] if count == 1 else torch.tensor_split(index, count)
         parts = []
         for number in self.group.share(self.config.microbatches):
             if len(shares[number]):
@@ -275,7 +294,7 @@ class Trainer:
         """Evaluate the held-out splits, update the best score, and save a checkpoint if it is due."""
         started = time.perf_counter()
         curve = self.record.curve(self.group)
-        self.group.on_rank_zero(self._require_folder)
+        self.group.on_rank_zero(lambda: require_folder(self.checkpoints, self.step))
         # With a weight that rises during training, early epochs would look better. All are evaluated with the last one.
         self._schedule(self.last_step)
         with as_training_error(f"The evaluation after step {self.step}"):
@@ -291,17 +310,9 @@ class Trainer:
             if self.config.scheduler_unit == "epoch":
                 with as_training_error(f"The scheduler after step {self.step}"):
                     optimized.advance(score)
-        self.history.append(
-            Epoch(
-                epoch=len(self.history) + 1,
-                step=self.step,
-                seconds=self.record.seconds + time.perf_counter() - started,
-                train=self.record.mean(curve),
-                test=test,
-                curve={name: values.tolist() for name, values in curve.items()},
-                validation=validation,
-            )
-        )
+        seconds = self.record.seconds + time.perf_counter() - started
+        means, curves = self.record.mean(curve), {name: values.tolist() for name, values in curve.items()}
+        self.history.append(Epoch(len(self.history) + 1, self.step, seconds, means, test, curves, validation))
         self.record = Record()
         callbacks.epoch_end(self, self.history[-1])
         every = self.config.checkpoint
@@ -314,13 +325,10 @@ class Trainer:
             raise interruption(reason)
 
     def _require_finite_model(self, score: float | None) -> None:
-        """Raise an error if no epoch had a finite validation score or, without one, the score on training examples is
-        not finite."""
+        """Require that a validation score was finite or, without one, that the score on training examples is."""
         if score is None:
-            examples = Loader(
-                self.dataset.train.part(0, EVALUATION_BATCH), EVALUATION_BATCH, self.binarize, self.device
-            )
-            score = self._mean_terms(examples)[self.config.monitor]
+            first = self.dataset.train.part(0, EVALUATION_BATCH)
+            score = self._mean_terms(Loader(first, len(first), self.binarize, self.device))[self.config.monitor]
             if not math.isfinite(score):
                 raise not_finite(self.config.monitor, score)
         elif math.isinf(self.best):
@@ -357,19 +365,11 @@ class Trainer:
         if self.checkpoints is None or self._saved_step == self.step:
             return
         require_finite_parameters(self.vae, self.model, self.loss)
-        self.group.on_rank_zero(self._require_folder)
+        self.group.on_rank_zero(lambda: require_folder(self.checkpoints, self.step))
         checkpoints, state = self.checkpoints, self.state_dict()
         # The others wait: if one ended now, torchrun might terminate rank 0 before it has saved.
         self.group.on_rank_zero(lambda: checkpoints.save(self.step, self.model.state_dict(), state, score))
         self._saved, self._saved_step = time.monotonic(), self.step
-
-    def _require_folder(self) -> None:
-        """Raise an error if the folder of the run was removed, and the earlier checkpoints with it."""
-        if self.checkpoints is not None and not self.checkpoints.folder.parent.is_dir():
-            raise TrainingError(
-                f"The folder {self.checkpoints.folder.parent} was removed during the training, and its checkpoints "
-                f"with it. The training ends after step {self.step}; nothing is saved."
-            )
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the training, except the evaluated weights."""

@@ -225,3 +225,35 @@ def test_damaged_weights_are_named(tmp_path):
 def test_many_runs_in_one_second_get_a_folder_each(tmp_path):
     runs = {zoo.train("mlp-vae", [*SMALL, "encoder.hidden=[2]"], epochs=1, out=tmp_path).path for _ in range(3)}
     assert len(runs) == 3
+
+
+def test_the_steps_of_a_training_can_be_taken_by_a_caller(tmp_path):
+    """With the callbacks around them, and the same result as `fit`."""
+    small = ["encoder.hidden=[4]", "decoder.hidden=[4]", "train.steps=15", "train.seed=3"]
+    recipe, dataset = zoo.recipe("mlp-vae", small), zoo.load_dataset("digits")
+    calls = []
+
+    class Observer(zoo.Callback):
+        def on_train_begin(self, trainer):
+            calls.append("begin")
+
+        def on_train_end(self, trainer, finished):
+            calls.append(finished)
+
+    trainers = []
+    for _ in range(2):
+        with zoo.seeded(3):
+            vae, loss = zoo.build(recipe, dataset.shape, 0)
+        trainers.append(zoo.Trainer(vae, loss, dataset, recipe.train, callbacks=[Observer()], device="cpu"))
+    trainers[0].fit()
+    with trainers[1].fitting() as steps:
+        parts = next(steps)
+        for _ in range(14):
+            assert calls == ["begin", True, "begin"]
+            parts = steps.send(trainers[1].take_step(trainers[1].step, parts))
+        with pytest.raises(StopIteration):
+            steps.send(trainers[1].take_step(trainers[1].step, parts))
+    assert calls == ["begin", True, "begin", True]
+    assert [epoch.train for epoch in trainers[1].history] == [epoch.train for epoch in trainers[0].history]
+    for own, expected in zip(trainers[1].vae.parameters(), trainers[0].vae.parameters(), strict=True):
+        assert torch.equal(own, expected)
