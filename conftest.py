@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+# A module of the package `zoo`, which pytest would import as `sklearn`.
+collect_ignore = ["plugins/zoo"]
+
 
 @pytest.fixture(autouse=True)
 def _names(doctest_namespace: dict[str, Any]) -> None:

@@ -348,6 +348,11 @@ class Run:
             DataUnavailable: there are no such data.
             DataError: the data have another shape, or a label that the training data did not have.
         """
+        split, names = self.read_labelled(data, root)
+        return _relabelled(split, names, self.label_names)
+
+    def read_labelled(self, data: object, root: Path | None = None) -> tuple[Split, tuple[str, ...]]:
+        """As `read`, with the labels of the data, which the training data need not have, and their names."""
         spec = spec_for(data)
         for choice in self.recipe.data:
             if registry().same(choice.use, spec.use):
@@ -358,7 +363,7 @@ class Run:
         dataset = loaded.dataset
         if dataset.shape != self.data_shape:
             raise DataError(f"{self.path} was trained on data of shape {self.data_shape}; got {dataset.shape}.")
-        return _relabelled(joined(dataset), dataset.label_names, self.label_names)
+        return joined(dataset), dataset.label_names
 
     def test_images(self, n: int, root: Path | None = None) -> Tensor:
         """The first `n` test examples, (n, *data_shape), as in `test_batch`."""

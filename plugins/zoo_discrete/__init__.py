@@ -48,4 +48,7 @@ def zoo_components() -> Iterable[Component]:
             "zoo_discrete.losses:JointCapacity",
             "ELBO with continuous and discrete rates held at increasing capacities",
         ),
+        Component(
+            "metric", "codebook", "zoo_discrete.codebook:CodebookUse", "Perplexity of the codes of a discrete latent"
+        ),
     )

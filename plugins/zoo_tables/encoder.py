@@ -66,8 +66,8 @@ class TableInputs(nn.Module, DataDependent):
         self._constant("embedded", torch.tensor(embedded, dtype=torch.int64))
         self._constant("offsets", torch.tensor(offsets[:-1], dtype=torch.int64))
         self._constant("last_codes", torch.tensor([sizes[i] - 1 for i in embedded], dtype=torch.int64))
-        self._constant("positive", torch.tensor([kinds[i] == "positive" for i in numbers]))
-        self._constant("counts", torch.tensor([kinds[i] == "count" for i in numbers]))
+        self._constant("positive", torch.tensor([kinds[i] == "positive" for i in numbers], dtype=torch.bool))
+        self._constant("counts", torch.tensor([kinds[i] == "count" for i in numbers], dtype=torch.bool))
         steps = [2 / (sizes[i] - 1) if sizes[i] > 1 else 1.0 for i in numbers]
         self._constant("steps", torch.tensor(steps))
         self._constant("shifts", torch.tensor([float(sizes[i] > 1) for i in numbers]))

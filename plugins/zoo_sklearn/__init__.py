@@ -1,0 +1,1 @@
+"""A scikit-learn estimator of any model of the zoo: ``from zoo.sklearn import VAE``."""
