@@ -76,8 +76,8 @@ def run_main(*arguments: str) -> int:
 def reseal(folder: Path, **fields: Any) -> None:
     """Make the manifest of a run or of a checkpoint agree with files that a test has changed, and change its fields."""
     manifest = json.loads((folder / MANIFEST).read_text())
-    kept = {key: value for key, value in manifest.items() if key not in ("format", "sha256", "own")}
-    (folder / MANIFEST).write_bytes(sealed(folder, list(manifest["sha256"]), **{**kept, **fields}))
+    content = {key: value for key, value in manifest.items() if key not in ("format", "sha256", "own")}
+    (folder / MANIFEST).write_bytes(sealed(folder, list(manifest["sha256"]), **{**content, **fields}))
 
 
 def perturb_generators() -> None:

@@ -55,7 +55,7 @@ def test_every_text_file_states_its_encoding(path):
 
 
 @pytest.mark.parametrize(
-    ("source", "found"),
+    ("source", "count"),
     [
         ("path.read_text()", 1),
         ("path.read_text('utf-8')", 0),
@@ -70,8 +70,8 @@ def test_every_text_file_states_its_encoding(path):
         ("subprocess.run(x, text=True, encoding='utf-8')", 0),
     ],
 )
-def test_the_check_finds_what_it_is_for(source, found):
-    assert len(list(text_without_encoding(ast.parse(source)))) == found
+def test_the_check_finds_what_it_is_for(source, count):
+    assert len(list(text_without_encoding(ast.parse(source)))) == count
 
 
 # A path in UTF-8; one in Latin-1; and the first as Python has it where the locale is ASCII.

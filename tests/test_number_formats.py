@@ -22,8 +22,8 @@ HALF = {torch.bfloat16: 2**-8, torch.float16: 2**-11}
 def built(recipe: str, n: int = 5) -> tuple[zoo.VAE, zoo.Loss, zoo.Batch]:
     """A small model, its loss, and binary images with labels."""
     torch.manual_seed(0)
-    given = {"data_shape": SHAPE, "classes": CLASSES}
-    vae, loss = zoo.create_model(recipe, **given), zoo.create_loss(recipe, **given, train_size=100)
+    sizes = {"data_shape": SHAPE, "classes": CLASSES}
+    vae, loss = zoo.create_model(recipe, **sizes), zoo.create_loss(recipe, **sizes, train_size=100)
     labels = torch.arange(n) % CLASSES if vae.classes else None
     return vae, loss, zoo.Batch(torch.rand(n, *SHAPE).round(), labels)
 
@@ -44,14 +44,14 @@ def answers(vae: zoo.VAE, batch: zoo.Batch) -> dict[str, torch.Tensor]:
         "KL": lambda: vae.trace(batch).kl,
         "log p(x)": lambda: vae.log_likelihood(batch.x, 5, batch.condition, seed=3),
     }
-    given = {}
+    values = {}
     for name, question in questions.items():
         torch.manual_seed(7)
         try:
-            given[name] = question()
+            values[name] = question()
         except zoo.ComponentError:
             assert name in ("KL", "log p(x)", "sample", "sample of labels")
-    return given
+    return values
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -107,13 +107,13 @@ def test_half_precision_changes_the_networks_and_no_density(recipe, dtype):
         torch.testing.assert_close(p.mean, expected.mean, rtol=0, atol=8 * HALF[dtype])
         cost = expected.log_prob(batch.x)
         torch.testing.assert_close(p.log_prob(batch.x), cost, rtol=16 * HALF[dtype], atol=0)
-        given = answers(half, batch)
-        for name, value in given.items():
+        actual = answers(half, batch)
+        for name, value in actual.items():
             assert value.dtype in (torch.float32, torch.float64), name
             assert torch.isfinite(value).all(), name
         # Images in half precision are the same images here: ones and zeros.
         for name, value in answers(half, batch._replace(x=batch.x.to(dtype))).items():
-            assert torch.equal(value, given[name]), name
+            assert torch.equal(value, actual[name]), name
         for term, value in loss.eval()(half, batch).items():
             assert value.dtype == torch.float32, term
             assert torch.isfinite(value), term

@@ -54,18 +54,18 @@ def main() -> int:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     logging.getLogger("zoo").setLevel(logging.ERROR)
-    known = json.loads(TABLE.read_text()) if TABLE.exists() else {"machine": None, "models": {}}
-    if not arguments.write and known["machine"] != machine():
-        print(f"The table is of {known['machine']}, this is {machine()}: only the losses compare.")
+    table = json.loads(TABLE.read_text()) if TABLE.exists() else {"machine": None, "models": {}}
+    if not arguments.write and table["machine"] != machine():
+        print(f"The table is of {table['machine']}, this is {machine()}: only the losses compare.")
     rows, changed = {}, []
     for model in arguments.models or zoo.list_models():
         with tempfile.TemporaryDirectory() as folder:
             rows[model] = row(model, Path(folder))
-        if rows[model] != known["models"].get(model):
+        if rows[model] != table["models"].get(model):
             changed.append(model)
-            print(f"{model}: {known['models'].get(model)} -> {rows[model]}", flush=True)
+            print(f"{model}: {table['models'].get(model)} -> {rows[model]}", flush=True)
     if arguments.write:
-        models = dict(sorted({**known["models"], **rows}.items()))
+        models = dict(sorted({**table["models"], **rows}.items()))
         TABLE.write_text(json.dumps({"machine": machine(), "models": models}, indent=1) + "\n")
     print(f"{len(rows) - len(changed)} of {len(rows)} unchanged")
     return 0 if arguments.write or not changed else 1

@@ -13,6 +13,7 @@ from PIL import Image
 from pydantic import PositiveInt
 
 from zoo import DataError, Dataset, DataUnavailable, Split
+from zoo_datasets.augment import Augmentation, augmentation
 from zoo_datasets.cache import cached_images
 from zoo_datasets.files import check_md5, gather
 from zoo_datasets.own import digest
@@ -29,6 +30,7 @@ def celeba(
     crop: PositiveInt = 148,
     test: Literal["test", "valid"] = "test",
     attribute: str | None = None,
+    augment: Sequence[Augmentation] = (),
 ) -> Dataset:
     """Aligned faces of celebrities (arXiv 1411.7766): 162770 for training, 19867 for validation, 19962 for testing.
 
@@ -44,6 +46,7 @@ def celeba(
         crop: side of the square, in pixels.
         test: the part used for testing. With ``valid`` there is no validation split, and the test part is not used.
         attribute: one of the 40 attributes, such as ``Smiling``, as the label: 0 or 1. By default there are no labels.
+        augment: changes of training images, as in `folder`.
 
     Raises:
         DataUnavailable: files are missing.
@@ -80,6 +83,7 @@ def celeba(
         splits[1] if test == "test" else None,
         label_names=() if attribute is None else (f"not {attribute}", attribute),
         cache=tuple(files),
+        augment=augmentation(augment),
     )
 
 

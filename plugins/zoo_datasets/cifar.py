@@ -12,17 +12,19 @@ import numpy as np
 import torch
 
 from zoo import DataError, Dataset, Split
+from zoo_datasets.augment import Augmentation, augmentation
 from zoo_datasets.files import check_md5, gather
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
-def cifar10(root: Path, download: bool = True) -> Dataset:
+def cifar10(root: Path, download: bool = True, augment: Sequence[Augmentation] = ()) -> Dataset:
     """CIFAR-10: 50000 training and 10000 test images, 32x32 colour, of ten classes.
 
     Args:
         root: the folder that holds ``cifar-10-batches-py``.
         download: download missing files.
+        augment: changes of training images, as in `folder`.
 
     Raises:
         DataUnavailable: files are missing and were not downloaded.
@@ -40,7 +42,9 @@ def cifar10(root: Path, download: bool = True) -> Dataset:
     )
     batches = list(parts.values())
     train = len(CIFAR10.train_list)
-    return Dataset(_concatenate(batches[:train]), _concatenate(batches[train:]), label_names=CLASSES)
+    return Dataset(
+        _concatenate(batches[:train]), _concatenate(batches[train:]), label_names=CLASSES, augment=augmentation(augment)
+    )
 
 
 def _concatenate(batches: Sequence[Split]) -> Split:

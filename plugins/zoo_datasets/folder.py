@@ -12,6 +12,7 @@ import torch
 from pydantic import PositiveInt
 
 from zoo import DataError, Dataset, Split
+from zoo_datasets.augment import Augmentation, augmentation
 from zoo_datasets.cache import cached_images
 from zoo_datasets.decoding import Mode, Size, decode_images
 from zoo_datasets.listing import ImageFile, list_images, warn_left_out
@@ -28,6 +29,7 @@ def folder(
     mode: Literal["auto", "grey", "rgb"] = "auto",
     test_fraction: Fraction = 0.1,
     split_seed: Seed = 0,
+    augment: Sequence[Augmentation] = (),
     data_shape: tuple[int, int, int] | None = None,
 ) -> Dataset:
     """Images in a folder and its subfolders: BMP, GIF, JPEG, PNG, PBM, PGM, PPM, TIFF and WebP.
@@ -66,6 +68,8 @@ def folder(
         test_fraction: fraction of test images, rounded, with at least one image in each split.
         split_seed: seed of the split. The order of the images depends only on it and on their paths relative to the
             folder: adding images moves few of the others to the other split, and moving the folder none.
+        augment: changes of training images, drawn anew each time an image is used: ``flip`` (left to right), ``crop``
+            (shifts by up to an eighth of the size) and ``color`` (brightness, contrast and saturation).
         data_shape: (C, H, W) of a trained model, the default of `size` and `mode`.
 
     Raises:
@@ -102,7 +106,13 @@ def folder(
         )
     else:
         train, test = split(train, test_fraction)
-    return Dataset(train, test, validation, label_names=names, left_out=tuple(left_out), cache=(cached.file,))
+    return Dataset(
+        *(train, test, validation),
+        label_names=names,
+        left_out=tuple(left_out),
+        cache=(cached.file,),
+        augment=augmentation(augment),
+    )
 
 
 def _key(root: Path, files: Iterable[ImageFile], size: Size, mode: Mode) -> str:

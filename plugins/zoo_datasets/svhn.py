@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from zoo import Dataset, Split
+from zoo_datasets.augment import Augmentation, augmentation
 from zoo_datasets.files import check_md5, gather
 
 
-def svhn(root: Path, download: bool = True) -> Dataset:
+def svhn(root: Path, download: bool = True, augment: Sequence[Augmentation] = ()) -> Dataset:
     """House numbers cropped to single digits: 73257 training and 26032 test images, 32x32 colour.
 
     Netzer et al., Reading Digits in Natural Images with Unsupervised Feature Learning, 2011. The files label the
@@ -21,6 +23,7 @@ def svhn(root: Path, download: bool = True) -> Dataset:
     Args:
         root: the folder that holds ``train_32x32.mat`` and ``test_32x32.mat``.
         download: download missing files.
+        augment: changes of training images, as in `folder`.
 
     Raises:
         DataUnavailable: files are missing and were not downloaded.
@@ -43,7 +46,7 @@ def svhn(root: Path, download: bool = True) -> Dataset:
         fetch if download else None,
     )
     train, test = parts.values()
-    return Dataset(train, test)
+    return Dataset(train, test, augment=augmentation(augment))
 
 
 def _read(content: bytes) -> Split:

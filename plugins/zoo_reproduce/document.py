@@ -23,7 +23,7 @@ INTRODUCTION = """\
 
 `zoo reproduce ROW` trains and evaluates a published result under its protocol and compares the numbers;
 `zoo reproduce --list` shows all rows. The tolerance is two-sided: a number that is better than the published one by
-more than the tolerance is not reproduced either. Errors are standard errors over the test examples unless said
+more than the tolerance is not reproduced either. Errors are standard errors over the test examples unless stated
 otherwise; those of papers are as published. Log-likelihoods are estimated by importance sampling, in nats per example;
 higher is better.
 """
@@ -44,10 +44,10 @@ def write(folder: Path, rows: Mapping[str, Row], verdicts: Mapping[str, Verdict]
         RunError: the file of results cannot be read, or the folder cannot be written.
     """
     every = {**read(folder), **verdicts}
-    kept = {name: every[name] for name in rows if name in every}
-    content = {name: _public(verdict).to_json() for name, verdict in kept.items()}
+    published_verdicts = {name: every[name] for name in rows if name in every}
+    content = {name: _public(verdict).to_json() for name, verdict in published_verdicts.items()}
     try:
-        for name, text in ((RESULTS, zoo.to_json(content) + "\n"), (PAGE, page(rows, kept))):
+        for name, text in ((RESULTS, zoo.to_json(content) + "\n"), (PAGE, page(rows, published_verdicts))):
             with zoo.atomic_write(folder / name) as file:
                 file.write(text.encode())
     except OSError as error:
@@ -156,6 +156,8 @@ def _section(name: str, row: Row, verdict: Verdict | None) -> str:
         note = f" Note: {outcome.note}." if outcome.note else ""
         protocol = ", ".join(f"{key} {value}" for key, value in outcome.protocol.items())
         lines += [f"*Verdict.* {outcome}{over} ({protocol}).{note}", ""]
+    if row.analysis is not None and not all(outcome.reproduced for outcome in verdict.outcomes):
+        lines += [f"*Analysis.* {' '.join(row.analysis.split())}", ""]
     epochs = ", ".join(map(str, verdict.epochs))
     environment = verdict.environment
     training, evaluation = (_duration(verdict.seconds[part]) for part in ("training", "evaluation"))

@@ -99,6 +99,7 @@ class Row(_Section):
         recipe: the training, in the format of recipes.
         quantities: what is measured.
         deviations: how the recipe differs from the protocol of the paper.
+        analysis: the explanation of a number outside the tolerance.
         seeds: a run is trained with each of them, and the mean is compared.
         minutes: of training and evaluation, on two cores.
     """
@@ -110,6 +111,7 @@ class Row(_Section):
     recipe: Raw
     quantities: list[Quantity] = Field(min_length=1)
     deviations: list[Text] = []
+    analysis: Text | None = None
     seeds: list[NonNegativeInt] = Field(min_length=1)
     minutes: PositiveFloat
 

@@ -129,7 +129,7 @@ def _module(name: str) -> str:
         )
     for kind in ("model", *KINDS):
         names = list_models() if kind == "model" else list_components(kind)
-        if any(known.rpartition(":")[2] == name for known in names):
+        if any(taken.rpartition(":")[2] == name for taken in names):
             raise UsageError(f"There is already a {kind} named {name!r}. Choose another name.")
     return module
 

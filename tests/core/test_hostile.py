@@ -129,9 +129,9 @@ def test_a_cycle_in_a_recipe_of_a_program_is_refused():
 def test_optimizers_and_schedules_that_are_listed_can_be_found():
     assert not {"LBFGS", "SparseAdam", "Muon"} & set(optimizers())
     assert not {"LRScheduler", "LambdaLR", "SequentialLR"} & set(schedulers())
-    for kind, known in (("optimizer", optimizers()), ("scheduler", schedulers())):
-        assert known
-        for name, target in known.items():
+    for kind, classes in (("optimizer", optimizers()), ("scheduler", schedulers())):
+        assert classes
+        for name, target in classes.items():
             assert find_optim(kind, name) is find_optim(kind, name.lower()) is target
             assert target.__name__ == name
 
@@ -406,11 +406,11 @@ def test_an_environment_that_lacks_something_is_refused(content, tmp_path):
 def test_garbage_in_the_files_of_a_run_is_named(text, digits_run, tmp_path):
     run = Path(shutil.copytree(zoo.Run.open(digits_run).path, tmp_path / "run"))
     for file in ("environment.json", "recipe.yaml"):
-        kept = (run / file).read_bytes()
+        original = (run / file).read_bytes()
         (run / file).write_bytes(text.encode("utf-8", "surrogatepass"))
         for use in (zoo.load, lambda path: zoo.evaluate(path, limit=2), zoo.resume, lambda path: encode(path)):
             with pytest.raises(zoo.ZooError, match=file.replace(".", r"\.")):
                 use(run)
-        (run / file).write_bytes(kept)
+        (run / file).write_bytes(original)
     assert json.loads((run / "environment.json").read_text())["data"]["name"] == "digits"
     assert api.load(run) is not None

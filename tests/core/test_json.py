@@ -29,13 +29,13 @@ def trained(tmp_path_factory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("json")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("zoo_figures.callback.DrawFigures.on_train_end", lambda *_, **__: None)
-        made = sweep("mlp-vae", [*TINY, "train.epochs=1", "train.seed=0,1"], out=folder, name="s", device="cpu")
-        for trial in made.trials:
+        finished = sweep("mlp-vae", [*TINY, "train.epochs=1", "train.seed=0,1"], out=folder, name="s", device="cpu")
+        for trial in finished.trials:
             (epoch,) = trial.run.epochs()
             odd = replace(epoch, test={**epoch.test, **ODD}, train={**epoch.train, **ODD})
             RunRecorder(trial.run).rewind([odd])
             reseal(trial.path)
-        yield made.path
+        yield finished.path
 
 
 COMMANDS: dict[str, Callable[[Path, Path, Path], list[str]]] = {

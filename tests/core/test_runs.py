@@ -514,9 +514,9 @@ def test_invalid_checkpoints_do_not_end_the_tidying_up(unfinished):
     (checkpoints.folder / "step-1000000").mkdir()
     for step in range(20, 30):
         checkpoints.save(step, {"weight": torch.zeros(1)}, {"step": step})
-    kept = [checkpoint.step for checkpoint in checkpoints]
-    assert kept[:2] == [1000000, 29]
-    assert len(kept) <= 2 + checkpoints.keep + 1, "and the best one"
+    steps = [checkpoint.step for checkpoint in checkpoints]
+    assert steps[:2] == [1000000, 29]
+    assert len(steps) <= 2 + checkpoints.keep + 1, "and the best one"
 
 
 # --- more epochs, on purpose

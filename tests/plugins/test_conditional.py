@@ -195,8 +195,8 @@ def test_a_label_can_be_given_by_name(tmp_path, monkeypatch, capsys):
     assert sample_image("7") == sample_image("0") != sample_image("dog"), "a name takes precedence over an index"
     capsys.readouterr()
     assert run_main("traverse", str(run.path), "--label", "cta") == 2
-    said = " ".join(capsys.readouterr().err.split())
-    assert "--label cta: there is no such label. Labels are 0 to 2 or 7, cat, dog. Did you mean 'cat'?" in said
+    stderr = " ".join(capsys.readouterr().err.split())
+    assert "--label cta: there is no such label. Labels are 0 to 2 or 7, cat, dog. Did you mean 'cat'?" in stderr
 
 
 def test_a_label_is_an_error_if_the_model_is_not_conditional():

@@ -61,22 +61,22 @@ def test_the_command_writes_the_posteriors_of_the_model(digits_run, digits, zoo_
     reported = json.loads(done.stdout)
     assert done.stderr == ""
     with np.load(tmp_path / "work" / "codes.npz", allow_pickle=False) as file:
-        found = dict(file)
-    assert {n: [str(a.dtype), list(a.shape)] for n, a in found.items()} == {
+        encoded = dict(file)
+    assert {n: [str(a.dtype), list(a.shape)] for n, a in encoded.items()} == {
         n: [a["dtype"], a["shape"]] for n, a in reported["arrays"].items()
     }
     q = zoo.load(digits_run).encode(digits.test.x / 255)
-    assert set(found) == {"index", "labels", "mean", "scale", "samples"}
-    np.testing.assert_allclose(found["mean"], q.mean, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(found["scale"], q.base_dist.scale, rtol=1e-5, atol=1e-6)
-    assert (found["labels"] == digits.test.labels.numpy()).all()
-    assert (found["index"] == np.arange(359)).all()
+    assert set(encoded) == {"index", "labels", "mean", "scale", "samples"}
+    np.testing.assert_allclose(encoded["mean"], q.mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(encoded["scale"], q.base_dist.scale, rtol=1e-5, atol=1e-6)
+    assert (encoded["labels"] == digits.test.labels.numpy()).all()
+    assert (encoded["index"] == np.arange(359)).all()
     assert [str(f.name) for f in (tmp_path / "work").iterdir()] == ["codes.npz"], "nothing temporary stays"
 
     same = encode(digits_run, samples=3)
-    assert same.keys() == found.keys()
+    assert same.keys() == encoded.keys()
     for name, array in same.items():
-        np.testing.assert_array_equal(array, found[name], err_msg=name)
+        np.testing.assert_array_equal(array, encoded[name], err_msg=name)
 
 
 def test_samples_are_drawn_from_the_posterior_and_change_nothing_else(digits):
@@ -107,9 +107,9 @@ def test_only_existing_arrays_are_written():
         lambda x: Independent(TransformedDistribution(normal.expand((len(x), 2)), [TanhTransform()]), 1)
     )
     state = torch.get_rng_state()
-    found = codes(vae, images, samples=2)
-    assert set(found) == {"index", "samples"}
-    assert found["samples"].shape == (2, 7, 2)
+    encoded = codes(vae, images, samples=2)
+    assert set(encoded) == {"index", "samples"}
+    assert encoded["samples"].shape == (2, 7, 2)
     assert torch.equal(torch.get_rng_state(), state)
     assert vae.training
     vae.encoder = GivenPosterior(lambda x: Categorical(logits=torch.zeros(len(x), 5)))
@@ -177,9 +177,9 @@ def test_a_folder_with_splits_is_encoded_completely(digits_run, digits, tmp_path
     for i, split in enumerate(("train", "test", "train", "test")):
         (tmp_path / "photos" / split).mkdir(parents=True, exist_ok=True)
         Image.fromarray(digits.test.x[i, 0].numpy()).save(tmp_path / "photos" / split / f"{i}.png")
-    found = encode(digits_run, str(tmp_path / "photos"))
-    assert found["path"].tolist() == ["test/1.png", "test/3.png", "train/0.png", "train/2.png"]
-    assert found["split"].tolist() == ["test", "test", "train", "train"]
+    encoded = encode(digits_run, str(tmp_path / "photos"))
+    assert encoded["path"].tolist() == ["test/1.png", "test/3.png", "train/0.png", "train/2.png"]
+    assert encoded["split"].tolist() == ["test", "test", "train", "train"]
 
 
 def test_photographs_of_another_size_are_encoded_at_the_size_of_the_model(digits_run, tmp_path, own_cache):
@@ -193,18 +193,18 @@ def test_photographs_of_another_size_are_encoded_at_the_size_of_the_model(digits
 @torch.no_grad()
 def test_a_file_is_encoded_completely_in_order(digits_run, digits, tmp_path, own_cache):
     np.savez(tmp_path / "x.npz", x=digits.test.x[:50].numpy(), y=np.arange(50))
-    found = encode(digits_run, str(tmp_path / "x.npz"))
-    assert found["index"].tolist() == found["labels"].tolist() == list(range(50))
+    encoded = encode(digits_run, str(tmp_path / "x.npz"))
+    assert encoded["index"].tolist() == encoded["labels"].tolist() == list(range(50))
     expected = zoo.load(digits_run).encode(digits.test.x[:50] / 255).mean
-    np.testing.assert_allclose(found["mean"], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(encoded["mean"], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_registered_data_set_is_encoded_completely(digits_run, digits):
     """Each image once, although an epoch repeats the digits 40 times."""
-    found = encode(digits_run, "digits")
-    assert found["labels"].tolist() == [*digits.train.labels.tolist(), *digits.test.labels.tolist()]
-    assert found["index"].tolist() == [*range(1438), *range(359)]
-    assert found["split"].tolist() == ["train"] * 1438 + ["test"] * 359
+    encoded = encode(digits_run, "digits")
+    assert encoded["labels"].tolist() == [*digits.train.labels.tolist(), *digits.test.labels.tolist()]
+    assert encoded["index"].tolist() == [*range(1438), *range(359)]
+    assert encoded["split"].tolist() == ["train"] * 1438 + ["test"] * 359
 
 
 def test_unreadable_and_unwritable_files_are_reported(digits_run, zoo_command):

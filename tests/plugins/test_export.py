@@ -26,22 +26,22 @@ def load(folder, part):
     inputs, outputs = ([tensor["name"] for tensor in described[of]] for of in ("inputs", "outputs"))
     if manifest["format"] == "torch":
         module = torch.export.load(path).module()
-        return inputs, lambda **given: dict(zip(outputs, module(*(given[name] for name in inputs)), strict=True))
+        return inputs, lambda **arrays: dict(zip(outputs, module(*(arrays[name] for name in inputs)), strict=True))
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     assert [i.name for i in session.get_inputs()] == inputs
     assert [[*i.shape] for i in session.get_inputs()] == [tensor["shape"] for tensor in described["inputs"]]
     assert [o.name for o in session.get_outputs()] == outputs
-    return inputs, lambda **given: dict(
-        zip(outputs, session.run(None, {name: value.numpy() for name, value in given.items()}), strict=True)
+    return inputs, lambda **arrays: dict(
+        zip(outputs, session.run(None, {name: value.numpy() for name, value in arrays.items()}), strict=True)
     )
 
 
-def assert_close(found, expected):
-    assert found.keys() == expected.keys()
+def assert_close(actual, expected):
+    assert actual.keys() == expected.keys()
     for name, value in expected.items():
-        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(actual[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize(

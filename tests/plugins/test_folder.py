@@ -33,9 +33,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def pics(tmp_path: Path) -> Path:
-    made = tmp_path / "pics"
-    made.mkdir()
-    return made
+    root = tmp_path / "pics"
+    root.mkdir()
+    return root
 
 
 def draw(seed: int, height: int = 4, width: int = 6, channels: int | None = None) -> np.ndarray:
@@ -224,9 +224,9 @@ def test_exif_rotation_is_applied(orientation, ending, pics):
     exif[ORIENTATION] = orientation
     options = {"webp": {"lossless": True}, "jpg": {"quality": 100, "subsampling": 0}}.get(ending, {})
     save(stored, pics / f"a.{ending}", exif=exif, **options)
-    found = one(pics / f"a.{ending}").transpose(1, 2, 0)
-    assert found.shape == seen.shape
-    assert np.abs(found.astype(int) - seen).max() <= (3 if ending == "jpg" else 0)
+    decoded = one(pics / f"a.{ending}").transpose(1, 2, 0)
+    assert decoded.shape == seen.shape
+    assert np.abs(decoded.astype(int) - seen).max() <= (3 if ending == "jpg" else 0)
 
 
 @pytest.mark.parametrize("ending", ["gif", "tif", "webp", "png"])
@@ -280,11 +280,11 @@ def test_a_size_is_covered_and_the_rest_cropped_around_the_centre(height, width,
 
     smooth = np.kron(draw(0, height // 2, width // 2, 3), np.ones((2, 2, 1), dtype=np.uint8))
     save(smooth, pics / "a.png")
-    found = one(pics / "a.png", size=(16, 16))
-    assert found.shape == (3, 16, 16)
+    decoded = one(pics / "a.png", size=(16, 16))
+    assert decoded.shape == (3, 16, 16)
     steps = v2.Compose([v2.Resize(16, v2.InterpolationMode.BICUBIC, antialias=True), v2.CenterCrop(16)])
     expected = steps(torch.from_numpy(smooth).permute(2, 0, 1)).numpy()
-    assert np.abs(found.astype(int) - expected).max() <= 5
+    assert np.abs(decoded.astype(int) - expected).max() <= 5
 
 
 def test_the_crop_is_centred(pics):
@@ -311,10 +311,10 @@ def test_a_large_rotated_jpeg_is_decoded_at_a_small_size(pics):
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     save(stored, pics / "a.jpg", exif=exif, quality=95)
-    found = one(pics / "a.jpg", size=(48, 32))
+    decoded = one(pics / "a.jpg", size=(48, 32))
     seen = Image.fromarray(np.ascontiguousarray(stored.transpose(1, 0, 2)[:, ::-1]))
     expected = np.asarray(seen.resize((32, 48), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
-    assert np.abs(found.astype(int) - expected).mean() < 3
+    assert np.abs(decoded.astype(int) - expected).mean() < 3
 
 
 def test_the_most_frequent_size_is_used_and_logged(pics, caplog):
@@ -626,11 +626,13 @@ def test_a_subfolder_without_permission_is_an_error(unprivileged):
 
 
 def pixels_by_label(dataset: zoo.Dataset) -> set[tuple[int, bytes]]:
-    found = set()
+    decoded = set()
     for split in (dataset.train, dataset.test):
         assert split.labels is not None
-        found |= {(label, image.numpy().tobytes()) for label, image in zip(split.labels.tolist(), split.x, strict=True)}
-    return found
+        decoded |= {
+            (label, image.numpy().tobytes()) for label, image in zip(split.labels.tolist(), split.x, strict=True)
+        }
+    return decoded
 
 
 def test_subfolders_are_labels(pics):
@@ -889,8 +891,8 @@ def test_a_changed_folder_is_decoded_again(change, pics, cache):
     save_some(pics, 5)
     folder(str(pics))
     change(pics)
-    found = everything(folder(str(pics)))
-    assert found == sorted(np.asarray(Image.open(file)).tobytes() for file in pics.iterdir())
+    decoded = everything(folder(str(pics)))
+    assert decoded == sorted(np.asarray(Image.open(file)).tobytes() for file in pics.iterdir())
     assert len(list(cache.glob("*.safetensors"))) == 2
 
 
@@ -948,6 +950,7 @@ def test_a_model_trains_on_a_folder(pics, tmp_path):
         "mode": "auto",
         "test_fraction": 0.1,
         "split_seed": 0,
+        "augment": [],
         "validation": 0,
     }
     assert zoo.load(run.path).sample(2).shape == (2, 3, 16, 16)

@@ -45,12 +45,12 @@ def test_rates_are_the_mean_divergence_of_each_dimension_and_add_up_to_the_rate(
         index = x.flatten().long()
         return normal(mean[index], scale[index])
 
-    found = rates(model(q, normal(torch.zeros(3), torch.ones(3))), zoo.Batch(x))
+    measured = rates(model(q, normal(torch.zeros(3), torch.ones(3))), zoo.Batch(x))
     expected = ((mean**2 + scale**2 - 1) / 2 - scale.log()).double().mean(0)
-    assert found.measure == "rate in nats"
-    torch.testing.assert_close(found.values, expected, atol=1e-6, rtol=1e-6)
+    assert measured.measure == "rate in nats"
+    torch.testing.assert_close(measured.values, expected, atol=1e-6, rtol=1e-6)
     whole = kl_divergence(q(x), normal(torch.zeros(3), torch.ones(3))).mean()
-    assert found.values.sum().item() == pytest.approx(whole.item(), rel=1e-5)
+    assert measured.values.sum().item() == pytest.approx(whole.item(), rel=1e-5)
 
 
 def test_the_rates_of_a_latent_of_several_axes_are_flattened_in_order():
@@ -64,8 +64,10 @@ def test_a_one_hot_vector_counts_as_one_dimension():
     p = torch.tensor([[0.5, 0.25, 0.25], [1 / 3, 1 / 3, 1 / 3]])
     uniform = Independent(OneHotCategorical(torch.full((2, 3), 1 / 3)), 1)
     vae = model(lambda x: Independent(OneHotCategorical(p.expand(len(x), 2, 3)), 1), uniform)
-    found = rates(vae, zoo.Batch(torch.zeros(2, 1, 1, 1))).values
-    torch.testing.assert_close(found, torch.tensor([math.log(3) - 1.5 * math.log(2), 0.0]).double(), atol=1e-6, rtol=0)
+    measured = rates(vae, zoo.Batch(torch.zeros(2, 1, 1, 1))).values
+    torch.testing.assert_close(
+        measured, torch.tensor([math.log(3) - 1.5 * math.log(2), 0.0]).double(), atol=1e-6, rtol=0
+    )
 
 
 def test_without_a_closed_form_the_rate_is_marked_as_estimated():
@@ -75,15 +77,15 @@ def test_without_a_closed_form_the_rate_is_marked_as_estimated():
     vae = model(lambda x: normal(mean.expand(len(x), 2), scale.expand(len(x), 2)), prior)
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    found = rates(vae, zoo.Batch(torch.zeros(400, 1, 1, 1)))
-    assert "estimated from 64 draws" in found.measure
+    measured = rates(vae, zoo.Batch(torch.zeros(400, 1, 1, 1)))
+    assert "estimated from 64 draws" in measured.measure
     grid = torch.linspace(-12, 12, 20001, dtype=torch.float64)
-    for value, m, s in zip(found.values, mean.double(), scale.double(), strict=True):
+    for value, m, s in zip(measured.values, mean.double(), scale.double(), strict=True):
         q = Normal(m, s).log_prob(grid)
         exact = torch.trapezoid(q.exp() * (q - StudentT(torch.tensor(4.0).double()).log_prob(grid)), grid)
         assert value.item() == pytest.approx(exact.item(), abs=0.03)  # more than four standard errors
     assert torch.equal(torch.get_rng_state(), before)
-    assert torch.equal(rates(vae, zoo.Batch(torch.zeros(400, 1, 1, 1))).values, found.values)
+    assert torch.equal(rates(vae, zoo.Batch(torch.zeros(400, 1, 1, 1))).values, measured.values)
 
 
 MIXTURE = MixtureSameFamily(Categorical(torch.ones(2)), normal(torch.zeros(2, 2), 1.0))
@@ -102,9 +104,9 @@ def test_without_rates_the_variance_of_the_posterior_mean_is_used(q, p, at_fault
     x = torch.tensor([[1.0, 0.0], [3.0, 0.0], [5.0, 0.5]]).view(3, 1, 1, 2)
     with pytest.raises(zoo.UsageError, match=f"the {at_fault} does not factorise"):
         rates(model(q, p), zoo.Batch(x))
-    found = information(model(q, p), zoo.Batch(x))
-    assert found.measure == "variance of the posterior mean"
-    torch.testing.assert_close(found.values, x.flatten(1).double().var(0, correction=0))
+    measured = information(model(q, p), zoo.Batch(x))
+    assert measured.measure == "variance of the posterior mean"
+    torch.testing.assert_close(measured.values, x.flatten(1).double().var(0, correction=0))
 
 
 class Meanless(Normal):

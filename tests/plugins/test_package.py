@@ -114,22 +114,22 @@ def test_paths_are_reduced_to_their_last_part(tmp_path):
     np.save(tmp_path / "dots.npy", np.random.default_rng(0).random((40, 1, 8, 8), dtype=np.float32))
     small = {"encoder": {"hidden": [4]}, "decoder": {"hidden": [4]}}
     run = zoo.train("mlp-vae", data=tmp_path / "dots.npy", epochs=1, out=tmp_path / "runs", figures=False, **small)
-    made = write_package([("dots-vae@dots", run)], "dots-weights", tmp_path, metrics=False, license="MIT")
-    assert [entry.name for entry in made.entries] == ["dots-vae@dots"]
-    packaged = zoo.Run(made.folder / "src" / "dots_weights" / "weights" / "dots-vae@dots")
+    package = write_package([("dots-vae@dots", run)], "dots-weights", tmp_path, metrics=False, license="MIT")
+    assert [entry.name for entry in package.entries] == ["dots-vae@dots"]
+    packaged = zoo.Run(package.folder / "src" / "dots_weights" / "weights" / "dots-vae@dots")
     assert packaged.recipe.data[0].parameters["path"] == "dots.npy"
     assert not [
-        file for file in made.folder.rglob("*") if file.is_file() and str(tmp_path).encode() in file.read_bytes()
+        file for file in package.folder.rglob("*") if file.is_file() and str(tmp_path).encode() in file.read_bytes()
     ]
     assert yaml.safe_load((packaged.path / "card.yaml").read_text())["metrics"] == []
-    assert tomllib.loads((made.folder / "pyproject.toml").read_text())["project"]["license"] == "MIT"
+    assert tomllib.loads((package.folder / "pyproject.toml").read_text())["project"]["license"] == "MIT"
 
 
 def test_a_fitted_prior_is_packaged_too(digits_run, weights, tmp_path):
     run = zoo.Run.open(shutil.copytree(digits_run, tmp_path / "run"))
     zoo.fit_prior(run, "gaussian-mixture", ["components=3"])
-    made = write_package([run], "prior-weights", tmp_path, metrics=False)
-    packaged = made.folder / "src" / "prior_weights" / "weights" / NAME
+    package = write_package([run], "prior-weights", tmp_path, metrics=False)
+    packaged = package.folder / "src" / "prior_weights" / "weights" / NAME
     covered = json.loads((packaged / "manifest.json").read_bytes())["sha256"]
     assert {file.relative_to(packaged).as_posix() for file in packaged.rglob("*") if file.is_file()} == {
         *covered,

@@ -46,8 +46,8 @@ class Element:
         return [element for element in self._below() if element.tag == tag]
 
     def by_id(self, name: str) -> Element:
-        (found,) = (element for element in self._below() if element.attributes.get("id") == name)
-        return found
+        (result,) = (element for element in self._below() if element.attributes.get("id") == name)
+        return result
 
     @property
     def text(self) -> str:
@@ -103,11 +103,11 @@ def table(section: Element, number: int = 0) -> list[list[str]]:
 def images(page: Element) -> dict[str, bytes]:
     """The PNG of each figure, by its alternative text."""
     prefix = "data:image/png;base64,"
-    found = {}
+    result = {}
     for image in page.all("img"):
         assert image.attributes["src"].startswith(prefix)
-        found[image.attributes["alt"]] = base64.b64decode(image.attributes["src"].removeprefix(prefix), validate=True)
-    return found
+        result[image.attributes["alt"]] = base64.b64decode(image.attributes["src"].removeprefix(prefix), validate=True)
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -199,12 +199,12 @@ def test_the_recipe_and_its_changes_are_shown(run, reports):
 def test_changes_of_a_recipe():
     unchanged = zoo.recipe("mlp-vae", data=["mnist"])
     assert changes(unchanged) == {}
-    found = changes(zoo.recipe(unchanged, loss={"beta": 2.0}, data=["kmnist"], encoder="conv"))
-    assert found["loss.beta"] == (2.0, 1.0)
-    assert found["data"] == ("kmnist", "mnist")
-    assert found["encoder"] == ("conv", "mlp")
-    assert found["encoder.hidden"] == (None, [400])
-    assert all(key.partition(".")[0] in ("loss", "data", "encoder") for key in found)
+    result = changes(zoo.recipe(unchanged, loss={"beta": 2.0}, data=["kmnist"], encoder="conv"))
+    assert result["loss.beta"] == (2.0, 1.0)
+    assert result["data"] == ("kmnist", "mnist")
+    assert result["encoder"] == ("conv", "mlp")
+    assert result["encoder.hidden"] == (None, [400])
+    assert all(key.partition(".")[0] in ("loss", "data", "encoder") for key in result)
     assert changes(unchanged.model_copy(update={"name": "mine"})) is None
 
 
@@ -434,9 +434,9 @@ def seen(request, written, tmp_path_factory) -> dict[str, object]:
         *("--dump-dom", (folder / "frame.html").as_uri()),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    found = json.loads(Tree(done.stdout).root.all("pre")[0].text)
+    result = json.loads(Tree(done.stdout).root.all("pre")[0].text)
     pixels = matplotlib.image.imread(io.BytesIO((folder / "shot.png").read_bytes()), "png")[:, :, :3]
-    return {**found, "wanted": (width, dark), "pixels": np.rint(pixels * 255).astype(int)}
+    return {**result, "wanted": (width, dark), "pixels": np.rint(pixels * 255).astype(int)}
 
 
 def test_the_page_renders_correctly_in_a_browser(seen):

@@ -51,6 +51,7 @@ rows:
     summary: The same with a number that no model has
     quantities:
       - {name: elbo, metric: elbo, unit: nats/image, published: {value: 10.0, source: Table 2}, tolerance: 1}
+    analysis: The number was invented.
 """
 
 
@@ -369,3 +370,11 @@ def test_the_page_of_verdicts(rows_file, tmp_path, capsys):
     (tiny.path / "verdict.json").unlink()
     assert run_main(*command) == 0
     assert (docs / "reproductions.md").read_text() == page, "results that are not here are kept"
+
+
+def test_the_page_explains_a_number_that_is_off(rows_file, tmp_path):
+    rows = rows_of(rows_file)
+    strict = Reproduction(rows["strict"], tmp_path / "strict")
+    verdicts = {"strict": strict.judge(strict.train())}
+    assert "*Analysis.* The number was invented." in document.page(rows, verdicts)
+    assert "*Analysis.*" not in document.page(rows, {})

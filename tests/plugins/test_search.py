@@ -37,28 +37,28 @@ def search(folder: Path, total: int, seed: int = 0, name: str = "s", axes=None) 
 
 def go_through(source: Search) -> list[dict]:
     """Minimize a function with its minimum at a=10, b=1e-3."""
-    asked = []
+    proposals = []
     for number, settings in source:
-        assert number == len(asked) + 1
+        assert number == len(proposals) + 1
         value = (settings["a"] - 10) ** 2 + (math.log10(settings["b"]) + 3) ** 2 + (settings["c"] == "x")
         source.record(number, value, {"runs": []})
-        asked.append(dict(settings))
-    return asked
+        proposals.append(dict(settings))
+    return proposals
 
 
 def test_suggestions_are_in_range_and_reproducible(tmp_path):
-    asked = go_through(search(tmp_path, 12))
-    assert len(asked) == 12
-    for settings in asked:
+    proposals = go_through(search(tmp_path, 12))
+    assert len(proposals) == 12
+    for settings in proposals:
         assert isinstance(settings["a"], int)
         assert 2 <= settings["a"] <= 64
         assert 1e-4 <= settings["b"] <= 1e-2
         assert settings["c"] in ([8, 4], "x", None)
-    assert len({settings["a"] for settings in asked}) > 3
-    below = sum(settings["b"] < 1e-3 for settings in asked)
+    assert len({settings["a"] for settings in proposals}) > 3
+    below = sum(settings["b"] < 1e-3 for settings in proposals)
     assert 2 <= below <= 10, "half of a logarithmic range is below its geometric mean"
-    assert go_through(search(tmp_path, 12, name="again")) == asked
-    assert go_through(search(tmp_path, 12, name="other", seed=1)) != asked
+    assert go_through(search(tmp_path, 12, name="again")) == proposals
+    assert go_through(search(tmp_path, 12, name="other", seed=1)) != proposals
 
 
 def test_a_search_can_be_continued(tmp_path):

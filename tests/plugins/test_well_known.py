@@ -118,11 +118,11 @@ def test_cifar_equals_that_of_torchvision(fake_cifar, tmp_path, monkeypatch):
     (fake_cifar / "batches.meta").write_bytes(pickle.dumps({"label_names": list(cifar.CLASSES)}, protocol=2))
     meta = {**torchvision.datasets.CIFAR10.meta, "md5": md5((fake_cifar / "batches.meta").read_bytes())}
     monkeypatch.setattr(torchvision.datasets.CIFAR10, "meta", meta)
-    found = load("cifar10", tmp_path)
+    loaded = load("cifar10", tmp_path)
     with warnings.catch_warnings(action="ignore"):  # numpy 2.4.0 to 2.4.4 warn of the flags in old pickles
         their = torchvision.datasets.CIFAR10(tmp_path, train=True)
-    assert np.array_equal(found.train.x.permute(0, 2, 3, 1).numpy(), their.data)
-    assert found.train.labels.tolist() == their.targets
+    assert np.array_equal(loaded.train.x.permute(0, 2, 3, 1).numpy(), their.data)
+    assert loaded.train.labels.tolist() == their.targets
 
 
 class Attack:
@@ -391,17 +391,17 @@ def test_the_survey(root, monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: pytest.fail("fetched"))
     with monkeypatch.context() as patch:
         patch.setattr(Image, "open", lambda *_, **__: pytest.fail("decoded"))
-        found = {one.name: one for one in zoo.survey_data(root)}
-    assert {name: one.status for name, one in found.items()} == {
+        loaded = {one.name: one for one in zoo.survey_data(root)}
+    assert {name: one.status for name, one in loaded.items()} == {
         "arrays": "path", "celeba": "available", "cifar10": "available", "digits": "available",
         "dsprites": "absent", "emnist": "absent", "freyfaces": "absent",
         "fashion-mnist": "absent", "folder": "path", "kmnist": "available", "mnist": "absent", "omniglot": "absent",
         "shapes": "available",
         "svhn": "damaged",
     }  # fmt: skip
-    assert found["cifar10"].detail == "20 + 4 examples, 3x32x32"
-    assert found["celeba"].detail == "not decoded yet"
-    assert "test_32x32.mat is damaged" in found["svhn"].detail
-    assert found["arrays"].detail == ".npy .npz .pt .pth"
+    assert loaded["cifar10"].detail == "20 + 4 examples, 3x32x32"
+    assert loaded["celeba"].detail == "not decoded yet"
+    assert "test_32x32.mat is damaged" in loaded["svhn"].detail
+    assert loaded["arrays"].detail == ".npy .npz .pt .pth"
     load("celeba", root)
     assert {one.name: one.detail for one in zoo.survey_data(root)}["celeba"] == "3 + 1 + 2 examples, 3x64x64"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -167,6 +167,8 @@ class Dataset:
         factor_names: names of the columns of `Split.factors`, such as ``("shape", "scale")``.
         modality: how viewers draw an example: ``image``, ``table``, ``sequence`` or ``vector``. By default ``image``
             for shapes (C, H, W) with uint8 data or at most four channels, else ``vector``.
+        augment: changes training examples at random: float (N, *data_shape) to the same shape, each time an example is
+            used. It must draw from torch's global generator alone, which is seeded for each step.
 
     Raises:
         DataError: the splits differ in shape or dtype, the numbers of factors and factor names differ, or the labels
@@ -186,6 +188,7 @@ class Dataset:
     cache: tuple[Path, ...] = ()
     factor_names: tuple[str, ...] = ()
     modality: Modality | None = None
+    augment: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         if self.modality is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -27,9 +27,11 @@ class Loader:
         device: device of the batches.
         resident: move all data to `device` once, in the stored type, instead of each batch. By default, data that take
             at most half of the device's free memory are moved. On the CPU, data mapped from a file stay mapped.
+        augment: applied to each batch of x before it is binarized; see `zoo.Dataset`.
 
     Raises:
-        DataError: the data cannot be binarized, since values are outside [0, 1].
+        DataError: the data cannot be binarized, since values are outside [0, 1]; or they are to be augmented and have
+            a mask.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Loader:
         binarize: str = "none",
         device: torch.device | str = "cpu",
         resident: bool | None = None,
+        augment: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.resident = _fits(split.x, self.device) if resident is None else resident
@@ -48,6 +51,9 @@ class Loader:
         self.mask = None if split.mask is None else split.mask.to(storage)
         self.batch_size = batch_size
         self.binarize = binarize
+        self.augment = augment
+        if augment is not None and split.mask is not None:
+            raise DataError("Data with missing entries cannot be augmented: the mask would not follow.")
         if binarize != "none" and split.x.dtype != torch.uint8 and not _in_unit_interval(split):
             raise DataError(
                 f"binarize={binarize} requires data in [0, 1], and these have other values. Set binarize=none."
@@ -79,6 +85,8 @@ class Loader:
         mask = None if self.mask is None else self._moved(self.mask.index_select(0, index))
         if mask is not None:
             x = x.masked_fill(~mask, 0.0)
+        if self.augment is not None:
+            x = self.augment(x)
         if self.binarize == "threshold":
             x = (x >= 0.5).to(x.dtype)
         elif self.binarize == "dynamic":

@@ -103,7 +103,7 @@ class Trainer:
                 f"train.microbatches={self.config.microbatches} exceeds the {len(dataset.train)} training examples."
             )
         self.dataset = dataset
-        self.train = Loader(dataset.train, self.config.batch_size, binarize, device)
+        self.train = Loader(dataset.train, self.config.batch_size, binarize, device, augment=dataset.augment)
         self.test = Loader(dataset.test, EVALUATION_BATCH, binarize, device)
         self.validation: Loader | None = None
         if dataset.validation is not None:
