@@ -13,6 +13,7 @@ from .catalog import recipe as recipe
 from .catalog import recipe_for as recipe_for
 from .catalog import register as register
 from .catalog import survey_data as survey_data
+from .data.columns import Column as Column
 from .data.dataset import Dataset as Dataset
 from .data.dataset import Split as Split
 from .data.loader import Loader as Loader

@@ -286,7 +286,7 @@ def fit_prior(
         vae = run.load(prior="original")
         dataset = run.loaded(None if data_dir is None else Path(data_dir), data).dataset
         with flushed_denormals(), seeded(seed, target):
-            new_prior = build_prior(spec, run.recipe, vae.encoder, run.data_shape, run.classes)
+            new_prior = build_prior(spec, run.recipe, vae.encoder, run.data_shape, run.classes, run.columns)
             vae.to(target), new_prior.to(target)
             train, test = (Loader(split, 512, run.recipe.binarize, target) for split in (dataset.train, dataset.test))
             summary = priors.fit(new_prior, vae, train, test, samples_per_image, seed)

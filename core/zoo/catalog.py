@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from zoo.data.columns import Column
 from zoo.data.dataset import Dataset
 from zoo.errors import UsageError
 from zoo.evaluation.metric import Metric
@@ -167,28 +168,42 @@ def survey_data(data_dir: Path | str | None = None) -> list[DatasetStatus]:
     return survey(None if data_dir is None else Path(data_dir))
 
 
-def create_model(model: str | Recipe, *, data_shape: tuple[int, ...], classes: int = 0, **changes: Any) -> VAE:
+def create_model(
+    model: str | Recipe,
+    *,
+    data_shape: tuple[int, ...],
+    classes: int = 0,
+    columns: tuple[Column, ...] = (),
+    **changes: Any,
+) -> VAE:
     """Create a model. The weights are drawn from torch's global generator.
 
     Args:
         model, changes: as in `recipe`.
         data_shape: event shape of x: (C, H, W) for images, (D,) for rows of D numbers.
         classes: number of labels, for conditional models.
+        columns: what the entries of x mean, for models of tables; see `zoo.Dataset`.
 
     >>> vae = create_model("mlp-vae", latent_dim=2, data_shape=(1, 28, 28))
     >>> vae.sample(4).shape
     torch.Size([4, 1, 28, 28])
     """
-    return build_model(recipe(model, **changes), _data_shape(data_shape), classes)
+    return build_model(recipe(model, **changes), _data_shape(data_shape), classes, columns)
 
 
 def create_loss(
-    model: str | Recipe, *, data_shape: tuple[int, ...], classes: int = 0, train_size: int = 0, **changes: Any
+    model: str | Recipe,
+    *,
+    data_shape: tuple[int, ...],
+    classes: int = 0,
+    train_size: int = 0,
+    columns: tuple[Column, ...] = (),
+    **changes: Any,
 ) -> Loss:
     """Create the loss of a model's recipe.
 
     Args:
-        model, data_shape, classes, changes: as in `create_model`.
+        model, data_shape, classes, columns, changes: as in `create_model`.
         train_size: number of training examples, for losses that estimate a quantity of the training split from a batch;
             0 if it is unknown.
 
@@ -198,7 +213,7 @@ def create_loss(
     >>> sorted(terms)
     ['distortion', 'loss', 'rate']
     """
-    return build_loss(recipe(model, **changes), _data_shape(data_shape), classes, train_size)
+    return build_loss(recipe(model, **changes), _data_shape(data_shape), classes, train_size, columns)
 
 
 def _data_shape(shape: object) -> tuple[int, ...]:

@@ -130,6 +130,7 @@ def _environment(recipe: Recipe, loaded: LoadedDataset, device: torch.device) ->
             "label_names": list(dataset.label_names),
             **{name: len(split) for name, split in dataset.splits.items()},
             "modality": dataset.modality,
+            "columns": [column.to_json() for column in dataset.columns],
             "binarize": recipe.binarize,
             "sha256": dataset.sha256(),
             "passed_over": list(loaded.passed_over),

@@ -8,6 +8,7 @@ import json
 import logging
 import shlex
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -15,17 +16,19 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from zoo.data.dataset import Dataset
+from zoo.data.columns import Column
+from zoo.data.dataset import Dataset, Split, joined
 from zoo.data.loader import Loader
 from zoo.errors import DataError, RecipeError, RunError
 from zoo.evaluation.priors import FittedPrior
 from zoo.model.batch import Batch
 from zoo.model.context import seeded
 from zoo.model.vae import VAE
+from zoo.plugins.registry import registry
 from zoo.plugins.weights import find_run, verify_weights, weights_at
 from zoo.recipes.components import build, unchecked, validate
-from zoo.recipes.datasets import LoadedDataset, data_name, load_data
-from zoo.recipes.schema import Recipe
+from zoo.recipes.datasets import LoadedDataset, data_name, in_memory, load_data, spec_for
+from zoo.recipes.schema import ComponentSpec, Recipe
 from zoo.recipes.source import read_models
 from zoo.storage.checkpoints import Checkpoint, Checkpoints, load_weights
 from zoo.storage.environment import require_environment
@@ -153,6 +156,11 @@ class Run:
         return tuple(self.environment["data"].get("label_names", ()))
 
     @property
+    def columns(self) -> tuple[Column, ...]:
+        """What the entries of its data mean; see `zoo.Dataset`."""
+        return tuple(Column.from_json(column) for column in self.environment["data"].get("columns", ()))
+
+    @property
     def title(self) -> str:
         """The title of figures, such as ``mlp-vae on mnist``."""
         return f"{self.recipe.name} on {self.data_name}"
@@ -275,7 +283,7 @@ class Run:
         except RuntimeError as error:
             raise RunError(f"The weights of {self.path} are not those of its recipe: {error}") from error
         if which == "best" and prior == "fitted" and self.fitted_prior.exists:
-            vae.prior = self.fitted_prior.load(self.recipe, vae.encoder, self.data_shape, self.classes)
+            vae.prior = self.fitted_prior.load(*(self.recipe, vae.encoder, self.data_shape, self.classes, self.columns))
         return vae.eval()
 
     def _new_model(self) -> VAE:
@@ -288,7 +296,8 @@ class Run:
                 f"The model of {self.path} was built in code ({parts}) and cannot be rebuilt from the folder. "
                 "In Python, attach a model and the data: zoo.Run.open(...).attach(vae, dataset)."
             )
-        return build(self.recipe, self.data_shape, self.classes, self.environment["data"]["train"])[0]
+        train_size = self.environment["data"]["train"]
+        return build(self.recipe, self.data_shape, self.classes, train_size, self.columns)[0]
 
     def saved_weights(self, which: Literal["best", "last"]) -> dict[str, Tensor]:
         """The weights of the best or the newest checkpoint.
@@ -322,6 +331,34 @@ class Run:
         if source is None and self._attached is not None:
             return LoadedDataset(self.recipe.data[0], self._attached[1])
         return load_data(self.recipe.data, root, source=source, seed=self.recipe.train.seed)
+
+    def read(self, data: object, root: Path | None = None) -> Split:
+        """Read every example of other data with the shape, the columns and the labels of the run.
+
+        Args:
+            data: the name of a data set, the path of a file or folder, or a Python object; as in `zoo.train`. Its
+                parameters are those in the recipe, if the run was trained on the same kind of data.
+            root: as in `load_data`.
+
+        Returns:
+            The examples in the order of the source. Nothing is held out, and scales and categories are those of the
+            training.
+
+        Raises:
+            DataUnavailable: there are no such data.
+            DataError: the data have another shape, or a label that the training data did not have.
+        """
+        spec = spec_for(data)
+        for choice in self.recipe.data:
+            if registry().same(choice.use, spec.use):
+                spec = ComponentSpec(use=spec.use, **{**choice.parameters, **spec.parameters})
+        loaded = load_data(
+            [spec], root, self.data_shape, columns=self.columns or None, source=in_memory(data), whole=True
+        )
+        dataset = loaded.dataset
+        if dataset.shape != self.data_shape:
+            raise DataError(f"{self.path} was trained on data of shape {self.data_shape}; got {dataset.shape}.")
+        return _relabelled(joined(dataset), dataset.label_names, self.label_names)
 
     def test_images(self, n: int, root: Path | None = None) -> Tensor:
         """The first `n` test examples, (n, *data_shape), as in `test_batch`."""
@@ -373,6 +410,22 @@ class Run:
             "train": {name: value for name, value in best.train.items() if name in best.test},
             **best.held_out,
         }
+
+
+def _relabelled(split: Split, names: tuple[str, ...], trained: tuple[str, ...]) -> Split:
+    """Number the labels as in the training.
+
+    Raises:
+        DataError: the training data did not have one of the labels.
+    """
+    if split.labels is None or names == trained or not (names and trained):
+        return split
+    if unknown := [name for name in names if name not in trained]:
+        raise DataError(
+            f"The data have the label {unknown[0]!r}, which the training data did not have. Labels: "
+            f"{', '.join(trained)}."
+        )
+    return replace(split, labels=torch.tensor([trained.index(name) for name in names])[split.labels])
 
 
 def _created(folder: Path) -> Path:

@@ -153,7 +153,7 @@ class Session:
                 *("x".join(map(str, dataset.shape)), self.device, recipe.train.seed),
             )
         with flushed_denormals(), seeded(recipe.train.seed, self.device):
-            vae, loss = build(recipe, dataset.shape, dataset.classes, len(dataset.train))
+            vae, loss = build(recipe, dataset.shape, dataset.classes, len(dataset.train), dataset.columns)
             if dependent := [module for module in vae.modules() if isinstance(module, DataDependent)]:
                 mean = dataset.train.mean()
                 for module in dependent:

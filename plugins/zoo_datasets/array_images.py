@@ -32,6 +32,7 @@ class Source(NamedTuple):
     name: str
     pixels: Loader
     labels: tuple[str, Loader] | None
+    what: str = "images"
 
     @property
     def place(self) -> str:
@@ -39,26 +40,33 @@ class Source(NamedTuple):
         return f"{self.file}: {self.name}"
 
 
-def convert_split(name: str, pixels: Array, labels: Array | None, layout: Layout) -> Split:
-    """Convert an array in memory as `arrays` converts one in a file. `pixels` is copied.
+def convert_split(name: str, pixels: Array, labels: Array | None, layout: Layout, file: Path = Path("data")) -> Split:
+    """Convert an array in memory as `arrays` converts one in a file. `pixels` is copied; NaN means missing.
 
     Raises:
         DataError: the arrays are not images and labels; the message says why.
     """
-    source = Source(Path("data"), name, lambda: pixels, None if labels is None else ("labels", lambda: labels))
+    source = Source(file, name, lambda: pixels, None if labels is None else ("labels", lambda: labels))
     images = _as_nchw(source, pixels, layout)
-    checked = _checked_labels(source, len(images))
+    checked = checked_labels(source, len(images))
     _check_range(source, images)
     levels = np.empty(images.shape, np.uint8)
-    for level, image in zip(levels, images, strict=True):
-        level[...] = _bytes(image)
-    return Split(torch.from_numpy(levels), None if checked is None else torch.from_numpy(checked.astype(np.int64)))
+    missing = np.zeros(images.shape, np.bool_) if images.dtype.kind == "f" else None
+    for i, image in enumerate(images):
+        if missing is not None:
+            missing[i] = np.isnan(image)
+            image = np.nan_to_num(image)
+        levels[i] = _bytes(image)
+    if missing is not None and missing.all():
+        raise DataError(f"{source.place} has no number: every entry is NaN, which means missing.")
+    mask = None if missing is None or not missing.any() else torch.from_numpy(~missing)
+    return Split(torch.from_numpy(levels), None if checked is None else torch.from_numpy(checked), mask=mask)
 
 
 def convert_images(source: Source, layout: Layout, seed: int | None) -> Iterator[tuple[NDArray[np.uint8], int]]:
     """Yield each image with its label, in the order of the split, or in the order of the file without a seed."""
     pixels = _as_nchw(source, source.pixels(), layout)
-    labels = _checked_labels(source, len(pixels))
+    labels = checked_labels(source, len(pixels))
     log.info("Reading %d images in %s. This is done once.", len(pixels), source.place)
     _check_range(source, pixels)
     for i in range(len(pixels)) if seed is None else shuffled(len(pixels), seed):
@@ -106,13 +114,13 @@ def _guess(source: Source, shape: tuple[int, ...]) -> Layout:
             "Write data.layout=nhwc or data.layout=nchw."
         )
     raise DataError(
-        f"{source.place} has shape {shape}; expected (N, H, W), (N, H, W, C) or (N, C, H, W). "
-        "Save it with .reshape(-1, HEIGHT, WIDTH)."
+        f"{source.place} has shape {shape}; expected images (N, H, W), (N, H, W, C) or (N, C, H, W). "
+        "Save it with .reshape(-1, HEIGHT, WIDTH). For other data, write data.modality=vector or =sequence."
     )
 
 
 def _check_range(source: Source, pixels: Array) -> None:
-    """Require that floats are in [0, 1].
+    """Require that floats are in [0, 1], or NaN.
 
     Raises:
         DataError: one is not; the message names the first image and pixel.
@@ -122,7 +130,7 @@ def _check_range(source: Source, pixels: Array) -> None:
     step = max(1, CHUNK // pixels[0].size)
     for start in range(0, len(pixels), step):
         chunk = pixels[start : start + step]
-        wrong = ~((chunk >= -SLACK) & (chunk <= 1 + SLACK))  # true for NaN
+        wrong = ~(np.isnan(chunk) | (chunk >= -SLACK) & (chunk <= 1 + SLACK))
         if wrong.any():
             i, *where = (int(index[0]) for index in np.nonzero(wrong))
             value = float(chunk[(i, *where)])
@@ -145,7 +153,12 @@ def _bytes(image: Array) -> NDArray[np.uint8]:
     return np.rint(np.clip(image.astype(np.float32), 0, 1) * 255).astype(np.uint8)
 
 
-def _checked_labels(source: Source, n: int) -> Array | None:
+def checked_labels(source: Source, n: int) -> NDArray[np.int64] | None:
+    """The labels of n examples.
+
+    Raises:
+        DataError: they are not non-negative integers of shape (n,) or (n, 1).
+    """
     if source.labels is None:
         return None
     name, load = source.labels
@@ -154,9 +167,9 @@ def _checked_labels(source: Source, n: int) -> Array | None:
         labels = labels[:, 0]
     if labels.dtype.kind not in "iu" or labels.shape != (n,):
         raise DataError(
-            f"{source.file}: {name} has dtype {labels.dtype} and shape {labels.shape}; the labels of {n} images "
-            f"are non-negative integers of shape ({n},)."
+            f"{source.file}: {name} has dtype {labels.dtype} and shape {labels.shape}; the labels of {n} "
+            f"{source.what} are non-negative integers of shape ({n},)."
         )
     if (wrong := np.nonzero(labels < 0)[0]).size:
         raise DataError(f"{source.file}: {name} has the label {labels[wrong[0]]} at {wrong[0]}; labels count from 0.")
-    return labels
+    return labels.astype(np.int64)

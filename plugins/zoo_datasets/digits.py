@@ -10,7 +10,7 @@ from pydantic import PositiveInt
 from zoo import Dataset, HoldOut, Split
 
 
-def digits(repeat: PositiveInt = 1, validation: HoldOut = 0, seed: int = 0) -> Dataset:
+def digits(repeat: PositiveInt = 1, validation: HoldOut = 0, seed: int = 0, whole: bool = False) -> Dataset:
     """1797 handwritten digits, 8x8 grey, in 17 levels (UCI, Optical Recognition of Handwritten Digits).
 
     Every fifth image is a test image: 1438 training and 359 test images.
@@ -19,6 +19,7 @@ def digits(repeat: PositiveInt = 1, validation: HoldOut = 0, seed: int = 0) -> D
         repeat: passes over the training images per epoch. A recipe for MNIST expects 469 steps per epoch, not 12.
         validation: examples to hold out of the training split before it is repeated: a number, or a fraction.
         seed: determines which examples are held out.
+        whole: ignore `repeat` and `validation`.
     """
     from sklearn.datasets import load_digits
 
@@ -29,6 +30,8 @@ def digits(repeat: PositiveInt = 1, validation: HoldOut = 0, seed: int = 0) -> D
     test = torch.arange(len(pixels)) % 5 == 4
     index = torch.arange(int((~test).sum()))
     dataset = Dataset(Split(pixels[~test], targets[~test], index=index), Split(pixels[test], targets[test]))
+    if whole:
+        return dataset
     if validation:
         dataset = dataset.hold_out(validation, seed)
     return replace(dataset, train=dataset.train.repeat(repeat))

@@ -1,27 +1,29 @@
-"""Images passed as Python objects: arrays, tensors, `zoo.Split` or `zoo.Dataset`."""
+"""Examples passed as Python objects: arrays, tensors, `zoo.Split` or `zoo.Dataset`."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
-from zoo import DataError, Dataset, DataUnavailable, Split
-from zoo_datasets.array_images import convert_split, shuffled
-from zoo_datasets.own import Fraction, Seed, split
+from zoo import Column, DataError, Dataset, DataUnavailable, Split
+from zoo_datasets.array_images import Layout
+from zoo_datasets.examples import as_dataset, convert_examples, divided
+from zoo_datasets.own import Fraction, Seed
+from zoo_datasets.values import ArrayModality, is_code_array
 
 log = logging.getLogger("zoo")
 
 ACCEPTED = (
-    "Pass a zoo.Dataset; or images, as a tensor or an array of shape (N, H, W) or (N, C, H, W), uint8 or floats in "
-    "[0, 1]; or (images, labels); or (train, test), each of them one of these."
+    "Pass a zoo.Dataset; or examples, as a tensor or an array: images (N, H, W) or (N, C, H, W), uint8 or floats in "
+    "[0, 1], or floats of any shape; or (examples, labels); or (train, test), each of them one of these."
 )
 ADVICE = {
     "Dataset": " Stack its images: torch.stack([image for image, *_ in dataset]).",
     "DataLoader": " Join its batches: torch.cat([images for images, *_ in loader]).",
-    "DataFrame": " Take its pixels: frame.to_numpy().reshape(-1, HEIGHT, WIDTH).",
+    "DataFrame": " Take its numbers: frame.to_numpy(float).",
     "list": " Stack it: numpy.stack(images), or torch.stack(images).",
     "str": " Data sets with a name or a path are loaded from there: leave out data.",
 }
@@ -29,58 +31,79 @@ ADVICE = {
 
 def memory(
     source: Any,
-    layout: Literal["auto", "nhw", "nhwc", "nchw"] = "auto",
+    columns: tuple[Column, ...] | None = None,
+    modality: ArrayModality = "auto",
+    layout: Layout = "auto",
     test_fraction: Fraction = 0.1,
     split_seed: Seed = 0,
+    whole: bool = False,
 ) -> Dataset:
-    """Images passed to ``zoo.train(data=...)`` as objects. The run does not store them: pass the same images to
+    """Examples passed to ``zoo.train(data=...)`` as objects. The run does not store them: pass the same examples to
     `zoo.resume`, `zoo.evaluate` and `zoo.fit_prior` as ``data``.
 
     Arrays and tensors are converted as in `arrays`.
 
     Args:
-        source: a `zoo.Dataset`; images; ``(images, labels)``; or ``(train, test)``, each of them images or
-            ``(images, labels)``. Images are a tensor, an array or a `zoo.Split`.
-        layout: order of the axes.
-        test_fraction: fraction of test images, if none are passed; as in `folder`.
-        split_seed: seed of the split, which depends only on it and on the index of each image.
+        source: a `zoo.Dataset`; examples; ``(examples, labels)``; or ``(train, test)``, each of them examples or
+            ``(examples, labels)``. Examples are a tensor, an array or a `zoo.Split`.
+        columns: those of the trained model that the data are read for.
+        modality: what arrays hold; as in `arrays`.
+        layout: order of the axes of images.
+        test_fraction: fraction of test examples, if none are passed; as in `folder`.
+        split_seed: seed of the split, which depends only on it and on the index of each example.
+        whole: hold nothing out.
 
     Raises:
         DataUnavailable: no data were passed.
-        DataError: the data are of another type, or are not images and labels; the message says why.
+        DataError: the data are of another type, or are not examples and labels; the message says why.
     """
     if source is None:
         raise DataUnavailable(
-            "the images were passed as Python objects, which a run does not store. Pass them again: "
+            "the data were passed as Python objects, which a run does not store. Pass them again: "
             "zoo.resume(run, data=...), zoo.evaluate(run, data=...), zoo.fit_prior(run, prior, data=...)."
         )
-    splits = (source.train, source.test) if isinstance(source, Dataset) else source
-    if isinstance(splits, tuple) and len(splits) == 2 and not _are_labels(splits[1]):
-        if (test_fraction, split_seed) != (0.1, 0):
-            raise DataError("The data are already split into (train, test): leave out test_fraction and split_seed.")
-        train, test = (_images(images, name, layout) for images, name in zip(splits, ("train", "test"), strict=True))
-        return source if isinstance(source, Dataset) else Dataset(train, test)
-    every = _images(source, "images", layout)
-    if len(every) < 2:
-        raise DataError("data holds one image; training and testing need at least two.")
-    order = torch.tensor(shuffled(len(every), split_seed))
-    labels, factors = (None if values is None else values[order] for values in (every.labels, every.factors))
-    train, test = split(Split(every.x[order], labels, factors=factors), test_fraction)
+    if isinstance(source, Dataset):
+        _require_defaults(test_fraction, split_seed)
+        return source
+    if isinstance(source, tuple) and len(source) == 2 and not _are_labels(source[1]):
+        if not whole:
+            _require_defaults(test_fraction, split_seed)
+        train, test = (
+            _examples(examples, name, layout, modality)
+            for examples, name in zip(source, ("train", "test"), strict=True)
+        )
+        return as_dataset(train, test, modality, columns, _are_codes(source[0]))
+    every = _examples(source, "examples", layout, modality)
+    codes = _are_codes(source)
+    if whole:
+        return as_dataset(every, every, modality, columns, codes)
+    train, test = divided(every, test_fraction, split_seed, "data")
     log.info(
-        "Holding out %d of %d images for testing: test_fraction %g, split_seed %d.",
+        "Holding out %d of %d examples for testing: test_fraction %g, split_seed %d.",
         *(len(test), len(every), test_fraction, split_seed),
     )
-    return Dataset(train, test)
+    return as_dataset(train, test, modality, columns, codes)
 
 
-def _images(data: Any, name: str, layout: Literal["auto", "nhw", "nhwc", "nchw"]) -> Split:
-    """The images of one split."""
+def _require_defaults(test_fraction: float, split_seed: int) -> None:
+    if (test_fraction, split_seed) != (0.1, 0):
+        raise DataError("The data are already split into (train, test): leave out test_fraction and split_seed.")
+
+
+def _examples(data: Any, name: str, layout: Layout, modality: ArrayModality) -> Split:
+    """The examples of one split."""
     if isinstance(data, Split):
         return data
-    pixels, labels = data, None
+    values, labels = data, None
     if isinstance(data, tuple) and len(data) == 2 and _are_labels(data[1]):
-        pixels, labels = data
-    return convert_split(name, _array(pixels), None if labels is None else _array(labels), layout)
+        values, labels = data
+    return convert_examples(name, _array(values), None if labels is None else _array(labels), layout, modality)
+
+
+def _are_codes(data: Any) -> bool:
+    """Whether examples are integers with two axes."""
+    values = data[0] if isinstance(data, tuple) else data
+    return not isinstance(values, Split) and is_code_array(_array(values))
 
 
 def _are_labels(value: Any) -> bool:
@@ -103,7 +126,7 @@ def _array(value: Any) -> np.ndarray[Any, np.dtype[Any]]:
             array: np.ndarray[Any, np.dtype[Any]] = tensor.cpu().numpy()
         except (TypeError, RuntimeError, NotImplementedError) as error:
             raise DataError(
-                f"A tensor of {value.dtype} with layout {value.layout} on {value.device} cannot be used as images."
+                f"A tensor of {value.dtype} with layout {value.layout} on {value.device} has no form as an array."
             ) from error
         return array
     if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):

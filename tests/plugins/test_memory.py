@@ -114,7 +114,7 @@ def test_the_split_depends_only_on_its_seed_and_is_logged(caplog):
         one, again, other = (zoo.load_dataset(LEVELS, split_seed=seed, test_fraction=0.2) for seed in (1, 1, 2))
     assert torch.equal(one.test.x, again.test.x)
     assert not torch.equal(one.test.x, other.test.x)
-    assert caplog.messages[0] == "Holding out 10 of 50 images for testing: test_fraction 0.2, split_seed 1."
+    assert caplog.messages[0] == "Holding out 10 of 50 examples for testing: test_fraction 0.2, split_seed 1."
     # Adding images moves only a few of the others to the other split.
     more = zoo.load_dataset(np.concatenate([LEVELS, LEVELS[::-1] ^ 1]), split_seed=1, test_fraction=0.2)
     assert len(rows(one.test.x) & rows(more.test.x)) >= 7
@@ -139,7 +139,13 @@ def test_a_run_is_resumed_evaluated_and_fitted_with_the_same_data(tmp_path):
     with pytest.raises(zoo.Interrupted) as caught:
         train(data, tmp_path / "stopped", "data.test_fraction=0.3", "data.split_seed=2", time_limit=0.0)
     run = zoo.Run(caught.value.run)
-    assert run.recipe.data[0].parameters == {"layout": "auto", "test_fraction": 0.3, "split_seed": 2, "validation": 0}
+    assert run.recipe.data[0].parameters == {
+        "modality": "auto",
+        "layout": "auto",
+        "test_fraction": 0.3,
+        "split_seed": 2,
+        "validation": 0,
+    }
     whole = train(data, tmp_path / "whole", "data.test_fraction=0.3", "data.split_seed=2")
 
     again = re.escape("Pass them again: zoo.resume(run, data=...), zoo.evaluate(run, data=...)")
@@ -220,19 +226,21 @@ REFUSED = {
         torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.rand(3, 1, 4, 4))),
         r"torch.DataLoader are not supported.*torch.cat\(\[images for images",
     ),
-    "frame": (DataFrame(), r"DataFrame are not supported.*to_numpy\(\).reshape\(-1, HEIGHT, WIDTH\)"),
+    "frame": (DataFrame(), r"DataFrame are not supported.*frame.to_numpy\(float\)"),
     "masked": (np.ma.masked_array(LEVELS), "numpy.MaskedArray are not supported"),
     "model": (SimpleNamespace(), "types.SimpleNamespace are not supported"),
     "sparse": (torch.rand(5, 1, 4, 4).to_sparse(), "A tensor of torch.float32 with layout torch.sparse_coo on cpu"),
     "meta": (torch.rand(5, 1, 4, 4, device="meta"), "A tensor of torch.float32 with layout torch.strided on meta"),
     "levels as floats": (LEVELS.astype(float), r"has the value \d+ at .* in \[0, 1\]. If these are levels up to 255"),
     "levels as integers": (LEVELS.astype(int), "dtype int64; .*Convert levels .* with .astype"),
-    "nan": (torch.full((5, 6, 6), float("nan")), "image 0 has the value nan"),
-    "infinite": (torch.full((5, 6, 6), float("inf")), "image 0 has the value inf"),
-    "signed": (torch.rand(5, 6, 6) * 2 - 1, r"If these are in \[-1, 1\]"),
+    "nan": (torch.full((5, 6, 6), float("nan")), "every entry is NaN, which means missing"),
+    "infinite": (torch.full((5, 1, 6, 6), float("inf")), "image 0 has the value inf"),
+    "signed": (torch.rand(5, 1, 6, 6) * 2 - 1, r"If these are in \[-1, 1\]"),
     "complex": (torch.rand(5, 6, 6, dtype=torch.complex64), "dtype complex64"),
     "objects": (np.array([None]), "dtype object"),
-    "rows": (torch.rand(5, 64), r"shape \(5, 64\); expected .* \.reshape\(-1, HEIGHT, WIDTH\)"),
+    "rows of levels": (LEVELS.reshape(50, -1), r"shape \(50, 30\); expected .* \.reshape\(-1, HEIGHT, WIDTH\)"),
+    "infinite vector": (torch.full((5, 6), float("inf")), r"data: examples has an infinite number at \[0, 0\]"),
+    "negative codes": (np.full((5, 6), -1), r"integers from -1 to -1; codes are from 0"),
     "one image": (LEVELS[0], r"shape \(6, 5\); expected"),
     "one": (LEVELS[:1], "one image; training and testing need at least two"),
     "none": (LEVELS[:0], "holds no image"),

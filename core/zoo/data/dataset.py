@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from zoo.data.columns import Column
 from zoo.errors import DataError
 from zoo.model.context import derive_seed
 
@@ -82,6 +83,10 @@ class Split:
     def part(self, start: int, stop: int) -> Split:
         """The examples from `start` up to `stop`. Data mapped from a file stay mapped."""
         return self._select(slice(start, stop), f"[{start}:{stop}]")
+
+    def take(self, rows: Tensor) -> Split:
+        """The examples at `rows`, int64 (n,), in that order. `index` has their positions in the source."""
+        return self._select(rows, f"-{hashlib.sha256(rows.numpy().data).hexdigest()[:16]}")
 
     def repeat(self, times: int) -> Split:
         """Return the split with each example `times` times, for more steps per epoch. Hold out validation first."""
@@ -169,10 +174,12 @@ class Dataset:
             for shapes (C, H, W) with uint8 data or at most four channels, else ``vector``.
         augment: changes training examples at random: float (N, *data_shape) to the same shape, each time an example is
             used. It must draw from torch's global generator alone, which is seeded for each step.
+        columns: what the entries along the first axis of an example mean, one column each; or one column for all
+            entries, such as the vocabulary of a text; or none.
 
     Raises:
-        DataError: the splits differ in shape or dtype, the numbers of factors and factor names differ, or the labels
-            have large gaps.
+        DataError: the splits differ in shape or dtype, the numbers of factors and factor names or of entries and
+            columns differ, or the labels have large gaps.
 
     >>> rows = torch.randn(100, 7)
     >>> data = Dataset(Split(rows[:80]), Split(rows[80:]))
@@ -189,6 +196,7 @@ class Dataset:
     factor_names: tuple[str, ...] = ()
     modality: Modality | None = None
     augment: Callable[[Tensor], Tensor] | None = None
+    columns: tuple[Column, ...] = ()
 
     def __post_init__(self) -> None:
         if self.modality is None:
@@ -207,6 +215,11 @@ class Dataset:
                     f"The splits must agree: the train split is {self.train.x.dtype} of shape {self.train.shape}, the "
                     f"{name} split {split.x.dtype} of shape {split.shape}."
                 )
+        if len(self.columns) not in (0, 1, self.shape[0]):
+            raise DataError(
+                f"There are {len(self.columns)} columns for data of shape {self.shape}; expected {self.shape[0]}, "
+                "or one for all entries."
+            )
         # Names of folders may contain bytes that are not UTF-8. Python represents them as surrogates, which cannot be
         # printed.
         names = tuple(name.encode("utf-8", "backslashreplace").decode() for name in self.label_names)
@@ -264,8 +277,8 @@ class Dataset:
         return 0 if any(y is None for y in labels) else 1 + max(int(y.max()) for y in labels if y is not None)
 
     def sha256(self) -> str:
-        """A digest of every entry, label, factor and mask. It identifies the data of a run."""
-        digest = hashlib.sha256()
+        """A digest of every entry, label, factor, mask and column. It identifies the data of a run."""
+        digest = hashlib.sha256(repr(self.columns).encode() if self.columns else b"")
         for split in self.splits.values():
             tensors = ((split.x, split.digest), (split.labels, None), (split.factors, None), (split.mask, None))
             for tensor, tensor_digest in tensors:
@@ -289,6 +302,7 @@ class Dataset:
             **{name: len(split) for name, split in self.splits.items()},
             "shape": list(self.shape),
             "modality": self.modality,
+            **({"columns": [column.to_json() for column in self.columns]} if self.columns else {}),
             "range": [low.min().item(), high.max().item()],
             "mean": mean[0].tolist(),
             "std": std[0].tolist(),
@@ -310,6 +324,25 @@ class Dataset:
         names = [*self.label_names, *map(str, range(len(self.label_names), self.classes))]
         rows = [{name: each[label] for name, each in counts.items()} for label in range(self.classes)]
         return [{"label": name, **row} for name, row in zip(names, rows, strict=False) if any(row.values())]
+
+
+def joined(dataset: Dataset) -> Split:
+    """Every example of a data set as one split, in the order of the source if the splits have an `index`."""
+    splits = list({id(split): split for split in dataset.splits.values()}.values())
+    if len(splits) == 1:
+        return splits[0]
+
+    def cat(name: str) -> Tensor | None:
+        tensors = [getattr(split, name) for split in splits]
+        return None if any(tensor is None for tensor in tensors) else torch.cat(tensors)
+
+    masks = None
+    if any(split.mask is not None for split in splits):
+        masks = torch.cat([torch.ones(s.x.shape, dtype=torch.bool) if s.mask is None else s.mask for s in splits])
+    paths = tuple(path for split in splits for path in split.paths)
+    whole = Split(torch.cat([split.x for split in splits]), cat("labels"), None, cat("factors"), paths, None, masks)
+    index = cat("index")
+    return whole if index is None else replace(whole.take(index.argsort()), index=None)
 
 
 def _require(title: str, tensor: Tensor | None, dtype: torch.dtype, shape: tuple[int | None, ...]) -> None:

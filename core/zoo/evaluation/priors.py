@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.data.columns import Column
 from zoo.data.loader import Loader
 from zoo.errors import RunError, TrainingError, UsageError, ZooError
 from zoo.model.context import evaluating
@@ -175,7 +176,14 @@ class FittedPrior:
             if old != state:
                 old.unlink(missing_ok=True)
 
-    def load(self, recipe: Recipe, encoder: Encoder, data_shape: tuple[int, ...], classes: int = 0) -> Prior:
+    def load(
+        self,
+        recipe: Recipe,
+        encoder: Encoder,
+        data_shape: tuple[int, ...],
+        classes: int = 0,
+        columns: tuple[Column, ...] = (),
+    ) -> Prior:
         """Build the prior and load its state.
 
         Raises:
@@ -192,7 +200,8 @@ class FittedPrior:
                 f"The prior in {self.folder} was fitted to other weights than those in {self._model.name}. "
                 "Fit it again, or use the original prior."
             )
-        prior = build_prior(ComponentSpec.model_validate(manifest["prior"]), recipe, encoder, data_shape, classes)
+        spec = ComponentSpec.model_validate(manifest["prior"])
+        prior = build_prior(spec, recipe, encoder, data_shape, classes, columns)
         try:
             prior.load_state_dict(load_weights(self.folder / name))
         except RuntimeError as error:

@@ -20,13 +20,13 @@ Kind = Literal["encoder", "posterior", "decoder", "likelihood", "prior", "loss",
 KINDS: tuple[str, ...] = get_args(Kind)
 
 INJECTED: dict[str, tuple[str, ...]] = {
-    "encoder": ("data_shape", "latent_dim", "classes"),
+    "encoder": ("data_shape", "latent_dim", "classes", "columns"),
     "posterior": ("features", "latent_dim"),
-    "decoder": ("data_shape", "latent_dim", "latent_shape", "classes"),
-    "likelihood": ("data_shape",),
-    "prior": ("data_shape", "latent_dim", "latent_shape", "classes", "model_encoder"),
-    "loss": ("data_shape", "latent_dim", "latent_shape", "classes", "train_size"),
-    "dataset": ("root", "data_shape", "source", "seed"),
+    "decoder": ("data_shape", "latent_dim", "latent_shape", "classes", "columns"),
+    "likelihood": ("data_shape", "columns"),
+    "prior": ("data_shape", "latent_dim", "latent_shape", "classes", "columns", "model_encoder"),
+    "loss": ("data_shape", "latent_dim", "latent_shape", "classes", "columns", "train_size"),
+    "dataset": ("root", "data_shape", "columns", "source", "seed", "whole"),
     "metric": (),
     "optimizer": ("params",),
     "scheduler": ("optimizer", "last_epoch"),
@@ -47,8 +47,9 @@ class Component:
         target: ``"module:attribute"`` of the class, or of the function for a data set.
         summary: one line for ``zoo list``.
         reads: for a data set, the file endings that it reads (``".npy"``), or ``"/"`` for folders. It then receives the
-            path of ``--data PATH`` as its parameter ``path``. With ``"object"``, it receives a Python object passed as
-            ``zoo.train(data=...)`` as its argument ``source``.
+            path of ``--data PATH`` as its parameter ``path``. With the name of a type (``"pandas.DataFrame"``: package
+            and class), or ``"object"`` for all others, it receives a Python object passed as ``zoo.train(data=...)`` as
+            its argument ``source``.
         expected_failures: checks of ``zoo check`` that it is known to fail, with the reasons.
     """
 

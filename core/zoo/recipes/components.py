@@ -11,6 +11,7 @@ import torch
 from torch.distributions import Distribution
 from torch.nn import Module
 
+from zoo.data.columns import Column
 from zoo.errors import ComponentError, Problem, RecipeError, ZooError, error_summary
 from zoo.model.context import evaluating, exclusive
 from zoo.model.loss import Loss
@@ -293,7 +294,13 @@ def _keys_inside(kind: str, spec: ComponentSpec, place: str) -> list[str]:
 
 
 @torch.inference_mode(False)  # parameters created in inference mode could not be trained
-def build(recipe: Recipe, data_shape: tuple[int, ...], classes: int = 0, train_size: int = 0) -> tuple[VAE, Loss]:
+def build(
+    recipe: Recipe,
+    data_shape: tuple[int, ...],
+    classes: int = 0,
+    train_size: int = 0,
+    columns: tuple[Column, ...] = (),
+) -> tuple[VAE, Loss]:
     """Build the model and the loss of a recipe. The weights are drawn from torch's global generator.
 
     Args:
@@ -301,13 +308,14 @@ def build(recipe: Recipe, data_shape: tuple[int, ...], classes: int = 0, train_s
         data_shape: event shape of x.
         classes: number of labels in the data, 0 if they have none.
         train_size: number of training examples, 0 if it is unknown.
+        columns: what the entries of x mean; see `zoo.Dataset`.
 
     Raises:
         ComponentError: a component failed, or posterior and prior have different base measures (see
             `zoo.base_measure`); the message names them.
         UsageError: the model does not fit into the memory of this machine.
     """
-    context = _context(recipe, data_shape, classes)
+    context = _context(recipe, data_shape, classes, columns)
     with exclusive(), bounded():
         vae = _build_model(recipe, context)
         loss: Loss = construct("loss", recipe.loss, {**context, "train_size": train_size})
@@ -315,16 +323,22 @@ def build(recipe: Recipe, data_shape: tuple[int, ...], classes: int = 0, train_s
 
 
 @torch.inference_mode(False)
-def build_model(recipe: Recipe, data_shape: tuple[int, ...], classes: int = 0) -> VAE:
+def build_model(recipe: Recipe, data_shape: tuple[int, ...], classes: int = 0, columns: tuple[Column, ...] = ()) -> VAE:
     """Build the model of a recipe; see `build`."""
     with exclusive(), bounded():
-        return _build_model(recipe, _context(recipe, data_shape, classes))
+        return _build_model(recipe, _context(recipe, data_shape, classes, columns))
 
 
 @torch.inference_mode(False)
-def build_loss(recipe: Recipe, data_shape: tuple[int, ...], classes: int = 0, train_size: int = 0) -> Loss:
+def build_loss(
+    recipe: Recipe,
+    data_shape: tuple[int, ...],
+    classes: int = 0,
+    train_size: int = 0,
+    columns: tuple[Column, ...] = (),
+) -> Loss:
     """Build the loss of a recipe; see `build`. The encoder is built only if the loss has a parameter `latent_shape`."""
-    context = {**_context(recipe, data_shape, classes), "train_size": train_size}
+    context = {**_context(recipe, data_shape, classes, columns), "train_size": train_size}
     with exclusive(), bounded():
         if "latent_shape" in read_signature("loss", recipe.loss.use).injected:
             encoder = construct("encoder", recipe.encoder, context)
@@ -333,9 +347,9 @@ def build_loss(recipe: Recipe, data_shape: tuple[int, ...], classes: int = 0, tr
     return loss
 
 
-def _context(recipe: Recipe, data_shape: tuple[int, ...], classes: int) -> dict[str, Any]:
+def _context(recipe: Recipe, data_shape: tuple[int, ...], classes: int, columns: tuple[Column, ...]) -> dict[str, Any]:
     """The values of injected parameters."""
-    return {"data_shape": data_shape, "latent_dim": recipe.latent_dim, "classes": classes}
+    return {"data_shape": data_shape, "latent_dim": recipe.latent_dim, "classes": classes, "columns": columns}
 
 
 def _build_model(recipe: Recipe, context: dict[str, Any]) -> VAE:
@@ -351,7 +365,12 @@ def _build_model(recipe: Recipe, context: dict[str, Any]) -> VAE:
 
 @torch.inference_mode(False)
 def build_prior(
-    spec: ComponentSpec, recipe: Recipe, encoder: Encoder, data_shape: tuple[int, ...], classes: int = 0
+    spec: ComponentSpec,
+    recipe: Recipe,
+    encoder: Encoder,
+    data_shape: tuple[int, ...],
+    classes: int = 0,
+    columns: tuple[Column, ...] = (),
 ) -> Prior:
     """Build another prior for a model of a recipe.
 
@@ -359,7 +378,7 @@ def build_prior(
         UnknownName, NameConflict, RecipeError, ComponentError: see `construct` and `build`.
     """
     q = _posterior(recipe.encoder.use, encoder, data_shape, classes)
-    context = {**_context(recipe, data_shape, classes), "latent_shape": tuple(q.event_shape)}
+    context = {**_context(recipe, data_shape, classes, columns), "latent_shape": tuple(q.event_shape)}
     return _prior_of(q, recipe, spec, encoder, context)
 
 

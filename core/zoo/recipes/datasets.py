@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextvars
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from zoo.data.columns import Column
 from zoo.data.dataset import Dataset
 from zoo.errors import (
     ComponentError,
@@ -67,7 +68,7 @@ def spec_for(data: object) -> ComponentSpec:
     if isinstance(data, os.PathLike):
         return _spec_for_path(Path(data).expanduser().absolute())
     if not isinstance(data, str):
-        return ComponentSpec(use=_only_reader(OBJECT, f"a {type(data).__name__}"))
+        return ComponentSpec(use=_only_reader(_claimed(type(data)), f"a {type(data).__name__}"))
     try:
         registry().names("dataset").find(data)
     except UnknownName:
@@ -77,6 +78,12 @@ def spec_for(data: object) -> ComponentSpec:
             raise
         return _spec_for_path(path)
     return ComponentSpec(use=data)
+
+
+def _claimed(kind: type) -> str:
+    """The entry of `zoo.Component.reads` for objects of a type: the name of a base class that is claimed, or any."""
+    names = [f"{base.__module__.partition('.')[0]}.{base.__name__}" for base in kind.__mro__]
+    return next((name for name in names if _readers(name)), OBJECT)
 
 
 def in_memory(data: object) -> object:
@@ -102,12 +109,17 @@ def _only_reader(ending: str, what: str, parameters: str = "") -> str:
     readers = _readers(ending)
     if not readers:
         endings = sorted({ending for claim in registry().names("dataset") for ending in claim.item.reads})
-        readable = ", ".join(ending for ending in endings if ending not in ("/", OBJECT))
+        readable = ", ".join(ending for ending in endings if ending.startswith("."))
         raise DataError(f"No data set reads {what}. Expected a folder of images, or a file of type {readable}.")
     if len(readers) > 1:
         choices = " or ".join(f'data="{{use: {name}{parameters}}}"' for name in readers)
         raise NameConflict(f"{' and '.join(readers)} can both read {what}. Write {choices}.")
     return readers[0]
+
+
+def _is_path(claim: str) -> bool:
+    """Whether an entry of `zoo.Component.reads` is the ending of a path, rather than a type of Python objects."""
+    return claim.startswith((".", "/"))
 
 
 def _exists(path: Path) -> bool:
@@ -129,8 +141,10 @@ def load_data(
     root: Path | None = None,
     data_shape: tuple[int, ...] | None = None,
     *,
+    columns: tuple[Column, ...] | None = None,
     source: object = None,
     seed: int = 0,
+    whole: bool = False,
 ) -> LoadedDataset:
     """Load the first available data set. Each unavailable one before it is logged as a warning.
 
@@ -138,7 +152,10 @@ def load_data(
         choices: the data sets, in order of preference.
         root: the folder of data files; by default `data_root()`.
         data_shape: (C, H, W) of the images of a trained model, for data sets that offer several sizes.
+        columns: the columns of a trained model, for data sets that read tables with its scale and categories.
         source: a Python object, for a data set that converts objects.
+        whole: hold nothing out. A data set with an argument ``whole`` then returns every example in the training split,
+            in the order of the source, and any test split.
         seed: determines which training examples ``validation`` holds out.
 
     Raises:
@@ -152,9 +169,10 @@ def load_data(
     reasons: list[str] = []
     for spec in choices:
         try:
-            if source is not None and OBJECT not in registry().names("dataset").find(spec.use).item.reads:
+            if source is not None and "source" not in read_signature("dataset", spec.use).injected:
                 raise UsageError(f"{spec.use} is loaded by name: omit data.")
-            dataset = _load(spec, root, data_shape, source, seed)
+            context = {"data_shape": data_shape, "columns": columns, "source": source, "seed": seed, "whole": whole}
+            dataset = _load(spec, root, context)
         except DataUnavailable as error:
             reasons.append(f"{spec.use} is not available: {error}")
             continue
@@ -167,18 +185,15 @@ def load_data(
 def _load(
     spec: ComponentSpec,
     root: Path,
-    data_shape: tuple[int, ...] | None = None,
-    source: object = None,
-    seed: int = 0,
+    context: Mapping[str, Any],
 ) -> Dataset:
     spec = checked("dataset", spec)
-    context = {"root": root, "data_shape": data_shape, "source": source, "seed": seed}
-    dataset = construct("dataset", spec, context)
+    dataset = construct("dataset", spec, {"root": root, **context})
     if not isinstance(dataset, Dataset):
         raise ComponentError(f"dataset {spec.use!r} returned a {type(dataset).__name__}, not a zoo.Dataset")
     validation = spec.arguments.get("validation", 0)
-    if validation and "validation" in read_signature("dataset", spec.use).common:
-        return dataset.hold_out(validation, seed)
+    if validation and not context["whole"] and "validation" in read_signature("dataset", spec.use).common:
+        return dataset.hold_out(validation, context["seed"])
     return dataset
 
 
@@ -220,7 +235,7 @@ def survey(root: Path | None = None) -> list[DatasetStatus]:
         root: the folder of data files; by default `data_root()`.
     """
     names = registry().names("dataset")
-    stored = (name for name in names.matching() if name not in _readers(OBJECT))
+    stored = (name for name in names.matching() if all(map(_is_path, names.find(name).item.reads)))
     statuses = [_status(name, data_root() if root is None else root) for name in stored]
     return sorted(statuses, key=lambda status: status.status == "path")
 
@@ -234,7 +249,7 @@ def _status(name: str, root: Path) -> DatasetStatus:
         offline = {"download": False} if "download" in parameters else {}
         token = surveying.set(True)
         try:
-            dataset = _load(ComponentSpec(use=name, **offline), root)
+            dataset = load_data([ComponentSpec(use=name, **offline)], root).dataset
         finally:
             surveying.reset(token)
         sizes = " + ".join(str(len(split)) for split in dataset.splits.values())
