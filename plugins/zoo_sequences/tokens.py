@@ -120,7 +120,7 @@ class TokenDecoder(Decoder):
 
     def step(self, z: Tensor, previous: Tensor | None, state: Any) -> tuple[Tensor, Any]:
         """Map the previous tokens (N,), or None before the first, to logits (N, V) and the next state."""
-        shape = (len(z), self.embedding.embedding_dim)
+        shape = (z.shape[0], self.embedding.embedding_dim)
         embedded = z.new_zeros(shape) if previous is None else self.embedding(previous)
         outputs, state = self.trunk(torch.cat([embedded, z], -1).unsqueeze(1), state)
         return self.linear(outputs.squeeze(1)), state
