@@ -77,7 +77,7 @@ class Worker:
             raise Skipped(f"not installed, run `{self.peer.install}`")
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
-            [self.peer.python, __file__, "--child", self.peer.module, "--data-dir", self.data_dir],
+            [self.peer.python, Path(__file__).resolve(), "--child", self.peer.module, "--data-dir", self.data_dir],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
@@ -114,16 +114,26 @@ class Worker:
 
 
 def child(module: str, data_dir: str) -> None:
-    """For each line of standard input, train an epoch and print its duration and the peak memory as a line of JSON."""
+    """Answer each line of standard input with a line of JSON.
+
+    ``go`` trains an epoch; the answer has its duration and the peak memory. ``nll`` estimates the negative
+    log-likelihood, for peers whose `prepare` returns a function for it too.
+
+    Args:
+        module: a module of `peers`, with an argument of its `prepare` after a colon if it takes one.
+        data_dir: holds MNIST.
+    """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries print to standard error
     import torch
 
     torch.manual_seed(0)
-    epoch = importlib.import_module(f"peers.{module}").prepare(data_dir)
-    for _ in sys.stdin:
+    name, _, argument = module.partition(":")
+    prepared = importlib.import_module(f"peers.{name}").prepare(data_dir, *([argument] if argument else []))
+    epoch, nll = prepared if argument else (prepared, None)
+    for line in sys.stdin:
         start = time.perf_counter()
-        epoch()
+        value = nll() if nll is not None and line.strip() == "nll" else epoch()
         seconds = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         answer = {
@@ -131,6 +141,7 @@ def child(module: str, data_dir: str) -> None:
             "peak_mib": peak / (2**20 if sys.platform == "darwin" else 2**10),
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
+            "nll": value,
         }
         print(json.dumps(answer), file=answers, flush=True)
 

@@ -78,6 +78,7 @@ from .plugins.hookspecs import KINDS as KINDS
 from .plugins.hookspecs import OBJECT as OBJECT
 from .plugins.hookspecs import Command as Command
 from .plugins.hookspecs import Component as Component
+from .plugins.hookspecs import View as View
 from .plugins.hookspecs import Weights as Weights
 from .plugins.hookspecs import hookimpl as hookimpl
 from .plugins.manager import Plugin as Plugin

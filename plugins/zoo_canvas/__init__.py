@@ -65,7 +65,10 @@ def show(axes: Axes, images: Tensor, columns: int, gap: int | None = None, aroun
         UsageError: the data are not images.
     """
     if images.ndim != 4:
-        raise UsageError(f"Only images (C, H, W) can be drawn; these data have shape {tuple(images.shape[1:])}.")
+        raise UsageError(
+            f"Only images (C, H, W) can be drawn in a grid; these data have shape {tuple(images.shape[1:])}. Figures "
+            "that suit the data are in the run folder and in `zoo report`; `zoo sample` writes rows of tables as CSV."
+        )
     gap = gap_of(images) if gap is None else gap
     pixels = grid(images, columns, gap if len(images) > 1 else 0, around)
     axes.imshow(pixels.numpy(), interpolation="nearest")

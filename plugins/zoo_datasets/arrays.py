@@ -42,7 +42,7 @@ def arrays(
     test_labels: str | None = None,
     validation_images: str | None = None,
     validation_labels: str | None = None,
-    columns: tuple[Column, ...] | None = None,
+    trained_columns: tuple[Column, ...] | None = None,
     modality: ArrayModality = "auto",
     layout: Layout = "auto",
     test_fraction: Fraction = 0.1,
@@ -70,7 +70,7 @@ def arrays(
     Args:
         path: the file; ``~`` is the home directory.
         images, labels, test_images, test_labels, validation_images, validation_labels: names of the arrays.
-        columns: those of the trained model that the data are read for.
+        trained_columns: those of the trained model that the data are read for.
         modality: what the array of examples holds.
         layout: order of the axes of images.
         test_fraction: fraction of test images, if the file has none; as in `folder`.
@@ -126,7 +126,7 @@ def arrays(
         train = replace(train, index=torch.tensor(shuffled(len(train), split_seed)))
         (train, test), test_cache = split(train, test_fraction), None
     codes = cache is None and is_code_array(contents[train_name]())
-    dataset = as_dataset(train, test, modality, columns, codes, validation)
+    dataset = as_dataset(train, test, modality, trained_columns, codes, validation)
     caches = (validation_cache, cache, test_cache)
     return replace(dataset, cache=tuple(file for file in caches if file is not None))
 

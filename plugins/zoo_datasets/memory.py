@@ -11,6 +11,7 @@ import torch
 from zoo import Column, DataError, Dataset, DataUnavailable, Split
 from zoo_datasets.array_images import Layout
 from zoo_datasets.examples import as_dataset, convert_examples, divided
+from zoo_datasets.iteration import as_arrays
 from zoo_datasets.own import Fraction, Seed
 from zoo_datasets.values import ArrayModality, is_code_array
 
@@ -18,11 +19,10 @@ log = logging.getLogger("zoo")
 
 ACCEPTED = (
     "Pass a zoo.Dataset; or examples, as a tensor or an array: images (N, H, W) or (N, C, H, W), uint8 or floats in "
-    "[0, 1], or floats of any shape; or (examples, labels); or (train, test), each of them one of these."
+    "[0, 1], or floats of any shape; a Dataset or DataLoader of torch; or (examples, labels); or (train, test), "
+    "each of them one of these."
 )
 ADVICE = {
-    "Dataset": " Stack its images: torch.stack([image for image, *_ in dataset]).",
-    "DataLoader": " Join its batches: torch.cat([images for images, *_ in loader]).",
     "DataFrame": " Take its numbers: frame.to_numpy(float).",
     "list": " Stack it: numpy.stack(images), or torch.stack(images).",
     "str": " Data sets with a name or a path are loaded from there: leave out data.",
@@ -31,7 +31,7 @@ ADVICE = {
 
 def memory(
     source: Any,
-    columns: tuple[Column, ...] | None = None,
+    trained_columns: tuple[Column, ...] | None = None,
     modality: ArrayModality = "auto",
     layout: Layout = "auto",
     test_fraction: Fraction = 0.1,
@@ -45,8 +45,9 @@ def memory(
 
     Args:
         source: a `zoo.Dataset`; examples; ``(examples, labels)``; or ``(train, test)``, each of them examples or
-            ``(examples, labels)``. Examples are a tensor, an array or a `zoo.Split`.
-        columns: those of the trained model that the data are read for.
+            ``(examples, labels)``. Examples are a tensor, an array, a `zoo.Split`, or a dataset or loader of torch,
+            which is converted once.
+        trained_columns: those of the trained model that the data are read for.
         modality: what arrays hold; as in `arrays`.
         layout: order of the axes of images.
         test_fraction: fraction of test examples, if none are passed; as in `folder`.
@@ -65,6 +66,7 @@ def memory(
     if isinstance(source, Dataset):
         _require_defaults(test_fraction, split_seed)
         return source
+    source = tuple(map(as_arrays, source)) if isinstance(source, tuple) else as_arrays(source)
     if isinstance(source, tuple) and len(source) == 2 and not _are_labels(source[1]):
         if not whole:
             _require_defaults(test_fraction, split_seed)
@@ -72,17 +74,17 @@ def memory(
             _examples(examples, name, layout, modality)
             for examples, name in zip(source, ("train", "test"), strict=True)
         )
-        return as_dataset(train, test, modality, columns, _are_codes(source[0]))
+        return as_dataset(train, test, modality, trained_columns, _are_codes(source[0]))
     every = _examples(source, "examples", layout, modality)
     codes = _are_codes(source)
     if whole:
-        return as_dataset(every, every, modality, columns, codes)
+        return as_dataset(every, every, modality, trained_columns, codes)
     train, test = divided(every, test_fraction, split_seed, "data")
     log.info(
         "Holding out %d of %d examples for testing: test_fraction %g, split_seed %d.",
         *(len(test), len(every), test_fraction, split_seed),
     )
-    return as_dataset(train, test, modality, columns, codes)
+    return as_dataset(train, test, modality, trained_columns, codes)
 
 
 def _require_defaults(test_fraction: float, split_seed: int) -> None:

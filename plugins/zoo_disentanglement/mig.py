@@ -95,7 +95,7 @@ def posterior_information(context: EvaluationContext, factors: Sequence[Tensor])
     posteriors = []
     for index in chunks:
         batch = context.images[index]
-        posteriors.append(context.vae.encode(batch.x, batch.condition))
+        posteriors.append(context.vae.encode(batch.x, batch.condition, batch.mask))
     total: Tensor | float = 0.0
     for index, q in zip(context.track(chunks, len(chunks)), posteriors, strict=True):
         z = q.sample()

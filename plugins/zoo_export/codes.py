@@ -90,7 +90,7 @@ def codes(vae: VAE, images: Loader, *, samples: int = 0, seed: int = 0) -> dict[
     gathered: dict[str, list[Tensor]] = {}
     with evaluating(vae), seeded(seed, images.device):
         for position, batch in enumerate(images.in_order()):
-            q = vae.encode(batch.x, batch.condition)
+            q = vae.encode(batch.x, batch.condition, batch.mask)
             arrays = parameters(q)
             if batch.condition is not None:
                 arrays["labels"] = batch.condition

@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 import torch
 
 from zoo import Callback, Run, Training, UsageError, error_summary
-from zoo_figures import figures
+from zoo_figures import figures, views
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 log = logging.getLogger("zoo")
+
+
+ROWS = 2000
+"""Test examples that the figures of a view show."""
 
 
 class DrawFigures(Callback):
@@ -45,6 +49,7 @@ class DrawFigures(Callback):
             )
         if is_image and vae.latent_shape == (2,):
             drawings["manifold"] = lambda: figures.manifold(vae, title=f"{title}: the latent space, decoded")
+        drawings |= views.drawings(vae, test[torch.arange(min(ROWS, len(test.x)), device=test.device)], self.run)
         for name, draw in drawings.items():
             path = self.run.figures / f"{name}.png"
             try:

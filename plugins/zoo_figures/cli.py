@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
-from zoo import RunError, parse_overrides
+from zoo import RunError, UsageError, parse_overrides
 from zoo.cli import complete_datasets, data_dir_option, json_option, print_json, prior_option
 from zoo_figures.arguments import Numbers, parse_label, parse_points, select_test_images
 from zoo_sweep.folder import RUN_OR_BEST
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from zoo import Run
     from zoo_figures.interpolation import Path as LatentPath
 
+IMAGES, ROWS, MOST_IMAGES = 64, 1000, 10_000
 RANKED = 2000
 """Test images used to rank latent dimensions."""
 
@@ -56,7 +58,12 @@ def reconstruct(run: str, count: int, data_dir: Path | None, out: Path | None, a
 
 @click.command()
 @click.argument("run", type=RUN_OR_BEST)
-@click.option("-n", "count", type=click.IntRange(1, 10_000), default=64, show_default=True, help="Number of images.")
+@click.option("-n", "count", type=click.IntRange(1), help="Number of examples.  [default: 64 images, 1000 rows]")
+@click.option(
+    "--format",
+    metavar="FORMAT",
+    help="png, or for tables csv or parquet.  [default: by the ending of --out; csv for tables]",
+)
 @click.option("--z", "points", multiple=True, metavar="Z0,Z1,...", help="Decode this point. Can be repeated.")
 @label
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the samples.")
@@ -65,7 +72,8 @@ def reconstruct(run: str, count: int, data_dir: Path | None, out: Path | None, a
 @json_option
 def sample(
     run: str,
-    count: int,
+    count: int | None,
+    format: str | None,
     points: tuple[str, ...],
     label: str | None,
     seed: int,
@@ -79,6 +87,8 @@ def sample(
     zoo sample runs/mlp-vae -n 100
     zoo sample runs/mlp-vae-2d --z 0,0 --z 0,1 --z 1,1 --z -1,-1
     zoo sample runs/a-conditional-model --label 3
+    zoo sample runs/table-vae -n 5000 --out rows.csv
+    zoo sample runs/table-vae --format parquet
     zoo sample mlp-vae-2d@mnist --z 0,0
     zoo sample runs/mlp-vae/sweep-2026-01-31T12-00-00
 
@@ -86,11 +96,26 @@ def sample(
     `zoo list --weights`.
     """
     import zoo
-    from zoo_figures import figures
+    from zoo_figures import figures, views
 
     trained_run = zoo.Run.open(run)
     vae = trained_run.load(prior=prior)
     condition, label_title = parse_label(label, vae, trained_run.label_names)
+    if format is None and out is not None and out.suffix.lower() in (".csv", ".parquet"):
+        format = out.suffix.lower().removeprefix(".")
+    view = views.view_of(trained_run)
+    if format is None and view is not None and view.writers and not points:
+        format = next(iter(view.writers))
+    if format is not None and format != "png":
+        if points:
+            raise UsageError("--z draws a figure: omit --format.")
+        path = out or trained_run.output / f"samples.{format}"
+        _written(path, lambda: views.write_samples(trained_run, vae, count or ROWS, path, format, seed, condition))
+        _print(trained_run, path, as_json)
+        return
+    count = IMAGES if count is None else count
+    if count > MOST_IMAGES:
+        raise UsageError(f"-n {count}: at most {MOST_IMAGES} images are drawn.")
     if points:
         z, title = parse_points(points, vae.latent_shape), f"{trained_run.title}: decoded latent points{label_title}"
         _finish(trained_run, figures.decoded(vae, z, title, condition), "decoded.png", out, as_json)
@@ -253,8 +278,12 @@ def latent(run: str, count: int, threshold: float, data_dir: Path | None, out: P
 def _save(figure: Figure, path: Path) -> None:
     from zoo_figures import figures
 
+    _written(path, lambda: figures.save(figure, path))
+
+
+def _written(path: Path, write: Callable[[], object]) -> None:
     try:
-        figures.save(figure, path)
+        write()
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be written: {error}") from error
 
@@ -262,8 +291,12 @@ def _save(figure: Figure, path: Path) -> None:
 def _finish(run: Run, figure: Figure, name: str, out: Path | None, as_json: bool) -> None:
     path = out or run.figures / name
     _save(figure, path)
+    _print(run, path, as_json, "figure")
+
+
+def _print(run: Run, path: Path, as_json: bool, what: str = "file") -> None:
     if as_json:
-        print_json({"run": str(run), "figure": str(path)})
+        print_json({"run": str(run), what: str(path)})
     else:
         click.echo(path)
 

@@ -33,7 +33,7 @@ class Information(NamedTuple):
 def encode_means(vae: VAE, images: Batch) -> Tensor:
     """Posterior means of images, (N, *latent_shape); see `VAE.posterior_mean`. Random ones are seeded."""
     with evaluating(vae), seeded(0, images.x.device):
-        return torch.cat([vae.posterior_mean(batch.x, batch.condition) for batch in _chunks(images)])
+        return torch.cat([vae.posterior_mean(batch.x, batch.condition, batch.mask) for batch in _chunks(images)])
 
 
 @torch.no_grad()
@@ -55,7 +55,7 @@ def rates(vae: VAE, images: Batch) -> Information:
     total, measure = torch.zeros((), dtype=torch.float64), "rate in nats"
     with evaluating(vae), seeded(0, images.x.device):
         for batch in _chunks(images):
-            posterior, prior = vae.encode(batch.x, batch.condition), vae.prior(vae.encoder, batch.condition)
+            posterior, prior = vae.encode(batch.x, batch.condition, batch.mask), vae.prior(vae.encoder, batch.condition)
             q, p = factors(posterior), factors(prior)
             if q is None or p is None or p.batch_shape not in (q.batch_shape, q.batch_shape[1:]):
                 raise UsageError(

@@ -71,7 +71,7 @@ class Information(Metric):
         posteriors, draws, log_priors, labels, conditional = [], [], [], [], False
         for index in torch.split(torch.arange(n), 250):
             batch = context.images[index]
-            q = vae.encode(batch.x, batch.condition)
+            q = vae.encode(batch.x, batch.condition, batch.mask)
             z = q.sample()
             try:
                 prior = vae.prior(vae.encoder, batch.condition)

@@ -23,7 +23,7 @@ class Reconstruction(Metric):
         for batch in context.batches():
             observed = torch.ones_like(batch.x, dtype=torch.bool) if batch.mask is None else batch.mask
             counts.append(observed.flatten(1).sum(1).cpu())
-            q = context.vae.encode(batch.x, batch.condition)
+            q = context.vae.encode(batch.x, batch.condition, batch.mask)
             points = {"mean": q.mean} if context.representation == "posterior means" else {}
             for at, z in {**points, "draw": q.sample()}.items():
                 reconstruction = context.vae.decode(z, batch.condition).mean

@@ -12,6 +12,7 @@ import torch
 import zoo
 from zoo import Evaluation, EvaluationContext, Run
 from zoo_figures import figures
+from zoo_figures.views import drawings
 from zoo_report.page import Gallery, Headline, Page, Part, Picture, Section, Table, Text
 from zoo_report.sections import Attempts, day, duration, environment_facts, footer, recipe_parts
 from zoo_sweep.results import Outcome
@@ -19,6 +20,8 @@ from zoo_sweep.results import Outcome
 if TYPE_CHECKING:
     from zoo import VAE, Batch, Epoch
 
+VIEWED = 2000
+"""Number of test examples in the figures of data other than images."""
 LATENT_IMAGES, RANKING_IMAGES, RECONSTRUCTIONS, SAMPLES = 5000, 2000, 2 * figures.COLUMNS, 64
 """Numbers of images: in the latent space, for ranking its dimensions, reconstructed, and sampled."""
 
@@ -65,7 +68,7 @@ class RunPage:
         parameters = sum(parameter.numel() for parameter in self.vae.parameters())
         badges = [
             self.run.data_name,
-            f"{'x'.join(map(str, self.data['shape']))} images",
+            f"{'x'.join(map(str, self.data['shape']))} {'images' if self.is_image else self.modality}",
             f"latent {'x'.join(map(str, self.vae.latent_shape))}",
             f"{parameters:,} parameters",
             day(environment["started"]),
@@ -73,7 +76,7 @@ class RunPage:
         ]
         sections = [
             Section("Training", self._training()),
-            Section("Images", self._images()),
+            Section("Images", self._images()) if self.is_image else Section("Data", self._views()),
             Section("Latent space", self._latent_space()),
             Section("Metrics", [] if evaluation is None else self._metrics(evaluation)),
             Section("Recipe", recipe_parts(recipe, (self.run.path / "recipe.yaml").read_text("utf-8"))),
@@ -138,6 +141,32 @@ class RunPage:
         alt = f"The {term} against the epochs, in training and on {splits}. On the test split it is {trend}."
         return Picture.of(figures.curves(self.epochs, "", [term]), term.capitalize(), alt, chart=True, headed=False)
 
+    @property
+    def modality(self) -> str:
+        """How an example is drawn; see `zoo.Dataset`."""
+        return str(self.data.get("modality", "image"))
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the data are images."""
+        return self.modality == "image"
+
+    def _views(self) -> list[Part]:
+        """The figures that suit data other than images."""
+        if (context := self.context) is None:
+            return []
+        made = drawings(self.vae, _batch(context, VIEWED), self.run)
+        if not made:
+            return [Text(f"There are no figures for data of the modality {self.modality}.")]
+        description = "of the data, reconstructions and samples, side by side."
+        makers = {
+            name: lambda name=name, draw=draw: Picture.of(
+                draw(), name.capitalize(), f"{name.capitalize()} {description}"
+            )
+            for name, draw in made.items()
+        }
+        return [Gallery(self.attempts.all(makers))]
+
     def _images(self) -> list[Part]:
         name, data = self.run.recipe.name, self.run.data_name
         makers = {}
@@ -169,7 +198,9 @@ class RunPage:
         if context is not None:
             makers["scatter plot of the latent space"] = lambda: _scatter(vae, _batch(context, LATENT_IMAGES))
             makers["rate of each dimension"] = lambda: _rates(vae, _batch(context, LATENT_IMAGES))
-        if vae.latent_shape == (2,):
+        if not self.is_image:
+            pass
+        elif vae.latent_shape == (2,):
             makers["manifold"] = lambda: Picture.of(
                 figures.manifold(vae, title=""),
                 "The latent space, decoded",

@@ -219,13 +219,10 @@ REFUSED = {
     "triple": ((LEVELS, LEVELS, LEVELS), "type tuple are not supported"),
     "strings": (("digits", "mnist"), "type str are not supported.*are loaded from there"),
     "dataset": (
-        torch.utils.data.TensorDataset(torch.rand(3, 1, 4, 4)),
-        r"torch.TensorDataset are not supported.*torch.stack\(\[image for image",
+        torch.utils.data.TensorDataset(*[torch.rand(3, 1, 4, 4)] * 3),
+        r"of a TensorDataset must be tensors, or pairs .* its batches are \(Tensor, Tensor, Tensor\)",
     ),
-    "loader": (
-        torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.rand(3, 1, 4, 4))),
-        r"torch.DataLoader are not supported.*torch.cat\(\[images for images",
-    ),
+    "loader": (torch.utils.data.DataLoader([{"x": LEVELS}]), r"of a list must be tensors.* are \(dict\)"),
     "frame": (DataFrame(), r"DataFrame are not supported.*frame.to_numpy\(float\)"),
     "masked": (np.ma.masked_array(LEVELS), "numpy.MaskedArray are not supported"),
     "model": (SimpleNamespace(), "types.SimpleNamespace are not supported"),
@@ -282,3 +279,24 @@ def test_two_data_sets_are_refused(tmp_path):
         sweep("mlp-vae", ["latent_dim=1,2"], data=LEVELS, out=tmp_path)
     with pytest.raises(zoo.UsageError, match="Expected the name of a data set"):
         zoo.load_dataset(None)
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_dataset_or_loader_of_torch_equals_its_tensors(labelled):
+    """In the order of the dataset, although the loader shuffles."""
+    tensors = [torch.from_numpy(LEVELS), torch.from_numpy(LABELS)][: 1 + labelled]
+    expected = zoo.load_dataset(tuple(tensors) if labelled else tensors[0]).sha256()
+    dataset = torch.utils.data.TensorDataset(*tensors)
+    assert zoo.load_dataset(dataset).sha256() == expected
+    assert zoo.load_dataset(torch.utils.data.DataLoader(dataset, 7, shuffle=True)).sha256() == expected
+    pair = zoo.load_dataset((dataset, torch.utils.data.Subset(dataset, range(7))))
+    assert (len(pair.train), len(pair.test)) == (50, 7)
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return iter(torch.from_numpy(LEVELS))
+
+
+def test_an_iterable_dataset_is_read_in_its_order():
+    assert zoo.load_dataset(Stream()).sha256() == zoo.load_dataset(LEVELS).sha256()

@@ -32,6 +32,7 @@ def data(
     zoo data                                  which data sets are here
     zoo data mnist                            what is in one; `zoo preview mnist` draws it
     zoo data photos size=[32,32] mode=grey    the same of a folder of yours, or a .npy, .npz or .pt file
+    zoo data people.csv columns.age=count     the columns of a .csv, .tsv or .parquet file, with another kind
     """
     log_to_stderr(logging.INFO)
     if data is not None:
@@ -73,6 +74,8 @@ def _lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
         channels, height, width = summary["shape"]
         shape = f"{height} x {width} pixels, " + {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")
     what, values = ("images", "pixels") if summary["modality"] == "image" else ("examples", "values")
+    if summary["modality"] == "table":
+        return [*_table_lines(summary), ("sha256", summary["sha256"])]
     validation = f", {summary['validation']} to validate on" if "validation" in summary else ""
     return [
         (what, f"{summary['train']} to train on, {summary['test']} to test on{validation}"),
@@ -84,6 +87,33 @@ def _lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("cache", ", ".join(summary["cache"]) or "not needed"),
         ("sha256", summary["sha256"]),
     ]  # fmt: skip
+
+
+def _table_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """The rows and the columns of a table."""
+    validation = f", {summary['validation']} to validate on" if "validation" in summary else ""
+    width = max(len(column["name"]) for column in summary["columns"])
+    lines = [
+        ("rows", f"{summary['train']} to train on, {summary['test']} to test on{validation}"),
+        ("observed", f"{summary.get('observed', 1.0):.1%} of the training entries"),
+        ("labels", _labels(summary["labels"])),
+        ("left out", f"{len(summary['left_out'])} columns" if summary["left_out"] else "nothing"),
+        ("columns", f"{len(summary['columns'])}; change a kind with columns.NAME=KIND"),
+    ]
+    return [*lines, *(("", f"{column['name']:<{width}}  {_column(column)}") for column in summary["columns"])]
+
+
+def _column(column: dict[str, Any]) -> str:
+    """The kind of a column, and its categories or its scale."""
+    categories = column["categories"]
+    if categories:
+        shown = ", ".join(map(str, categories[:5])) + (", ..." if len(categories) > 5 else "")
+        return f"{column['kind']:<12} {len(categories)} categories: {shown}"
+    written = "" if column["format"] == "float" else f"{column['format']}  "
+    if column["kind"] == "count":
+        return f"{column['kind']:<12} {written}".rstrip()
+    location = "" if column["kind"] == "positive" else f"location {column['location']:.4g}, "
+    return f"{column['kind']:<12} {written}{location}scale {column['scale']:.4g}"
 
 
 def _numbers(values: list[float]) -> str:

@@ -43,7 +43,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
     "--data",
     metavar="NAME|PATH",
     shell_complete=complete_datasets,
-    help="Data set, folder of images or file of arrays.",
+    help="Data set, folder of images, file of arrays or table.",
 )
 @data_dir_option
 @click.option("--epochs", type=click.IntRange(min=1), help="Number of epochs.")

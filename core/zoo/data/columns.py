@@ -33,8 +33,8 @@ class Column:
         categories: the values of a coded column in the units of the user, in the order of their codes: strings,
             numbers or booleans.
         location, scale: statistics of the training split; 0 and 1 for counts and codes.
-        format: how values are written: ``float``, ``integer``, ``boolean``, ``text`` or ``date`` (days since 1970-01-01
-            before scaling).
+        format: how values are written: ``float``, ``integer``, ``boolean``, ``text``, or ``date`` or ``datetime`` (days
+            since 1970-01-01 before scaling).
 
     Raises:
         DataError: there is no such kind, a coded column has no categories or repeats one, or the scale is not positive.
@@ -49,7 +49,7 @@ class Column:
     categories: tuple[Any, ...] = ()
     location: float = 0.0
     scale: float = 1.0
-    format: Literal["float", "integer", "boolean", "text", "date"] = "float"
+    format: Literal["float", "integer", "boolean", "text", "date", "datetime"] = "float"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "categories", tuple(self.categories))

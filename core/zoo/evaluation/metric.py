@@ -189,7 +189,7 @@ class EvaluationContext:
         """``posterior means`` or ``posterior draws``."""
         batch = self.images[torch.arange(1)]
         try:
-            _ = self.vae.encode(batch.x, batch.condition).mean
+            _ = self.vae.encode(batch.x, batch.condition, batch.mask).mean
         except NotImplementedError:
             return "posterior draws"
         return "posterior means"
@@ -261,7 +261,7 @@ class EvaluationContext:
         means = []
         with torch.no_grad(), evaluating(self.vae), seeded(derive_seed(self.seed, CODES), self.device):
             for batch in self.track(images.in_order(), len(images)):
-                q = self.vae.encode(batch.x, batch.condition)
+                q = self.vae.encode(batch.x, batch.condition, batch.mask)
                 means.append((q.mean if self.representation == "posterior means" else q.sample()).cpu())
         return torch.cat(means)
 

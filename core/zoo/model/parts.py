@@ -62,7 +62,13 @@ class Encoder(nn.Module, ABC):
 
     A constructor may take ``data_shape``, ``latent_dim`` and ``classes``: recipes inject them by name. ``classes`` is
     the number of labels in the data, 0 if there are none; ``condition`` holds the labels, int64 (N,).
+
+    Attributes:
+        takes_mask: whether ``forward`` has a third argument ``mask``: bool, like x, true where an entry is observed, or
+            None if all are. Missing entries of x are 0.
     """
+
+    takes_mask: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Distribution:

@@ -55,7 +55,7 @@ class Trace:
         self.condition, self.mask = batch.condition, batch.mask
         self.x = zero_filled(at_least_float32(batch.x), batch.mask)
         self._vae = vae
-        self.q = vae.encode(self.x, self.condition)
+        self.q = vae.encode(self.x, self.condition, self.mask)
         self.z, self._log_qz = _draw(self.q, torch.Size([] if samples is None else [samples]))
 
     @_once
@@ -160,10 +160,14 @@ class VAE(nn.Module):
         """Encode, draw and decode. With `samples` K, the draws have a leading dimension of size K."""
         return Trace(self, batch, samples)
 
-    def encode(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
-        """The posterior q(z | x) of examples (N, *data_shape), with missing entries set to 0."""
+    def encode(self, x: Tensor, condition: Tensor | None = None, mask: Tensor | None = None) -> Distribution:
+        """The posterior q(z | x) of examples (N, *data_shape), with missing entries set to 0.
+
+        The mask is passed to encoders that take one; see `zoo.Encoder`.
+        """
         self._check_data(x)
-        posterior: Distribution = self.encoder(match_dtype(x, self.encoder), condition)
+        inputs = (condition, mask) if mask is not None and self.encoder.takes_mask else (condition,)
+        posterior: Distribution = self.encoder(match_dtype(x, self.encoder), *inputs)
         return posterior
 
     def decode(self, z: Tensor, condition: Tensor | None = None) -> Distribution:
@@ -177,18 +181,18 @@ class VAE(nn.Module):
             raise
         return likelihood
 
-    def posterior_mean(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+    def posterior_mean(self, x: Tensor, condition: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """The mean of q(z | x), (N, *latent_shape); a draw if the posterior does not define its mean."""
-        q = self.encode(x, condition)
+        q = self.encode(x, condition, mask)
         try:
             return q.mean
         except NotImplementedError:
             with exclusive():
                 return q.sample()
 
-    def reconstruct(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+    def reconstruct(self, x: Tensor, condition: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """The mean of p(x | z) at the `posterior_mean` of examples: (N, *data_shape)."""
-        return self.decode(self.posterior_mean(x, condition), condition).mean
+        return self.decode(self.posterior_mean(x, condition, mask), condition).mean
 
     def sample(self, n: int, condition: Tensor | None = None, *, mean: bool = False) -> Tensor:
         """Draw z from the prior and x from p(x | z), `n` times: (n, *data_shape).
@@ -279,7 +283,7 @@ class VAE(nn.Module):
     def _log_likelihood(self, example: Batch, samples: int, seed: int, chunk_size: int) -> Tensor:
         """The estimate for one example, 0-d. Chunks are merged with logsumexp; averaging them would be biased."""
         x, condition, mask = example
-        q, prior = self.encode(x, condition), self.prior(self.encoder, condition)
+        q, prior = self.encode(x, condition, mask), self.prior(self.encoder, condition)
         log_weights = []
         for i, start in enumerate(range(0, samples, SAMPLES_PER_SEED)):
             reseed(derive_seed(seed, i), x.device)

@@ -26,7 +26,7 @@ INJECTED: dict[str, tuple[str, ...]] = {
     "likelihood": ("data_shape", "columns"),
     "prior": ("data_shape", "latent_dim", "latent_shape", "classes", "columns", "model_encoder"),
     "loss": ("data_shape", "latent_dim", "latent_shape", "classes", "columns", "train_size"),
-    "dataset": ("root", "data_shape", "columns", "source", "seed", "whole"),
+    "dataset": ("root", "data_shape", "trained_columns", "source", "seed", "whole"),
     "metric": (),
     "optimizer": ("params",),
     "scheduler": ("optimizer", "last_epoch"),
@@ -77,6 +77,23 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True)
+class View:
+    """How tools show examples of a modality, such as tables. Its functions are imported on first use.
+
+    Args:
+        modality: that of a data set; see `zoo.Dataset`.
+        figures: ``"module:attribute"`` of a function of a model, a `zoo.Batch` of test examples and a `zoo.Run` that
+            returns the figures by name, each as a function without arguments.
+        writers: by format, such as ``csv``: ``"module:attribute"`` of a function of examples x, a `zoo.Run`, a path
+            and labels or None, which writes the examples in the units of the data.
+    """
+
+    modality: str
+    figures: str
+    writers: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Weights:
     """Trained weights that a plugin offers: the folder of a run inside its package, as ``zoo package`` writes it.
 
@@ -122,6 +139,18 @@ class HookSpecs:
             @zoo.hookimpl
             def zoo_recipes():
                 yield importlib.resources.files("acme_vae") / "recipes.yaml"
+        """
+        raise NotImplementedError
+
+    @hookspec
+    def zoo_views(self) -> Iterable[View]:
+        """How tools show examples of a modality.
+
+        .. code-block:: python
+
+            @zoo.hookimpl
+            def zoo_views():
+                yield zoo.View("table", "acme_vae.views:figures", {"csv": "acme_vae.views:write_csv"})
         """
         raise NotImplementedError
 

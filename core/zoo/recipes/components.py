@@ -48,6 +48,7 @@ class ComponentFactory:
     def __init__(self, kind: str, use: str, /, **parameters: Any) -> None:
         self.kind = kind
         self.spec = ComponentSpec(use=use, **parameters)
+        self.ambient: dict[str, Any] = {}
 
     @classmethod
     def of(cls, kind: str, spec: ComponentSpec) -> ComponentFactory:
@@ -57,8 +58,11 @@ class ComponentFactory:
         return factory
 
     def __call__(self, **context: Any) -> Any:
-        """Construct the component. `context` has the values of injected parameters; others are ignored."""
-        return construct(self.kind, self.spec, context)
+        """Construct the component. `context` has the values of injected parameters; others are ignored.
+
+        A component that is built inside a model also receives the columns of its data.
+        """
+        return construct(self.kind, self.spec, {**self.ambient, **context})
 
     def problems(self) -> list[Problem]:
         """List the problems of the parameters, without constructing anything."""
@@ -93,9 +97,13 @@ def construct(kind: str, spec: ComponentSpec, context: Mapping[str, Any]) -> Any
     target, signature, spec = find(kind, spec.use), read_signature(kind, spec.use), checked(kind, spec)
     injected = {name: value for name, value in context.items() if name in signature.injected}
     arguments = {name: value for name, value in spec.arguments.items() if name not in signature.common}
+    arguments = copy.deepcopy(arguments)
+    for argument in arguments.values():
+        if isinstance(argument, ComponentFactory) and "columns" in context:
+            argument.ambient = {"columns": context["columns"]}
     try:
         with plugin_code():
-            component = target(**injected, **copy.deepcopy(arguments))
+            component = target(**injected, **arguments)
     except ZooError:
         raise
     except Exception as error:

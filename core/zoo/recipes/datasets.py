@@ -171,7 +171,13 @@ def load_data(
         try:
             if source is not None and "source" not in read_signature("dataset", spec.use).injected:
                 raise UsageError(f"{spec.use} is loaded by name: omit data.")
-            context = {"data_shape": data_shape, "columns": columns, "source": source, "seed": seed, "whole": whole}
+            context = {
+                "data_shape": data_shape,
+                "trained_columns": columns,
+                "source": source,
+                "seed": seed,
+                "whole": whole,
+            }
             dataset = _load(spec, root, context)
         except DataUnavailable as error:
             reasons.append(f"{spec.use} is not available: {error}")

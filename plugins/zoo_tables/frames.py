@@ -1,0 +1,123 @@
+"""Data frames to x and back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo import Column
+from zoo_tables.kinds import Values
+from zoo_tables.reading import pandas
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+log = logging.getLogger("zoo")
+
+EPOCH = np.datetime64("1970-01-01T00:00:00", "us")
+MICROSECONDS = 24 * 60 * 60 * 10**6
+SMALLEST_POSITIVE = float(np.finfo(np.float32).tiny)
+
+
+def encode_values(columns: Sequence[Column], values: Sequence[Values]) -> tuple[Tensor, Tensor]:
+    """Encode the values of the columns.
+
+    A category that a column does not have, and a value outside its kind (a negative count), count as missing and are
+    reported.
+
+    Returns:
+        x, float32 (N, D), 0 where missing; and the mask, bool (N, D), true where observed.
+    """
+    n = len(values[0].values)
+    x, mask = torch.zeros(n, len(columns)), torch.zeros(n, len(columns), dtype=torch.bool)
+    for i, (column, column_values) in enumerate(zip(columns, values, strict=True)):
+        entries, observed = _entries(column, column_values)
+        x[:, i] = torch.from_numpy(np.where(observed, entries, 0.0).astype(np.float32))
+        mask[:, i] = torch.from_numpy(observed)
+    return x, mask
+
+
+def _entries(column: Column, values: Values) -> tuple[Any, Any]:
+    """The entries of one column, float64 (N,), and where they are observed."""
+    observed = ~values.missing
+    if not column.coded:
+        if not values.numeric:
+            _report(column, values, observed, "is not a number")
+            return np.zeros(len(observed)), np.zeros_like(observed)
+        entries = column.encode(values.values)
+        outside = np.zeros_like(observed)
+        if column.kind == "count":
+            outside = observed & ((values.values < 0) | (values.values != np.rint(values.values)))
+        elif column.kind == "positive":
+            outside = observed & (values.values <= 0)
+        if outside.any():
+            _report(column, values, outside, f"is not a value of the kind {column.kind}")
+        return entries, observed & ~outside
+    codes = pandas().Index(column.categories, dtype=object).get_indexer(_objects(values))
+    unknown = observed & (codes < 0)
+    if unknown.any():
+        _report(column, values, unknown, "is not a category of the training rows")
+    return codes.astype(np.float64), observed & ~unknown
+
+
+def _objects(values: Values) -> Any:
+    """Values as objects that compare equal to categories: 1.0 to 1, but not to '1'."""
+    if values.numeric:
+        return values.values.astype(object)
+    return values.values
+
+
+def _report(column: Column, values: Values, rows: Any, reason: str) -> None:
+    first = int(rows.argmax())
+    log.warning(
+        "Column %r: %d values count as missing, since %r in row %d %s.",
+        *(column.name, int(rows.sum()), values.values[first], first + 1, reason),
+    )
+
+
+def to_frame(x: Tensor, columns: Sequence[Column], mask: Tensor | None = None) -> DataFrame:
+    """Rows in the original columns, kinds, units and categories.
+
+    Args:
+        x: (N, D), as in a table split. Probabilities and means are rounded for coded columns, integers and counts.
+        columns: the D columns.
+        mask: bool (N, D), true where an entry is known; others are missing in the frame.
+
+    Returns:
+        A `pandas.DataFrame` with N rows and D columns.
+    """
+    pd = pandas()
+    entries = x.detach().cpu().double().numpy()
+    missing = np.zeros(entries.shape, bool) if mask is None else ~mask.cpu().numpy()
+    frame: DataFrame = pd.DataFrame(
+        {column.name: _series(column, entries[:, i], missing[:, i]) for i, column in enumerate(columns)}
+    )
+    return frame
+
+
+def _series(column: Column, entries: Any, missing: Any) -> Any:
+    pd = pandas()
+    if column.coded:
+        codes = np.clip(np.rint(entries), 0, len(column.categories) - 1).astype(np.int64)
+        values = pd.Series(pd.array(column.categories, dtype=object)[codes])
+        values = values.where(~missing, None)
+        return values.astype({"integer": "Int64", "boolean": "boolean", "float": "float64"}.get(column.format, "str"))
+    numbers = column.decode(entries)
+    if column.kind == "positive":
+        numbers = numbers.clip(SMALLEST_POSITIVE)
+    if column.format in ("date", "datetime"):
+        days = np.rint(numbers) if column.format == "date" else numbers
+        stamps = EPOCH + np.rint(days * MICROSECONDS).astype(np.int64).astype("timedelta64[us]")
+        if column.format == "datetime":
+            stamps = stamps.astype("datetime64[s]").astype("datetime64[us]")
+        stamps[missing] = np.datetime64("NaT")
+        return pd.Series(stamps)
+    if column.format == "integer":
+        whole = pd.Series(np.rint(numbers)).astype("Int64")
+        return whole.mask(missing)
+    return pd.Series(np.where(missing, np.nan, numbers))
