@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from zoo import Component, hookimpl
+from zoo import Component, View, hookimpl
 
 SLOW = "a network of 64 tokens in sequence needs more steps than the check takes"
 
@@ -35,3 +35,10 @@ def zoo_components() -> Iterable[Component]:
             "Negative ELBO of text per character",
         ),
     )
+
+
+@hookimpl
+def zoo_views() -> Iterable[View]:
+    """Figures of sequences, and files of samples."""
+    writers = {"txt": "zoo_sequences.views:write_txt", "npy": "zoo_sequences.views:write_npy"}
+    return (View("sequence", "zoo_sequences.views:figures", writers),)
