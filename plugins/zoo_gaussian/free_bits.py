@@ -51,7 +51,7 @@ class FreeBits(ELBO):
 
 
 def _rates(trace: Trace) -> Tensor:
-    """KL(q(z_j | x) || p(z_j)) of each dimension j, averaged over the batch, (D,); at the draws without a closed form."""
+    """KL(q(z_j | x) || p(z_j)) of each dimension j, the batch mean, (D,); without a closed form, at the draws."""
     q, p = _factors(trace.q), _factors(trace.prior)
     if q is None or p is None:
         culprit = "posterior" if q is None else "prior"

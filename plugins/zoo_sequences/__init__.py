@@ -26,7 +26,9 @@ def zoo_components() -> Iterable[Component]:
             expected_failures={"overfits": SLOW},
         ),
         Component("dataset", "waves", "zoo_sequences.waves:waves", "generated series, mixtures of sines"),
-        Component("dataset", "sentences", "zoo_sequences.sentences:sentences", "generated sentences of a small grammar"),
+        Component(
+            "dataset", "sentences", "zoo_sequences.sentences:sentences", "generated sentences of a small grammar"
+        ),
         Component("dataset", "text", "zoo_sequences.text:text", "the lines of a text file", (".txt",)),
         Component(
             "metric",

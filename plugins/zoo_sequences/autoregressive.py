@@ -52,7 +52,7 @@ class Autoregressive(Distribution):
         super().__init__(z.shape[:-1], torch.Size(event_shape), validate_args=False)
 
     @property
-    def support(self) -> constraints.Constraint:  # type: ignore[override]
+    def support(self) -> constraints.Constraint:
         """Sequences of tokens from 0 to V - 1 that repeat the end token after the first one."""
         return Sequences(self.vocabulary, self.end, len(self.event_shape))
 
@@ -69,7 +69,7 @@ class Autoregressive(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """log p(x | z) in nats of x, rounded to the nearest tokens; minus infinity outside the `support`."""
         event = len(self.event_shape)
-        leading = torch.broadcast_shapes(value.shape[: value.ndim - event], self.batch_shape)
+        leading = torch.broadcast_shapes(value.shape[: value.ndim - event], self.batch_shape)  # type: ignore[no-untyped-call]
         value = value.round()
         possible = self.support.check(value)  # type: ignore[no-untyped-call]
         codes = value.flatten(-event).long().clamp(0, self.vocabulary - 1)
@@ -85,7 +85,9 @@ class Autoregressive(Distribution):
     def sample(self, sample_shape: _size = ()) -> Tensor:
         """Draw sequences, one token after the other."""
         # argmax_v (logit_v + Gumbel noise) is a draw from the softmax, and takes empty batches.
-        return self._generate(torch.Size(sample_shape), lambda logits: logits - torch.empty_like(logits).exponential_().log())
+        return self._generate(
+            torch.Size(sample_shape), lambda logits: logits - torch.empty_like(logits).exponential_().log()
+        )
 
     @torch.no_grad()
     def _generate(self, sample_shape: torch.Size, scores: Callable[[Tensor], Tensor]) -> Tensor:
@@ -115,12 +117,12 @@ class Sequences(constraints.Constraint):
 
     def __init__(self, vocabulary: int, end: int | None, event_dim: int) -> None:
         self.vocabulary, self.end = vocabulary, end
-        self._event_dim = event_dim
+        self.axes = event_dim
 
     @property
-    def event_dim(self) -> int:
+    def event_dim(self) -> int:  # type: ignore[override]
         """Number of axes of a sequence."""
-        return self._event_dim
+        return self.axes
 
     def check(self, value: Tensor) -> Tensor:
         """Whether each sequence is valid."""

@@ -48,7 +48,9 @@ class Conv1dEncoder(Encoder):
             ),
             nn.Flatten(),
         )
-        self.posterior = posterior(features=widths[-1] * halvings(self.shape[1], len(channels))[-1], latent_dim=latent_dim)
+        self.posterior = posterior(
+            features=widths[-1] * halvings(self.shape[1], len(channels))[-1], latent_dim=latent_dim
+        )
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
         """Map series (N, *data_shape) to q(z | x)."""

@@ -34,7 +34,7 @@ def text(
     validation: HoldOut = 0,
     seed: int = 0,
     data_shape: tuple[int, ...] | None = None,
-    columns: tuple[Column, ...] | None = None,
+    trained_columns: tuple[Column, ...] | None = None,
     whole: bool = False,
 ) -> Dataset:
     """The lines of a text file, as sequences of L characters. Empty lines are left out.
@@ -53,7 +53,7 @@ def text(
         split_seed: seed of the split, which depends only on it and on the index of each line.
         validation: lines to hold out of the training split before its vocabulary is collected.
         seed: determines which lines are held out.
-        data_shape, columns: those of the trained model that the data are read for.
+        data_shape, trained_columns: those of the trained model that the data are read for.
         whole: hold nothing out.
 
     Raises:
@@ -68,14 +68,14 @@ def text(
         length = data_shape[0]
     points = Split(code_points(lines, length or LONGEST))
     if whole:
-        return tokenized(Dataset(points, points), length, columns)
+        return tokenized(Dataset(points, points), length, trained_columns)
     if len(lines) < 2:
         raise DataError(f"{file} has one line that is not empty; training and testing need at least two.")
     order = torch.tensor(shuffled(len(lines), split_seed))
     dataset = Dataset(*split(replace(points, x=points.x[order], index=order), test_fraction))
     if validation:
         dataset = dataset.hold_out(validation, seed)
-    return tokenized(dataset, length, columns)
+    return tokenized(dataset, length, trained_columns)
 
 
 def code_points(lines: Sequence[str], length: int) -> Tensor:
@@ -108,19 +108,21 @@ def tokenized(points: Dataset, length: int | None, columns: tuple[Column, ...] |
         longer = sum(int((split.x[:, length:] > 0).any(1).sum()) for split in rest)
         _report_cut(longer, sum(map(len, rest)), length)
     if columns is None:
-        known = (chr(int(point)) for point in train.unique().tolist() if point and chr(int(point)) != UNKNOWN)
+        known = (chr(int(point)) for point in torch.unique(train).tolist() if point and chr(int(point)) != UNKNOWN)
         columns = (Column("character", "categorical", (END, *known, UNKNOWN), format="text"),)
     categories = columns[0].categories
     code_of = {ord(character): code for code, character in enumerate(categories) if character != END} | {0: 0}
     unknown = categories.index(UNKNOWN)
 
     def convert(part: Split) -> Split:
-        values, inverse = part.x[:, :length].unique(return_inverse=True)
+        values, inverse = torch.unique(part.x[:, :length], return_inverse=True)
         codes = torch.tensor([code_of.get(int(value), unknown) for value in values.tolist()], dtype=torch.float32)
         return replace(part, x=codes[inverse])
 
-    converted = {name: convert(part) for name, part in points.splits.items()}
-    return Dataset(**converted, modality="sequence", columns=columns)
+    converted = {part: convert(part) for part in points.splits.values()}  # a split may serve as both
+    parts = {name: converted[part] for name, part in points.splits.items()}
+    validation = parts.get("validation")
+    return Dataset(parts["train"], parts["test"], validation, modality="sequence", columns=columns)
 
 
 def _read_lines(file: Path, encoding: str) -> list[str]:
@@ -137,12 +139,16 @@ def _read_lines(file: Path, encoding: str) -> list[str]:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise DataError(
-            f"{file} is not text in {encoding}: line {line} has the byte 0x{content[error.start]:02x}. Set its encoding, "
-            "such as data.encoding=latin-1."
+            f"{file} is not text in {encoding}: line {line} has the byte 0x{content[error.start]:02x}. Set "
+            "its encoding, such as data.encoding=latin-1."
         ) from error
     if "\0" in decoded:
-        raise DataError(f"{file} is not a text file: line {decoded[: decoded.index(chr(0))].count(chr(10)) + 1} has a NUL.")
-    lines = [unicodedata.normalize("NFC", line) for line in decoded.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
+        raise DataError(
+            f"{file} is not a text file: line {decoded[: decoded.index(chr(0))].count(chr(10)) + 1} has a NUL."
+        )
+    lines = [
+        unicodedata.normalize("NFC", line) for line in decoded.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    ]
     lines = [line for line in lines if line.strip()]
     if not lines:
         raise DataError(f"{file} has no lines that are not empty.")
@@ -151,6 +157,4 @@ def _read_lines(file: Path, encoding: str) -> list[str]:
 
 def _report_cut(count: int, total: int, length: int) -> None:
     if count:
-        log.warning(
-            "Cut %d of %d lines to their first %d characters. Set data.length for more.", count, total, length
-        )
+        log.warning("Cut %d of %d lines to their first %d characters. Set data.length for more.", count, total, length)
