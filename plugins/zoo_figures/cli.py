@@ -62,7 +62,7 @@ def reconstruct(run: str, count: int, data_dir: Path | None, out: Path | None, a
 @click.option(
     "--format",
     metavar="FORMAT",
-    help="png, or for tables csv or parquet.  [default: by the ending of --out; csv for tables]",
+    help="png; csv or parquet for tables; txt or npy for sequences.  [default: by the ending of --out; csv, txt]",
 )
 @click.option("--z", "points", multiple=True, metavar="Z0,Z1,...", help="Decode this point. Can be repeated.")
 @label
@@ -101,9 +101,10 @@ def sample(
     trained_run = zoo.Run.open(run)
     vae = trained_run.load(prior=prior)
     condition, label_title = parse_label(label, vae, trained_run.label_names)
-    if format is None and out is not None and out.suffix.lower() in (".csv", ".parquet"):
-        format = out.suffix.lower().removeprefix(".")
     view = views.view_of(trained_run)
+    ending = "" if out is None else out.suffix.lower().removeprefix(".")
+    if format is None and (ending in ("csv", "parquet") or (view is not None and ending in view.writers)):
+        format = ending
     if format is None and view is not None and view.writers and not points:
         format = next(iter(view.writers))
     if format is not None and format != "png":

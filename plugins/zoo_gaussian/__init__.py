@@ -39,5 +39,6 @@ def zoo_components() -> Iterable[Component]:
         ),
         Component("prior", "standard-normal", "zoo_gaussian.prior:StandardNormal", "Standard normal"),
         Component("loss", "elbo", "zoo_gaussian.losses:ELBO", "Negative ELBO with a beta weight and warm-up"),
+        Component("loss", "free-bits", "zoo_gaussian.free_bits:FreeBits", "Negative ELBO with free bits"),
         Component("loss", "mse", "zoo_gaussian.losses:SquaredError", "Squared error of the decoder mean plus beta KL"),
     )
