@@ -22,7 +22,7 @@ KINDS: tuple[str, ...] = get_args(Kind)
 INJECTED: dict[str, tuple[str, ...]] = {
     "encoder": ("data_shape", "latent_dim", "classes"),
     "posterior": ("features", "latent_dim"),
-    "decoder": ("data_shape", "latent_dim", "latent_shape", "classes"),
+    "decoder": ("data_shape", "latent_dim", "latent_shape", "classes", "model_encoder"),
     "likelihood": ("data_shape",),
     "prior": ("data_shape", "latent_dim", "latent_shape", "classes", "model_encoder"),
     "loss": ("data_shape", "latent_dim", "latent_shape", "classes", "train_size"),
