@@ -37,7 +37,11 @@ ACCEPTED = {
     "ae": REAL | {"uniform-sphere", "uniform-categorical"},  # no density: such a pair is drawn from and never compared
 }
 """The priors that go with the posterior of a model."""
-FEW = {"hierarchical-vae": ["encoder.upper=2"], "ladder-vae": ["encoder.upper=[2]"]}
+FEW = {
+    "hierarchical-vae": ["encoder.upper=2"],
+    "ladder-vae": ["encoder.upper=[2]"],
+    "vdvae": ["encoder.blocks=[0,0,2]"],
+}
 """Few latents above the lowest level too."""
 VAMP = "{use: vamp, pseudo_inputs: 20}"
 

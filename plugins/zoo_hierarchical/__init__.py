@@ -1,4 +1,4 @@
-"""Hierarchical latents: the two-level VAE and the ladder VAE."""
+"""Hierarchical latents: two-level VAEs, the ladder VAE and the very deep VAE."""
 
 from __future__ import annotations
 
@@ -49,6 +49,24 @@ def zoo_components() -> Iterable[Component]:
             "Any prior p(z_2), gated layers for p(z_1 | z_2)",
         ),
         Component("decoder", "all-levels", "zoo_hierarchical.top_down:AllLevels", "Gated layers on z_1 and z_2"),
+        Component(
+            "encoder",
+            "very-deep",
+            "zoo_hierarchical.very_deep:VeryDeepEncoder",
+            "Residual networks with many levels of spatial latents, inferred from the top down",
+        ),
+        Component(
+            "prior",
+            "very-deep",
+            "zoo_hierarchical.very_deep:VeryDeepPrior",
+            "Prior given by the top-down network of the very deep encoder",
+        ),
+        Component(
+            "decoder",
+            "very-deep",
+            "zoo_hierarchical.very_deep:VeryDeepDecoder",
+            "Top-down network of the very deep encoder, with an output layer",
+        ),
         Component(
             "loss", "levels", "zoo_hierarchical.loss:LevelledELBO", "Negative ELBO that reports the rate of each level"
         ),

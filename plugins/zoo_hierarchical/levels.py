@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import ClassVar
@@ -17,7 +18,98 @@ from zoo import ComponentError, ComponentFactory, Decoder, Gaussian, at_least_fl
 Link = Callable[[Tensor], Distribution]
 
 
-class Levels(Distribution):
+class JointLevels(Distribution, ABC):
+    """The joint distribution of the levels of a hierarchy, a product of conditionals in sampling order.
+
+    The event is the concatenation of the levels, (d_1 + ... + d_L,).
+
+    Args:
+        batch_shape: (N,) for a posterior, () for a prior.
+        sizes: d_1, ..., d_L, in the order of the event.
+        downward: whether the levels are sampled from the last to the first.
+
+    Attributes:
+        names: names of the levels in logs, in the order of the event.
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    support = constraints.real_vector
+    has_rsample = True
+
+    def __init__(self, batch_shape: torch.Size, sizes: Sequence[int], *, downward: bool = False) -> None:
+        self.sizes = tuple(sizes)
+        self.downward = downward
+        self.names = tuple(str(level) for level in range(1, len(self.sizes) + 1))
+        super().__init__(batch_shape, torch.Size([sum(sizes)]), validate_args=False)
+
+    @abstractmethod
+    def _walk(self, choose: Callable[[Distribution], Tensor]) -> list[Tensor]:
+        """Choose a point (K..., N, d_i) from the conditional of each level, in sampling order."""
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of each level given the means of the previous ones; exact for linear networks."""
+        return self._joint(self._walk(lambda level: level.mean))
+
+    def rsample(self, sample_shape: _size = ()) -> Tensor:
+        """Draw reparameterised samples (K..., N, d_1 + ... + d_L)."""
+        shapes = [sample_shape]  # the following levels keep the sample dimensions of the first one
+        return self._joint(self._walk(lambda level: level.rsample(shapes.pop() if shapes else ())))
+
+    def sample(self, sample_shape: _size = ()) -> Tensor:
+        """Draw samples (K..., N, d_1 + ... + d_L)."""
+        shapes = [sample_shape]
+        with torch.no_grad():
+            return self._joint(self._walk(lambda level: _draw(level, shapes.pop() if shapes else ())))
+
+    def rsample_and_log_prob(self, sample_shape: _size = ()) -> tuple[Tensor, Tensor]:
+        """Draw samples (K..., N, d_1 + ... + d_L) with their log-densities (K..., N), in one pass."""
+        shapes, log_probs = [sample_shape], []
+
+        def draw(level: Distribution) -> Tensor:
+            z = _draw(level, shapes.pop() if shapes else ())
+            log_probs.append(level.log_prob(z))
+            return z
+
+        return self._joint(self._walk(draw)), torch.stack(log_probs).sum(0)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The joint log-density of all levels, (K..., N), in nats."""
+        return self.log_prob_by_level(value).sum(0)
+
+    def log_prob_by_level(self, value: Tensor) -> Tensor:
+        """The log-density of each level given those before it in sampling order, (L, K..., N), in nats."""
+        points, log_probs = iter(self._split(value)), []
+
+        def evaluate(level: Distribution) -> Tensor:
+            z = next(points)
+            log_probs.append(level.log_prob(z))
+            return z
+
+        self._walk(evaluate)
+        return torch.stack(self._reorder(log_probs))
+
+    def rates(self, value: Tensor, prior: JointLevels) -> Tensor:
+        """The rate of each level at draws (K..., N, d_1 + ... + d_L) from this posterior, (L, K..., N), in nats.
+
+        Their sum is an unbiased estimate of the KL divergence from the prior.
+        """
+        return self.log_prob_by_level(value) - prior.log_prob_by_level(value)
+
+    def _split(self, value: Tensor) -> list[Tensor]:
+        """The levels of an event, in sampling order."""
+        return self._reorder(torch.split(value, list(self.sizes), dim=-1))
+
+    def _joint(self, points: Sequence[Tensor]) -> Tensor:
+        """The event of points in sampling order."""
+        return torch.cat(self._reorder(points), dim=-1)
+
+    def _reorder(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """Change between the order of the event and the sampling order."""
+        return list(levels[::-1] if self.downward else levels)
+
+
+class Levels(JointLevels):
     """A Markov chain of latent levels, p(z_1) p(z_2 | z_1) ... or, downward, p(z_L) p(z_{L-1} | z_L) ...
 
     The event is the concatenation of z_1, ..., z_L, (d_1 + ... + d_L,), in either direction.
@@ -29,72 +121,22 @@ class Levels(Distribution):
         downward: sample from z_L down to z_1.
     """
 
-    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
-    support = constraints.real_vector
-    has_rsample = True
-
     def __init__(self, first: Distribution, links: Sequence[Link], sizes: Sequence[int], *, downward: bool) -> None:
         self.first = first
         self.links = links
-        self.sizes = tuple(sizes)
-        self.downward = downward
         self.has_rsample = first.has_rsample
-        super().__init__(first.batch_shape, torch.Size([sum(sizes)]), validate_args=False)
+        super().__init__(first.batch_shape, sizes, downward=downward)
 
     @property
     def base_measure(self) -> str | None:
         """The base measure of the first level; all others are Gaussian."""
         return base_measure(self.first)
 
-    @property
-    def mean(self) -> Tensor:
-        """The mean of each level given the mean of the previous one; exact for linear links."""
-        return self._chain(lambda level: level.mean)
-
-    def rsample(self, sample_shape: _size = ()) -> Tensor:
-        """Draw reparameterised samples (K..., N, d_1 + ... + d_L)."""
-        shapes = [sample_shape]  # links keep the sample dimensions of the first level
-        return self._chain(lambda level: level.rsample(shapes.pop() if shapes else ()))
-
-    def sample(self, sample_shape: _size = ()) -> Tensor:
-        """Draw samples (K..., N, d_1 + ... + d_L)."""
-        shapes = [sample_shape]
-        with torch.no_grad():
-            return self._chain(lambda level: _draw(level, shapes.pop() if shapes else ()))
-
-    def rsample_and_log_prob(self, sample_shape: _size = ()) -> tuple[Tensor, Tensor]:
-        """Draw samples (K..., N, d_1 + ... + d_L) with their log-densities (K..., N), evaluating each link once."""
-        shapes, log_probs = [sample_shape], []
-
-        def draw(level: Distribution) -> Tensor:
-            z = _draw(level, shapes.pop() if shapes else ())
-            log_probs.append(level.log_prob(z))
-            return z
-
-        return self._chain(draw), torch.stack(log_probs).sum(0)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """The joint log-density of all levels, (K..., N), in nats."""
-        return self.log_prob_by_level(value).sum(0)
-
-    def log_prob_by_level(self, value: Tensor) -> Tensor:
-        """The log-densities of z_1, ..., z_L, each given its predecessor in sampling order, (L, K..., N), in nats."""
-        levels = self._reorder(torch.split(value, list(self.sizes), dim=-1))
-        log_probs = [self.first.log_prob(levels[0])]
-        for link, (previous, z) in zip(self.links, pairwise(levels), strict=True):
-            log_probs.append(link(previous).log_prob(z))
-        return torch.stack(self._reorder(log_probs))
-
-    def _chain(self, choose: Callable[[Distribution], Tensor]) -> Tensor:
-        """Choose a point at each level in sampling order, and concatenate the points."""
+    def _walk(self, choose: Callable[[Distribution], Tensor]) -> list[Tensor]:
         points = [choose(self.first)]
         for link in self.links:
             points.append(choose(link(points[-1])))
-        return torch.cat(self._reorder(points), dim=-1)
-
-    def _reorder(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """Change between the order of the event and the sampling order."""
-        return list(levels[::-1] if self.downward else levels)
+        return points
 
 
 def _draw(level: Distribution, shape: _size) -> Tensor:

@@ -335,6 +335,11 @@ def top_down() -> zoo.Encoder:
     return encoder("top-down", 0.3, latent_dim=1, upper=1, width=4, encoder=inner)
 
 
+def very_deep() -> zoo.Encoder:
+    """Two levels of one dimension."""
+    return encoder("very-deep", 0.3, latent_dim=1, blocks=[0, 2], width=4, bottleneck=4)
+
+
 LOG_VARIANCES = (-110.0, -80.0, -20.0, 0.0, 20.0, 80.0)
 CASES: dict[str, dict[str, Case]] = {
     "posterior/gaussian": {
@@ -377,6 +382,7 @@ CASES: dict[str, dict[str, Case]] = {
     "encoder/two-level": {"any": lambda: on_a_plane(two_level_posterior())},
     "encoder/ladder": {"any": lambda: on_a_plane(ladder()(torch.rand(1, 1, 2, 2)))},
     "encoder/top-down": {"any": lambda: on_a_plane(top_down()(torch.rand(1, 1, 2, 2)))},
+    "encoder/very-deep": {"any": lambda: on_a_plane(very_deep()(torch.rand(1, 1, 2, 2)))},
     "prior/standard-normal": {"any": lambda: on_a_plane(prior("standard-normal")(encoder("mlp")))},
     "prior/mixture": {
         f"strength {s}": lambda s=s: on_a_plane(prior("mixture", s, components=5)(encoder("mlp"))) for s in (0.0, 1.0)
@@ -440,6 +446,7 @@ CASES: dict[str, dict[str, Case]] = {
             )(top_down())
         )
     },
+    "prior/very-deep": {"any": lambda: on_a_plane(zoo.ComponentFactory("prior", "very-deep")()(very_deep()))},
     "prior/ladder": {"any": lambda: on_a_plane(zoo.ComponentFactory("prior", "ladder")()(ladder()))},
     "likelihood/bernoulli": {f"logit {v}": lambda v=v: bernoulli(v) for v in (-200.0, -5.0, -0.1, 0.0, 2.0, 90.0)},
     "likelihood/continuous-bernoulli": {

@@ -89,8 +89,9 @@ class Posterior(nn.Module, ABC):
 class Decoder(nn.Module, ABC):
     """The generative model p(x | z).
 
-    A constructor may take ``data_shape``, ``latent_dim``, ``latent_shape`` (the event shape of the posterior) and
-    ``classes``.
+    A constructor may take ``data_shape``, ``latent_dim``, ``latent_shape`` (the event shape of the posterior),
+    ``classes`` and ``model_encoder``, the model's encoder, for a network that both share. The encoder holds its
+    parameters; the decoder must not register it as a submodule, since a tensor is saved once.
     """
 
     @abstractmethod

@@ -22,7 +22,7 @@ KINDS: tuple[str, ...] = get_args(Kind)
 INJECTED: dict[str, tuple[str, ...]] = {
     "encoder": ("data_shape", "latent_dim", "classes", "columns"),
     "posterior": ("features", "latent_dim"),
-    "decoder": ("data_shape", "latent_dim", "latent_shape", "classes", "columns"),
+    "decoder": ("data_shape", "latent_dim", "latent_shape", "classes", "columns", "model_encoder"),
     "likelihood": ("data_shape", "columns"),
     "prior": ("data_shape", "latent_dim", "latent_shape", "classes", "columns", "model_encoder"),
     "loss": ("data_shape", "latent_dim", "latent_shape", "classes", "columns", "train_size"),

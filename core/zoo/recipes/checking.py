@@ -27,6 +27,7 @@ FOREIGN = {
     **dict.fromkeys(("hidden_dims", "hidden_dim", "hidden_size", "hidden_sizes", "hidden_units", "layers"), "hidden"),
     **dict.fromkeys(("kl_weight", "kld_weight", "kl_coeff", "kl_beta", "beta_kl"), "beta"),
     **dict.fromkeys(("gradient_clip_val", "grad_clip", "clip_grad", "clip_grad_norm", "clip"), "train.max_grad_norm"),
+    **dict.fromkeys(("skip_threshold", "grad_skip_threshold", "gradient_skip_threshold"), "train.skip_grad_norm"),
     **dict.fromkeys(("accumulate_grad_batches", "gradient_accumulation_steps", "accumulate"), "train.microbatches"),
     **dict.fromkeys(("early_stopping", "early_stopping_patience"), "train.patience"),
     **dict.fromkeys(("ema", "average", "ema_rate"), "train.ema_decay"),

@@ -365,7 +365,7 @@ def _build_model(recipe: Recipe, context: dict[str, Any]) -> VAE:
     encoder = construct("encoder", recipe.encoder, context)
     q = _posterior(recipe.encoder.use, encoder, context["data_shape"], context["classes"])
     context["latent_shape"] = tuple(q.event_shape)
-    decoder = construct("decoder", recipe.decoder, context)
+    decoder = construct("decoder", recipe.decoder, {**context, "model_encoder": encoder})
     vae = VAE(encoder, decoder, _prior_of(q, recipe, recipe.prior, encoder, context))
     vae.data_shape, vae.latent_shape = context["data_shape"], context["latent_shape"]
     return vae

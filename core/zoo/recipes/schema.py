@@ -91,6 +91,7 @@ class TrainConfig(Section):
         scheduler_unit: how often the scheduler is advanced.
         warmup_steps: number of steps over which the learning rate rises linearly to its value.
         max_grad_norm: maximum norm of a phase's gradient, which is clipped to it.
+        skip_grad_norm: skip an update of a phase if the norm of its gradient, before clipping, exceeds this value.
         ema_decay: decay of an exponential moving average of the parameters. The average is evaluated and saved, with
             the latest value of every buffer.
         precision: ``bfloat16`` computes matrix products in this type; losses stay in float32.
@@ -113,6 +114,7 @@ class TrainConfig(Section):
     scheduler_unit: Literal["epoch", "step"] = "epoch"
     warmup_steps: NonNegativeInt = 0
     max_grad_norm: PositiveFloat | None = None
+    skip_grad_norm: PositiveFloat | None = None
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     deterministic: bool = False

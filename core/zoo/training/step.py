@@ -27,6 +27,8 @@ from zoo.training.failures import GRADIENT_NORM, not_finite
 
 # The streams of random numbers that a step draws from: binarization and noise. Stream 1 is the order of the data.
 PIXELS, NOISE = 2, 3
+SKIPPED = "skipped"
+"""The term that is 1 in a step whose update was skipped and 0 in others, if ``train.skip_grad_norm`` is set."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class OptimizedPhase:
     Attributes:
         scheduler: the scheduler, or None.
         watches: whether the scheduler needs a score, as `ReduceLROnPlateau` does.
+        skip_norm: an update is skipped if the norm of the gradient exceeds this value; None skips none.
 
     Raises:
         RecipeError: such a scheduler is to be advanced at each step.
@@ -72,6 +75,7 @@ class OptimizedPhase:
             problem = Problem("train.scheduler_unit", "must be 'epoch', since this scheduler needs a validation score")
             raise RecipeError("The scheduler cannot be used with these options:", [problem])
         self._max_norm = config.max_grad_norm
+        self.skip_norm = config.skip_grad_norm
         self._warmup_steps = config.warmup_steps
 
     def due(self, step: int) -> bool:
@@ -209,15 +213,17 @@ class TrainingStep:
         self._objectives = [torch.compile(p.phase.objective) if compiled else p.phase.objective for p in phases]
         # The graph of each phase, or None if it cannot be captured. Phases that are missing have not been tried yet.
         self._captured: dict[int, CapturedUpdate | None] = {}
-        if device.type != "cuda" or compiled or group.size > 1 or config.microbatches > 1:
+        splits = group.size > 1 or config.microbatches > 1
+        if device.type != "cuda" or compiled or splits or config.skip_grad_norm is not None:
             self._captured = dict.fromkeys(range(len(phases)))
 
     def __call__(self, step: int, parts: Sequence[Part]) -> Terms:
         """Take the step with index `step`.
 
         Returns:
-            The terms of the phases, weighted by the parts of this process, and the norm of each gradient. Terms of the
-            first phase have their own names, those of other phases are prefixed, as in ``critic.loss``.
+            The terms of the phases, weighted by the parts of this process, the norm of each gradient and, if
+            ``skip_grad_norm`` is set, whether the update was skipped. Terms of the first phase have their own names,
+            those of other phases are prefixed, as in ``critic.loss``.
 
         Raises:
             TrainingError: a term or a gradient is NaN or infinite; the phase has not changed its parameters. (On CUDA,
@@ -249,9 +255,13 @@ class TrainingStep:
         self, optimized: OptimizedPhase, position: int, parts: Sequence[Part], seed: Callable[[Part], None]
     ) -> Terms:
         terms = self._gradient(optimized, position, parts, seed)
-        terms[GRADIENT_NORM] = optimized.norm() / self.group.size
+        norm = optimized.norm()  # of the gradient over all parts and processes, so that all of them decide alike
+        terms[GRADIENT_NORM] = norm / self.group.size
+        if optimized.skip_norm is not None:
+            terms[SKIPPED] = (norm > optimized.skip_norm) / self.group.size
         self._guard(optimized, terms)
-        optimized.optimizer.step()
+        if optimized.skip_norm is None or not norm > optimized.skip_norm:
+            optimized.optimizer.step()
         return terms
 
     def _capture(self, optimized: OptimizedPhase, position: int, batch: Batch) -> CapturedUpdate | None:

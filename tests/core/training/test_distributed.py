@@ -57,6 +57,7 @@ def test_two_processes_are_as_good_as_one(tmp_path):
     and a last one of a single image, so the second process has none.
     """
     overrides = [*TINY, "train.epochs=3", "train.batch_size=479", "binarize=dynamic", "train.ema_decay=0.9"]
+    overrides += ["train.skip_grad_norm=4"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     launcher += ["--master-addr", "127.0.0.1", "--master-port", free_port(), "-m", "zoo"]
     command = [*launcher, "train", "mlp-vae", *overrides, "--json"]
@@ -69,6 +70,7 @@ def test_two_processes_are_as_good_as_one(tmp_path):
 
     alone = zoo.train("mlp-vae", [*overrides, "train.microbatches=2"], out=tmp_path / "alone")
     assert [len(epoch.curve["loss"]) for epoch in alone.epochs()] == [4] * 3
+    assert {skipped for epoch in alone.epochs() for skipped in epoch.curve["skipped"]} == {0, 1}
     together, expected = essence(run), essence(alone)
     assert together["state"].pop("processes") == 2
     assert expected["state"].pop("processes") == 1

@@ -277,6 +277,85 @@ def test_clipping(accumulate):
     assert {before < clip for before in recorded} == {True, False}, "some are clipped, some are not"
 
 
+class Exploding(Smooth):
+    """`Smooth`, with a loss and a gradient that are a million times larger in the third step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("step", torch.tensor(0))
+
+    def schedule(self, step, epoch):
+        self.step.fill_(step)
+
+    def forward(self, vae, batch):
+        terms = super().forward(vae, batch)
+        return terms | {"loss": terms["loss"] * torch.where(self.training & (self.step == 2), 1e6, 1.0)}
+
+
+def training_state(trainer: Trainer) -> list[torch.Tensor]:
+    return [tensor.clone() for tensor in trainer.phases[0].tensors()]
+
+
+@pytest.mark.parametrize("optimizer", ["{use: Adam}", "{use: AdamW}", "{use: SGD, lr: 0.1, momentum: 0.9}"])
+@pytest.mark.parametrize("microbatches", [1, 3])
+@pytest.mark.parametrize("clipping", [[], ["train.max_grad_norm=0.5"]])
+def test_an_exploding_update_is_skipped(optimizer, microbatches, clipping):
+    """The parameters and the state of the optimizer are bit-identical to those before the step; every other step is
+    bit-identical to that of a training without the option. The record has the norm before clipping and the skip.
+    """
+    options = [f"train.optimizer={optimizer}", f"train.microbatches={microbatches}", *clipping]
+    states: dict[bool, list[list[torch.Tensor]]] = {True: [], False: []}
+
+    class Noting(zoo.Callback):
+        def __init__(self, skips: bool) -> None:
+            self.skips = skips
+
+        def on_step_end(self, trainer):
+            states[self.skips].append(training_state(trainer))
+
+    free = trainer_for(*options, loss=Exploding(), callbacks=[Noting(False)])
+    (unskipped, _) = free.fit()
+    trainer = trainer_for(*options, "train.skip_grad_norm=1e4", loss=Exploding(), callbacks=[Noting(True)])
+    first, second = trainer.fit()
+    assert first.curve["skipped"] == [0, 0, 1]
+    assert second.curve["skipped"] == [0, 0, 0]
+    assert first.train["skipped"] == pytest.approx(2 / 10), "the last batch has two of ten images"
+    assert first.curve["gradient_norm"] == unskipped.curve["gradient_norm"]
+    assert first.curve["gradient_norm"][2] > 1e4 > max(second.curve["gradient_norm"])
+    assert "skipped" not in unskipped.curve
+    before, after = states[True][1], states[True][2]
+    assert len(before) > len(list(trainer.vae.parameters())), "the optimizer has a state"
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    for step in (0, 1):
+        assert all(torch.equal(a, b) for a, b in zip(states[True][step], states[False][step], strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(states[True][2], states[False][2], strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(states[True][3], after, strict=True)), "training continues"
+
+
+def test_ordinary_steps_are_the_same_with_and_without_skipping():
+    plain, skipping = trainer_for(), trainer_for("train.skip_grad_norm=1e9")
+    plain.fit()
+    history = skipping.fit()
+    assert_bits(skipping.vae, plain.vae.state_dict())
+    for a, b in zip(training_state(plain), training_state(skipping), strict=True):
+        assert torch.equal(a, b)
+    assert [value for epoch in history for value in epoch.curve["skipped"]] == [0] * 6
+
+
+def test_an_update_skipped_in_the_first_step_leaves_the_optimizer_without_a_state():
+    trainer = trainer_for("train.skip_grad_norm=1e-9", "train.steps=1")
+    before = copy_of(trainer.vae)
+    trainer.fit()
+    assert_bits(trainer.vae, before)
+    assert trainer.phases[0].optimizer.state == {}
+
+
+def test_skipping_does_not_hide_a_gradient_that_is_not_finite():
+    trainer = trainer_for("train.skip_grad_norm=1", loss=Bad("gradient is too large", 0))
+    with pytest.raises(zoo.TrainingError, match="The norm of the gradient became"):
+        trainer.fit(preflight=False)
+
+
 def test_averaged_weights():
     """w0 = v1, w = 0.9 w + 0.1 v, computed by hand from the weights after every step. The averages are evaluated."""
     trainer = trainer_for(SGD, "train.ema_decay=0.9", loss=Smooth())

@@ -134,6 +134,7 @@ SETTINGS = {
     "warm-up of the learning rate": ["train.warmup_steps=20"],
     "warm-up and a schedule": ["train.warmup_steps=20", "train.scheduler={use: ExponentialLR, gamma: 0.8}"],
     "clipping": ["train.max_grad_norm=0.5"],
+    "skipped updates": ["train.skip_grad_norm=3.95"],
     "warm-up of beta": ["loss={use: elbo, beta: 2.0, warmup_epochs: 3}"],
     "dynamic binarisation": ["binarize=dynamic"],
     "dynamic binarisation in parts": ["binarize=dynamic", "train.microbatches=2"],
@@ -156,6 +157,8 @@ def test_every_setting_resumes_to_the_same_bits(setting, tmp_path):
     undisturbed = zoo.train("mlp-vae", overrides, out=tmp_path)
     if setting == "early stopping":
         assert len(undisturbed.epochs()) == 3
+    if setting == "skipped updates":
+        assert {skipped for epoch in undisturbed.epochs() for skipped in epoch.curve["skipped"]} == {0, 1}
     for step in (EPOCH + 5, 2 * EPOCH):
         run = stopped("mlp-vae", overrides, step, tmp_path)
         assert_same(essence(resumed(run)), essence(undisturbed))
