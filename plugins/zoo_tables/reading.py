@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import importlib
 import io
 import logging
 import warnings
@@ -31,10 +32,9 @@ def pandas() -> ModuleType:
         DataUnavailable: it is not installed.
     """
     try:
-        import pandas
+        return importlib.import_module("pandas")
     except ImportError as error:
         raise DataUnavailable("Tables need the package pandas: pip install 'vae-zoo[tables]'.") from error
-    return pandas
 
 
 def read_file(file: Path, separator: str | None = None) -> DataFrame:
