@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -45,8 +45,6 @@ class DiscretizedLogisticMixture(Likelihood):
     Raises:
         ComponentError: coupled channels of data that are not images with one or three channels.
     """
-
-    photographs: ClassVar[Mapping[str, object] | None] = {}
 
     def __init__(
         self,
