@@ -165,7 +165,7 @@ def colour_given(parameters: Tensor, colour: int, preceding: Sequence[Tensor]) -
         preceding: values in [0, 1] of the colours before it, which broadcast to (..., H, W, K).
     """
     mean, log_scale, _ = parameters.select(-4, colour)
-    coefficients = parameters[2].unbind(-4)[max(0, 2 * colour - 2) :]  # a for green; b and c for blue
+    coefficients = parameters[2].unbind(-4)[max(0, colour - 1) :]  # a for green; b and c for blue
     for value, coefficient in zip(preceding, coefficients, strict=False):
         mean = mean + coefficient * (2 * value - 1)
     return discretized_logistic(mean, log_scale)
