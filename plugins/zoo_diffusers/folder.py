@@ -26,8 +26,32 @@ CONFIG = "config.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 CONV_OUT = "decoder.conv_out"
 FIXED = {"act_fn": "silu"}
+MEASURED = 1000
+"""Largest number of images on which latents are measured."""
 SIZE = 64
 """Images per batch when latents are measured."""
+
+
+def export_run(run: zoo.Run, folder: Path | None = None) -> Path:
+    """Write the model of a run, as ``zoo export RUN --format diffusers`` does. Latents are measured on its training
+    images, at most 1000.
+
+    Args:
+        run: the run.
+        folder: by default ``export-diffusers`` in the run.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ExportError: the model has no counterpart in diffusers.
+        UsageError: the folder cannot be written.
+        DataError: the data of the run are not available.
+    """
+    folder = run.output / "export-diffusers" if folder is None else folder
+    x = run.loaded().dataset.train.x[:MEASURED]
+    save_folder(run.load(), folder, x / 255 if x.dtype == torch.uint8 else x)
+    return folder
 
 
 def save_folder(vae: VAE, folder: Path | str, images: Tensor | None = None) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import zoo
+from resuming import run_main
 from zoo_diffusers.folder import latent_factors, load_folder, save_folder
 from zoo_diffusers.names import tensors
 
@@ -48,7 +49,7 @@ def test_every_parameter_has_a_name():
 @pytest.mark.parametrize("attention", [True, False])
 def test_diffusers_computes_the_same(attention, tmp_path):
     """Posterior and reconstruction to 1e-5, of images in [0, 1] here and in [-1, 1] there."""
-    diffusers = pytest.importorskip("diffusers", reason="needs the extra diffusers")
+    diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
     parts = {name: {**part, "attention": attention} for name, part in SMALL.items()}
     vae = model(**parts)
     images = torch.rand(20, 3, 16, 16)
@@ -68,7 +69,7 @@ def test_diffusers_computes_the_same(attention, tmp_path):
 
 @pytest.mark.parametrize("quant", [True, False])
 def test_a_model_of_diffusers_is_read(quant, tmp_path):
-    diffusers = pytest.importorskip("diffusers", reason="needs the extra diffusers")
+    diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
     torch.manual_seed(0)
     theirs = diffusers.AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 2,
@@ -136,3 +137,18 @@ def test_a_folder_that_is_not_a_model_is_refused(tmp_path):
         (tmp_path / "config.json").write_text(json.dumps(config | change))
         with pytest.raises(zoo.UsageError, match=message):
             load_folder(tmp_path)
+
+
+def test_a_run_is_exported(tmp_path, capsys):
+    """With the shift and the scale of the latents of its training images."""
+    changes = {name: {**part, "channels": [4, 4], "groups": 2} for name, part in SMALL.items()}
+    run = zoo.train("autoencoder-kl", data="digits", train={"steps": 2}, **changes, out=tmp_path, device="cpu")
+    assert run_main("export", str(run.path), "--format", "diffusers", "-o", str(tmp_path / "kl")) == 0
+    config = json.loads((tmp_path / "kl" / "config.json").read_text())
+    shift, scale = latent_factors(run.load(), run.loaded().dataset.train.x[:1000] / 255)
+    assert (config["shift_factor"], config["scaling_factor"]) == (shift, scale)
+    assert f"scaling_factor {scale:.4g}" in capsys.readouterr().out
+    loaded = load_folder(tmp_path / "kl").eval()
+    x = run.test_images(3)
+    torch.testing.assert_close(loaded.reconstruct(x), run.load().reconstruct(x), rtol=1e-5, atol=1e-5)
+    assert run_main("export", str(run.path), "--format", "diffusers", "--part", "encoder") == 2
