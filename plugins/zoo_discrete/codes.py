@@ -25,30 +25,32 @@ class Codes(Distribution):
 
     Args:
         quantizer: maps between codes and indices.
+        latent_shape: event shape of the codes, (*grid, latent_dim, dim).
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     base_measure = MEASURE
 
-    def __init__(self, quantizer: Quantizer) -> None:
+    def __init__(self, quantizer: Quantizer, latent_shape: tuple[int, ...]) -> None:
         self.quantizer = quantizer
-        super().__init__(event_shape=torch.Size(quantizer.event_shape), validate_args=False)
+        self.indices_shape = (*latent_shape[:-1], quantizer.indices_shape[-1])
+        super().__init__(event_shape=torch.Size(latent_shape), validate_args=False)
 
     @abstractmethod
     def log_mass(self, indices: Tensor) -> Tensor:
-        """Return the log-probability of indices (..., latent_dim, quantizers), (...), in nats."""
+        """Return the log-probability of indices (..., *indices_shape), (...), in nats."""
 
     @abstractmethod
     def sample_indices(self, n: int) -> Tensor:
-        """Draw indices (n, latent_dim, quantizers)."""
+        """Draw indices (n, *indices_shape)."""
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The log-probability (a mass, not a density) of codes (..., latent_dim, dim), (...), in nats."""
+        """The log-probability (a mass, not a density) of codes (..., *latent_shape), (...), in nats."""
         return self.log_mass(self.quantizer.indices_of(value))
 
     @torch.no_grad()
     def sample(self, sample_shape: _size = ()) -> Tensor:
-        """Draw codes (*sample_shape, latent_dim, dim)."""
+        """Draw codes (*sample_shape, *latent_shape)."""
         indices = self.sample_indices(math.prod(sample_shape))
         return self.quantizer.codes_of(indices).reshape(self._extended_shape(sample_shape))
 
@@ -64,18 +66,18 @@ class Uniform(Codes):
 
     def log_mass(self, indices: Tensor) -> Tensor:
         """-(number of indices) log K, in nats."""
-        number = math.prod(self.quantizer.indices_shape)
-        weight = self.quantizer.linear.weight
-        return weight.new_full(indices.shape[:-2], -number * math.log(self.quantizer.codebook_size))
+        number = math.prod(self.indices_shape)
+        leading = indices.shape[: indices.ndim - len(self.indices_shape)]
+        return self.quantizer.linear.weight.new_full(leading, -number * math.log(self.quantizer.codebook_size))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-probability of codes, without looking up their indices, on which it does not depend."""
         return self.log_mass(value)
 
     def sample_indices(self, n: int) -> Tensor:
-        """Draw indices (n, latent_dim, quantizers)."""
+        """Draw indices (n, *indices_shape)."""
         device = self.quantizer.linear.weight.device
-        return torch.randint(self.quantizer.codebook_size, (n, *self.quantizer.indices_shape), device=device)
+        return torch.randint(self.quantizer.codebook_size, (n, *self.indices_shape), device=device)
 
 
 class UniformCodes(Prior):
@@ -83,7 +85,14 @@ class UniformCodes(Prior):
 
     The rate is the constant (number of indices) log K. Before sampling, fit another prior to the codes:
     ``zoo fit-prior RUN autoregressive-codes``.
+
+    Args:
+        latent_shape: event shape of the latent.
     """
+
+    def __init__(self, latent_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.latent_shape = latent_shape
 
     def forward(self, encoder: Encoder, condition: Tensor | None = None) -> Distribution:
         """Return the distribution over z, with batch shape ().
@@ -91,18 +100,19 @@ class UniformCodes(Prior):
         Raises:
             ComponentError: the encoder has no quantiser.
         """
-        return Uniform(quantizer_of(encoder))
+        return Uniform(quantizer_of(encoder), self.latent_shape)
 
 
 class AutoregressiveCodes(ExPostPrior):
     """p(z) = prod_t p(i_t | i_1, ..., i_t-1) over the indices of the codes, by a GRU.
 
-    arXiv 1711.00937, section 3.3, fits a PixelCNN after training. Here the indices are in order of the codes, and of
-    the quantisers within a code. If the prior is trained with the model instead, its rate has no gradient in the
-    encoder.
+    arXiv 1711.00937, section 3.3, fits a PixelCNN after training. Here the indices are in order of the codes, in raster
+    order on a grid, and of the quantisers within a code. If the prior is trained with the model instead, its rate has
+    no gradient in the encoder.
 
     Args:
         model_encoder: encoder with the quantiser.
+        latent_shape: event shape of the latent.
         hidden: width of the network.
         steps, batch_size, lr: number of optimiser steps, codes per step and initial learning rate of `fit`.
 
@@ -113,6 +123,7 @@ class AutoregressiveCodes(ExPostPrior):
     def __init__(
         self,
         model_encoder: Encoder,
+        latent_shape: tuple[int, ...],
         hidden: PositiveInt = 128,
         steps: PositiveInt = 1000,
         batch_size: PositiveInt = 256,
@@ -121,8 +132,9 @@ class AutoregressiveCodes(ExPostPrior):
         super().__init__()
         quantizer = quantizer_of(model_encoder)
         self.steps, self.batch_size, self.lr = steps, batch_size, lr
-        self.positions = math.prod(quantizer.indices_shape)
+        self.latent_shape = latent_shape
         self.codebooks = quantizer.indices_shape[-1]
+        self.positions = math.prod(latent_shape[:-1]) * self.codebooks
         self.size = quantizer.codebook_size
         self.embedding = nn.Embedding(self.codebooks * self.size, hidden)
         self.position = nn.Parameter(0.02 * torch.randn(self.positions, hidden))
@@ -132,7 +144,7 @@ class AutoregressiveCodes(ExPostPrior):
 
     def forward(self, encoder: Encoder, condition: Tensor | None = None) -> Distribution:
         """Return the distribution over z, with batch shape ()."""
-        return Autoregressive(quantizer_of(encoder), self)
+        return Autoregressive(quantizer_of(encoder), self.latent_shape, self)
 
     def embed(self, indices: Tensor, start: int = 0) -> Tensor:
         """Embed indices (N, T) at the positions from `start` on, (N, T, hidden)."""
@@ -166,7 +178,7 @@ class AutoregressiveCodes(ExPostPrior):
         return torch.stack(columns, 1)
 
     def fit(self, z: Tensor, encoder: Encoder) -> None:
-        """Fit the prior to codes `z` (N, latent_dim, dim), with Adam under a cosine schedule.
+        """Fit the prior to codes `z` (N, *latent_shape), with Adam under a cosine schedule.
 
         A tenth of the codes, from images that it does not train on, is held out; the parameters with the best
         log-probability on them are kept.
@@ -205,19 +217,19 @@ class Autoregressive(Codes):
     """A distribution over codes whose indices follow an `AutoregressiveCodes` network.
 
     Args:
-        quantizer: maps between codes and indices.
+        quantizer, latent_shape: see `Codes`.
         network: model of the indices.
     """
 
-    def __init__(self, quantizer: Quantizer, network: AutoregressiveCodes) -> None:
+    def __init__(self, quantizer: Quantizer, latent_shape: tuple[int, ...], network: AutoregressiveCodes) -> None:
         self.network = network
-        super().__init__(quantizer)
+        super().__init__(quantizer, latent_shape)
 
     def log_mass(self, indices: Tensor) -> Tensor:
-        """Return the log-probability of indices (..., latent_dim, quantizers), (...), in nats."""
-        leading = indices.shape[:-2]
+        """Return the log-probability of indices (..., *indices_shape), (...), in nats."""
+        leading = indices.shape[: indices.ndim - len(self.indices_shape)]
         return self.network.log_mass(indices.reshape(-1, self.network.positions)).reshape(leading)
 
     def sample_indices(self, n: int) -> Tensor:
-        """Draw indices (n, latent_dim, quantizers)."""
-        return self.network.draw(n).reshape(n, *self.quantizer.indices_shape)
+        """Draw indices (n, *indices_shape)."""
+        return self.network.draw(n).reshape(n, *self.indices_shape)

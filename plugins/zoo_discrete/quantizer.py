@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import ClassVar
 
@@ -18,11 +19,13 @@ MEASURE = "probability mass on the codes of a quantizer"
 class Quantizer(KeepsFloat32, Posterior):
     """q(z | x): a linear map from features to `latent_dim` points, each of which is replaced by a nearby code.
 
+    With features on a grid, such as the positions (h, w) of an image, there are `latent_dim` codes per position.
+
     The head stays in float32 when a model is cast to bfloat16, which cannot distinguish neighbouring codes.
 
     Args:
         features: number of features.
-        latent_dim: number of codes per image.
+        latent_dim: number of codes per image, or per position of a grid.
         dim: dimensions of a code.
         codebook_size: K, number of values of an index.
         quantizers: number of indices per code.
@@ -31,21 +34,28 @@ class Quantizer(KeepsFloat32, Posterior):
     def __init__(self, features: int, latent_dim: int, dim: int, codebook_size: int, quantizers: int = 1) -> None:
         super().__init__()
         self.linear = nn.Linear(features, latent_dim * dim)
-        self.event_shape = (latent_dim, dim)
-        self.indices_shape = (latent_dim, quantizers)
+        self.latent_dim, self.dim = latent_dim, dim
+        self.indices_shape = (latent_dim, quantizers)  # at one position
         self.codebook_size = codebook_size
 
     def forward(self, features: Tensor) -> Distribution:
-        """Map features (N, features) to a `Quantized` distribution with event shape (latent_dim, dim)."""
-        points = self.linear(match_dtype(features, self)).unflatten(-1, self.event_shape)
-        points = at_least_float32(points)
+        """Map features (N, *grid, features) to a `Quantized` distribution with event shape (*grid, latent_dim, dim)."""
+        shape = (len(features), *features.shape[1:-1], self.latent_dim)
+        points = at_least_float32(self.linear(match_dtype(features, self)))
+        points = points.reshape(len(features), math.prod(shape[1:]), self.dim)
         with torch.autocast(points.device.type, enabled=False):
-            return Quantized(*self.quantize(points), self.codebook_size)
+            codes, indices, commitment = self.quantize(points)
+        return Quantized(
+            codes.reshape(*shape, self.dim),
+            indices.reshape(*shape, self.indices_shape[-1]),
+            commitment,
+            self.codebook_size,
+        )
 
     @abstractmethod
     def quantize(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Map points (N, latent_dim, dim) to codes of the same shape with a straight-through gradient, their indices
-        (N, latent_dim, quantizers) and the commitment loss (N,).
+        """Map points (N, L, dim), those of all positions, to codes of the same shape with a straight-through gradient,
+        their indices (N, L, quantizers) and the commitment loss (N,).
         """
 
     @abstractmethod
@@ -73,14 +83,14 @@ def quantizer_of(encoder: Encoder) -> Quantizer:
 
 
 class Quantized(Distribution):
-    """A point mass on one code per image, which is every sample and the mean.
+    """A point mass on the codes of an image, which are every sample and the mean.
 
     Its KL to a prior over codes is -log p(indices). `log_prob` raises, because importance sampling from a point mass
     estimates nothing.
 
     Args:
-        z: codes (N, latent_dim, dim).
-        indices: indices of the codes, (N, latent_dim, quantizers).
+        z: codes (N, *grid, latent_dim, dim).
+        indices: indices of the codes, (N, *grid, latent_dim, quantizers).
         commitment: squared distances between points and codes, summed over an image, (N,).
         codebook_size: K.
     """
@@ -106,13 +116,14 @@ class Quantized(Distribution):
         """The exponential of the entropy of the index frequencies in the batch, averaged over quantisers: a scalar
         from 1 to K.
         """
-        values = torch.arange(self.codebook_size, device=self.indices.device)
-        frequencies = (self.indices.unsqueeze(-1) == values).to(self.z.dtype).mean((0, 1))
-        entropies: Tensor = torch.special.entr(frequencies).sum(-1)
+        indices = self.indices.flatten(0, -2)  # (codes in the batch, quantizers)
+        counts = self.z.new_zeros(self.codebook_size, indices.shape[-1])
+        counts = counts.scatter_add(0, indices, torch.ones_like(indices, dtype=counts.dtype))
+        entropies: Tensor = torch.special.entr(counts / len(indices)).sum(0)
         return entropies.exp().mean()
 
     def rsample(self, sample_shape: _size = ()) -> Tensor:
-        """The codes, expanded to (*sample_shape, N, latent_dim, dim), with the gradient of the points."""
+        """The codes, expanded to (*sample_shape, N, *grid, latent_dim, dim), with the gradient of the points."""
         return self.z.expand(self._extended_shape(sample_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ class FiniteScalar(Quantizer):
 
     Args:
         features: number of features.
-        latent_dim: number of codes per image.
+        latent_dim: number of codes per image, or per position of a grid.
         levels: number of levels of each dimension. (8, 6, 5) is the paper's choice for about 2^8 codes.
 
     Raises:
@@ -49,7 +49,7 @@ class FiniteScalar(Quantizer):
         self.quantizer = FSQ(list(levels))
 
     def quantize(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Map points (N, latent_dim, dim) to codes in [-1, 1], indices and a commitment loss of zero."""
+        """Map points (N, L, dim) to codes in [-1, 1], indices and a commitment loss of zero."""
         codes, indices = self.quantizer(points)
         return codes, indices.long().unsqueeze(-1), points.new_zeros(points.shape[0])
 

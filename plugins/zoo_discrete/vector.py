@@ -33,7 +33,7 @@ class VectorQuantized(Quantizer):
 
     Args:
         features: number of features.
-        latent_dim: number of codes per image.
+        latent_dim: number of codes per image, or per position of a grid.
         dim: dimensions of a code.
         codebook_size: K.
         quantizers: number of codebooks.
@@ -65,10 +65,10 @@ class VectorQuantized(Quantizer):
         return [layer.get_buffer("_codebook.embed").squeeze(0) for layer in self.layers]
 
     def quantize(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Map points (N, latent_dim, dim) to codes, indices and commitment loss."""
+        """Map points (N, L, dim) to codes, indices and commitment loss."""
         if not torch.compiler.is_exporting() and not len(points):  # the library rejects an empty batch
-            indices_shape = (0, *self.indices_shape)
-            return points, points.new_empty(indices_shape, dtype=torch.int64), points.new_zeros(0)
+            shape = (*points.shape[:2], len(self.layers))
+            return points, points.new_empty(shape, dtype=torch.int64), points.new_zeros(0)
         codes, commitment, indices = torch.zeros_like(points), points.new_zeros(points.shape[0]), []
         for layer, codebook in zip(self.layers, self.codebooks, strict=True):
             residual = (points - codes).detach()

@@ -14,6 +14,7 @@ from torch.nn.functional import softplus
 from torch.types import _size
 
 from zoo import DataDependent, Gaussian, Likelihood, at_least_float32
+from zoo_gaussian.optimal import OptimalGaussian, OptimalVariance
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 CENTER_CLIP = 1e-3
@@ -112,9 +113,13 @@ class GaussianLikelihood(IndependentEntries):
     Args:
         data_shape: event shape of x.
         scale: a fixed standard deviation in units of x; ``shared`` learns one for all entries (arXiv 2006.13202);
-            ``pixelwise`` has the decoder predict one per entry.
-        min_scale: soft lower bound on a learned scale (arXiv 2006.13202). Without it, an entry that is constant in the
-            data drives the likelihood to infinity; a hard clamp would have no gradient below the bound.
+            ``pixelwise`` has the decoder predict one per entry; ``optimal`` is the one that maximizes the likelihood of
+            a training batch, its root mean squared error (section 4.2 there). In evaluation mode ``optimal`` is the
+            moving average over training batches: the density of an example is normalized, and does not depend on the
+            other examples.
+        min_scale: soft lower bound on a learned scale (arXiv 2006.13202), and hard lower bound on the optimal scale.
+            Without it, an entry that is constant in the data drives the likelihood to infinity; a hard clamp of a
+            learned scale would have no gradient below the bound.
     """
 
     photographs: ClassVar[Mapping[str, object] | None] = {"scale": "shared"}
@@ -122,12 +127,13 @@ class GaussianLikelihood(IndependentEntries):
     def __init__(
         self,
         data_shape: tuple[int, ...],
-        scale: Positive | Literal["shared", "pixelwise"] = 1.0,
+        scale: Positive | Literal["shared", "pixelwise", "optimal"] = 1.0,
         min_scale: Positive = 1e-3,
     ) -> None:
         super().__init__(data_shape)
         self.min_scale = min_scale
         self.parameters_per_entry = 2 if scale == "pixelwise" else 1
+        self.optimal = OptimalVariance(min_scale) if scale == "optimal" else None
         if isinstance(scale, float | int):
             self.register_buffer("log_scale", torch.tensor(math.log(scale)))
         else:
@@ -139,7 +145,11 @@ class GaussianLikelihood(IndependentEntries):
         """
         parameters = at_least_float32(parameters)
         mean = parameters[..., 0]
-        if self.log_scale is None:
+        if self.optimal is not None and self.training and torch.is_grad_enabled():
+            return Independent(OptimalGaussian(mean, self.optimal), self.event_dims, validate_args=False)
+        if self.optimal is not None:
+            log_scale = at_least_float32(self.optimal.average).log() / 2
+        elif self.log_scale is None:
             log_scale = self._soft_clip(parameters[..., 1])
         elif isinstance(self.log_scale, nn.Parameter):
             log_scale = self._soft_clip(at_least_float32(self.log_scale))

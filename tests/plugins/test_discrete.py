@@ -237,7 +237,7 @@ def test_incompatible_parts_are_an_error():
 def points_of(vae: zoo.VAE, x: Tensor) -> Tensor:
     """The points of the encoder before quantisation."""
     head = vae.encoder.posterior
-    return head.linear(vae.encoder.trunk(x)).unflatten(-1, head.event_shape)
+    return head.linear(vae.encoder.trunk(x)).unflatten(-1, (head.latent_dim, head.dim))
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -451,7 +451,9 @@ def fitted_to(model: str, indices: Tensor, **settings: object) -> tuple[zoo.VAE,
     """A prior fitted to the codes of indices (N, latent_dim, quantizers)."""
     vae = tiny(model).eval()
     torch.manual_seed(0)
-    prior = AutoregressiveCodes(vae.encoder, **{"hidden": 12, "lr": 0.02, "batch_size": 64, "steps": 150, **settings})
+    prior = AutoregressiveCodes(
+        vae.encoder, vae.latent_shape, **{"hidden": 12, "lr": 0.02, "batch_size": 64, "steps": 150, **settings}
+    )
     prior.fit(vae.encoder.posterior.codes_of(indices), vae.encoder)
     return vae, prior
 
@@ -463,7 +465,7 @@ def test_the_probabilities_of_all_codes_sum_to_one(model):
     head = vae.encoder.posterior
     indices = every_sequence(head.codebook_size, math.prod(head.indices_shape)).unflatten(-1, head.indices_shape)
     with torch.no_grad():
-        for prior in (UniformCodes(), AutoregressiveCodes(vae.encoder, hidden=6)):
+        for prior in (UniformCodes(vae.latent_shape), AutoregressiveCodes(vae.encoder, vae.latent_shape, hidden=6)):
             log_p = prior(vae.encoder).log_prob(head.codes_of(indices))
             assert log_p.exp().sum().item() == pytest.approx(1, abs=1e-5)
 
@@ -479,7 +481,7 @@ def test_a_fit_recovers_a_skewed_distribution_and_samples_follow_it():
     z = head.codes_of(indices)
     with torch.no_grad():
         log_p = p.log_prob(z).mean().item()
-        untrained = AutoregressiveCodes(vae.encoder, hidden=12)(vae.encoder).log_prob(z).mean().item()
+        untrained = AutoregressiveCodes(vae.encoder, vae.latent_shape, hidden=12)(vae.encoder).log_prob(z).mean().item()
     counts = torch.bincount(first * 5 + second, minlength=25) / 2000
     entropy = torch.special.entr(counts).sum().item()
     assert untrained < -2.9
@@ -497,7 +499,7 @@ def test_a_fit_recovers_a_skewed_distribution_and_samples_follow_it():
 def test_sequential_samples_follow_the_joint_probabilities():
     """The recurrent state is carried across indices as in one pass, also with several quantisers."""
     vae = tiny("rvq-vae").eval()
-    net = AutoregressiveCodes(vae.encoder, hidden=6)
+    net = AutoregressiveCodes(vae.encoder, vae.latent_shape, hidden=6)
     nn.init.normal_(net.position)
     with torch.no_grad():
         net.linear.weight.mul_(200)  # nearly deterministic

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -133,14 +134,14 @@ def initialize_linear(module: nn.Module, init: Init) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def merge_leading(network: nn.Module, z: Tensor, event_dims: int) -> Tensor:
+def merge_leading(network: Callable[[Tensor], Tensor], z: Tensor, event_dims: int) -> Tensor:
     """Apply a network that expects one batch dimension, as convolutions do, to (K..., N, *event).
 
     >>> merge_leading(nn.Flatten(), torch.zeros(5, 4, 3, 2), event_dims=2).shape
     torch.Size([5, 4, 6])
     """
     leading = z.shape[: z.ndim - event_dims]
-    y: Tensor = network(z.reshape(-1, *z.shape[len(leading) :]))
+    y = network(z.reshape(-1, *z.shape[len(leading) :]))
     return y.reshape(*leading, *y.shape[1:])
 
 
