@@ -9,7 +9,7 @@ from zoo import Component, hookimpl
 
 @hookimpl
 def zoo_components() -> Iterable[Component]:
-    """Return the posteriors, priors and losses."""
+    """Return the posteriors, priors and losses, and the metric."""
     return (
         Component(
             "posterior",
@@ -48,4 +48,5 @@ def zoo_components() -> Iterable[Component]:
             "zoo_discrete.losses:JointCapacity",
             "ELBO with continuous and discrete rates held at increasing capacities",
         ),
+        Component("metric", "codebook", "zoo_discrete.usage:CodebookUsage", "Perplexity and use of the codebook"),
     )

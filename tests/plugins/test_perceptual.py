@@ -122,7 +122,7 @@ def test_only_the_reconstruction_has_a_gradient():
     assert torch.isfinite(mean.grad).all()
 
 
-@pytest.mark.parametrize(("model", "nested"), [("mlp-vae", "elbo"), ("mlp-vae", "iwae"), ("vq-vae", "vq")])
+@pytest.mark.parametrize(("model", "nested"), [("mlp-vae", "elbo"), ("mlp-vae", "iwae"), ("vq-vae-mlp", "vq")])
 def test_the_term_is_added_to_any_loss(model, nested, files):
     """One pass, D weight LPIPS of the reconstruction at its sample, and a gradient in encoder and decoder."""
     vae, loss, batch = small(model, nested, weight=0.5, **files)
