@@ -37,9 +37,11 @@ FITTED_AFTER = {
     "ae": "gaussian-mixture",
     "rae-gp": "gaussian-mixture",
     "rae-l2": "gaussian-mixture",
+    "fsq": "autoregressive-codes",
     "fsq-vae": "autoregressive-codes",
     "rvq-vae": "autoregressive-codes",
     "vq-vae": "autoregressive-codes",
+    "vq-vae-mlp": "autoregressive-codes",
 }
 """Models without a trained prior, and the prior that is fitted to draw samples (`zoo fit-prior`)."""
 

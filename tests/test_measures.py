@@ -20,7 +20,10 @@ from zoo.recipes.schema import ComponentSpec
 SHAPE = (1, 4, 4)
 CLASSES = 3
 SAMPLES = 5000
-WITHOUT_LIKELIHOOD = {"ae", "rae-l2", "rae-gp", "wae-mmd", "swae", "ms-ssim-vae", "vq-vae", "rvq-vae", "fsq-vae"}
+WITHOUT_LIKELIHOOD = {
+    *("ae", "rae-l2", "rae-gp", "wae-mmd", "swae", "ms-ssim-vae"),
+    *("vq-vae-mlp", "rvq-vae", "fsq-vae", "vq-vae", "fsq"),
+}
 """No normalised p(x | z), or a posterior that is a point."""
 REAL = {"standard-normal", "mixture", "vamp", "flow", "gaussian-mixture", "two-stage", "conditional-normal"}
 CODES = {"uniform-codes", "autoregressive-codes", "vamp"}
@@ -33,6 +36,7 @@ ACCEPTED = {
     "gumbel-vae": {"uniform-categorical", "vamp"},
     "joint-vae": {"joint", "vamp"},
     "vq-vae": CODES,
+    "vq-vae-mlp": CODES,
     "fsq-vae": CODES,
     "ae": REAL | {"uniform-sphere", "uniform-categorical"},  # no density: such a pair is drawn from and never compared
 }

@@ -21,14 +21,14 @@ class ConditionalNormal(Prior, Conditional):
     It is initially N(0, I).
 
     Args:
-        latent_shape: (latent_dim,).
+        latent_shape: event shape of the latent.
         classes: number of labels.
 
     Raises:
         UsageError: the data have no labels.
     """
 
-    def __init__(self, latent_shape: tuple[int], classes: int) -> None:
+    def __init__(self, latent_shape: tuple[int, ...], classes: int) -> None:
         super().__init__()
         self.classes = require_labels(classes)
         self.mean = nn.Parameter(torch.zeros(classes, *latent_shape))
@@ -42,8 +42,9 @@ class ConditionalNormal(Prior, Conditional):
             UsageError: a label is out of range.
         """
         rows = slice(None) if condition is None else check_labels(condition, self.classes)
-        normal = Independent(Gaussian(self.mean[rows], self.log_variance[rows] / 2), 1, validate_args=False)
+        entries = Gaussian(self.mean[rows], self.log_variance[rows] / 2)
+        normal = Independent(entries, self.mean.ndim - 1, validate_args=False)
         if condition is not None:
             return normal
-        uniform = Categorical(logits=torch.zeros_like(self.mean[:, 0]), validate_args=False)
+        uniform = Categorical(logits=torch.zeros_like(self.mean.flatten(1)[:, 0]), validate_args=False)
         return Mixture(uniform, normal, validate_args=False)

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.distributions import Distribution, Transform, TransformedDistribution
 from torch.types import _size
 
+from zoo import ComponentError
+
 
 class Flow(TransformedDistribution):
     """The distribution of z_T = f_T(... f_1(z_0)), with z_0 from a base distribution (arXiv 1505.05770, eq. 6 and 7).
@@ -36,3 +38,20 @@ class Flow(TransformedDistribution):
             z, log_determinant = transform.call_and_ladj(z)
             log_q = log_q - log_determinant
         return z, log_q
+
+
+def require_flat(features: Tensor, posterior: str) -> None:
+    """Refuse features on a grid, (N, *grid, features).
+
+    Args:
+        features: of the encoder.
+        posterior: name of the component in the message.
+
+    Raises:
+        ComponentError: there is a grid.
+    """
+    if features.ndim != 2:
+        raise ComponentError(
+            f"The posterior {posterior!r} is for flat latents; the encoder has features on a grid of shape "
+            f"{tuple(features.shape[1:-1])}. Choose a posterior that acts on each position, such as gaussian."
+        )

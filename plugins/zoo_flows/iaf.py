@@ -11,7 +11,7 @@ from torch.distributions import AffineTransform, Distribution
 from zuko.flows import MAF
 
 from zoo import ComponentFactory, KeepsFloat32, Posterior, at_least_float32, match_dtype
-from zoo_flows.flow import Flow
+from zoo_flows.flow import Flow, require_flat
 
 FORGET_BIAS = 1.5
 FAR = 1e6
@@ -51,7 +51,12 @@ class InverseAutoregressiveFlow(KeepsFloat32, Posterior):
         ).transform
 
     def forward(self, features: Tensor) -> Distribution:
-        """Map features (N, features) to a flow with event shape (latent_dim,)."""
+        """Map features (N, features) to a flow with event shape (latent_dim,).
+
+        Raises:
+            ComponentError: the features are on a grid.
+        """
+        require_flat(features, "iaf")
         features = match_dtype(features, self)
         return Flow(self.base(features), [self.steps(self.context(features))])
 

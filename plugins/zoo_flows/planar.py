@@ -12,7 +12,7 @@ from torch.distributions import Distribution, Transform, constraints
 from torch.nn.functional import softplus
 
 from zoo import ComponentFactory, Posterior, at_least_float32
-from zoo_flows.flow import Flow
+from zoo_flows.flow import Flow, require_flat
 
 BISECTIONS = 64
 """More than the significant bits of a float64."""
@@ -48,7 +48,12 @@ class PlanarFlow(Posterior):
             self.linear.bias.view(layers, -1)[:, :latent_dim].zero_()
 
     def forward(self, features: Tensor) -> Distribution:
-        """Map features (N, features) to a flow with event shape (latent_dim,)."""
+        """Map features (N, features) to a flow with event shape (latent_dim,).
+
+        Raises:
+            ComponentError: the features are on a grid.
+        """
+        require_flat(features, "planar")
         parameters = at_least_float32(self.linear(features))
         transforms = []
         for layer in parameters.chunk(self.layers, dim=-1):

@@ -122,7 +122,7 @@ class GaussianLikelihood(IndependentEntries):
             learned scale would have no gradient below the bound.
     """
 
-    photographs: ClassVar[Mapping[str, object] | None] = {"scale": "shared"}
+    photographs: ClassVar[Mapping[str, object] | None] = {"scale": "optimal"}
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -45,8 +45,6 @@ class DiscretizedLogisticMixture(Likelihood):
     Raises:
         ComponentError: coupled channels of data that are not images with one or three channels.
     """
-
-    photographs: ClassVar[Mapping[str, object] | None] = {}
 
     def __init__(
         self,
@@ -167,7 +165,7 @@ def colour_given(parameters: Tensor, colour: int, preceding: Sequence[Tensor]) -
         preceding: values in [0, 1] of the colours before it, which broadcast to (..., H, W, K).
     """
     mean, log_scale, _ = parameters.select(-4, colour)
-    coefficients = parameters[2].unbind(-4)[max(0, 2 * colour - 2) :]  # a for green; b and c for blue
+    coefficients = parameters[2].unbind(-4)[max(0, colour - 1) :]  # a for green; b and c for blue
     for value, coefficient in zip(preceding, coefficients, strict=False):
         mean = mean + coefficient * (2 * value - 1)
     return discretized_logistic(mean, log_scale)

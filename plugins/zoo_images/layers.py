@@ -9,7 +9,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, scaled_dot_product_attention, silu
+from torch.nn.functional import pad, silu
 
 EPS = 1e-6
 """Added to the variance by every group norm."""
@@ -47,6 +47,9 @@ class ResidualBlock(nn.Module):
 class SelfAttention(nn.Module):
     """x + attention over all positions, with one head (arXiv 1706.03762).
 
+    The weights are computed explicitly: the kernels of `scaled_dot_product_attention` need less memory, but have no
+    second derivative, which losses with a gradient penalty take.
+
     Args:
         channels: number of input and output channels.
         groups: of the group norm.
@@ -63,8 +66,9 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, channels, h, w) to the same shape."""
         positions = self.norm(x).flatten(2).mT  # (N, h w, channels)
-        h = scaled_dot_product_attention(self.query(positions), self.key(positions), self.value(positions))
-        y: Tensor = x + self.output(h).mT.unflatten(2, x.shape[2:])
+        query = self.query(positions) / math.sqrt(positions.shape[-1])
+        weights = (query @ self.key(positions).mT).softmax(-1)
+        y: Tensor = x + self.output(weights @ self.value(positions)).mT.unflatten(2, x.shape[2:])
         return y
 
 

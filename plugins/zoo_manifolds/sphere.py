@@ -13,7 +13,7 @@ from torch.distributions import Beta, Distribution, constraints, register_kl
 from torch.nn.functional import normalize, softplus
 from torch.types import _size
 
-from zoo import Encoder, Posterior, Prior, at_least_float32
+from zoo import ComponentError, Encoder, Posterior, Prior, at_least_float32
 from zoo_manifolds.bessel import log_ive
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -52,12 +52,19 @@ class UniformSpherePrior(Prior):
 
     Args:
         latent_shape: (d + 1,).
+
+    Raises:
+        ComponentError: the latent is not a vector.
     """
 
     pole: Tensor
 
-    def __init__(self, latent_shape: tuple[int]) -> None:
+    def __init__(self, latent_shape: tuple[int, ...]) -> None:
         super().__init__()
+        if len(latent_shape) != 1:
+            raise ComponentError(
+                f"The prior 'uniform-sphere' needs a latent of shape (d + 1,); got {tuple(latent_shape)}."
+            )
         self.register_buffer("pole", torch.eye(*latent_shape)[0], persistent=False)
 
     def forward(self, encoder: Encoder, condition: Tensor | None = None) -> Distribution:

@@ -24,7 +24,7 @@ from zoo_discrete.vector import VectorQuantized
 
 SHAPE = (1, 4, 4)
 QUANTIZERS = {
-    "vq-vae": {"use": "vector-quantized", "dim": 3, "codebook_size": 5},
+    "vq-vae-mlp": {"use": "vector-quantized", "dim": 3, "codebook_size": 5},
     "rvq-vae": {"use": "vector-quantized", "dim": 3, "codebook_size": 4, "quantizers": 3},
     "fsq-vae": {"use": "finite-scalar", "levels": [4, 3]},
 }
@@ -190,7 +190,7 @@ def test_a_joint_posterior_takes_any_heads():
     """A Gaussian and a quantiser: the rates add up, with K^2 equally probable codes."""
     vae = tiny(
         "joint-vae",
-        encoder={"hidden": [8], "posterior": {"variables": 2, "discrete": QUANTIZERS["vq-vae"]}},
+        encoder={"hidden": [8], "posterior": {"variables": 2, "discrete": QUANTIZERS["vq-vae-mlp"]}},
         prior={"use": "joint", "discrete": "uniform-codes"},
     )
     trace = vae.trace(zoo.Batch(torch.rand(4, *SHAPE)))
@@ -241,7 +241,7 @@ def points_of(vae: zoo.VAE, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("model", ["vq-vae", "rvq-vae"])
+@pytest.mark.parametrize("model", ["vq-vae-mlp", "rvq-vae"])
 def test_every_point_becomes_its_nearest_vector(model, training):
     """By brute force, one quantiser at a time; the codes are bit-identical to the vectors."""
     vae = tiny(model).train(training)
@@ -259,7 +259,7 @@ def test_every_point_becomes_its_nearest_vector(model, training):
         torch.testing.assert_close(q.mean[n, i], code, rtol=0, atol=1e-6 if len(codebooks) > 1 else 0)
 
 
-@pytest.mark.parametrize("model", ["vq-vae", "rvq-vae"])
+@pytest.mark.parametrize("model", ["vq-vae-mlp", "rvq-vae"])
 def test_the_gradient_of_a_quantiser_is_straight_through(model):
     head = tiny(model).encoder.posterior
     points = torch.randn(4, 2, 3, requires_grad=True)
@@ -269,7 +269,7 @@ def test_the_gradient_of_a_quantiser_is_straight_through(model):
     assert torch.equal(gradient, weights)
 
 
-@pytest.mark.parametrize("model", ["vq-vae", "rvq-vae"])
+@pytest.mark.parametrize("model", ["vq-vae-mlp", "rvq-vae"])
 def test_an_empty_batch_does_not_change_a_codebook(model):
     vae = tiny(model).train()
     before = {name: value.clone() for name, value in vae.state_dict().items()}
@@ -308,7 +308,7 @@ def test_a_dead_vector_is_moved_to_a_point_of_the_batch():
     assert set(indices.unique().tolist()) == {0, 1, 2, 3}
 
 
-@pytest.mark.parametrize("model", ["vq-vae", "rvq-vae"])
+@pytest.mark.parametrize("model", ["vq-vae-mlp", "rvq-vae"])
 def test_the_codebook_changes_once_per_training_pass_and_never_in_evaluation(model):
     """Trap 11: it is part of the state, and neither figures nor evaluation nor the preflight step change it."""
     vae, loss = tiny(model), VQ()
@@ -371,7 +371,7 @@ def test_the_commitment_is_summed_over_codes_and_partial_sums():
     torch.testing.assert_close(terms["loss"], terms["distortion"] + terms["rate"] + 0.5 * expected.mean())
 
 
-@pytest.mark.parametrize(("model", "values", "indices"), [("vq-vae", 5, 2), ("rvq-vae", 4, 6), ("fsq-vae", 12, 2)])
+@pytest.mark.parametrize(("model", "values", "indices"), [("vq-vae-mlp", 5, 2), ("rvq-vae", 4, 6), ("fsq-vae", 12, 2)])
 def test_the_rate_under_a_uniform_prior_is_a_constant(model, values, indices):
     vae = tiny(model)
     rate = VQ()(vae, zoo.Batch(torch.rand(3, *SHAPE)))["rate"]
@@ -407,7 +407,7 @@ def test_indices_and_codes_are_inverse_to_each_other(model):
 
 
 def test_a_quantised_posterior_has_no_importance_weight():
-    vae = tiny("vq-vae").eval()
+    vae = tiny("vq-vae-mlp").eval()
     with pytest.raises(zoo.ComponentError, match="distortion \\+ rate"):
         vae.log_likelihood(torch.rand(2, *SHAPE).round(), samples=2)
 
@@ -476,7 +476,7 @@ def test_a_fit_recovers_a_skewed_distribution_and_samples_follow_it():
     first = torch.multinomial(torch.tensor([0.5, 0.2, 0.2, 0.1, 0.0]), 2000, replacement=True)
     second = first + torch.bernoulli(torch.full((2000,), 0.3)).long()
     indices = torch.stack([first, second], 1).unsqueeze(-1)
-    vae, prior = fitted_to("vq-vae", indices)
+    vae, prior = fitted_to("vq-vae-mlp", indices)
     head, p = vae.encoder.posterior, prior(vae.encoder)
     z = head.codes_of(indices)
     with torch.no_grad():
@@ -510,16 +510,16 @@ def test_sequential_samples_follow_the_joint_probabilities():
 
 def test_a_fit_is_determined_by_the_seed_and_does_not_change_the_encoder():
     indices = torch.randint(5, (40, 2, 1), generator=torch.Generator().manual_seed(0))
-    (vae, one), (_, two) = (fitted_to("vq-vae", indices, steps=3) for _ in range(2))
+    (vae, one), (_, two) = (fitted_to("vq-vae-mlp", indices, steps=3) for _ in range(2))
     assert_same(dict(one.state_dict()), dict(two.state_dict()))
-    assert_same(dict(vae.state_dict()), dict(tiny("vq-vae").eval().state_dict()))
+    assert_same(dict(vae.state_dict()), dict(tiny("vq-vae-mlp").eval().state_dict()))
     assert not any("codebook" in name for name in one.state_dict()), "the prior must not contain the encoder"
     with pytest.raises(zoo.UsageError, match="two draws"):
         one.fit(torch.zeros(1, 2, 3), vae.encoder)
 
 
 def test_a_prior_trained_with_the_model_has_no_gradient_in_the_encoder():
-    vae = tiny("vq-vae", prior={"use": "autoregressive-codes", "hidden": 6})
+    vae = tiny("vq-vae-mlp", prior={"use": "autoregressive-codes", "hidden": 6})
     VQ()(vae, zoo.Batch(torch.rand(4, *SHAPE)))["rate"].backward()
     assert all(parameter.grad is not None for parameter in vae.prior.parameters())
     assert all(parameter.grad is None for parameter in vae.encoder.parameters())

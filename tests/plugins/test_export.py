@@ -71,7 +71,7 @@ def test_the_files_agree_with_the_model(format, model, likelihood, outputs, tmp_
         assert_close(decoder(z=z), {name: getattr(p.base_dist, name) for name in outputs})
 
 
-@pytest.mark.parametrize("model", ["vq-vae", "rvq-vae", "fsq-vae"])
+@pytest.mark.parametrize("model", ["vq-vae-mlp", "rvq-vae", "fsq-vae"])
 @torch.no_grad()
 def test_codes_are_exported(model, tmp_path):
     """Codebooks export without branches that depend on values."""

@@ -463,6 +463,13 @@ CASES: dict[str, dict[str, Case]] = {
         )
         for m, s in ((0.0, -4.5), (0.5, -2.0), (-8.0, 0.0), (8.0, -3.0))
     },
+    "likelihood/discretized-logistic-mixture": {
+        f"log-scale {s:g}": lambda s=s: by_counting(
+            likelihood("discretized-logistic-mixture", 1.0, 0.0, -0.5, 0.8, s, s - 1, components=2),
+            torch.arange(256).view(256, 1, 1, 1) / 255,
+        )
+        for s in (-6.0, -2.0, 0.0)
+    },
     "likelihood/log-cosh": {
         f"sharpness {a:g}, scale {s:g}": lambda a=a, s=s: along_a_line(
             likelihood("log-cosh", 0.0, sharpness=a, scale=s)

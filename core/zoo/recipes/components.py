@@ -376,10 +376,22 @@ def _prior_of(
 
 
 def _posterior(name: str, encoder: torch.nn.Module, data_shape: tuple[int, ...], classes: int) -> Distribution:
-    """The posterior of one example."""
+    """The posterior of one example.
+
+    Raises:
+        ComponentError: the encoder fails, or does not return one distribution per example.
+    """
     condition = torch.zeros(1, dtype=torch.int64) if classes else None
     x = torch.zeros(1, *data_shape)
-    return _distribution(f"encoder {name!r}", f" on data of shape {data_shape}", encoder, x, condition)
+    q = _distribution(f"encoder {name!r}", f" on data of shape {data_shape}", encoder, x, condition)
+    if len(q.batch_shape) > 1:
+        head = type(getattr(encoder, "posterior", q)).__name__
+        raise ComponentError(
+            f"encoder {name!r} must return a distribution with batch shape (N,), not (N, "
+            f"{', '.join(map(str, q.batch_shape[1:]))}): {head} is for flat latents. For a spatial latent, choose a "
+            "posterior that acts on each position, such as encoder.posterior=gaussian."
+        )
+    return q
 
 
 def _distribution(name: str, where: str, module: Module, *inputs: Any, modules: Sequence[Module] = ()) -> Distribution:

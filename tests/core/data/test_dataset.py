@@ -222,7 +222,7 @@ def stored(work: Path, kind: str) -> str:
     return "x.npy"
 
 
-GAUSSIAN = 'For photographs, use decoder.likelihood="{use: gaussian, scale: shared}".'
+GAUSSIAN = 'For photographs, use decoder.likelihood="{use: gaussian, scale: optimal}".'
 
 
 @pytest.mark.parametrize(
