@@ -29,7 +29,8 @@ class Adversarial(Loss):
 
     x~ is the mean of p(x | z) at a sample of q(z | x), and Dis(x) averages over patches. D is the number of entries of
     x, which turns a mean over entries into a sum, like every other distortion. The gradients are those with respect to
-    the weight of the decoder's last layer, where the rate of L has none. lambda is a constant in the gradient.
+    the weight of the decoder's last layer, where the rate of L has none; to z if the decoder is frozen. lambda is a
+    constant in the gradient.
 
     The paper states the cross-entropy (eq. 5); the authors' code uses the hinge loss. As in the paper,
     lambda is 0 before the step `start`; the discriminator trains from the first step.
@@ -110,14 +111,14 @@ class Adversarial(Loss):
         """An objective plus the adversarial term, with ``adversarial`` and its weight ``adversarial_weight``.
 
         Raises:
-            ComponentError: see `forward`; or the decoder's last layer is unknown or frozen.
+            ComponentError: see `forward`; or the decoder's last layer is unknown.
         """
         recorded = RecordedVAE(vae)
         terms = objective(recorded, batch)
         adversarial = -self.discriminator(self._reconstruction(recorded, batch)).mean()
         weight = self.active * self.weight
-        if self.adaptive:
-            layer = last_layer(vae.decoder, self.last_layer)
+        layer = self._layer(recorded) if self.adaptive else None
+        if layer is not None:
             weight = weight * adaptive_weight(terms["loss"] / self.entries, adversarial, layer)
         loss = terms["loss"] + self.entries * weight * adversarial
         return {**terms, "loss": loss, "adversarial": adversarial, "adversarial_weight": weight}
@@ -127,6 +128,13 @@ class Adversarial(Loss):
         with torch.no_grad(), evaluating(vae):
             fake = vae.trace(batch).p.mean
         return {"loss": self._hinge(batch.x, fake)}
+
+    def _layer(self, recorded: RecordedVAE) -> Tensor | None:
+        """The tensor in whose gradients lambda compares the terms; None if no gradient reaches it."""
+        layer: Tensor = last_layer(recorded.decoder, self.last_layer)
+        if not layer.requires_grad and recorded.last is not None:
+            layer = recorded.last.z
+        return layer if layer.requires_grad else None
 
     def _hinge(self, x: Tensor, fake: Tensor) -> Tensor:
         return 0.5 * (relu(1 - self.discriminator(x)).mean() + relu(1 + self.discriminator(fake)).mean())
@@ -150,7 +158,7 @@ def adaptive_weight(loss: Tensor, adversarial: Tensor, layer: Tensor) -> Tensor:
     Args:
         loss: the loss without the adversarial term.
         adversarial: the adversarial term.
-        layer: the weight of the decoder's last layer.
+        layer: the weight of the decoder's last layer, or another tensor that both depend on.
     """
     gradients = (torch.autograd.grad(term, layer, retain_graph=True)[0] for term in (loss, adversarial))
     norm, adversarial_norm = (gradient.norm() for gradient in gradients)
@@ -162,7 +170,7 @@ def last_layer(decoder: Decoder, name: str | None = None) -> nn.Parameter:
     """The weight of the last linear or convolutional layer of a decoder, or its parameter with a name.
 
     Raises:
-        ComponentError: there is none, or it is frozen.
+        ComponentError: there is none.
     """
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
     weights = [f"{path}.weight" for path, module in decoder.named_modules() if isinstance(module, kinds)]
@@ -173,6 +181,4 @@ def last_layer(decoder: Decoder, name: str | None = None) -> nn.Parameter:
             f"The adaptive weight needs a parameter of the decoder's last layer; got {name!r}. Set loss.last_layer to "
             f"one of {', '.join(parameters)}, or loss.adaptive=false."
         )
-    if not parameters[name].requires_grad:
-        raise ComponentError(f"The decoder's {name} is frozen, so the weight cannot adapt: set loss.adaptive=false.")
     return parameters[name]

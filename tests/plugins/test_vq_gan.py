@@ -207,9 +207,22 @@ def test_the_last_layer():
         last_layer(LinearGaussian(torch.ones(4, 2), 1.0))
     with pytest.raises(zoo.ComponentError, match="got 'out'"):
         last_layer(vae.decoder, "out")
+
+
+def test_with_a_frozen_decoder_the_weight_is_that_of_the_latent():
+    """With all of the model frozen, there is nothing to adapt to."""
+    vae, loss, batch = small("mse")
     vae.decoder.requires_grad_(False)
-    with pytest.raises(zoo.ComponentError, match=r"frozen.*loss.adaptive=false"):
-        last_layer(vae.decoder)
+    terms = evaluate(loss.phases(vae)[0], vae, batch)
+    torch.manual_seed(1)
+    recorded = zoo.RecordedVAE(vae)
+    elbo = loss.loss(recorded, batch)["loss"]
+    z = recorded.last.z
+    game = -loss.discriminator(recorded.last.p.mean).mean()
+    norms = [torch.autograd.grad(term, z, retain_graph=True)[0].norm() for term in (elbo / 64, game)]
+    assert terms["adversarial_weight"].item() == pytest.approx(0.8 * (norms[0] / norms[1]).item(), rel=1e-3)
+    vae.requires_grad_(False)
+    assert evaluate(loss.phases(vae)[0], vae, batch)["adversarial_weight"].item() == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize(("layers", "pixels"), [(0, 3), (1, 8), (2, 18), (3, 38)])
