@@ -23,7 +23,7 @@ from zoo.model.batch import Batch
 from zoo.model.context import seeded
 from zoo.model.vae import VAE
 from zoo.plugins.weights import find_run, verify_weights, weights_at
-from zoo.recipes.components import build, unchecked, validate
+from zoo.recipes.components import build_model, unchecked, validate
 from zoo.recipes.datasets import LoadedDataset, data_name, load_data
 from zoo.recipes.schema import Recipe
 from zoo.recipes.source import read_models
@@ -279,7 +279,7 @@ class Run:
         return vae.eval()
 
     def _new_model(self) -> VAE:
-        """The model with initial weights."""
+        """The model with initial weights. Its loss is not built, which may need files that only a training has."""
         if self._attached is not None:
             return copy.deepcopy(self._attached[0]).cpu()
         if self.environment.get("code"):
@@ -288,7 +288,7 @@ class Run:
                 f"The model of {self.path} was built in code ({parts}) and cannot be rebuilt from the folder. "
                 "In Python, attach a model and the data: zoo.Run.open(...).attach(vae, dataset)."
             )
-        return build(self.recipe, self.data_shape, self.classes, self.environment["data"]["train"])[0]
+        return build_model(self.recipe, self.data_shape, self.classes)
 
     def saved_weights(self, which: Literal["best", "last"]) -> dict[str, Tensor]:
         """The weights of the best or the newest checkpoint.

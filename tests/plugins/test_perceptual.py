@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import zoo
+from resuming import assert_same, essence, perturb_generators, stopped
 from zoo.evaluation.evaluate import measure
 from zoo.recipes.schema import ComponentSpec
 from zoo_perceptual.lpips import LPIPS, MEAN, STAGES, STD
@@ -166,6 +167,31 @@ def test_adversarial_and_perceptual_terms_compose(files):
     assert terms["lpips"] > 0
     assert evaluate(discriminator, vae, batch)["loss"].isfinite()
     assert not any("distance" in name for name in loss.state_dict())
+
+
+def test_a_resumed_training_is_bit_identical(tmp_path, files):
+    """With both terms, stopped before the adversarial one starts. The trained model needs no weights of VGG."""
+    generator = torch.Generator().manual_seed(0)
+    splits = [zoo.Split(torch.randint(0, 256, (n, *SHAPE), dtype=torch.uint8, generator=generator)) for n in (20, 4, 4)]
+    data = zoo.Dataset(splits[0], splits[1], validation=splits[2])
+    perceptual = ", ".join(f"{name}: {value!r}" for name, value in {"weight": 1.0, **files}.items())
+    overrides = [
+        f"loss={{use: adversarial, channels: [3], start: 4, loss: {{use: perceptual, loss: vq, {perceptual}}}}}",
+        *("encoder.channels=[4,4,4]", "decoder.channels=[4,4,4]", "encoder.groups=2", "decoder.groups=2"),
+        *("train.epochs=2", "train.batch_size=5"),
+    ]
+    uninterrupted = zoo.train("vq-gan", overrides, data=data, out=tmp_path / "one", device="cpu")
+    run = stopped("vq-gan", overrides, 3, tmp_path / "other", data=data, device="cpu")
+    perturb_generators()
+    zoo.resume(run, data=data, device="cpu")
+    assert_same(essence(run), essence(uninterrupted))
+    assert uninterrupted.epochs()[-1].curve["adversarial_weight"][-1] > 0
+    assert uninterrupted.epochs()[0].curve["adversarial_weight"] == [0.0] * 4
+    Path(files["vgg"]).rename(tmp_path / "moved.pth")
+    try:
+        assert zoo.load(run).reconstruct(splits[1].x / 255).shape == (4, *SHAPE)
+    finally:
+        (tmp_path / "moved.pth").rename(files["vgg"])
 
 
 def test_without_weight_nothing_is_read(monkeypatch):
