@@ -40,9 +40,9 @@ class Quantizer(KeepsFloat32, Posterior):
 
     def forward(self, features: Tensor) -> Distribution:
         """Map features (N, *grid, features) to a `Quantized` distribution with event shape (*grid, latent_dim, dim)."""
-        shape = (len(features), *features.shape[1:-1], self.latent_dim)
+        shape = (*features.shape[:-1], self.latent_dim)
         points = at_least_float32(self.linear(match_dtype(features, self)))
-        points = points.reshape(len(features), math.prod(shape[1:]), self.dim)
+        points = points.reshape(shape[0], math.prod(shape[1:]), self.dim)
         with torch.autocast(points.device.type, enabled=False):
             codes, indices, commitment = self.quantize(points)
         return Quantized(

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo import RunError, atomic_write
+from zoo import RunError, UsageError, atomic_write
 from zoo.cli import RUN, data_dir_option, device_option, json_option, log_to_stderr, print_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    import zoo
 
 
 @click.command(short_help="Write the posterior parameters of images as arrays.")
@@ -101,10 +103,10 @@ def _write(codes: dict[str, NDArray[Any]], path: Path) -> None:
 @click.argument("run", type=RUN)
 @click.option(
     "--format",
-    type=click.Choice(["onnx", "torch"]),
+    type=click.Choice(["onnx", "torch", "diffusers"]),
     default="onnx",
     show_default=True,
-    help="onnx needs the extra `export`; torch writes .pt2 files of torch.export.",
+    help="onnx needs the extra `export`; torch writes .pt2 files of torch.export; diffusers a folder of AutoencoderKL.",
 )
 @click.option(
     "-o",
@@ -120,6 +122,9 @@ def export(run: str, format: str, out: Path | None, only: str | None, as_json: b
     The encoder maps images to the parameters of q(z | x), the decoder latents to those of p(x | z), with the mean
     first. Each file is compared with the model; nothing is written if they disagree.
 
+    The format diffusers is for models like autoencoder-kl, and writes what AutoencoderKL.from_pretrained reads, with
+    the shift and the scale of the latents of training images.
+
     RUN is a run folder, or the folder of a model, for its newest run.
 
     \b
@@ -130,6 +135,9 @@ def export(run: str, format: str, out: Path | None, only: str | None, as_json: b
     from zoo_export import export as exporting
 
     trained_run = zoo.Run.open(run)
+    if format == "diffusers":
+        _export_to_diffusers(trained_run, out, only, as_json)
+        return
     parts: dict[str, Any] = {} if only is None else {"parts": [only]}
     folder = exporting.export(trained_run, format, out, **parts)  # type: ignore[arg-type]
     manifest = json.loads((folder / "export.json").read_text("utf-8"))
@@ -141,6 +149,20 @@ def export(run: str, format: str, out: Path | None, only: str | None, as_json: b
         click.echo(
             f"{part['file']:<12} {signature}, differs from the model by at most {part['greatest_difference']:.1e}"
         )
+    click.echo(folder)
+
+
+def _export_to_diffusers(run: zoo.Run, out: Path | None, only: str | None, as_json: bool) -> None:
+    from zoo_diffusers.folder import CONFIG, export_run
+
+    if only is not None:
+        raise UsageError("The format diffusers has both parts in one file. Omit --part.")
+    folder = export_run(run, out)
+    config = json.loads((folder / CONFIG).read_text("utf-8"))
+    if as_json:
+        print_json({"run": str(run), "folder": str(folder), "config": config})
+        return
+    click.echo(f"shift_factor {config['shift_factor']:.4g}, scaling_factor {config['scaling_factor']:.4g}")
     click.echo(folder)
 
 

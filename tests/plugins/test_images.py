@@ -17,6 +17,7 @@ SMALL = {
     "encoder": {"channels": [4, 6, 8], "blocks": 1, "groups": 2},
     "decoder": {"channels": [8, 6, 4], "blocks": 1, "groups": 2},
 }
+PARTS = ("encoder", "decoder")
 QUANTIZERS = {
     "vector-quantized": {"dim": 3, "codebook_size": 5},
     "residual": {"use": "vector-quantized", "dim": 3, "codebook_size": 4, "quantizers": 3},
@@ -255,3 +256,20 @@ def test_viewers_of_flat_latents_refuse_a_spatial_one():
 
     with pytest.raises(zoo.UsageError, match=r"needs a vector as latent; this model has shape \(2, 2, 16\)"):
         traversals(small(shape=(1, 8, 8)))
+
+
+@pytest.mark.parametrize("model", ["photo-vae", "vq-vae", "fsq"])
+@torch.no_grad()
+def test_spatial_models_are_exported_for_any_batch_size(model, tmp_path):
+    from zoo_export.export import export_model
+
+    if model != "photo-vae":
+        pytest.importorskip("vector_quantize_pytorch")
+    vae = small(model, (1, 6, 8)).eval()
+    export_model(vae, (1, 6, 8), tmp_path / "exported", "torch")
+    encoder, decoder = (torch.export.load(tmp_path / "exported" / f"{part}.pt2").module() for part in PARTS)
+    for n in (1, 3):
+        x = torch.rand(n, 1, 6, 8)
+        mean = vae.encode(x).mean
+        torch.testing.assert_close(encoder(x)[0], mean)
+        torch.testing.assert_close(decoder(mean)[0], vae.decode(mean).mean)

@@ -1,0 +1,1 @@
+"""Exchange of spatial autoencoders with diffusers, by folders of `diffusers.AutoencoderKL`."""
