@@ -22,7 +22,7 @@ CLASSES = 3
 SAMPLES = 5000
 WITHOUT_LIKELIHOOD = {
     *("ae", "rae-l2", "rae-gp", "wae-mmd", "swae", "ms-ssim-vae"),
-    *("vq-vae-mlp", "rvq-vae", "fsq-vae", "vq-vae", "fsq"),
+    *("vq-vae-mlp", "rvq-vae", "fsq-vae", "vq-vae", "fsq", "vq-gan"),
 }
 """No normalised p(x | z), or a posterior that is a point."""
 REAL = {"standard-normal", "mixture", "vamp", "flow", "gaussian-mixture", "two-stage", "conditional-normal"}

@@ -71,6 +71,7 @@ from .model.parts import Scheduled as Scheduled
 from .model.precision import KeepsFloat32 as KeepsFloat32
 from .model.precision import at_least_float32 as at_least_float32
 from .model.precision import match_dtype as match_dtype
+from .model.recorded import RecordedVAE as RecordedVAE
 from .model.vae import VAE as VAE
 from .model.vae import Trace as Trace
 from .plugins.hookspecs import INJECTED as INJECTED

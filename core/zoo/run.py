@@ -26,7 +26,7 @@ from zoo.model.context import seeded
 from zoo.model.vae import VAE
 from zoo.plugins.registry import registry
 from zoo.plugins.weights import find_run, verify_weights, weights_at
-from zoo.recipes.components import build, unchecked, validate
+from zoo.recipes.components import build_model, unchecked, validate
 from zoo.recipes.datasets import LoadedDataset, data_name, in_memory, load_data, spec_for
 from zoo.recipes.schema import ComponentSpec, Recipe
 from zoo.recipes.source import read_models
@@ -287,7 +287,7 @@ class Run:
         return vae.eval()
 
     def _new_model(self) -> VAE:
-        """The model with initial weights."""
+        """The model with initial weights. Its loss is not built, which may need files that only a training has."""
         if self._attached is not None:
             return copy.deepcopy(self._attached[0]).cpu()
         if self.environment.get("code"):
@@ -296,8 +296,7 @@ class Run:
                 f"The model of {self.path} was built in code ({parts}) and cannot be rebuilt from the folder. "
                 "In Python, attach a model and the data: zoo.Run.open(...).attach(vae, dataset)."
             )
-        train_size = self.environment["data"]["train"]
-        return build(self.recipe, self.data_shape, self.classes, train_size, self.columns)[0]
+        return build_model(self.recipe, self.data_shape, self.classes, self.columns)
 
     def saved_weights(self, which: Literal["best", "last"]) -> dict[str, Tensor]:
         """The weights of the best or the newest checkpoint.

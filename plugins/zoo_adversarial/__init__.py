@@ -1,4 +1,4 @@
-"""Adversarial losses: a discriminator of latents, and one of images."""
+"""Adversarial losses: discriminators of latents, of images and of patches of images."""
 
 from __future__ import annotations
 
@@ -22,5 +22,11 @@ def zoo_components() -> Iterable[Component]:
             "vae-gan",
             "zoo_adversarial.vae_gan:VAEGAN",
             "Rate, and an image discriminator whose features measure the distortion",
+        ),
+        Component(
+            "loss",
+            "adversarial",
+            "zoo_adversarial.adversarial:Adversarial",
+            "Another loss plus an adversarial term with an adaptive weight",
         ),
     )

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from zoo import VAE, Batch, at_least_float32, image_shape, match_dtype
+from zoo import VAE, Batch, ComponentError, at_least_float32, image_shape, match_dtype
 
 
 class LatentDiscriminator(nn.Module):
@@ -65,6 +65,43 @@ class ImageDiscriminator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map images (N, C, H, W) to logits (N,)."""
         return at_least_float32(self.output(self.layers(match_dtype(x, self))).squeeze(-1))
+
+
+class PatchDiscriminator(nn.Module):
+    """A logit for each of many overlapping patches (PatchGAN; arXiv 1611.07004, section 3.2.2).
+
+    Convolutions of 4x4 pixels with stride 2, and one of 3x3 pixels to the logits. Layers but the first and the last are
+    normalised per image; the batch normalisation of the paper would couple the images of a batch. With three strided
+    layers a patch has 38 pixels, with four 78.
+
+    Args:
+        data_shape: (C, H, W).
+        channels: output channels of the strided layers; each halves height and width.
+
+    Raises:
+        ComponentError: x is not an image, or it is too small for so many layers.
+    """
+
+    def __init__(self, data_shape: tuple[int, ...], channels: Sequence[PositiveInt]) -> None:
+        super().__init__()
+        colours, height, width = image_shape(data_shape, "loss 'adversarial'")
+        if min(height, width) < 2 ** len(channels):
+            raise ComponentError(
+                f"The discriminator has {len(channels)} layers, each of which halves the image, and the images have "
+                f"{height}x{width} pixels. Set loss.channels to a shorter list."
+            )
+        layers: list[nn.Module] = []
+        for index, (c_in, c_out) in enumerate(pairwise([colours, *channels])):
+            layers.append(nn.Conv2d(c_in, c_out, 4, stride=2, padding=1))
+            if index:
+                layers.append(nn.GroupNorm(1, c_out))
+            layers.append(nn.LeakyReLU(0.2))
+        # In a bias, the two halves of the hinge loss cancel until a logit exceeds its margin.
+        self.layers = nn.Sequential(*layers, nn.Conv2d([colours, *channels][-1], 1, 3, padding=1, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images (N, C, H, W) in [0, 1] to logits (N, h, w)."""
+        return at_least_float32(self.layers(match_dtype(2 * x - 1, self)).squeeze(1))
 
 
 def prior_samples(vae: VAE, batch: Batch) -> Tensor:

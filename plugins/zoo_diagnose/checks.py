@@ -167,7 +167,7 @@ def two_sample_auc(a: Tensor, b: Tensor, seed: int = 0) -> float:
 
 
 def codebook_use(context: EvaluationContext) -> tuple[float, float, dict[str, Any]]:
-    """The metric `code-perplexity`. It should be at least a quarter of the codebook."""
+    """The metric `codebook-perplexity`. It should be at least a quarter of the codebook."""
     perplexity, used = _measure("codebook", context)
     return perplexity.value, USED * int(str(perplexity.protocol["K"])), {**perplexity.protocol, "used": used.value}
 

@@ -9,7 +9,7 @@ from zoo import Component, hookimpl
 
 @hookimpl
 def zoo_components() -> Iterable[Component]:
-    """Return the posteriors, priors and losses."""
+    """Return the posteriors, priors and losses, and the metric."""
     return (
         Component(
             "posterior",
@@ -48,7 +48,5 @@ def zoo_components() -> Iterable[Component]:
             "zoo_discrete.losses:JointCapacity",
             "ELBO with continuous and discrete rates held at increasing capacities",
         ),
-        Component(
-            "metric", "codebook", "zoo_discrete.codebook:CodebookUse", "Perplexity of the codes of a discrete latent"
-        ),
+        Component("metric", "codebook", "zoo_discrete.codebook:CodebookUse", "Perplexity and use of discrete codes"),
     )

@@ -23,7 +23,7 @@ class CodebookUse(Metric):
     by_default = False
 
     def __call__(self, context: EvaluationContext) -> Sequence[Measurement]:
-        """Measure `code-perplexity`, averaged over quantizers or variables, and `codes-used`, a fraction of K.
+        """Measure `codebook-perplexity`, averaged over quantizers or variables, and `codebook-use`, a fraction of K.
 
         Raises:
             NotApplicable: the latent is not discrete.
@@ -38,8 +38,8 @@ class CodebookUse(Metric):
         used = (total > 0.5).double().mean().item()
         protocol = {"codebooks": len(frequencies), "K": size}
         return [
-            Measurement("code-perplexity", perplexity, f"of {size}", protocol),
-            Measurement("codes-used", used, "fraction", protocol),
+            Measurement("codebook-perplexity", perplexity, f"of {size}", protocol),
+            Measurement("codebook-use", used, f"of {size}", protocol),
         ]
 
 

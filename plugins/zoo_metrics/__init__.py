@@ -42,4 +42,16 @@ def zoo_components() -> Iterable[Component]:
             "zoo_metrics.frechet:FrechetDistance",
             "Frechet distance between samples and images, with your own feature extractor",
         ),
+        Component(
+            "metric",
+            "kernel-distance",
+            "zoo_metrics.kernel:KernelDistance",
+            "Kernel distance (as KID) between samples and images, with your own feature extractor",
+        ),
+        Component(
+            "metric",
+            "image-similarity",
+            "zoo_metrics.similarity:ImageSimilarity",
+            "PSNR and SSIM of reconstructions",
+        ),
     )
