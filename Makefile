@@ -39,6 +39,8 @@ bench: $(VENV)/.installed benchmarks/.venv
 	$(BIN)/python benchmarks/epoch.py --out build/bench.md
 	$(BIN)/python benchmarks/overheads.py --out build/bench.md
 	benchmarks/.venv/bin/python benchmarks/families.py --out build/bench.md
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/stacked.py --out build/bench.md
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/precision.py --out build/bench.md
 	$(BIN)/zoo train mlp-vae binarize=dynamic --data mnist --out build/bench-runs
 	benchmarks/.venv/bin/python benchmarks/likelihood.py build/bench-runs/mlp-vae --out build/bench.md
 

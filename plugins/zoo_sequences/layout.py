@@ -47,5 +47,5 @@ def as_parameters(maps: Tensor, count: int, data_shape: tuple[int, ...]) -> Tens
     tensor([[[[0., 2.],
               [1., 3.]]]])
     """
-    parameters = maps.reshape(maps.shape[0], -1, count, maps.shape[-1])
+    parameters = maps.reshape(maps.shape[0], maps.shape[1] // count, count, maps.shape[-1])
     return parameters.movedim(2, -1).reshape(maps.shape[0], *data_shape, count)
