@@ -6,8 +6,8 @@ Both models have two hidden layers of 128 units in encoder and decoder, 16 laten
 same number of epochs, with Adam at a learning rate of 0.001. A random forest is trained on as many samples as there are
 training rows, and tested on the real test rows. TVAE models a transformed table (modes of a Gaussian mixture for each
 number), so it has no likelihood of the rows that could be compared; that of the zoo is an importance-sampled bound.
-TVAE writes nothing to disk. The zoo writes its metrics after each epoch and a checkpoint after every 100: by default it writes one
-after each epoch, which takes longer than an epoch of three steps. It also evaluates the test rows after each epoch.
+TVAE writes nothing to disk. The zoo writes its metrics after each epoch and a checkpoint after every 100: by default it
+writes one after each epoch, which takes longer than three steps. It also evaluates the test rows after each epoch.
 """
 
 from __future__ import annotations
