@@ -17,6 +17,10 @@ SHAPE = (1, 8, 8)
 CLASSES = 3
 RECIPES = zoo.list_models()
 HALF = {torch.bfloat16: 2**-8, torch.float16: 2**-11}
+DEEP = {"autoencoder-kl", "photo-vae"}
+"""Deeper networks whose mean is their output, without a sigmoid. Over 8 draws the largest difference was 4 to 8.5
+roundings, with an rms of 1.3 in bfloat16 and in float16 alike, so it is rounding; a `resnet-vae` has up to 1.4.
+"""
 
 
 def built(recipe: str, n: int = 5) -> tuple[zoo.VAE, zoo.Loss, zoo.Batch]:
@@ -104,7 +108,7 @@ def test_half_precision_changes_the_networks_and_no_density(recipe, dtype):
     with torch.no_grad():
         z = rounded.trace(batch).z
         p, expected = half.decode(z, batch.condition), rounded.decode(z, batch.condition)
-        torch.testing.assert_close(p.mean, expected.mean, rtol=0, atol=8 * HALF[dtype])
+        torch.testing.assert_close(p.mean, expected.mean, rtol=0, atol=(16 if recipe in DEEP else 8) * HALF[dtype])
         cost = expected.log_prob(batch.x)
         torch.testing.assert_close(p.log_prob(batch.x), cost, rtol=16 * HALF[dtype], atol=0)
         given = answers(half, batch)
