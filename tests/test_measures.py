@@ -25,7 +25,7 @@ WITHOUT_LIKELIHOOD = {
     *("vq-vae-mlp", "rvq-vae", "fsq-vae", "vq-vae", "fsq", "vq-gan"),
 }
 """No normalised p(x | z), or a posterior that is a point."""
-REAL = {"standard-normal", "mixture", "vamp", "flow", "gaussian-mixture", "two-stage", "conditional-normal"}
+REAL = {"standard-normal", "library", "mixture", "vamp", "flow", "gaussian-mixture", "two-stage", "conditional-normal"}
 CODES = {"uniform-codes", "autoregressive-codes", "vamp"}
 ACCEPTED = {
     "mlp-vae": REAL,

@@ -17,13 +17,17 @@ SHAPE = (1, 8, 8)
 CLASSES = 3
 RECIPES = zoo.list_models()
 HALF = {torch.bfloat16: 2**-8, torch.float16: 2**-11}
+DEEP = {"autoencoder-kl", "photo-vae"}
+"""Deeper networks whose mean is their output, without a sigmoid. Over 8 draws the largest difference was 4 to 8.5
+roundings, with an rms of 1.3 in bfloat16 and in float16 alike, so it is rounding; a `resnet-vae` has up to 1.4.
+"""
 
 
 def built(recipe: str, n: int = 5) -> tuple[zoo.VAE, zoo.Loss, zoo.Batch]:
     """A small model, its loss, and binary images with labels."""
     torch.manual_seed(0)
-    sizes = {"data_shape": SHAPE, "classes": CLASSES}
-    vae, loss = zoo.create_model(recipe, **sizes), zoo.create_loss(recipe, **sizes, train_size=100)
+    given = {"data_shape": SHAPE, "classes": CLASSES}
+    vae, loss = zoo.create_model(recipe, **given), zoo.create_loss(recipe, **given, train_size=100)
     labels = torch.arange(n) % CLASSES if vae.classes else None
     return vae, loss, zoo.Batch(torch.rand(n, *SHAPE).round(), labels)
 
@@ -44,14 +48,14 @@ def answers(vae: zoo.VAE, batch: zoo.Batch) -> dict[str, torch.Tensor]:
         "KL": lambda: vae.trace(batch).kl,
         "log p(x)": lambda: vae.log_likelihood(batch.x, 5, batch.condition, seed=3),
     }
-    values = {}
+    given = {}
     for name, question in questions.items():
         torch.manual_seed(7)
         try:
-            values[name] = question()
+            given[name] = question()
         except zoo.ComponentError:
             assert name in ("KL", "log p(x)", "sample", "sample of labels")
-    return values
+    return given
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -104,17 +108,16 @@ def test_half_precision_changes_the_networks_and_no_density(recipe, dtype):
     with torch.no_grad():
         z = rounded.trace(batch).z
         p, expected = half.decode(z, batch.condition), rounded.decode(z, batch.condition)
-        if recipe != "text-vae":  # whose mean is a greedy sequence of codes, and changes with a near tie
-            torch.testing.assert_close(p.mean, expected.mean, rtol=0, atol=16 * HALF[dtype])
+        torch.testing.assert_close(p.mean, expected.mean, rtol=0, atol=(16 if recipe in DEEP else 8) * HALF[dtype])
         cost = expected.log_prob(batch.x)
         torch.testing.assert_close(p.log_prob(batch.x), cost, rtol=16 * HALF[dtype], atol=0)
-        actual = answers(half, batch)
-        for name, value in actual.items():
+        given = answers(half, batch)
+        for name, value in given.items():
             assert value.dtype in (torch.float32, torch.float64), name
             assert torch.isfinite(value).all(), name
         # Images in half precision are the same images here: ones and zeros.
         for name, value in answers(half, batch._replace(x=batch.x.to(dtype))).items():
-            assert torch.equal(value, actual[name]), name
+            assert torch.equal(value, given[name]), name
         for term, value in loss.eval()(half, batch).items():
             assert value.dtype == torch.float32, term
             assert torch.isfinite(value), term
