@@ -57,7 +57,7 @@ def main() -> None:
     torch.set_flush_denormal(True)
 
     import zoo
-    from zoo.recipes.components import build
+    from zoo.recipes.building import build
     from zoo.recipes.datasets import load_data
     from zoo.storage.checkpoints import Checkpoints
     from zoo.training.history import Record

@@ -14,7 +14,7 @@ from torch import distributions as td
 import zoo
 from resuming import TINY, run_main
 from toys import GivenPosterior, GivenPrior, LinearGaussian
-from zoo.recipes.components import build_prior
+from zoo.recipes.building import build_prior
 from zoo.recipes.schema import ComponentSpec
 
 SHAPE = (1, 4, 4)

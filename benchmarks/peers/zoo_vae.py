@@ -13,7 +13,7 @@ def prepare(data_dir: str) -> Callable[[], None]:
     torch.set_flush_denormal(True)  # as zoo.train does, before torch starts its threads
 
     import zoo
-    from zoo.recipes.components import build
+    from zoo.recipes.building import build
     from zoo.recipes.datasets import load_data
     from zoo.training.trainer import Trainer
 

@@ -88,8 +88,8 @@ from .plugins.registry import list_components as list_components
 from .plugins.registry import registry as registry
 from .plugins.weights import is_weights_name as is_weights_name
 from .plugins.weights import list_weights as list_weights
+from .recipes.building import build as build
 from .recipes.components import ComponentFactory as ComponentFactory
-from .recipes.components import build as build
 from .recipes.components import components_of as components_of
 from .recipes.components import with_defaults as with_defaults
 from .recipes.datasets import data_root as data_root

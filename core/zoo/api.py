@@ -18,7 +18,8 @@ from zoo.evaluation.metric import SPLITS, EvaluationContext
 from zoo.model.context import flushed_denormals, seeded
 from zoo.model.devices import resolve_device
 from zoo.model.vae import VAE
-from zoo.recipes.components import build_prior, explicit, unchecked
+from zoo.recipes.building import build_prior
+from zoo.recipes.components import explicit, unchecked
 from zoo.recipes.datasets import LoadedDataset, in_memory, spec_for
 from zoo.recipes.library import ResolvedRecipe
 from zoo.recipes.merge import merge, parse_overrides

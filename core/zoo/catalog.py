@@ -15,7 +15,8 @@ from zoo.model.loss import Loss
 from zoo.model.vae import VAE
 from zoo.plugins.hookspecs import KINDS
 from zoo.plugins.registry import registry
-from zoo.recipes.components import build_loss, build_model, validate
+from zoo.recipes.building import build_loss, build_model
+from zoo.recipes.components import validate
 from zoo.recipes.datasets import DatasetStatus, in_memory, load_data, spec_for, survey
 from zoo.recipes.library import ResolvedRecipe
 from zoo.recipes.library import load as load_recipe

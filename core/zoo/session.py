@@ -19,7 +19,7 @@ from zoo.model.memory import require_memory
 from zoo.model.parts import DataDependent
 from zoo.plugins.weights import is_weights_name
 from zoo.recipes.advice import likelihood_advice
-from zoo.recipes.components import build
+from zoo.recipes.building import build
 from zoo.recipes.datasets import LoadedDataset, data_name, load_data
 from zoo.recipes.schema import Recipe
 from zoo.recorder import RunRecorder, create_run, plugin_callbacks

@@ -306,7 +306,7 @@ def _own_tensors(state: dict[Any, Any]) -> None:
 def trainer_of(recipe: Recipe, dataset: zoo.Dataset) -> Trainer:
     """A trainer of a recipe that only has the right shapes."""
     with zoo.seeded(recipe.train.seed):
-        vae, loss = zoo.build(recipe, dataset.shape, dataset.classes, len(dataset.train))
+        vae, loss = zoo.build(recipe, dataset.shape, dataset.classes, len(dataset.train), dataset.columns)
     return Trainer(vae, loss, dataset, recipe.train, binarize=recipe.binarize, device="cpu")
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
 import zoo
-from zoo.recipes.components import build
+from zoo.recipes.building import build
 from zoo_conformance.candidate import few_digits
 from zoo_flows.gaussian import FullCovarianceGaussian
 from zoo_gaussian.posterior import DiagonalGaussian

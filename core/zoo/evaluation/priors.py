@@ -19,7 +19,7 @@ from zoo.model.devices import float64
 from zoo.model.parts import Encoder, ExPostPrior, Prior
 from zoo.model.vae import VAE
 from zoo.plugins.registry import registry
-from zoo.recipes.components import build_prior
+from zoo.recipes.building import build_prior
 from zoo.recipes.schema import ComponentSpec, Recipe
 from zoo.storage.checkpoints import load_weights, serialized
 from zoo.storage.files import MANIFEST, read_manifest, sealed, sha256, verify_files, write_bytes

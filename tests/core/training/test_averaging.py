@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import zoo
-from zoo.recipes.components import build
+from zoo.recipes.building import build
 from zoo.training.trainer import Trainer
 from zoo_conformance.candidate import few_digits
 

@@ -8,7 +8,7 @@ from torch import nn
 
 import zoo
 from resuming import TINY
-from zoo.recipes.components import build
+from zoo.recipes.building import build
 from zoo.storage.checkpoints import Checkpoints
 from zoo.training.distributed import Group
 from zoo.training.history import Epoch

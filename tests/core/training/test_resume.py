@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import zoo
 import zoo.api
 from resuming import TINY, When, assert_same, essence, perturb_generators, send, stopped
-from zoo.recipes.components import build
+from zoo.recipes.building import build
 from zoo.recipes.optimizers import optimizers, schedulers
 from zoo.recorder import RunRecorder
 from zoo.storage.checkpoints import Checkpoints

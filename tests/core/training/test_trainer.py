@@ -9,7 +9,7 @@ from torch import nn
 
 import zoo
 from zoo.model.context import derive_seed
-from zoo.recipes.components import build
+from zoo.recipes.building import build
 from zoo.training.distributed import Group
 from zoo.training.step import NOISE, OptimizedPhase, Part, TrainingStep
 from zoo.training.terms import mean_terms
