@@ -132,7 +132,7 @@ class Adversarial(Loss):
     def _layer(self, recorded: RecordedVAE) -> Tensor | None:
         """The tensor in whose gradients lambda compares the terms; None if no gradient reaches it."""
         layer: Tensor = last_layer(recorded.decoder, self.last_layer)
-        if not layer.requires_grad and recorded.last is not None:
+        if not layer.requires_grad:
             layer = recorded.last.z
         return layer if layer.requires_grad else None
 
@@ -143,11 +143,6 @@ class Adversarial(Loss):
         """The mean of p(x | z) of a recorded pass, (K N, C, H, W)."""
         if batch.mask is not None:
             raise ComponentError("The loss 'adversarial' needs complete images; these have missing entries.")
-        if recorded.last is None:
-            raise ComponentError(
-                f"The loss {type(self.loss).__name__} does not call VAE.trace, so 'adversarial' cannot add a term to "
-                "it. Set loss.loss to another loss, such as elbo or vq."
-            )
         reconstruction: Tensor = recorded.last.p.mean
         return reconstruction.flatten(0, -4)
 

@@ -90,11 +90,6 @@ class Perceptual(Loss):
             raise ComponentError("The loss 'perceptual' needs complete images; these have missing entries.")
         recorded = RecordedVAE(vae)
         terms = objective(recorded, batch)
-        if recorded.last is None:
-            raise ComponentError(
-                f"The loss {type(self.loss).__name__} does not call VAE.trace, so 'perceptual' cannot add a term to "
-                "it. Set loss.loss to another loss, such as elbo or vq."
-            )
         reconstruction = recorded.last.p.mean
         x = at_least_float32(batch.x).expand_as(reconstruction).flatten(0, -4)
         with torch.autocast(x.device.type, enabled=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from zoo.errors import ComponentError
 from zoo.model.batch import Batch
 from zoo.model.vae import VAE, Trace
 
@@ -13,9 +14,6 @@ class RecordedVAE(VAE):
 
     Args:
         vae: the model.
-
-    Attributes:
-        last: the result of the last call of `trace`, or None.
 
     >>> import torch, zoo
     >>> shape = (1, 8, 8)
@@ -30,9 +28,23 @@ class RecordedVAE(VAE):
         self.training = vae.training
         self.data_shape, self._latent_shape = vae.data_shape, vae._latent_shape
         self._trace = vae.trace
-        self.last: Trace | None = None
+        self._last: Trace | None = None
+
+    @property
+    def last(self) -> Trace:
+        """The result of the last call of `trace`.
+
+        Raises:
+            ComponentError: there was none.
+        """
+        if self._last is None:
+            raise ComponentError(
+                "The nested loss does not call VAE.trace, so no term can be added to it. Choose another one, such as "
+                "elbo or vq."
+            )
+        return self._last
 
     def trace(self, batch: Batch, samples: int | None = None) -> Trace:
         """Trace the model, and keep the result."""
-        self.last = self._trace(batch, samples)
-        return self.last
+        self._last = self._trace(batch, samples)
+        return self._last
