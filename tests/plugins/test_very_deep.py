@@ -239,6 +239,15 @@ def test_every_parameter_learns_and_every_level_starts_close_to_its_prior():
     assert all(parameter.grad.abs().max() > 0 for parameter in vae.parameters())
 
 
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32)])
+def test_the_first_update_of_the_recipe_is_not_skipped(shape):
+    torch.manual_seed(0)
+    vae, loss = zoo.create_model("vdvae", data_shape=shape), zoo.create_loss("vdvae", data_shape=shape)
+    loss(vae, zoo.Batch((torch.rand(4, *shape) < 0.15).float()))["loss"].backward()
+    norm = torch.cat([parameter.grad.flatten() for parameter in vae.parameters()]).norm()
+    assert 5 * norm < zoo.recipe("vdvae").train.skip_grad_norm
+
+
 def test_blocks_below_1x1_are_at_1x1():
     vae = model(blocks=[0, 1, 1, 1, 1])
     assert vae.encode(images(1)).names == ("1x1_1", "1x1_2", "1x1_3", "2x2_1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from zoo.recipes.signatures import find
 from zoo.training.capture import CHECKED_STEPS, CapturedUpdate, capture
 from zoo.training.distributed import Group
 from zoo.training.failures import GRADIENT_NORM, not_finite
+
+log = logging.getLogger("zoo")
 
 # The streams of random numbers that a step draws from: binarization and noise. Stream 1 is the order of the data.
 PIXELS, NOISE = 2, 3
@@ -210,6 +213,7 @@ class TrainingStep:
         self._seed = config.seed
         self._mixed = config.precision == "bfloat16"
         self._advances = config.scheduler_unit == "step"
+        self._warned = False
         self._objectives = [torch.compile(p.phase.objective) if compiled else p.phase.objective for p in phases]
         # The graph of each phase, or None if it cannot be captured. Phases that are missing have not been tried yet.
         self._captured: dict[int, CapturedUpdate | None] = {}
@@ -262,7 +266,19 @@ class TrainingStep:
         self._guard(optimized, terms)
         if optimized.skip_norm is None or not norm > optimized.skip_norm:
             optimized.optimizer.step()
+        elif not optimized.optimizer.state and self.group.is_rank_zero:
+            self._warn_of_skip(norm.item(), optimized.skip_norm)
         return terms
+
+    def _warn_of_skip(self, norm: float, threshold: float) -> None:
+        """Warn once if an update is skipped before any was taken: a threshold below the usual norm stops learning."""
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                "An update is skipped: the norm of its gradient is %.4g, above train.skip_grad_norm=%g. If this is the "
+                "usual norm, the model does not learn: set a larger value.",
+                *(norm, threshold),
+            )
 
     def _capture(self, optimized: OptimizedPhase, position: int, batch: Batch) -> CapturedUpdate | None:
         def update(batch: Batch) -> Terms:

@@ -342,10 +342,15 @@ def test_ordinary_steps_are_the_same_with_and_without_skipping():
     assert [value for epoch in history for value in epoch.curve["skipped"]] == [0] * 6
 
 
-def test_an_update_skipped_in_the_first_step_leaves_the_optimizer_without_a_state():
-    trainer = trainer_for("train.skip_grad_norm=1e-9", "train.steps=1")
+def test_updates_skipped_from_the_start_leave_the_optimizer_without_a_state_and_are_announced(caplog):
+    trainer = trainer_for("train.skip_grad_norm=1e-9", "train.steps=2")
     before = copy_of(trainer.vae)
-    trainer.fit()
+    (epoch,) = trainer.fit()
+    (message,) = caplog.messages
+    assert message.startswith(
+        f"An update is skipped: the norm of its gradient is {epoch.curve['gradient_norm'][0]:.4g}, "
+    )
+    assert "above train.skip_grad_norm=1e-09" in message
     assert_bits(trainer.vae, before)
     assert trainer.phases[0].optimizer.state == {}
 
