@@ -12,6 +12,7 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -520,6 +521,9 @@ EVERY_COMMAND = {
     "encode": "runs/mlp-vae digits -o codes.npz",
     "export": "runs/mlp-vae --format torch",
     "reproduce": "--list",
+    "score": "runs/mlp-vae digits --out scores.csv",
+    "diagnose": "runs/mlp-vae --limit 20",
+    "impute": "runs/mlp-vae gaps.npy --out filled.npy",
     "check": "loss/elbo",
     "new-plugin": "another-vae",
     "schema": "",
@@ -546,6 +550,9 @@ json.dump({"commands": cli.list_commands(None), "said": said}, open("said.json",
 def test_every_command_works_beside_all_of_them_at_once(sites, tmp_path, monkeypatch):
     """A good package, one that claims a name of its, and one broken in each way, all installed by pip."""
     monkeypatch.setenv("PYTHONPATH", path(sites, *sites))
+    images = np.zeros((2, 1, 8, 8), dtype=np.float32)
+    images[:, :, 0, :3] = np.nan
+    np.save(tmp_path / "gaps.npy", images)
     python("-c", ALL_OF_THEM, json.dumps(EVERY_COMMAND), cwd=tmp_path)
     result = json.loads((tmp_path / "said.json").read_text())
     assert set(result["commands"]) == set(EVERY_COMMAND)

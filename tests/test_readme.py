@@ -46,11 +46,11 @@ def test_the_first_plugin(zoo_command, tmp_path):
     assert {name for name in FILES if (site / name).is_file()} == set(FILES) - {"pyproject.toml"}
 
     path = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))
-    arguments = ["loss=free-bits", "loss.floor=10", "encoder.hidden=[8]", "decoder.hidden=[8]"]
+    arguments = ["loss=acme-free-bits", "loss.floor=10", "encoder.hidden=[8]", "decoder.hidden=[8]"]
     done = zoo_command("train", "mlp-vae", *arguments, "--data", "digits", "--epochs", "1", PYTHONPATH=path)
     assert "rate" in done.stdout
-    assert "free-bits" in zoo_command("list", "--kind", "loss", PYTHONPATH=path).stdout
-    assert "loss free-bits" in zoo_command("plugins", PYTHONPATH=path).stdout
+    assert "acme-free-bits" in zoo_command("list", "--kind", "loss", PYTHONPATH=path).stdout
+    assert "loss acme-free-bits" in zoo_command("plugins", PYTHONPATH=path).stdout
 
 
 def test_every_command_in_the_readme_exists():

@@ -117,7 +117,7 @@ def load_folder(folder: Path | str, size: tuple[int, int] | None = None) -> VAE:
     """
     folder = Path(folder)
     try:
-        config = json.loads((folder / CONFIG).read_text())
+        config = json.loads((folder / CONFIG).read_text("utf-8"))
         weights = load_file(folder / WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
         raise UsageError(f"{folder} is not a folder of diffusers.AutoencoderKL: {error}") from error

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Annotated
 
 import torch
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from zoo import VAE, Batch, ComponentError, match_dtype, observed_log_prob
@@ -54,7 +55,7 @@ class RiemannianELBO(HamiltonianELBO):
         max_step_size: Positive = 0.05,
         tempering: Schedule = "fixed",
         inverse_temperature: Fraction = 0.9,
-        iterations: PositiveInt = 3,
+        iterations: Annotated[int, Field(ge=1, le=1000)] = 3,
         centroids: PositiveInt = 128,
         temperature: Positive = 1.5,
         regularization: Positive = 0.01,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 
 from resuming import TINY, reseal, run_main
@@ -36,6 +37,14 @@ def trained(tmp_path_factory) -> Iterator[Path]:
             RunRecorder(trial.run).rewind([odd])
             reseal(trial.path)
         yield finished.path
+
+
+def with_gaps(folder: Path) -> str:
+    """The path of a file of two images with missing pixels."""
+    images = np.zeros((2, 1, 8, 8), dtype=np.float32)
+    images[:, :, 0, :3] = np.nan
+    np.save(folder / "gaps.npy", images)
+    return str(folder / "gaps.npy")
 
 
 COMMANDS: dict[str, Callable[[Path, Path, Path], list[str]]] = {
@@ -69,6 +78,9 @@ COMMANDS: dict[str, Callable[[Path, Path, Path], list[str]]] = {
         "--no-metrics",
     ],
     "reproduce": lambda sweep, run, out: ["reproduce", "--list"],
+    "score": lambda sweep, run, out: ["score", str(run), "digits", "--out", str(out / "scores.csv")],
+    "diagnose": lambda sweep, run, out: ["diagnose", str(run), "--limit", "20"],
+    "impute": lambda sweep, run, out: ["impute", str(run), with_gaps(out), "--out", str(out / "filled.npy")],
     "new-plugin": lambda sweep, run, out: ["new-plugin", "acme-odd", "--out", str(out)],
 }
 

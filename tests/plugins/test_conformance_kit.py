@@ -98,7 +98,7 @@ def test_a_correct_component_passes_every_check(kind, attribute, broken):
 @pytest.mark.parametrize(
     ("check", "kind", "attribute", "message"),
     [
-        ("shapes", "encoder", "UndeclaredEvent", "batch shape (1, 40) and event shape (), expected (1,)"),
+        ("shapes", "encoder", "UndeclaredEvent", "must return a distribution with batch shape (N,), not (N, 40)"),
         ("side-effects", "dataset", "seeding", "it draws from torch's generator"),
     ],
 )

@@ -203,6 +203,9 @@ COMMANDS = {
     "export": f"{NAME} --format torch",
     "package": f"again@digits={NAME} --name again-weights --no-metrics",
     "fit-prior": f"{NAME} gaussian-mixture",
+    "score": f"{NAME} digits --out scores.csv",
+    "diagnose": f"{NAME} --limit 20",
+    "impute": f"{NAME} gaps.npy --out filled.npy",
 }
 WRITTEN = {
     *(
@@ -239,6 +242,9 @@ def test_every_command_that_takes_a_run_takes_a_name_and_writes_nothing_into_the
     }
     assert take_a_run == COMMANDS.keys()
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")])))
+    images = np.zeros((2, 1, 8, 8), dtype=np.float32)
+    images[:, :, 0, :3] = np.nan
+    np.save(tmp_path / "gaps.npy", images)
     before = files_in(site)
     printed = json.loads(python("-c", ALL_OF_THEM, json.dumps(COMMANDS), cwd=tmp_path))
     assert files_in(site) == before

@@ -396,7 +396,8 @@ def test_the_survey(root, monkeypatch):
         "arrays": "path", "celeba": "available", "cifar10": "available", "digits": "available",
         "dsprites": "absent", "emnist": "absent", "freyfaces": "absent",
         "fashion-mnist": "absent", "folder": "path", "kmnist": "available", "mnist": "absent", "omniglot": "absent",
-        "shapes": "available",
+        "shapes": "available", "breast-cancer": "available", "sentences": "available", "sklearn-table": "available",
+        "toy-counts": "available", "waves": "available", "table": "path", "text": "path",
         "svhn": "damaged",
     }  # fmt: skip
     assert loaded["cifar10"].detail == "20 + 4 examples, 3x32x32"

@@ -179,6 +179,8 @@ def load_data(
                 "whole": whole,
             }
             dataset = _load(spec, root, context)
+        except NotPrepared:  # only `survey` asks for it
+            raise
         except DataUnavailable as error:
             reasons.append(f"{spec.use} is not available: {error}")
             continue

@@ -95,11 +95,11 @@ def test_a_home_folder(work, monkeypatch):
         ("no/photos", zoo.DataUnavailable, "There is no file or folder .*/work/no/photos"),
         ("photos/", zoo.DataUnavailable, "There is no file or folder .*/work/photos"),
         ("x.npy", zoo.DataUnavailable, r"There is no file or folder .*/work/x\.npy"),
-        ("table.csv", zoo.DataError, r"No data set reads .*table\.csv.* or a file of type \.npy, \.npz, \.pt, \.pth\."),
+        ("table.xyz", zoo.DataError, r"No data set reads .*table\.xyz.* or a file of type .*\.npy, \.npz, "),
     ],
 )
 def test_what_is_neither(data, error, message, work):
-    (work / "table.csv").write_text("1,2")
+    (work / "table.xyz").write_text("1,2")
     with pytest.raises(error, match=message):
         zoo.train("mlp-vae", data=data)
     with pytest.raises(error, match=message):
@@ -320,7 +320,7 @@ def test_zoo_data_lists_what_is_here(run, work):
     assert (rows["mnist"]["status"], rows["arrays"]["status"]) == ("absent", "path")
     table = run("data", "--data-dir", work).splitlines()
     assert table[0].split() == ["DATA", "SET", "STATUS", "WHAT"]
-    assert table[-1].split() == ["folder", "path", "folders"]
+    assert ["folder", "path", "folders"] in [line.split() for line in table]
     assert list(work.iterdir()) == []
 
 

@@ -158,7 +158,7 @@ def test_few_images(n, batch_size):
     ("kind", "part", "message"),
     [
         ("encoder", "TensorEncoder", "must return a torch.distributions.Distribution, not a Tensor"),
-        ("encoder", "UndeclaredEvent", "Are the event dimensions declared"),
+        ("encoder", "UndeclaredEvent", "must return a distribution with batch shape (N,), not (N, 40)"),
         ("decoder", "FixedLatent", "decoder 'broken' on latents of shape (2, 40) fails"),
         (
             "decoder",
