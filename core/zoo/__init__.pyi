@@ -1,6 +1,7 @@
 """What ``import zoo`` offers, by the module that defines it."""
 
 from .api import evaluate as evaluate
+from .api import evaluation_context as evaluation_context
 from .api import fit_prior as fit_prior
 from .api import load as load
 from .api import resume as resume

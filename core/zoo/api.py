@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from zoo.catalog import recipe, recipe_for
 from zoo.data.loader import Loader
 from zoo.errors import NoRun, RunError, UsageError
@@ -28,6 +30,7 @@ from zoo.recorder import RunRecorder, create_run
 from zoo.run import Run
 from zoo.session import Session, processes
 from zoo.training.callbacks import Callback
+from zoo.training.distributed import Group
 from zoo.training.trainer import Trainer
 from zoo.warm_start import WarmStart
 
@@ -336,10 +339,6 @@ def evaluate(
         RunError: there is no such run, or the data have changed.
         UsageError: there is no such metric, or it does not apply to this model or these data.
     """
-    if split not in SPLITS:
-        raise UsageError(f"split must be one of {', '.join(SPLITS)}, not {split!r}.")
-    if limit is not None and limit < 1:
-        raise UsageError(f"limit must be at least 1, not {limit}.")
     run = run if isinstance(run, Run) else Run.open(run)
     settings = {} if settings is None else dict(settings)
     if samples is not None:
@@ -347,13 +346,55 @@ def evaluate(
             settings[name] = {**settings.get(name, {}), "samples": samples}
     specs = [ComponentSpec(use=name, **settings.get(name, {})) for name in dict.fromkeys((*metrics, *settings))]
     with processes(device) as (group, target):
-        loaded = run.loaded(None if data_dir is None else Path(data_dir), data)
-        is_fitted = prior == "fitted" and run.fitted_prior.exists
-        context = EvaluationContext(
-            *(run.load(prior=prior), run.recipe, loaded.dataset, split, limit, seed, target),
+        context = evaluation_context(
+            run,
+            split=split,
+            limit=limit,
+            seed=seed,
+            prior=prior,
+            data=data,
+            data_dir=data_dir,
+            device=target,
             group=group,
             progress=progress,
-            prior=run.fitted_prior.name if is_fitted else None,
         )
         with flushed_denormals():
             return measure(context, specs, by_default=not metrics, announce=announce)
+
+
+def evaluation_context(
+    run: str | Path | Run,
+    *,
+    split: str | None = "test",
+    limit: int | None = None,
+    seed: int = 0,
+    prior: Literal["fitted", "original"] = "fitted",
+    data: object = None,
+    data_dir: Path | str | None = None,
+    device: torch.device | str = "auto",
+    group: Group | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> EvaluationContext:
+    """The trained model of a run and the examples to measure it on, for tools that measure models.
+
+    Args:
+        run, limit, seed, prior, data, data_dir, device, progress: as in `evaluate`.
+        split: as in `evaluate`; None for ``validation`` if there is one, else ``test``.
+        group: processes that share the work.
+
+    Raises:
+        RunError, UsageError: as in `evaluate`.
+    """
+    if split is not None and split not in SPLITS:
+        raise UsageError(f"split must be one of {', '.join(SPLITS)}, not {split!r}.")
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit must be at least 1, not {limit}.")
+    run = run if isinstance(run, Run) else Run.open(run)
+    dataset = run.loaded(None if data_dir is None else Path(data_dir), data).dataset
+    split = split or ("test" if dataset.validation is None else "validation")
+    return EvaluationContext(
+        *(run.load(prior=prior), run.recipe, dataset, split, limit, seed, resolve_device(str(device))),
+        group=group,
+        progress=progress,
+        prior=run.fitted_prior.name if prior == "fitted" and run.fitted_prior.exists else None,
+    )

@@ -17,6 +17,7 @@ from zoo.cli import (
     print_json,
     print_table,
     prior_option,
+    seed_option,
 )
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     help="Use the first N examples.",
     metavar="N",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of every draw.")
+@seed_option
 @prior_option
 @data_dir_option
 @device_option

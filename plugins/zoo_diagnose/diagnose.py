@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 import zoo
-from zoo import EvaluationContext, UsageError, evaluating, flushed_denormals, resolve_device
+from zoo import evaluating, flushed_denormals
 from zoo_diagnose.checks import CHECKS, Finding, examine
 
 
@@ -71,15 +71,16 @@ def diagnose(
         RunError: there is no such run, or the data have changed.
         UsageError: there is no such split.
     """
-    if limit is not None and limit < 1:
-        raise UsageError(f"limit must be at least 1, not {limit}.")
-    run = run if isinstance(run, zoo.Run) else zoo.Run.open(run)
-    vae = run.load(prior=prior)
-    dataset = run.loaded(None if data_dir is None else Path(data_dir), data).dataset
-    split = split or ("test" if dataset.validation is None else "validation")
-    fitted = run.fitted_prior.name if prior == "fitted" and run.fitted_prior.exists else None
-    context = EvaluationContext(
-        *(vae, run.recipe, dataset, split, limit, seed, resolve_device(device)), progress=progress, prior=fitted
+    context = zoo.evaluation_context(
+        run,
+        split=split,
+        limit=limit,
+        seed=seed,
+        prior=prior,
+        data=data,
+        data_dir=data_dir,
+        device=device,
+        progress=progress,
     )
     findings = []
     with torch.no_grad(), evaluating(context.vae), flushed_denormals():

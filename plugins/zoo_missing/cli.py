@@ -17,6 +17,7 @@ from zoo.cli import (
     log_to_stderr,
     print_json,
     prior_option,
+    seed_option,
 )
 
 
@@ -45,7 +46,7 @@ from zoo.cli import (
     metavar="K",
     help="Importance samples per example.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of every draw.")
+@seed_option
 @prior_option
 @data_dir_option
 @device_option

@@ -19,6 +19,7 @@ from zoo.cli import (
     print_json,
     print_table,
     prior_option,
+    seed_option,
 )
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
 @click.option(
     "--top", type=click.IntRange(min=0), default=10, show_default=True, help="Examples to print.", metavar="N"
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of every draw.")
+@seed_option
 @prior_option
 @data_dir_option
 @device_option

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
+from pydantic import PositiveInt
 
 from zoo import Column, DataError, Dataset, DataUnavailable, HoldOut, Split, derive_seed, did_you_mean
+from zoo_datasets.own import Fraction, Place, Seed
 from zoo_tables.frames import encode_values
 from zoo_tables.kinds import KindOf, Values, check_choices, column_for, read_values
 from zoo_tables.reading import pandas, read_file, require_distinct
@@ -25,12 +25,6 @@ TEST, VALIDATION = 21, 22
 """Streams of random numbers for the choice of test and validation rows."""
 
 
-def _absolute(path: str) -> str:
-    return str(Path(os.path.expanduser(path)).absolute())  # noqa: PTH111 - `Path.expanduser` raises for unknown users
-
-
-Place = Annotated[str, AfterValidator(_absolute)]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
 Choices = dict[str, Any]
 
 
@@ -41,7 +35,7 @@ def table(
     max_categories: PositiveInt = 1000,
     separator: str | None = None,
     test_fraction: Fraction = 0.1,
-    split_seed: NonNegativeInt = 0,
+    split_seed: Seed = 0,
     validation: HoldOut = 0,
     seed: int = 0,
     trained_columns: tuple[Column, ...] | None = None,
@@ -79,7 +73,7 @@ def frame(
     label: str | None = None,
     max_categories: PositiveInt = 1000,
     test_fraction: Fraction = 0.1,
-    split_seed: NonNegativeInt = 0,
+    split_seed: Seed = 0,
     validation: HoldOut = 0,
     seed: int = 0,
     trained_columns: tuple[Column, ...] | None = None,
@@ -116,7 +110,7 @@ def sklearn_table(
     name: Literal["wine", "breast-cancer", "diabetes", "iris"] = "wine",
     label: bool = False,
     test_fraction: Fraction = 0.2,
-    split_seed: NonNegativeInt = 0,
+    split_seed: Seed = 0,
     validation: HoldOut = 0,
     seed: int = 0,
     trained_columns: tuple[Column, ...] | None = None,

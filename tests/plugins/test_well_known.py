@@ -403,6 +403,7 @@ def test_the_survey(root, monkeypatch):
     assert loaded["cifar10"].detail == "20 + 4 examples, 3x32x32"
     assert loaded["celeba"].detail == "not decoded yet"
     assert "test_32x32.mat is damaged" in loaded["svhn"].detail
+    assert loaded["dsprites"].detail.startswith("dsprites_ndarray")
     assert loaded["arrays"].detail == ".npy .npz .pt .pth"
     load("celeba", root)
     assert {one.name: one.detail for one in zoo.survey_data(root)}["celeba"] == "3 + 1 + 2 examples, 3x64x64"

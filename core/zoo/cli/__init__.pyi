@@ -11,6 +11,7 @@ from .options import device_option as device_option
 from .options import json_option as json_option
 from .options import prior_option as prior_option
 from .options import registry_option as registry_option
+from .options import seed_option as seed_option
 from .output import log_to_stderr as log_to_stderr
 from .output import print_json as print_json
 from .output import print_resume_command as print_resume_command

@@ -44,12 +44,12 @@ def data(
 def _list(data_dir: Path | None, as_json: bool) -> None:
     import zoo
 
-    found = zoo.survey_data(data_dir)
+    statuses = zoo.survey_data(data_dir)
     if as_json:
-        print_json([one.to_dict() for one in found])
+        print_json([status.to_dict() for status in statuses])
     else:
         # The first sentence has the reason, the rest is advice.
-        rows = [(one.name, one.status, one.detail.partition(". ")[0].removesuffix(".")) for one in found]
+        rows = [(each.name, each.status, each.detail.partition(". ")[0].removesuffix(".")) for each in statuses]
         print_table(("DATA SET", "STATUS", "WHAT"), rows)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.options import RUN, data_dir_option, device_option, json_option, prior_option
+from zoo.cli.options import RUN, data_dir_option, device_option, json_option, prior_option, seed_option
 from zoo.cli.output import log_to_stderr, print_json, print_table
 from zoo.cli.progress import evaluation_progress
 from zoo.errors import UsageError
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     help="Split to measure.",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Use the first N images only.", metavar="N")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of every draw.")
+@seed_option
 @prior_option
 @data_dir_option
 @device_option

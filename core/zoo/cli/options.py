@@ -45,6 +45,9 @@ data_dir_option = click.option(
     "--data-dir", type=click.Path(path_type=Path), help="Folder of data files.  [default: $ZOO_DATA, else the cache]"
 )
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps, ...")
+seed_option = click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of every draw."
+)
 prior_option = click.option(
     "--prior",
     type=click.Choice(["fitted", "original"]),

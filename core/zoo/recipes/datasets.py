@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -171,16 +171,7 @@ def load_data(
         try:
             if source is not None and "source" not in read_signature("dataset", spec.use).injected:
                 raise UsageError(f"{spec.use} is loaded by name: omit data.")
-            context = {
-                "data_shape": data_shape,
-                "trained_columns": columns,
-                "source": source,
-                "seed": seed,
-                "whole": whole,
-            }
-            dataset = _load(spec, root, context)
-        except NotPrepared:  # only `survey` asks for it
-            raise
+            dataset = _load(spec, root, data_shape, columns, source, seed, whole)
         except DataUnavailable as error:
             reasons.append(f"{spec.use} is not available: {error}")
             continue
@@ -193,15 +184,20 @@ def load_data(
 def _load(
     spec: ComponentSpec,
     root: Path,
-    context: Mapping[str, Any],
+    data_shape: tuple[int, ...] | None = None,
+    columns: tuple[Column, ...] | None = None,
+    source: object = None,
+    seed: int = 0,
+    whole: bool = False,
 ) -> Dataset:
     spec = checked("dataset", spec)
-    dataset = construct("dataset", spec, {"root": root, **context})
+    context = {"root": root, "data_shape": data_shape, "trained_columns": columns, "source": source, "seed": seed}
+    dataset = construct("dataset", spec, {**context, "whole": whole})
     if not isinstance(dataset, Dataset):
         raise ComponentError(f"dataset {spec.use!r} returned a {type(dataset).__name__}, not a zoo.Dataset")
     validation = spec.arguments.get("validation", 0)
-    if validation and not context["whole"] and "validation" in read_signature("dataset", spec.use).common:
-        return dataset.hold_out(validation, context["seed"])
+    if validation and not whole and "validation" in read_signature("dataset", spec.use).common:
+        return dataset.hold_out(validation, seed)
     return dataset
 
 
@@ -257,7 +253,7 @@ def _status(name: str, root: Path) -> DatasetStatus:
         offline = {"download": False} if "download" in parameters else {}
         token = surveying.set(True)
         try:
-            dataset = load_data([ComponentSpec(use=name, **offline)], root).dataset
+            dataset = _load(ComponentSpec(use=name, **offline), root)
         finally:
             surveying.reset(token)
         sizes = " + ".join(str(len(split)) for split in dataset.splits.values())
