@@ -56,6 +56,7 @@ from .model.layers import image_shape as image_shape
 from .model.layers import initialize_linear as initialize_linear
 from .model.layers import merge_leading as merge_leading
 from .model.likelihood import in_support as in_support
+from .model.likelihood import observed_entries as observed_entries
 from .model.likelihood import observed_log_prob as observed_log_prob
 from .model.loss import Loss as Loss
 from .model.loss import Phase as Phase

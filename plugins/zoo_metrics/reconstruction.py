@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from zoo import EvaluationContext, Measurement, Metric
+from zoo import EvaluationContext, Measurement, Metric, observed_entries
 
 
 class Reconstruction(Metric):
@@ -21,7 +21,7 @@ class Reconstruction(Metric):
         errors: dict[str, list[torch.Tensor]] = {"mean": [], "draw": []}
         counts = []
         for batch in context.batches():
-            observed = torch.ones_like(batch.x, dtype=torch.bool) if batch.mask is None else batch.mask
+            observed = observed_entries(batch.x, batch.mask)
             counts.append(observed.flatten(1).sum(1).cpu())
             q = context.vae.encode(batch.x, batch.condition, batch.mask)
             points = {"mean": q.mean} if context.representation == "posterior means" else {}

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo import Column, Run, RunError, Split, UsageError, atomic_write, resolve_device
+from zoo import Column, Run, RunError, Split, UsageError, atomic_write, observed_entries, resolve_device
 from zoo_missing.imputation import Imputation, impute
 
 ARRAYS, TABLES = (".npy", ".npz", ".pt"), (".csv", ".tsv", ".parquet")
@@ -67,7 +67,7 @@ def impute_split(
         raise UsageError(f"{run} is conditional on labels, and the data have none.")
     levels = 255 if split.x.dtype == torch.uint8 else 1
     x = split.x.float() / levels
-    mask = _mask(split)
+    mask = observed_entries(split.x, split.mask)
     columns = run.columns if x.ndim == 2 and len(run.columns) == x.shape[1] else ()
     imputation = impute(
         vae,
@@ -91,7 +91,7 @@ def impute_split(
 
 def summary(imputation: Imputation, split: Split) -> dict[str, Any]:
     """Count entries and examples, and describe the effective sample sizes."""
-    mask = _mask(split)
+    mask = observed_entries(split.x, split.mask)
     sizes = imputation.effective_samples[~imputation.effective_samples.isnan()]
     effective = {"median": sizes.median().item(), "least": sizes.min().item()} if len(sizes) else None
     return {
@@ -126,21 +126,17 @@ def write(
     try:
         with atomic_write(path) as file:
             if path.suffix.lower() in TABLES:
-                _write_table(file, path.suffix.lower(), x, columns, data, _mask(split))
+                _write_table(file, path.suffix.lower(), x, columns, data, observed_entries(split.x, split.mask))
                 return
             array = _in_precision_of(data, x.numpy(), split)
             if path.suffix.lower() == ".npy":
                 np.save(file, array)
             elif path.suffix.lower() == ".npz":
-                np.savez(file, x=array, mask=_mask(split).numpy())
+                np.savez(file, x=array, mask=observed_entries(split.x, split.mask).numpy())
             else:
                 torch.save(torch.from_numpy(array), file)
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
-
-
-def _mask(split: Split) -> Tensor:
-    return torch.ones(split.x.shape, dtype=torch.bool) if split.mask is None else split.mask
 
 
 def _in_precision_of(data: object, x: np.ndarray[Any, Any], split: Split) -> np.ndarray[Any, Any]:

@@ -9,7 +9,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 from torch.distributions import Distribution
 
-from zoo import VAE, Batch, ComponentError, Loss, Trace
+from zoo import VAE, Batch, ComponentError, Loss, Trace, observed_entries
 from zoo_missing.missingness import missingness_of
 
 
@@ -61,7 +61,7 @@ class NotMIWAE(MIWAE):
                 "decoder={use: missing-not-at-random, decoder: {use: mlp}}."
             )
         trace = vae.trace(batch, samples=self.samples)
-        mask = torch.ones_like(trace.x, dtype=torch.bool) if trace.mask is None else trace.mask
+        mask = observed_entries(trace.x, trace.mask)
         log_ps = missingness.log_prob(torch.where(mask, trace.x, _rsample(trace.p)), mask)
         return {"loss": -_bound(trace.log_weight + log_ps), **_terms(trace), "missingness": -log_ps.mean()}
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 from pydantic import Field, PositiveInt
 
-from zoo import EvaluationContext, Measurement, Metric, NotApplicable, derive_seed
+from zoo import EvaluationContext, Measurement, Metric, NotApplicable, derive_seed, observed_entries
 from zoo_missing.imputation import impute
 
 
@@ -43,7 +43,7 @@ class ImputationError(Metric):
         errors, moments, start = [], torch.zeros(3, *split.shape, dtype=torch.float64), 0
         for index, batch in enumerate(context.batches()):
             rows = slice(start, start := start + len(batch.x))
-            observed = torch.ones(batch.x.shape, dtype=torch.bool) if batch.mask is None else batch.mask.cpu()
+            observed = observed_entries(batch.x, batch.mask).cpu()
             if self.hide:
                 x, hidden = batch.x.cpu(), observed & (torch.rand(observed.shape) < self.hide)
             else:

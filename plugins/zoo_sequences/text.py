@@ -108,8 +108,8 @@ def tokenized(points: Dataset, length: int | None, columns: tuple[Column, ...] |
         longer = sum(int((split.x[:, length:] > 0).any(1).sum()) for split in rest)
         _report_cut(longer, sum(map(len, rest)), length)
     if columns is None:
-        known = (chr(int(point)) for point in torch.unique(train).tolist() if point and chr(int(point)) != UNKNOWN)
-        columns = (Column("character", "categorical", (END, *known, UNKNOWN), format="text"),)
+        characters = (chr(int(point)) for point in torch.unique(train).tolist() if point and chr(int(point)) != UNKNOWN)
+        columns = (Column("character", "categorical", (END, *characters, UNKNOWN), format="text"),)
     categories = columns[0].categories
     code_of = {ord(character): code for code, character in enumerate(categories) if character != END} | {0: 0}
     unknown = categories.index(UNKNOWN)

@@ -234,6 +234,8 @@ def require_stackable(trainer: Trainer) -> None:
         raise CannotStack("train.microbatches splits its batches")
     if trainer.config.deterministic:
         raise CannotStack("train.deterministic is set")
+    if trainer.config.skip_grad_norm is not None:
+        raise CannotStack("train.skip_grad_norm may skip the update of one of the models")
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo import VAE, Batch, Column, Run, atomic_write, evaluating, seeded
+from zoo import VAE, Batch, Column, Run, atomic_write, evaluating, observed_entries, seeded
 from zoo_canvas import BLUE, GREEN, RED, blank
 from zoo_tables.frames import to_frame
 
@@ -51,7 +51,7 @@ def compared(vae: VAE, batch: Batch, seed: int = 0) -> Tables:
     """
     device = next(vae.parameters()).device
     x, condition, mask = batch
-    observed = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
+    observed = observed_entries(x, mask)
     every = torch.ones_like(observed)
     with evaluating(vae), seeded(seed, device):
         reconstructions = vae.decode(vae.posterior_mean(x, condition, mask), condition).sample()

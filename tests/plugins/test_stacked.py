@@ -139,6 +139,7 @@ def test_an_interrupted_stack_resumes(step, tmp_path, caplog):
         ("piwae", [], "its loss has several phases: generative, inference"),
         ("mlp-vae", ["train.microbatches=2"], "train.microbatches splits its batches"),
         ("mlp-vae", ["train.deterministic=true"], "train.deterministic is set"),
+        ("mlp-vae", ["train.skip_grad_norm=1"], "train.skip_grad_norm may skip the update of one of the models"),
         ("hvae", [], "requires_grad_"),
     ],
 )

@@ -15,6 +15,7 @@ from torch import Tensor
 from zoo.data.columns import Column
 from zoo.errors import DataError
 from zoo.model.context import derive_seed
+from zoo.model.likelihood import observed_entries
 
 HOLD_OUT = 6
 """The stream of random numbers for the choice of validation examples."""
@@ -155,7 +156,7 @@ class Split:
         n = max(1, CHUNK // self.x[0].numel())
         for start in range(0, len(self), n):
             x = self.x[start : start + n]
-            yield x, torch.ones_like(x, dtype=torch.bool) if self.mask is None else self.mask[start : start + n]
+            yield x, observed_entries(x, None if self.mask is None else self.mask[start : start + n])
 
 
 @dataclass(frozen=True, eq=False)
@@ -338,7 +339,7 @@ def joined(dataset: Dataset) -> Split:
 
     masks = None
     if any(split.mask is not None for split in splits):
-        masks = torch.cat([torch.ones(s.x.shape, dtype=torch.bool) if s.mask is None else s.mask for s in splits])
+        masks = torch.cat([observed_entries(split.x, split.mask) for split in splits])
     paths = tuple(path for split in splits for path in split.paths)
     whole = Split(torch.cat([split.x for split in splits]), cat("labels"), None, cat("factors"), paths, None, masks)
     index = cat("index")

@@ -57,6 +57,11 @@ def observed_log_prob(p: Distribution, x: Tensor, mask: Tensor | None) -> Tensor
     return log_px.sum(tuple(range(-len(p.event_shape), 0)))
 
 
+def observed_entries(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Where the entries of x are observed, bool, like `x`: the mask, or everywhere if there is none."""
+    return torch.ones_like(x, dtype=torch.bool) if mask is None else mask
+
+
 def zero_filled(x: Tensor, mask: Tensor | None) -> Tensor:
     """Set missing entries to 0."""
     return x if mask is None else x.masked_fill(~mask, 0.0)
