@@ -15,13 +15,13 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 # The tests again, with the oldest packages that pyproject.toml admits.
 test-lowest:
 	test -x build/lowest/bin/python || $(PYTHON) -m venv build/lowest
 	PIP_CONSTRAINT=constraints-lowest.txt build/lowest/bin/python -m pip install --quiet --editable '.[dev]'
-	build/lowest/bin/pytest -n 2
+	build/lowest/bin/pytest -n 2 --dist worksteal
 
 # The documentation, in build/site.
 docs: $(VENV)/.installed-dev
