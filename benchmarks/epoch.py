@@ -26,30 +26,41 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import peers
 from peers import IMAGES
 
 HERE = Path(__file__).resolve().parent
-PYTHAE_PYTHON = HERE / ".venv" / "bin" / "python"
+OWN_PYTHON = HERE / ".venv" / "bin" / "python"
+PYTHAE_PYTHON = OWN_PYTHON if OWN_PYTHON.exists() else Path(sys.executable)
 ZOO = "zoo"
 
 
 @dataclass(frozen=True)
 class Peer:
-    """An implementation to time: a module in `peers`, its Python interpreter, and the command that installs it."""
+    """An implementation to time.
+
+    Attributes:
+        module: in `peers`.
+        title: in the table.
+        python: its Python interpreter.
+        install: the command that installs it.
+        portable: whether it can use another device than the processor.
+    """
 
     module: str
     title: str
     python: Path = Path(sys.executable)
     install: str = "pip install --editable ."
+    portable: bool = False
 
 
 PEERS = {
     "replay": Peer("replay", "the matrix products of a step only"),
     "replay+adam": Peer("replay_adam", "matrix products and fused Adam"),
     "by-hand": Peer("by_hand", "hand-written step: no autograd, no modules"),
-    "tutorial": Peer("tutorial", "tutorial loop"),
-    "pythae": Peer("pythae_vae", "pythae 0.1.2", PYTHAE_PYTHON, "make benchmarks/.venv"),
-    ZOO: Peer("zoo_vae", "**zoo**"),
+    "tutorial": Peer("tutorial", "tutorial loop", portable=True),
+    "pythae": Peer("pythae_vae", "pythae 0.1.2", PYTHAE_PYTHON, "make benchmarks/.venv", portable=True),
+    ZOO: Peer("zoo_vae", "**zoo**", portable=True),
 }
 
 
@@ -68,6 +79,7 @@ class Worker:
 
     peer: Peer
     data_dir: str
+    device: str = "cpu"
     seconds: list[float] = field(default_factory=list)
     info: dict[str, Any] = field(default_factory=dict)
 
@@ -76,8 +88,9 @@ class Worker:
         if not self.peer.python.exists():
             raise Skipped(f"not installed, run `{self.peer.install}`")
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        options = ("--data-dir", self.data_dir, "--device", self.device)
         self.process = subprocess.Popen(
-            [self.peer.python, Path(__file__).resolve(), "--child", self.peer.module, "--data-dir", self.data_dir],
+            [self.peer.python, Path(__file__).resolve(), "--child", self.peer.module, *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
@@ -113,7 +126,7 @@ class Worker:
         self.errors.close()
 
 
-def child(module: str, data_dir: str) -> None:
+def child(module: str, data_dir: str, device: str) -> None:
     """Answer each line of standard input with a line of JSON.
 
     ``go`` trains an epoch; the answer has its duration and the peak memory. ``nll`` estimates the negative
@@ -122,11 +135,13 @@ def child(module: str, data_dir: str) -> None:
     Args:
         module: a module of `peers`, with an argument of its `prepare` after a colon if it takes one.
         data_dir: holds MNIST.
+        device: where the model is.
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries print to standard error
     import torch
 
+    peers.DEVICE = device
     torch.manual_seed(0)
     name, _, argument = module.partition(":")
     prepared = importlib.import_module(f"peers.{name}").prepare(data_dir, *([argument] if argument else []))
@@ -134,6 +149,8 @@ def child(module: str, data_dir: str) -> None:
     for line in sys.stdin:
         start = time.perf_counter()
         value = nll() if nll is not None and line.strip() == "nll" else epoch()
+        if device != "cpu":
+            torch.accelerator.synchronize()
         seconds = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         answer = {
@@ -141,18 +158,19 @@ def child(module: str, data_dir: str) -> None:
             "peak_mib": peak / (2**20 if sys.platform == "darwin" else 2**10),
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
+            "device": device if device == "cpu" else torch.get_device_module(device).get_device_name(),
             "nll": value,
         }
         print(json.dumps(answer), file=answers, flush=True)
 
 
-def run(names: list[str], data_dir: str, rounds: int) -> tuple[dict[str, Worker], dict[str, str]]:
+def run(names: list[str], data_dir: str, device: str, rounds: int) -> tuple[dict[str, Worker], dict[str, str]]:
     """Measure the peers alternately. Return their workers, and the reasons of skipped peers."""
     workers: dict[str, Worker] = {}
     skipped: dict[str, str] = {}
     try:
         for name in names:
-            worker = Worker(PEERS[name], data_dir)
+            worker = Worker(PEERS[name], data_dir, device)
             try:
                 worker.start()
             except Skipped as reason:
@@ -178,7 +196,8 @@ def report(names: list[str], workers: dict[str, Worker], skipped: dict[str, str]
         "## One epoch of training",
         "",
         f"- Date: {datetime.now(UTC):%Y-%m-%d}",
-        f"- CPU: {cpu_model()}, {os.cpu_count()} cores; torch {info.get('torch')}, {info.get('threads')} threads",
+        f"- Device: {info.get('device')}; {cpu_model()}, {os.cpu_count()} cores",
+        f"- torch {info.get('torch')}, {info.get('threads')} threads",
         f"- MNIST, {IMAGES} images, 784-400-40-400-784, batch size 128, Adam; training and data loading, no evaluation",
         f"- {rounds} interleaved rounds after one warm-up epoch, each implementation in its own process",
         "- Ratios are medians over rounds; peak memory is that of the main process, without data-loader workers",
@@ -219,21 +238,22 @@ def main() -> None:
     )
     parser.add_argument("--data-dir", default=os.environ.get("ZOO_DATA"), help="holds MNIST/raw (default: $ZOO_DATA)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--peers", default=",".join(PEERS), help="comma-separated (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="the zoo, pythae and the tutorial loop can use another")
+    parser.add_argument("--peers", help="comma-separated (default: all that the device allows)")
     parser.add_argument("--out", type=Path, help="write the table to this file as well")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.data_dir is None:
         parser.error("set --data-dir or ZOO_DATA")
     if args.child:
-        child(args.child, args.data_dir)
+        child(args.child, args.data_dir, args.device)
         return
-    names = args.peers.split(",")
+    names = args.peers.split(",") if args.peers else [n for n in PEERS if args.device == "cpu" or PEERS[n].portable]
     if unknown := [name for name in names if name not in PEERS]:
         parser.error(f"unknown peer {', '.join(unknown)}; choose from {', '.join(PEERS)}")
     if args.rounds < 1:
         parser.error("--rounds must be at least 1")
-    table = report(names, *run(names, args.data_dir, args.rounds))
+    table = report(names, *run(names, args.data_dir, args.device, args.rounds))
     print(table, end="")
     if args.out:
         args.out.write_text(table)

@@ -25,7 +25,7 @@ from zoo_sweep.stacked import stacked_step
 MODEL = ("encoder.hidden=[64]", "decoder.hidden=[64]", "latent_dim=10")
 
 
-def trainers(count: int) -> list[zoo.Trainer]:
+def trainers(count: int, device: str) -> list[zoo.Trainer]:
     """Trainers that differ in the seed."""
     members = []
     for seed in range(count):
@@ -33,15 +33,15 @@ def trainers(count: int) -> list[zoo.Trainer]:
         data = zoo.load_data(recipe.data).dataset
         with zoo.seeded(seed):
             vae, loss = zoo.build(recipe, data.shape, data.classes, len(data.train))
-        members.append(zoo.Trainer(vae, loss, data, recipe.train, progress=False, device="cpu"))
+        members.append(zoo.Trainer(vae, loss, data, recipe.train, progress=False, device=device))
     return members
 
 
 class OneByOne:
     """Takes steps of each trainer, one trainer after the other."""
 
-    def __init__(self, count: int, stack: contextlib.ExitStack) -> None:
-        self.members = trainers(count)
+    def __init__(self, count: int, stack: contextlib.ExitStack, device: str = "cpu") -> None:
+        self.members = trainers(count, device)
         self.steps = [stack.enter_context(member.fitting()) for member in self.members]
         self.parts = [next(steps) for steps in self.steps]
 
@@ -54,8 +54,8 @@ class OneByOne:
 class Stacked:
     """Takes steps of all trainers at once."""
 
-    def __init__(self, count: int, stack: contextlib.ExitStack) -> None:
-        members = trainers(count)
+    def __init__(self, count: int, stack: contextlib.ExitStack, device: str = "cpu") -> None:
+        members = trainers(count, device)
         self.step = stacked_step(members)
         self.members = members
         self.steps = [stack.enter_context(member.fitting()) for member in members]

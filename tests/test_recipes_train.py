@@ -126,7 +126,7 @@ def process_state() -> dict[str, object]:
         "threads": (torch.get_num_threads(), torch.get_num_interop_threads()),
         "gradients": torch.is_grad_enabled(),
         "anomaly detection": torch.is_anomaly_enabled(),
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "deterministic": (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic),
         "matmul precision": torch.get_float32_matmul_precision(),
         "denormals": torch.tensor(1e-40).mul(1).item(),
         "working directory": Path.cwd(),

@@ -10,3 +10,6 @@ PIXELS = 784
 HIDDEN = 400
 LATENT = 40
 LR = 1e-3
+
+DEVICE = "cpu"
+"""Where the model is; set before a peer is imported."""

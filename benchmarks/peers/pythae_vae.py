@@ -21,7 +21,7 @@ from pythae.trainers import BaseTrainer, BaseTrainerConfig
 from torch import Tensor, nn
 from torchvision.datasets import MNIST
 
-from peers import BATCH, HIDDEN, LATENT, LR, PIXELS
+from peers import BATCH, DEVICE, HIDDEN, LATENT, LR, PIXELS
 
 WORKERS = 0
 
@@ -68,7 +68,7 @@ def prepare(data_dir: str) -> Callable[[], None]:
                 optimizer_cls="Adam",
                 optimizer_params={"fused": True},
                 learning_rate=LR,
-                no_cuda=True,
+                no_cuda=DEVICE == "cpu",
             ),
         )
         trainer.prepare_training()

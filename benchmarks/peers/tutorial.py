@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from peers import BATCH, HIDDEN, LATENT, LR, PIXELS
+from peers import BATCH, DEVICE, HIDDEN, LATENT, LR, PIXELS
 
 
 class VAE(nn.Module):
@@ -43,13 +43,14 @@ def prepare(data_dir: str) -> Callable[[], None]:
     """Return one epoch of the loop."""
     train_set = datasets.MNIST(data_dir, train=True, download=False, transform=transforms.ToTensor())
     train_loader = DataLoader(train_set, batch_size=BATCH, shuffle=True, num_workers=2)
-    model = VAE()
+    model = VAE().to(DEVICE)
     optimizer = torch.optim.Adam(model.parameters(), lr=LR)
 
     def epoch() -> None:
         model.train()
         total = 0.0
         for x, _ in train_loader:
+            x = x.to(DEVICE)
             optimizer.zero_grad()
             reconstruction, mean, log_variance = model(x)
             loss = negative_elbo(reconstruction, x, mean, log_variance)

@@ -13,6 +13,7 @@ def prepare(data_dir: str) -> Callable[[], None]:
     torch.set_flush_denormal(True)  # as zoo.train does, before torch starts its threads
 
     import zoo
+    from peers import DEVICE
     from zoo.recipes.building import build
     from zoo.recipes.datasets import load_data
     from zoo.training.trainer import Trainer
@@ -20,4 +21,4 @@ def prepare(data_dir: str) -> Callable[[], None]:
     recipe = zoo.recipe("mlp-vae", data="mnist", train={"epochs": 10**6})
     dataset = load_data(recipe.data, Path(data_dir)).dataset
     torch.manual_seed(recipe.train.seed)
-    return Trainer(*build(recipe, dataset.shape, dataset.classes), dataset, recipe.train).train_epoch
+    return Trainer(*build(recipe, dataset.shape, dataset.classes), dataset, recipe.train, device=DEVICE).train_epoch

@@ -47,6 +47,7 @@ from .model.context import flushed_denormals as flushed_denormals
 from .model.context import seeded as seeded
 from .model.devices import resolve_device as resolve_device
 from .model.distributions import AllowsEmptySamples as AllowsEmptySamples
+from .model.distributions import draw as draw
 from .model.layers import GatedDense as GatedDense
 from .model.layers import Gaussian as Gaussian
 from .model.layers import Init as Init

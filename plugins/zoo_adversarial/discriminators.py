@@ -9,7 +9,7 @@ from itertools import pairwise
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from zoo import VAE, Batch, ComponentError, at_least_float32, image_shape, match_dtype
+from zoo import VAE, Batch, ComponentError, at_least_float32, draw, image_shape, match_dtype
 
 
 class LatentDiscriminator(nn.Module):
@@ -107,5 +107,4 @@ class PatchDiscriminator(nn.Module):
 def prior_samples(vae: VAE, batch: Batch) -> Tensor:
     """Draw one sample of p(z) per example, (N, *latent_shape), without a gradient."""
     prior = vae.prior(vae.encoder, batch.condition)
-    z: Tensor = prior.sample(() if prior.batch_shape else (len(batch.x),))
-    return z
+    return draw(prior, () if prior.batch_shape else (len(batch.x),))

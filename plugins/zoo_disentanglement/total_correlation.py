@@ -63,7 +63,8 @@ class BetaTC(Loss):
                 "Use prior=standard-normal or loss=elbo."
             )
         log_densities = log_prob_per_dimension(trace.z, trace.q)
-        log_weights = mixture_weights(self.estimator, self.train_size, len(trace.z)).log().to(log_densities)
+        weights = mixture_weights(self.estimator, self.train_size, len(trace.z), trace.z.device)
+        log_weights = weights.log().to(log_densities)
         log_qz = (log_weights + log_densities.sum(2)).logsumexp(1)
         log_qz_product = (log_weights.unsqueeze(2) + log_densities).logsumexp(1).sum(1)
 
@@ -82,7 +83,9 @@ class BetaTC(Loss):
         }
 
 
-def mixture_weights(estimator: Estimator, train_size: int, batch_size: int) -> Tensor:
+def mixture_weights(
+    estimator: Estimator, train_size: int, batch_size: int, device: torch.device | None = None
+) -> Tensor:
     """Weights w_ij of the estimate q(z_i) = sum_j w_ij q(z_i | n_j) from a batch of B = M + 1 images.
 
     ``weighted`` (arXiv 1802.04942, eq. 3): w_ij = 1/B. The paper has a further factor 1/N, which adds a constant to
@@ -95,15 +98,16 @@ def mixture_weights(estimator: Estimator, train_size: int, batch_size: int) -> T
         estimator: which of the two.
         train_size: N; B if the batch is larger.
         batch_size: B.
+        device: of the result.
 
     Returns:
         (B, B), with rows that sum to 1.
     """
     n, m = max(train_size, batch_size), batch_size - 1
     if estimator == "weighted" or m == 0:
-        return torch.full((batch_size, batch_size), 1 / batch_size)
-    weights = torch.full((batch_size, batch_size), 1 / m)
-    rows = torch.arange(batch_size)
+        return torch.full((batch_size, batch_size), 1 / batch_size, device=device)
+    weights = torch.full((batch_size, batch_size), 1 / m, device=device)
+    rows = torch.arange(batch_size, device=device)
     weights[rows, rows] = 1 / n
     weights[rows, (rows + 1) % batch_size] = (n - m) / (n * m)
     return weights

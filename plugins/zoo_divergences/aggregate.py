@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from zoo import Trace
+from zoo import Trace, draw
 
 
 def posterior_and_prior_samples(trace: Trace) -> tuple[Tensor, Tensor]:
@@ -14,4 +14,4 @@ def posterior_and_prior_samples(trace: Trace) -> tuple[Tensor, Tensor]:
     """
     prior = trace.prior
     shape = () if prior.batch_shape else (len(trace.x),)
-    return trace.z.flatten(1), prior.sample(shape).flatten(1)
+    return trace.z.flatten(1), draw(prior, shape).flatten(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import PositiveInt
@@ -15,7 +15,25 @@ from zoo import ComponentFactory, Decoder, Encoder, Likelihood, Posterior
 from zoo_sequences.layout import as_parameters, sequence_shape
 
 Cell = Literal["gru", "lstm"]
-CELLS: dict[Cell, Callable[..., nn.RNNBase]] = {"gru": nn.GRU, "lstm": nn.LSTM}
+
+
+class Undropped(nn.RNNBase):
+    """Mixin for recurrent networks without dropout. They stay in training mode: cuDNN has gradients in no other."""
+
+    def train(self, mode: bool = True) -> Self:
+        """Ignore the mode."""
+        return super().train(True)
+
+
+class GRU(Undropped, nn.GRU):
+    """`torch.nn.GRU` without dropout."""
+
+
+class LSTM(Undropped, nn.LSTM):
+    """`torch.nn.LSTM` without dropout."""
+
+
+CELLS: dict[Cell, Callable[..., nn.RNNBase]] = {"gru": GRU, "lstm": LSTM}
 
 
 class Recurrent(nn.Module):

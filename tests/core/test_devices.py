@@ -78,6 +78,7 @@ def test_every_command_says_so(command, name, digits_run, nothing_but_a_cpu, cap
     assert "Available: auto, cpu." in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="torch seeds the accelerator that is here as well")
 def test_draws_are_seeded_on_any_device_and_its_generator_is_put_back(mps):
     mps["seed"] = 5
     with seeded(3, "mps"):

@@ -75,7 +75,7 @@ def test_only_training_batches_are_augmented(photos: Path) -> None:
     assert plain.sha256() == augmented.sha256()
     vae = zoo.create_model("mlp-vae", latent_dim=2, data_shape=plain.shape)
     loss = zoo.create_loss("mlp-vae", data_shape=plain.shape)
-    trainer = zoo.Trainer(vae, loss, augmented, zoo.TrainConfig(epochs=1))
+    trainer = zoo.Trainer(vae, loss, augmented, zoo.TrainConfig(epochs=1), device="cpu")
     index = torch.arange(4)
     for loader, split in ((trainer.test, plain.test), (trainer.validation, plain.validation)):
         assert loader is not None

@@ -493,7 +493,7 @@ def zoo_evaluate(digits_run, capsys):
 
     def evaluate(*arguments: object, code: int = 0) -> str:
         with pytest.raises(SystemExit) as end:
-            main(["evaluate", str(digits_run), *map(str, arguments)])
+            main(["evaluate", str(digits_run), "--device", "cpu", *map(str, arguments)])
         assert end.value.code == code
         out, err = capsys.readouterr()
         return err if code else out
@@ -525,10 +525,10 @@ def test_table_and_json_agree(zoo_evaluate):
 def test_the_likelihood_is_the_same_with_two_processes(digits_run):
     """Distributing the images over processes does not change the result."""
     command = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "zoo", "evaluate", digits_run)
-    arguments = ("--limit", "25", "--metric", "log-likelihood", "--samples", "16", "--json")
+    arguments = ("--device", "cpu", "--limit", "25", "--metric", "log-likelihood", "--samples", "16", "--json")
     done = subprocess.run([sys.executable, "-m", *command, *arguments], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    one = zoo.evaluate(digits_run, ["log-likelihood"], limit=25, samples=16)
+    one = zoo.evaluate(digits_run, ["log-likelihood"], limit=25, samples=16, device="cpu")
     assert json.loads(done.stdout)["measurements"] == one.to_json()["measurements"]
 
 
@@ -542,7 +542,7 @@ def test_mistakes_are_explained(zoo_evaluate):
 
 def test_library_and_command_agree(digits_run, zoo_evaluate):
     settings = {"active-units": {"threshold": 0.5}}
-    evaluation = zoo.evaluate(digits_run, ["elbo"], settings, limit=40, samples=4)
+    evaluation = zoo.evaluate(digits_run, ["elbo"], settings, limit=40, samples=4, device="cpu")
     assert list(evaluation.measurements) == ["elbo", "active-units", "log-likelihood"]
     assert evaluation["active-units"].protocol["threshold"] == 0.5
     command = ("--metric", "elbo", "active-units.threshold=0.5", "--limit", "40", "--samples", "4", "--json")

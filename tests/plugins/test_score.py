@@ -216,7 +216,7 @@ def run(tmp_path_factory) -> zoo.Run:
 
 @pytest.fixture(scope="module")
 def scored(run) -> object:
-    return score(run, "digits", ["elbo", "reconstruction"], anomaly=9, samples=10)
+    return score(run, "digits", ["elbo", "reconstruction"], anomaly=9, samples=10, device="cpu")
 
 
 def test_scores_are_those_of_every_example(run, scored):

@@ -105,20 +105,18 @@ def flushed_denormals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def deterministic(enabled: bool = True) -> Iterator[None]:
-    """Use deterministic algorithms only inside the block, one thread at a time; see `exclusive`.
+def deterministic(strict: bool = True) -> Iterator[None]:
+    """Use deterministic convolutions inside the block, and if `strict` deterministic algorithms only.
 
-    An operation without a deterministic implementation raises.
+    With `strict`, an operation without a deterministic implementation raises. One thread at a time; see `exclusive`.
     """
+    cudnn = torch.backends.cudnn
     with exclusive():
-        if not enabled:
-            yield
-            return
-        before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-        torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
+        before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
+        torch.use_deterministic_algorithms(strict or before[0])
+        cudnn.deterministic, cudnn.benchmark = True, False
         try:
             yield
         finally:
             torch.use_deterministic_algorithms(before[0])
-            torch.backends.cudnn.benchmark = before[1]
+            cudnn.deterministic, cudnn.benchmark = before[1:]

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent
 
 from zoo.errors import ComponentError
+from zoo.model.distributions import draw
 
 
 def in_support(p: Distribution, x: Tensor, mask: Tensor | None = None) -> bool:
@@ -52,7 +53,7 @@ def observed_log_prob(p: Distribution, x: Tensor, mask: Tensor | None) -> Tensor
     entries = _entries(p)
     with torch.no_grad():
         # A value in the support keeps the gradient at a missing entry finite.
-        filled = torch.where(mask, x, entries.sample().to(x.dtype))
+        filled = torch.where(mask, x, draw(entries).to(x.dtype))
     log_px = torch.where(mask, entries.log_prob(filled), 0.0)
     return log_px.sum(tuple(range(-len(p.event_shape), 0)))
 

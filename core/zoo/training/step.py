@@ -50,6 +50,11 @@ class Part:
     weight: float
 
 
+DEVICE_OPTIONS = {"capturable", "foreach", "fused"}
+"""Options of an optimizer that depend on the device, and do not change what it computes."""
+FUSED_ON_CUDA = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
+
+
 class OptimizedPhase:
     """A phase with its optimizer and learning-rate scheduler.
 
@@ -73,6 +78,9 @@ class OptimizedPhase:
         self.scheduler: Any = None
         if config.scheduler is not None:
             self.scheduler = construct("scheduler", config.scheduler, {"optimizer": self.optimizer})
+        for group in self.optimizer.param_groups:
+            if group["params"][0].is_cuda and (group.get("capturable") or group.get("fused")):
+                group["lr"] = torch.tensor(group["lr"], device=group["params"][0].device)  # which a graph reads
         self.watches = "metrics" in inspect.signature(self.scheduler.step).parameters if self.scheduler else False
         if self.watches and config.scheduler_unit == "step":
             problem = Problem("train.scheduler_unit", "must be 'epoch', since this scheduler needs a validation score")
@@ -115,9 +123,18 @@ class OptimizedPhase:
         """Set the learning rates; tensors are changed in place, since a captured graph reads them."""
         for group, lr in zip(self.optimizer.param_groups, lrs, strict=True):
             if isinstance(group["lr"], Tensor):
-                group["lr"].copy_(lr)
+                group["lr"].fill_(lr)
             else:
-                group["lr"] = lr
+                group["lr"] = float(lr)
+
+    def options(self) -> list[Any]:
+        """The options of the optimizer that a captured graph would not read again: those that are no tensors."""
+        return [
+            option
+            for group in self.optimizer.param_groups
+            for name, option in group.items()
+            if name != "params" and not isinstance(option, Tensor)
+        ]
 
     def advance(self, score: float | None = None) -> None:
         """Advance the scheduler, if there is one. `score` is passed to a scheduler that needs it."""
@@ -125,13 +142,28 @@ class OptimizedPhase:
             self.scheduler.step(*([score] if self.watches else []))
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the optimizer and of the scheduler."""
+        """The state of the optimizer and of the scheduler. Its options do not depend on the device."""
+        state = self.optimizer.state_dict()
+        groups = [
+            {name: option for name, option in group.items() if name not in DEVICE_OPTIONS}
+            for group in state["param_groups"]
+        ]
         scheduler = None if self.scheduler is None else self.scheduler.state_dict()
-        return {"optimizer": self.optimizer.state_dict(), "schedule": scheduler}
+        return {"optimizer": {**state, "param_groups": _plain(groups)}, "schedule": _plain(scheduler)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load the result of `state_dict`."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        """Load the result of `state_dict`. A learning rate that is a tensor stays the same tensor."""
+        own = [dict(group) for group in self.optimizer.param_groups]
+        saved = state["optimizer"]
+        groups = [
+            group | {name: before[name] for name in DEVICE_OPTIONS & before.keys()}
+            for group, before in zip(saved["param_groups"], own, strict=True)
+        ]
+        self.optimizer.load_state_dict({**saved, "param_groups": groups})
+        lrs = [group["lr"] for group in self.optimizer.param_groups]
+        for group, before in zip(self.optimizer.param_groups, own, strict=True):
+            group["lr"] = before["lr"]
+        self._set_lrs(lrs)
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["schedule"])
 
@@ -217,6 +249,7 @@ class TrainingStep:
         self._objectives = [torch.compile(p.phase.objective) if compiled else p.phase.objective for p in phases]
         # The graph of each phase, or None if it cannot be captured. Phases that are missing have not been tried yet.
         self._captured: dict[int, CapturedUpdate | None] = {}
+        self._captured_options: dict[int, list[Any]] = {}
         splits = group.size > 1 or config.microbatches > 1
         if device.type != "cuda" or compiled or splits or config.skip_grad_norm is not None:
             self._captured = dict.fromkeys(range(len(phases)))
@@ -249,8 +282,13 @@ class TrainingStep:
         """Update the parameters of one phase, by replaying its graph if there is one."""
         if position not in self._captured and optimized.optimizer.state:
             self._captured[position] = self._capture(optimized, position, parts[0].batch)
+            self._captured_options[position] = optimized.options()
         captured = self._captured.get(position)
-        if captured is not None and captured.fits(parts[0].batch):
+        if (
+            captured is not None
+            and captured.fits(parts[0].batch)
+            and optimized.options() == self._captured_options[position]
+        ):
             self.seed_draws(step, position, parts[0].number)
             return captured(parts[0].batch)
         return self._eager(optimized, position, parts, lambda part: self.seed_draws(step, position, part.number))
@@ -287,7 +325,11 @@ class TrainingStep:
         state = [t for module in (self.vae, self.loss) for t in module.state_dict(keep_vars=True).values()]
         tensors = {id(tensor): tensor for tensor in (*optimized.tensors(), *state)}
         return capture(
-            update, [batch] * CHECKED_STEPS, tensors.values(), lambda step: self.seed_draws(step, position, 0)
+            update,
+            [batch] * CHECKED_STEPS,
+            tensors.values(),
+            lambda step: self.seed_draws(step, position, 0),
+            [*self.vae.modules(), *self.loss.modules()],
         )
 
     def seed_draws(self, step: int, position: int = 0, part: int = 0) -> None:
@@ -334,21 +376,27 @@ class TrainingStep:
 
 
 def make_optimizer(spec: ComponentSpec, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-    """Construct an optimizer, fused if torch supports it on the device of the parameters.
-
-    On CUDA it is capturable: its learning rate is a tensor, so that a graph reads the current value.
-    """
+    """Construct an optimizer, fused if torch supports it on the device of the parameters, and capturable on CUDA."""
     devices = {parameter.device.type for parameter in parameters}
-    accepted = inspect.signature(find("optimizer", spec.use)).parameters
+    optimizer_class = find("optimizer", spec.use)
+    accepted = inspect.signature(optimizer_class).parameters
     defaults: dict[str, Any] = {}
-    if "fused" in accepted and devices <= {"cpu", "cuda"}:
+    if "fused" in accepted and (devices == {"cpu"} or (devices == {"cuda"} and optimizer_class in FUSED_ON_CUDA)):
         defaults["fused"] = True
     if "capturable" in accepted and devices == {"cuda"}:
         defaults["capturable"] = True
     spec = checked("optimizer", spec)
     spec = spec.with_arguments({**defaults, **spec.arguments})
     optimizer: torch.optim.Optimizer = construct("optimizer", spec, {"params": parameters})
-    if spec.arguments.get("capturable"):
-        for group in optimizer.param_groups:
-            group["lr"] = torch.tensor(group["lr"], device=parameters[0].device)
     return optimizer
+
+
+def _plain(value: Any) -> Any:
+    """The value with numbers in the place of tensors with one element, in dictionaries and lists too."""
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return value.item()
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(item) for item in value)
+    return value

@@ -235,6 +235,11 @@ class Trainer:
                 "The run was trained by %d processes and resumes with %d: the result will not be bit-identical.",
                 *(state["processes"], self.group.size),
             )
+        if (device := state.get("device", self.device.type)) != self.device.type:  # runs of older versions do not say
+            log.warning(
+                "The run was trained on %s and resumes on %s: the result will not be bit-identical.",
+                *(device, self.device.type),
+            )
         try:
             self.load_state_dict(checkpoint.weights(), state)
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
@@ -376,6 +381,7 @@ class Trainer:
         return {
             "step": self.step,
             "processes": self.group.size,
+            "device": self.device.type,
             "history": [asdict(epoch) for epoch in self.history],
             "best": self.best,
             "since_best": self.since_best,

@@ -84,7 +84,7 @@ def test_training_on_any_event_shape(shape, use, missing):
     vae = gaussian_mlp(shape, use)
     before = [parameter.clone() for parameter in vae.parameters()]
     config = zoo.TrainConfig(steps=2, batch_size=10)
-    history = zoo.Trainer(vae, zoo.create_loss("mlp-vae", data_shape=shape), data, config).fit()
+    history = zoo.Trainer(vae, zoo.create_loss("mlp-vae", data_shape=shape), data, config, device="cpu").fit()
     assert history is not False
     assert all(parameter.isfinite().all() for parameter in vae.parameters())
     assert any(not torch.equal(*pair) for pair in zip(before, vae.parameters(), strict=True))

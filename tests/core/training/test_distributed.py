@@ -36,7 +36,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     def start(*arguments: str, **environment: str) -> list[Process]:
         common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), **environment}
-        command = [sys.executable, "-m", "zoo", "train", *arguments]
+        command = [sys.executable, "-m", "zoo", "train", "--device", "cpu", *arguments]
         both = [Process(command, cwd, RANK=rank, LOCAL_RANK=rank, **common) for rank in "01"]
         started.extend(both)
         return both
@@ -60,7 +60,7 @@ def test_two_processes_are_as_good_as_one(tmp_path):
     overrides += ["train.skip_grad_norm=4"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     launcher += ["--master-addr", "127.0.0.1", "--master-port", free_port(), "-m", "zoo"]
-    command = [*launcher, "train", "mlp-vae", *overrides, "--json"]
+    command = [*launcher, "train", "mlp-vae", *overrides, "--device", "cpu", "--json"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=WAIT)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
@@ -68,7 +68,7 @@ def test_two_processes_are_as_good_as_one(tmp_path):
     run = the_run(tmp_path / "runs")
     assert result["run"] == str(run.path.relative_to(tmp_path)), "and one of them writes"
 
-    alone = zoo.train("mlp-vae", [*overrides, "train.microbatches=2"], out=tmp_path / "alone")
+    alone = zoo.train("mlp-vae", [*overrides, "train.microbatches=2"], device="cpu", out=tmp_path / "alone")
     assert [len(epoch.curve["loss"]) for epoch in alone.epochs()] == [4] * 3
     assert {skipped for epoch in alone.epochs() for skipped in epoch.curve["skipped"]} == {0, 1}
     together, expected = essence(run), essence(alone)
@@ -102,7 +102,9 @@ def test_a_signal_to_one_of_them_stops_all(start, tmp_path, caplog):
 
     both = start("--resume", str(run.path))
     assert [process.end()[0] for process in both] == [0, 0], both[0].stderr + both[1].stderr
-    undisturbed = essence(zoo.train("mlp-vae", [*LONG, "train.microbatches=2"], out=tmp_path / "undisturbed"))
+    undisturbed = essence(
+        zoo.train("mlp-vae", [*LONG, "train.microbatches=2"], device="cpu", out=tmp_path / "undisturbed")
+    )
     together = essence(run)
     assert together["state"].pop("processes") == 2
     assert undisturbed["state"].pop("processes") == 1

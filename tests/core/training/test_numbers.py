@@ -30,7 +30,8 @@ def trainer_for(
     vae, own = build(recipe, (1, 4, 4))
     held_out = zoo.Split(pixels[:5])
     dataset = zoo.Dataset(zoo.Split(pixels), held_out, held_out if validation else None)
-    return Trainer(vae, loss or own, dataset, recipe.train, binarize=recipe.binarize, **keywords)
+    options = {"binarize": recipe.binarize, "device": "cpu", **keywords}
+    return Trainer(vae, loss or own, dataset, recipe.train, **options)
 
 
 def copy_of(module: nn.Module) -> dict[str, torch.Tensor]:

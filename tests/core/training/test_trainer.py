@@ -29,7 +29,8 @@ def trainer_for(*overrides: str, n: int = 10, loss: zoo.Loss | None = None, **ke
     dataset = toy_data(n)
     torch.manual_seed(recipe.train.seed)
     vae, own = build(recipe, dataset.shape)
-    return Trainer(vae, loss or own, dataset, recipe.train, binarize=recipe.binarize, **keywords)
+    options = {"binarize": recipe.binarize, "device": "cpu", **keywords}
+    return Trainer(vae, loss or own, dataset, recipe.train, **options)
 
 
 class PerImage(zoo.Loss):
