@@ -76,7 +76,7 @@ def overfits(candidate: Candidate) -> None:
                 optimizer.zero_grad()
                 torch.autograd.backward(phase.objective(vae, batch)["loss"], inputs=list(phase.parameters))
                 optimizer.step()
-        if step % 10 == 0:
+        if step % (10 if step <= 100 else 100) == 0:  # a reconstruction can take longer than a step
             with torch.no_grad(), evaluating(vae):
                 error = _error(vae.reconstruct(batch.x, batch.condition), batch.x)
             if error < goal:
