@@ -38,7 +38,7 @@ bench: $(VENV)/.installed benchmarks/.venv
 	mkdir -p build
 	$(BIN)/python benchmarks/epoch.py --out build/bench.md
 	$(BIN)/python benchmarks/overheads.py --out build/bench.md
-	benchmarks/.venv/bin/python benchmarks/families.py --out build/bench.md
+	OMP_NUM_THREADS=1 benchmarks/.venv/bin/python benchmarks/families.py --out build/bench.md
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/stacked.py --out build/bench.md
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/precision.py --out build/bench.md
 	$(BIN)/zoo train mlp-vae binarize=dynamic --data mnist --out build/bench-runs

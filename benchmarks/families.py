@@ -29,9 +29,10 @@ def measure(name: str, data_dir: str, rounds: int) -> dict[str, Worker]:
     Raises:
         Skipped: one of them cannot run here.
     """
+    pythae = Peer(f"pythae_family:{name}", "pythae", PYTHAE_PYTHON, "make benchmarks/.venv")
     workers = {
-        "zoo": Worker(Peer(f"zoo_family:{name}", "zoo"), data_dir),
-        "pythae": Worker(Peer(f"pythae_family:{name}", "pythae", PYTHAE_PYTHON, "make benchmarks/.venv"), data_dir),
+        "zoo": Worker(Peer(f"zoo_family:{name}", "zoo"), data_dir, clock="processor_seconds"),
+        "pythae": Worker(pythae, data_dir, clock="processor_seconds"),
     }
     started = []
     try:
@@ -90,7 +91,8 @@ def main() -> None:
         "",
         f"- Date: {datetime.now(UTC):%Y-%m-%d}; {cpu_model()}, {os.cpu_count()} cores",
         f"- 784-400-z-400-784, batches of {BATCH}, Adam, {IMAGES:,} images of MNIST; training and data loading",
-        f"- {arguments.rounds} interleaved rounds of {STEPS} steps after a warm-up; ratios are medians over rounds",
+        f"- {arguments.rounds} interleaved rounds of {STEPS} steps after a warm-up; milliseconds of processor time",
+        "- Ratios are medians over rounds",
         "- NLL after these steps: 200 importance samples, 200 test images binarized at one half, nats per image",
         "",
         "| " + " | ".join(columns) + " |",

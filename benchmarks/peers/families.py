@@ -47,8 +47,12 @@ FAMILIES: dict[str, Family] = {
     "wae-mmd": Family("WAE_MMD", {"reg_weight": 10.0, "reconstruction_loss": "mse"}),
     "ae": Family("AE"),
     "rae-l2": Family("RAE_L2", {"embedding_weight": 1e-2, "reg_weight": 1e-4}),
-    "rae-gp": Family("RAE_GP", {"embedding_weight": 1e-2, "reg_weight": 1e-4}, difference="pythae's penalty is a trap"),
-    "vq-vae": Family(
+    "rae-gp": Family(
+        "RAE_GP",
+        {"embedding_weight": 1e-2, "reg_weight": 1e-4},
+        difference="pythae penalizes the gradient in x, the paper in z",
+    ),
+    "vq-vae-mlp": Family(
         "VQVAE",
         {"num_embeddings": 64, "use_ema": True, "decay": 0.99},
         ("latent_dim=1", "encoder.posterior.dim=16"),

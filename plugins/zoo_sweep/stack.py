@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from zoo import VAE, Batch, Loss, Trainer, error_summary
 from zoo_sweep.draws import CannotStack, Draw, Recording, Replaying
@@ -84,6 +85,7 @@ class Stack:
         self._template = objectives[0]
         self._slots = _slots(objectives[0], [*self.trained, *self._constants])
         self._draws: dict[tuple[int, ...], list[Draw]] = {}
+        self._graphs: dict[tuple[int, ...], Callable[..., tuple[Terms, Tensor]]] = {}
 
     def rows(self, stacked: Tensor, row: int) -> list[Tensor]:
         """Views of the parameters of one model in a tensor like `weights`."""
@@ -120,7 +122,15 @@ class Stack:
             for name in Batch._fields
             if getattr(batches[0], name) is not None
         }
-        weights = self.weights.detach().requires_grad_()
+        shape = (len(batches), *batches[0].x.shape)
+        arguments = (self.weights, list(self._constants.values()), [n for _, _, n in self._numbers], fields, values)
+        if shape not in self._graphs:
+            self._graphs[shape] = self._traced(draws, arguments)
+        terms, gradient = self._graphs[shape](*arguments)
+        return terms, gradient
+
+    def _traced(self, draws: Sequence[Draw], arguments: tuple[Any, ...]) -> Callable[..., tuple[Terms, Tensor]]:
+        """The operations of a step of all models, recorded once: `vmap` and autograd take longer than small models."""
 
         def terms_of_one(
             weights: Tensor, constants: list[Tensor], numbers: list[Tensor], fields: Terms, values: list[Tensor]
@@ -131,11 +141,19 @@ class Stack:
                 terms: Terms = self._template(Batch(**fields))
             return terms
 
-        numbers = [values for _, _, values in self._numbers]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
-            terms = vmap(terms_of_one)(weights, list(self._constants.values()), numbers, fields, values)
-        (gradient,) = torch.autograd.grad(terms["loss"].sum(), weights)
-        return {name: value.detach() for name, value in terms.items()}, gradient
+        def step(weights: Tensor, *others: Any) -> tuple[Terms, Tensor]:
+            weights = weights.detach().requires_grad_()
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
+                terms = vmap(terms_of_one)(weights, *others)
+            (gradient,) = torch.autograd.grad(terms["loss"].sum(), weights)
+            return {name: value.detach() for name, value in terms.items()}, gradient
+
+        before = {name: values.clone() for name, values in self._constants.items()}
+        try:
+            graph: Callable[..., tuple[Terms, Tensor]] = make_fx(step)(*arguments)
+        finally:
+            self._restore(before)  # tracing runs the operations
+        return graph
 
     @contextlib.contextmanager
     def _with_tensors(self, tensors: Sequence[Tensor]) -> Iterator[None]:
@@ -166,11 +184,15 @@ class Stack:
     def _check(self, step: int, batches: Sequence[Batch]) -> None:
         """Compare the terms, gradients and buffers of a step with those of each model alone. Nothing is changed."""
         before = {name: values.clone() for name, values in self._constants.items()}
+        numbers = [_plain_numbers(module) for module in self._template.modules()]
         alone, draws = [], []
         for row, batch in enumerate(batches):
             with Recording() as recording:
                 alone.append(self._alone(step, row, batch))
             draws.append(recording.draws)
+        for module, own in zip(self._template.modules(), numbers, strict=True):
+            if changed := [name for name, value in _plain_numbers(module).items() if own.get(name) != value]:
+                raise CannotStack(f"{type(module).__name__}.{changed[0]} changes from step to step and is no tensor")
         expected = {name: values.clone() for name, values in self._constants.items()}
         self._restore(before)
         if any(other != draws[0] for other in draws):
@@ -274,6 +296,10 @@ def _differing_numbers(objectives: Sequence[nn.Module]) -> list[tuple[nn.Module,
             elif not key.startswith("_") and isinstance(value, PLAIN) and any(v != value for v in values):
                 raise CannotStack(f"the setting {key!r} of {type(module).__name__} differs between the models")
     return numbers
+
+
+def _plain_numbers(module: nn.Module) -> dict[str, int | float]:
+    return {name: value for name, value in vars(module).items() if isinstance(value, int | float)}
 
 
 def _require_close(title: str, actual: Tensor, expected: Tensor, tolerance: float) -> None:

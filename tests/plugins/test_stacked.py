@@ -259,6 +259,28 @@ def test_a_difference_from_the_model_alone_is_noticed():
         stacked_step(trainers)
 
 
+class _Annealed(zoo.get("loss", "elbo")):
+    """Its weight grows from step to step, with a counter that is no tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = 0
+
+    def forward(self, vae, batch):
+        self.steps += 1
+        terms = super().forward(vae, batch)
+        return {**terms, "loss": terms["loss"] * min(1.0, self.steps / 1000)}
+
+
+def test_a_counter_that_a_stack_would_not_advance_is_noticed():
+    """The operations of a step are recorded once, with the value of every number."""
+    recipe, dataset = zoo.recipe("mlp-vae", [*SMALL]), zoo.load_dataset("digits")
+    models = [zoo.build(recipe, dataset.shape, 0)[0] for _ in range(2)]
+    trainers = [zoo.Trainer(vae, _Annealed(), dataset, recipe.train) for vae in models]
+    with pytest.raises(CannotStack, match=r"_Annealed\.steps changes from step to step and is no tensor"):
+        stacked_step(trainers)
+
+
 def test_the_memory_of_a_stack_is_that_of_its_models():
     """Weights, and the two moments of Adam."""
     recipe = zoo.recipe("mlp-vae", [*SMALL])
