@@ -159,12 +159,13 @@ def sheet(images: dict[str, torch.Tensor]) -> Figure:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default="*", help="a pattern")
+    parser.add_argument("--models", help="names, with commas (default: all)")
+    parser.add_argument("--measured", action="store_true", help="train nothing; write the table of what is measured")
     parser.add_argument("--data", default="mnist")
     parser.add_argument("--validation", type=int, default=5000, help="training images to hold out")
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--images", type=int, default=1000, help="test images for the ELBO, log p(x) and active units")
+    parser.add_argument("--images", type=int, default=500, help="test images for the ELBO, log p(x) and active units")
     parser.add_argument("--samples", type=int, default=500, help="importance samples")
     parser.add_argument("--out", type=Path, default=Path("build/models"))
     settings = parser.parse_args()
@@ -173,7 +174,9 @@ def main() -> None:
     rows: dict[str, list[dict[str, Any]]] = {}
     images: dict[str, torch.Tensor] = {}
     for seed in range(settings.seeds):  # all models with one seed first, so that the table is complete early
-        for name in zoo.list_models(settings.models):
+        for name in settings.models.split(",") if settings.models else zoo.list_models():
+            if settings.measured and not (settings.out / name / f"seed-{seed}.json").exists():
+                continue
             try:
                 run = trained(name, seed, settings)
                 rows.setdefault(name, []).append(measured(run, settings))

@@ -1,7 +1,7 @@
 """The models that pythae and the zoo have in common, with the settings that make them the same model.
 
-Every model has the network 784-400-z-400-784 and batches of 128, as the other peers, and trains on the first 12,800
-images of MNIST with Adam.
+Every model has the network 784-400-z-400-784, or the convolutional network of its recipe, and batches of 128, and
+trains on the first 12,800 images of MNIST with Adam.
 """
 
 from __future__ import annotations
@@ -20,25 +20,34 @@ class Family:
         peer: name of pythae's model; its configuration is ``<peer>Config``.
         config: arguments of the configuration.
         overrides: changes of the recipe.
+        convolutional: whether the network is that of the recipe, for both.
         difference: what cannot be made the same.
     """
 
     peer: str
     config: dict[str, Any] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
+    convolutional: bool = False
     difference: str = ""
 
 
 FAMILIES: dict[str, Family] = {
     "mlp-vae": Family("VAE"),
     "mlp-vae-mse": Family("VAE", {"reconstruction_loss": "mse"}),
+    "conv-vae": Family("VAE", convolutional=True),
+    "resnet-vae": Family("VAE", overrides=("binarize=none", "train.batch_size=128"), convolutional=True),
     "beta-vae": Family("BetaVAE", {"beta": 4.0}),
     "iwae": Family("IWAE", {"number_samples": 8}, ("binarize=none",)),
     "miwae": Family("MIWAE", {"number_gradient_estimates": 2, "number_samples": 4}, ("binarize=none",)),
     "piwae": Family("PIWAE", {"number_gradient_estimates": 2, "number_samples": 4}, ("binarize=none",)),
     "ciwae": Family("CIWAE", {"number_samples": 8, "beta": 0.05}, ("binarize=none",)),
     "vamp-vae": Family("VAMP", {"number_components": 100}, ("prior.pseudo_inputs=100",)),
-    "planar": Family("VAE_LinNF", {"flows": ["Planar"] * 10}, ("binarize=none",)),
+    "planar": Family(
+        "VAE_LinNF",
+        {"flows": ["Planar"] * 10},
+        ("binarize=none",),
+        difference="the flow of pythae does not depend on x",
+    ),
     "iaf": Family("VAE_IAF", {"n_made_blocks": 2, "n_hidden_in_made": 1, "hidden_size": 200}, ("binarize=none",)),
     "beta-vae-capacity": Family("DisentangledBetaVAE", {"beta": 10.0, "C": 25.0, "warmup_epoch": 4}),
     "beta-tc-vae": Family("BetaTCVAE", {"beta": 6.0}),

@@ -61,6 +61,42 @@ class Decoder(BaseDecoder):
         return ModelOutput(reconstruction=self.trunk(z))
 
 
+class RecipeEncoder(BaseEncoder):
+    """The convolutional encoder of a recipe."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x: Tensor) -> ModelOutput:
+        parameters = self.encoder.posterior.linear(self.encoder.trunk(x.view(-1, 1, 28, 28)))
+        mean, log_variance = parameters.chunk(2, dim=1)
+        return ModelOutput(embedding=mean, log_covariance=log_variance)
+
+
+class RecipeDecoder(BaseDecoder):
+    """The convolutional decoder of a recipe."""
+
+    def __init__(self, decoder: nn.Module) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, z: Tensor) -> ModelOutput:
+        return ModelOutput(reconstruction=self.decoder(z).mean.flatten(1))
+
+
+def networks(name: str, latent_dim: int, spread: str | None) -> tuple[BaseEncoder, BaseDecoder]:
+    """The networks of a family."""
+    family = FAMILIES[name]
+    if family.convolutional:
+        import zoo
+
+        vae = zoo.create_model(name, family.overrides, data_shape=(1, 28, 28))
+        return RecipeEncoder(vae.encoder), RecipeDecoder(vae.decoder)
+    activation = nn.Softplus() if family.peer in ("HVAE", "RHVAE") else nn.ReLU()
+    return Encoder(latent_dim, spread), Decoder(latent_dim, activation)
+
+
 def prepare(data_dir: str, name: str) -> tuple[Callable[[], None], Callable[[], float | None]]:
     """Return a function that trains one epoch, and one that estimates the negative log-likelihood."""
     logging.disable(logging.INFO)
@@ -71,8 +107,7 @@ def prepare(data_dir: str, name: str) -> tuple[Callable[[], None], Callable[[], 
     reconstruction = {} if family.peer in POINTS or family.peer == "Adversarial_AE" else {"reconstruction_loss": "bce"}
     config = config_class(input_dim=(PIXELS,), latent_dim=latent_dim, **{**reconstruction, **family.config})
     spread = None if family.peer in POINTS else "log_concentration" if family.peer == "SVAE" else "log_covariance"
-    encoder = Encoder(latent_dim, spread)
-    decoder = Decoder(latent_dim, nn.Softplus() if family.peer in ("HVAE", "RHVAE") else nn.ReLU())
+    encoder, decoder = networks(name, latent_dim, spread)
     model = getattr(pythae.models, family.peer)(config, encoder=encoder, decoder=decoder)
 
     train = MNIST(data_dir, train=True, download=False).data[:IMAGES].reshape(-1, PIXELS).float() / 255
@@ -122,4 +157,4 @@ def latents(name: str) -> int:
     import zoo
 
     recipe = zoo.recipe(name, FAMILIES[name].overrides)
-    return int(recipe.encoder.parameters["posterior"]["dim"]) if name == "vq-vae" else recipe.latent_dim
+    return int(recipe.encoder.parameters["posterior"]["dim"]) if name == "vq-vae-mlp" else recipe.latent_dim

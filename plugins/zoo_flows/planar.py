@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -55,12 +56,10 @@ class PlanarFlow(Posterior):
         """
         require_flat(features, "planar")
         parameters = at_least_float32(self.linear(features))
-        transforms = []
-        for layer in parameters.chunk(self.layers, dim=-1):
-            u, w, b = torch.split(layer, [self.latent_dim, self.latent_dim, 1], dim=-1)
-            # w.z is a sum over dimensions; the scaling keeps tanh out of saturation for any number of them.
-            transforms.append(PlanarTransform(u, w / math.sqrt(self.latent_dim), b))
-        return Flow(self.base(features), transforms)
+        layers = parameters.view(*parameters.shape[:-1], self.layers, -1).movedim(-2, 0)
+        u, w, b = torch.split(layers, [self.latent_dim, self.latent_dim, 1], dim=-1)
+        # w.z is a sum over dimensions; the scaling keeps tanh out of saturation for any number of them.
+        return Flow(self.base(features), PlanarTransform(u, w / math.sqrt(self.latent_dim), b).unbind())
 
 
 class PlanarTransform(Transform):
@@ -71,8 +70,8 @@ class PlanarTransform(Transform):
     identity, and û stays bounded as w vanishes.
 
     Args:
-        u, w: (N, latent_dim).
-        b: (N, 1).
+        u, w: (*, N, latent_dim).
+        b: (*, N, 1).
     """
 
     domain = constraints.real_vector
@@ -87,6 +86,14 @@ class PlanarTransform(Transform):
         self.u = u + (self.slope - 1 - wu) * w / ww
         self.w = w
         self.b = b
+
+    def unbind(self) -> list[PlanarTransform]:
+        """The transforms along the first dimension of the parameters."""
+        fields = ("slope", "u", "w", "b")
+        transforms = [copy.copy(self) for _ in self.u]
+        for transform, *values in zip(transforms, *(getattr(self, field) for field in fields), strict=True):
+            vars(transform).update(zip(fields, values, strict=True))
+        return transforms
 
     def call_and_ladj(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return f(z) (..., N, latent_dim) and the log-determinant at z (..., N)."""
