@@ -66,11 +66,15 @@ FAMILIES: dict[str, Family] = {
         {"num_embeddings": 64, "use_ema": True, "decay": 0.99},
         ("latent_dim=1", "encoder.posterior.dim=16"),
     ),
-    "aae": Family("Adversarial_AE", overrides=("loss.hidden=[256]",)),
+    "aae": Family(
+        "Adversarial_AE",
+        overrides=("loss.hidden=[256]",),
+        difference="each of the three phases passes through the updated encoder; pythae has one pass for all",
+    ),
     "svae": Family("SVAE"),
     "poincare-vae": Family(
         "PoincareVAE", {"posterior_distribution": "wrapped_normal", "prior_distribution": "wrapped_normal"}
     ),
-    "hvae": Family("HVAE", {"n_lf": 3}),
+    "hvae": Family("HVAE", {"n_lf": 3}, difference="pythae does not differentiate through the forces"),
     "rhvae": Family("RHVAE", {"n_lf": 3}, difference="the metrics have other sizes"),
 }

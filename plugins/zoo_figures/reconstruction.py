@@ -24,7 +24,8 @@ def reconstructions(vae: VAE, x: Tensor, title: str = "Reconstructions", conditi
         title: of the figure.
         condition: labels (N,), for conditional models.
     """
-    with evaluating(vae), seeded(0, x.device):
+    device = next(vae.parameters()).device
+    with evaluating(vae), seeded(0, device):
         reconstructed = vae.reconstruct(x, condition)
     rows = list(zip(torch.split(x, COLUMNS), torch.split(reconstructed, COLUMNS), strict=True))
     columns = min(COLUMNS, len(x))

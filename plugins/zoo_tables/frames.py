@@ -107,7 +107,9 @@ def _series(column: Column, entries: Any, missing: Any) -> Any:
         codes = np.clip(np.rint(entries), 0, len(column.categories) - 1).astype(np.int64)
         values = pd.Series(pd.array(column.categories, dtype=object)[codes])
         values = values.where(~missing, None)
-        return values.astype({"integer": "Int64", "boolean": "boolean", "float": "float64"}.get(column.format, "str"))
+        if column.format not in (dtypes := {"integer": "Int64", "boolean": "boolean", "float": "float64"}):
+            return values.astype("str").mask(missing)  # before pandas 3, astype makes text of None
+        return values.astype(dtypes[column.format])
     numbers = column.decode(entries)
     if column.kind == "positive":
         numbers = numbers.clip(SMALLEST_POSITIVE)
