@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import NonNegativeFloat
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
 from zoo import VAE, Batch, Loss, WarmUp
 
@@ -46,7 +47,7 @@ class SquaredError(ELBO):
     def forward(self, vae: VAE, batch: Batch) -> dict[str, Tensor]:
         """Return ``loss``, ``distortion`` and ``rate``, in nats per example up to a constant."""
         trace = vae.trace(batch)
-        error = (trace.x - trace.p.mean).square()
+        error = mse_loss(trace.p.mean, trace.x, reduction="none")
         if trace.mask is not None:
             error = error.where(trace.mask, 0.0)
         distortion = error.sum(tuple(range(1, error.ndim))).mean()
