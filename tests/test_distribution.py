@@ -519,6 +519,7 @@ EVERY_COMMAND = {
     "compare": "runs/mlp-vae runs/mlp-vae/sweep-*/trials/trial-002",
     "report": "runs/mlp-vae --limit 20",
     "encode": "runs/mlp-vae digits -o codes.npz",
+    "decode": "runs/mlp-vae codes.npz -o decoded.npy",
     "export": "runs/mlp-vae --format torch",
     "reproduce": "--list",
     "score": "runs/mlp-vae digits --out scores.csv",

@@ -234,8 +234,8 @@ def test_training_from_a_folder_starts_at_its_values(digits_folder):
         zoo.train(str(run.path / "recipe.yaml"), out=digits_folder.parent)
 
 
-def test_every_loss_of_a_spatial_latent_trains_it(digits_folder):
-    for loss in ("elbo", "mse", "adversarial", {"use": "iwae", "samples": 2}):
+def test_other_losses_train_it(digits_folder):
+    for loss in ("adversarial", {"use": "iwae", "samples": 2}):
         run = trained(digits_folder, loss=loss, train={"steps": 1})
         assert math.isfinite(run.epochs()[-1].train["loss"])
 
