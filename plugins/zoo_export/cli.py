@@ -117,7 +117,7 @@ def _encode_shards(
 
     size = shards.SIZE if size is None else size
     with evaluation_progress() as progress:
-        progress.begin("encode")
+        progress.begin("shards")
         folder = shards.encode_shards(run, data, out, shard_size=size, **options, progress=progress.update)
     index = json.loads((folder / shards.INDEX).read_text("utf-8"))
     if as_json:

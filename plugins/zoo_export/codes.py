@@ -30,8 +30,8 @@ from zoo import (
 )
 from zoo_export.standardization import standardization
 
-# Random streams: of the samples, separate from that of binarisation; and of the training split, if both are encoded.
-DRAWS, TRAIN = 2, 3
+# Random streams: of the samples, separate from that of binarisation; and of the other splits, if all are encoded.
+DRAWS, TRAIN, VALIDATION = 2, 3, 6
 BATCH = 500
 
 
@@ -137,8 +137,9 @@ def codes_of(
 
     if split != "all":
         return encode_split(split, seed)
-    parts = {"train": encode_split("train", derive_seed(seed, TRAIN)), "test": encode_split("test", seed)}
-    shared = [name for name in parts["train"] if name in parts["test"]]
+    seeds = {"train": derive_seed(seed, TRAIN), "validation": derive_seed(seed, VALIDATION), "test": seed}
+    parts = {name: encode_split(name, seeds[name]) for name in dataset.splits}
+    shared = [name for name in parts["train"] if all(name in part for part in parts.values())]
     merged = {
         name: np.concatenate([part[name] for part in parts.values()], axis=1 if name == "samples" else 0)
         for name in shared
@@ -197,6 +198,7 @@ def encode(
     """
     run = run if isinstance(run, zoo.Run) else zoo.Run.open(run)
     part, dataset, _ = images_of(run, data, split, data_dir)
+    factors = standardization(run, data_dir=data_dir, device=device) if scaled else None
     target = resolve_device(device)
     arrays = codes_of(
         *(run.load().to(target), dataset, part),
@@ -205,7 +207,7 @@ def encode(
         samples=samples,
         seed=run.recipe.train.seed if seed is None else seed,
     )
-    return standardization(run, data_dir=data_dir, device=device).apply_to(arrays) if scaled else arrays
+    return arrays if factors is None else factors.apply_to(arrays)
 
 
 def images_of(
