@@ -36,7 +36,7 @@ def test_the_tests_can_be_run_with_the_oldest_packages_that_are_admitted():
 
 SOURCES = ("core", "plugins", "pyproject.toml", "registry.yaml", "README.md", "CHANGELOG.md", "LICENSE", ".gitignore")
 PACKAGES = sorted(folder.parent.name for folder in (ROOT / "plugins").glob("zoo_*/__init__.py"))
-LIBRARIES = {"zoo_canvas", "zoo_diffusers", "zoo_sklearn"}  # imported, without hooks of their own
+LIBRARIES = {"zoo_canvas", "zoo_sklearn"}  # imported, without hooks of their own
 # Everything that building needs is installed; no index, no constraint of this machine.
 OFFLINE = {"PIP_NO_INDEX": "1", "PIP_CONSTRAINT": "", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
@@ -519,6 +519,7 @@ EVERY_COMMAND = {
     "compare": "runs/mlp-vae runs/mlp-vae/sweep-*/trials/trial-002",
     "report": "runs/mlp-vae --limit 20",
     "encode": "runs/mlp-vae digits -o codes.npz",
+    "decode": "runs/mlp-vae codes.npz -o decoded.npy",
     "export": "runs/mlp-vae --format torch",
     "reproduce": "--list",
     "score": "runs/mlp-vae digits --out scores.csv",

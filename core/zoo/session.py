@@ -141,7 +141,7 @@ class Session:
         recipe = run.recipe
         if longer:
             recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": epochs})})
-        trainer, _ = self.trainer(recipe, run.loaded(self.root, source))
+        trainer, _ = self.trainer(recipe, run.loaded(self.root, source), initialize=False)
         trainer.restore(checkpoint)
         if longer and epochs is not None:
             if trainer.finished:
@@ -152,9 +152,13 @@ class Session:
         return self._fit(trainer, run)
 
     def trainer(
-        self, recipe: Recipe, data: LoadedDataset, init: WarmStart | None = None
+        self, recipe: Recipe, data: LoadedDataset, init: WarmStart | None = None, initialize: bool = True
     ) -> tuple[Trainer, dict[str, Any] | None]:
-        """Build and check the model without writing files. Also return the record of a warm start."""
+        """Build and check the model without writing files. Also return the record of a warm start.
+
+        Args:
+            initialize: whether to initialize `DataDependent` modules; a checkpoint that is restored has their state.
+        """
         dataset = data.dataset
         if self.group.is_rank_zero:
             log.info(
@@ -171,7 +175,7 @@ class Session:
                 )
         with flushed_denormals(), seeded(recipe.train.seed, self.device):
             vae, loss = build(recipe, dataset.shape, dataset.classes, len(dataset.train), dataset.columns)
-            if dependent := [module for module in vae.modules() if isinstance(module, DataDependent)]:
+            if initialize and (dependent := [module for module in vae.modules() if isinstance(module, DataDependent)]):
                 mean = dataset.train.mean()
                 for module in dependent:
                     module.initialize(mean)

@@ -13,4 +13,5 @@ def zoo_commands() -> Iterable[Command]:
     return (
         Command("export", "Export encoder and decoder to ONNX or torch.export.", "zoo_export.cli:export"),
         Command("encode", "Write the posterior parameters of images as arrays.", "zoo_export.cli:encode"),
+        Command("decode", "Decode latents from a file.", "zoo_export.cli:decode"),
     )

@@ -1,4 +1,4 @@
-"""``zoo encode`` and ``zoo export``."""
+"""``zoo encode``, ``zoo decode`` and ``zoo export``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zoo import RunError, UsageError, atomic_write
-from zoo.cli import RUN, data_dir_option, device_option, json_option, log_to_stderr, print_json
+from zoo.cli import RUN, data_dir_option, device_option, evaluation_progress, json_option, log_to_stderr, print_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,10 +22,22 @@ if TYPE_CHECKING:
 @click.argument("run", type=RUN)
 @click.argument("data", required=False)
 @click.option(
+    "--format",
+    type=click.Choice(["npz", "safetensors"]),
+    default="npz",
+    show_default=True,
+    help="npz writes one file; safetensors a folder of shards, which an interrupted command continues.",
+)
+@click.option(
     "-o",
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help=".npz file to write.  [default: in the run, or in runs/NAME for installed weights]",
+    type=click.Path(path_type=Path),
+    help=".npz file or folder to write.  [default: in the run, or in runs/NAME for installed weights]",
+)
+@click.option(
+    "--shard-size",
+    type=click.IntRange(min=1),
+    help="Images per shard of the format safetensors.  [default: 10000]",
 )
 @click.option(
     "--split",
@@ -40,6 +52,9 @@ if TYPE_CHECKING:
     help="Samples to write from each posterior.",
 )
 @click.option(
+    "--scaled", is_flag=True, help="Write (z - shift) scale, with mean 0 and variance 1 over training images."
+)
+@click.option(
     "--seed", type=click.IntRange(min=0), help="Seed of samples and binarisation.  [default: that of the run]"
 )
 @data_dir_option
@@ -48,13 +63,11 @@ if TYPE_CHECKING:
 def encode(
     run: str,
     data: str | None,
+    format: str,
     out: Path | None,
-    split: str | None,
-    samples: int,
-    seed: int | None,
-    data_dir: Path | None,
-    device: str,
+    shard_size: int | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Write the posterior parameters of images, those of q(z | x), as arrays that NumPy loads.
 
@@ -62,9 +75,15 @@ def encode(
     by name or path; the arrays include the path of each image, or its index in a file of arrays. Without DATA, the test
     split of the run is encoded.
 
+    The format safetensors is for data sets of any size: the memory needed depends on the size of a shard alone. The
+    same command continues after an interruption.
+
+    The shift and the scale of the latents are measured on training images, once, and stored in the run.
+
     \b
     zoo encode runs/mlp-vae -o codes.npz
     zoo encode runs/conv-vae photos -o codes.npz
+    zoo encode runs/autoencoder-kl photos --format safetensors --scaled -o latents
     python -c "import numpy; print(numpy.load('codes.npz')['mean'].shape)"
     """
     import zoo
@@ -72,9 +91,12 @@ def encode(
 
     log_to_stderr(logging.WARNING)
     trained_run = zoo.Run.open(run)
-    codes = encoding.encode(
-        trained_run, data, split=split, samples=samples, seed=seed, data_dir=data_dir, device=device  # type: ignore[arg-type]
-    )  # fmt: skip
+    if format == "safetensors":
+        _encode_shards(trained_run, data, out, shard_size, as_json, options)
+        return
+    if shard_size is not None:
+        raise UsageError("--shard-size is for --format safetensors.")
+    codes = encoding.encode(trained_run, data, **options)
     path = trained_run.output / "codes.npz" if out is None else out
     _write(codes, path)
     if as_json:
@@ -83,9 +105,29 @@ def encode(
         return
     for name, array in codes.items():
         click.echo(f"{name:<8} {array.dtype} {tuple(array.shape)}")
-    if "mean" not in codes and not samples:
+    if "mean" not in codes and not options["samples"]:
         click.echo("The posterior has no mean in closed form. Use --samples to write samples.", err=True)
     click.echo(path)
+
+
+def _encode_shards(
+    run: zoo.Run, data: str | None, out: Path | None, size: int | None, as_json: bool, options: dict[str, Any]
+) -> None:
+    from zoo_export import shards
+
+    size = shards.SIZE if size is None else size
+    with evaluation_progress() as progress:
+        progress.begin("shards")
+        folder = shards.encode_shards(run, data, out, shard_size=size, **options, progress=progress.update)
+    index = json.loads((folder / shards.INDEX).read_text("utf-8"))
+    if as_json:
+        print_json({"run": str(run), "folder": str(folder), **index})
+        return
+    for name, array in index["arrays"].items():
+        click.echo(f"{name:<8} {array['dtype']} {tuple(array['shape'])}")
+    if index["scaling_factor"] is not None:
+        click.echo(f"shift_factor {index['shift_factor']:.4g}, scaling_factor {index['scaling_factor']:.4g}")
+    click.echo(f"{folder}: {len(index['shards'])} shards")
 
 
 def _write(codes: dict[str, NDArray[Any]], path: Path) -> None:
@@ -97,6 +139,54 @@ def _write(codes: dict[str, NDArray[Any]], path: Path) -> None:
             np.savez(file, **codes)  # type: ignore[arg-type]
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+@click.command(short_help="Decode latents from a file.")
+@click.argument("run", type=RUN)
+@click.argument("latents", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--array", default="mean", show_default=True, help="Array to decode, in an .npz or .safetensors file.")
+@click.option("--scaled", is_flag=True, help="The latents are (z - shift) scale; see zoo encode --scaled.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help=".npy file to write.  [default: in the run, or in runs/NAME for installed weights]",
+)
+@data_dir_option
+@device_option
+@json_option
+def decode(
+    run: str,
+    latents: Path,
+    array: str,
+    scaled: bool,
+    out: Path | None,
+    data_dir: Path | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Decode latents to the means of p(x | z), as an array (N, *data_shape) that NumPy loads.
+
+    LATENTS is an .npy, .npz or .safetensors file with an array (N, *latent_shape), such as samples of a diffusion model
+    or a file of zoo encode. Spatial latents are channels-last. A model that is conditional on labels takes those in
+    the array labels.
+
+    \b
+    zoo decode runs/autoencoder-kl samples.npy --scaled -o images.npy
+    """
+    import zoo
+    from zoo_export import decoding
+
+    log_to_stderr(logging.WARNING)
+    trained_run = zoo.Run.open(run)
+    x = decoding.decode_file(trained_run, latents, array, scaled=scaled, data_dir=data_dir, device=device)
+    path = trained_run.output / "decoded.npy" if out is None else out
+    decoding.write(x, path)
+    if as_json:
+        print_json({"run": str(trained_run), "decoded": str(path), "shape": list(x.shape)})
+        return
+    click.echo(f"{x.dtype} {tuple(x.shape)}")
+    click.echo(path)
 
 
 @click.command(short_help="Export encoder and decoder to ONNX or torch.export.")
@@ -115,8 +205,9 @@ def _write(codes: dict[str, NDArray[Any]], path: Path) -> None:
     help="Folder to write.  [default: in the run, or in runs/NAME for installed weights]",
 )
 @click.option("--part", "only", type=click.Choice(["encoder", "decoder"]), help="Export only this part.")
+@click.option("--check", is_flag=True, help="Compare the folder with the model by diffusers, the extra `diffusers`.")
 @json_option
-def export(run: str, format: str, out: Path | None, only: str | None, as_json: bool) -> None:
+def export(run: str, format: str, out: Path | None, only: str | None, check: bool, as_json: bool) -> None:
     """Export encoder and decoder as files that run without the zoo, for any batch size.
 
     The encoder maps images to the parameters of q(z | x), the decoder latents to those of p(x | z), with the mean
@@ -136,8 +227,10 @@ def export(run: str, format: str, out: Path | None, only: str | None, as_json: b
 
     trained_run = zoo.Run.open(run)
     if format == "diffusers":
-        _export_to_diffusers(trained_run, out, only, as_json)
+        _export_to_diffusers(trained_run, out, only, check, as_json)
         return
+    if check:
+        raise UsageError("--check is for the format diffusers; the other formats are always checked.")
     parts: dict[str, Any] = {} if only is None else {"parts": [only]}
     folder = exporting.export(trained_run, format, out, **parts)  # type: ignore[arg-type]
     manifest = json.loads((folder / "export.json").read_text("utf-8"))
@@ -152,17 +245,26 @@ def export(run: str, format: str, out: Path | None, only: str | None, as_json: b
     click.echo(folder)
 
 
-def _export_to_diffusers(run: zoo.Run, out: Path | None, only: str | None, as_json: bool) -> None:
-    from zoo_diffusers.folder import CONFIG, export_run
+def _export_to_diffusers(run: zoo.Run, out: Path | None, only: str | None, check: bool, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from zoo_diffusers.folder import configuration, save_folder
+    from zoo_diffusers.reference import require_diffusers, require_equal
+    from zoo_export.standardization import standardization
 
     if only is not None:
         raise UsageError("The format diffusers has both parts in one file. Omit --part.")
-    folder = export_run(run, out)
-    config = json.loads((folder / CONFIG).read_text("utf-8"))
+    if check:
+        require_diffusers()
+    vae, folder = run.load(prior="original"), run.output / "export-diffusers" if out is None else out
+    configuration(vae)  # before latents are measured
+    factors = asdict(standardization(run))
+    save_folder(vae, folder, *factors.values())
+    checked = {"greatest_difference": require_equal(vae, folder)} if check else {}
     if as_json:
-        print_json({"run": str(run), "folder": str(folder), "config": config})
+        print_json({"run": str(run), "folder": str(folder), **factors, **checked})
         return
-    click.echo(f"shift_factor {config['shift_factor']:.4g}, scaling_factor {config['scaling_factor']:.4g}")
+    click.echo(", ".join(f"{name} {value:.4g}" for name, value in {**factors, **checked}.items()))
     click.echo(folder)
 
 

@@ -28,9 +28,10 @@ from zoo import (
     resolve_device,
     seeded,
 )
+from zoo_export.standardization import standardization
 
-# Random streams: of the samples, separate from that of binarisation; and of the training split, if both are encoded.
-DRAWS, TRAIN = 2, 3
+# Random streams: of the samples, separate from that of binarisation; and of the other splits, if all are encoded.
+DRAWS, TRAIN, VALIDATION = 2, 3, 6
 BATCH = 500
 
 
@@ -136,8 +137,9 @@ def codes_of(
 
     if split != "all":
         return encode_split(split, seed)
-    parts = {"train": encode_split("train", derive_seed(seed, TRAIN)), "test": encode_split("test", seed)}
-    shared = [name for name in parts["train"] if name in parts["test"]]
+    seeds = {"train": derive_seed(seed, TRAIN), "validation": derive_seed(seed, VALIDATION), "test": seed}
+    parts = {name: encode_split(name, seeds[name]) for name in dataset.splits}
+    shared = [name for name in parts["train"] if all(name in part for part in parts.values())]
     merged = {
         name: np.concatenate([part[name] for part in parts.values()], axis=1 if name == "samples" else 0)
         for name in shared
@@ -165,6 +167,7 @@ def encode(
     *,
     split: Literal["train", "test", "all"] | None = None,
     samples: int = 0,
+    scaled: bool = False,
     seed: int | None = None,
     data_dir: Path | str | None = None,
     device: str = "auto",
@@ -177,6 +180,7 @@ def encode(
             are scaled and cropped to the shape. They are binarised as for the run.
         split: by default ``all`` with `data`, and ``test`` without.
         samples: number K of samples from each posterior.
+        scaled: whether to return posteriors of (z - shift) scale instead of z; see `standardization`.
         seed: of the samples and of dynamic binarisation; by default that of the run.
         data_dir, device: as in `zoo.train`.
 
@@ -189,25 +193,36 @@ def encode(
 
     Raises:
         RunError: there is no such run.
-        UsageError: there is no such split.
+        UsageError: there is no such split, or the latents cannot be scaled.
         DataError: the data are not available, or their images have another shape.
     """
     run = run if isinstance(run, zoo.Run) else zoo.Run.open(run)
+    part, dataset, _ = images_of(run, data, split, data_dir)
+    factors = standardization(run, data_dir=data_dir, device=device) if scaled else None
+    target = resolve_device(device)
+    arrays = codes_of(
+        *(run.load().to(target), dataset, part),
+        binarize=run.recipe.binarize,
+        device=target,
+        samples=samples,
+        seed=run.recipe.train.seed if seed is None else seed,
+    )
+    return arrays if factors is None else factors.apply_to(arrays)
+
+
+def images_of(
+    run: zoo.Run, data: object = None, split: str | None = None, data_dir: Path | str | None = None
+) -> tuple[str, Dataset, str]:
+    """The split to encode, the data with the shape of the run, and the name of the data set; see `encode`."""
     split = split or ("test" if data is None else "all")
     if split not in ("train", "test", "all"):
         raise UsageError(f"There is no split {split!r}. Choose from: train, test, all.")
     choices = run.recipe.data if data is None else recipe_for(data, run.recipe).data
     shape = None if data is None else run.data_shape
     root = None if data_dir is None else Path(data_dir)
-    dataset = load_data(choices, root, shape, source=None if isinstance(data, str | os.PathLike) else data).dataset
+    loaded = load_data(choices, root, shape, source=None if isinstance(data, str | os.PathLike) else data)
+    dataset = loaded.dataset
     if dataset.shape != run.data_shape:
         shapes = ["x".join(map(str, shape)) for shape in (run.data_shape, dataset.shape)]
         raise DataError(f"{run.path} was trained on images of shape {shapes[0]}; these have shape {shapes[1]}.")
-    target = resolve_device(device)
-    return codes_of(
-        *(run.load().to(target), dataset, split),
-        binarize=run.recipe.binarize,
-        device=target,
-        samples=samples,
-        seed=run.recipe.train.seed if seed is None else seed,
-    )
+    return split, dataset, loaded.spec.use

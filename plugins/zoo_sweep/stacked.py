@@ -188,7 +188,7 @@ class StackedTraining:
             if trial.is_resumable:
                 run, checkpoint = session.claim(trial.run)
                 run.verify()
-                trainer, _ = session.trainer(run.recipe, run.loaded(self._root))
+                trainer, _ = session.trainer(run.recipe, run.loaded(self._root), initialize=checkpoint is None)
                 if checkpoint is not None:
                     trainer.restore(checkpoint)
                 session.attach(trainer, run)

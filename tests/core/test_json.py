@@ -47,6 +47,12 @@ def with_gaps(folder: Path) -> str:
     return str(folder / "gaps.npy")
 
 
+def with_latents(folder: Path) -> str:
+    """The path of a file of three latents in two dimensions."""
+    np.save(folder / "z.npy", np.zeros((3, 2), dtype=np.float32))
+    return str(folder / "z.npy")
+
+
 COMMANDS: dict[str, Callable[[Path, Path, Path], list[str]]] = {
     "train": lambda sweep, run, out: ["train", "--resume", str(run)],
     "list": lambda sweep, run, out: ["list"],
@@ -65,6 +71,7 @@ COMMANDS: dict[str, Callable[[Path, Path, Path], list[str]]] = {
     "compare": lambda sweep, run, out: ["compare", str(sweep), "--out", str(out / "figure.png")],
     "report": lambda sweep, run, out: ["report", str(sweep), "--out", str(out / "report.html")],
     "encode": lambda sweep, run, out: ["encode", str(run), "--out", str(out / "codes.npz")],
+    "decode": lambda sweep, run, out: ["decode", str(run), with_latents(out), "--out", str(out / "x.npy")],
     "export": lambda sweep, run, out: ["export", str(run), "--out", str(out / "exported"), "--format", "torch"],
     "check": lambda sweep, run, out: ["check", "prior/standard-normal"],
     "clean-cache": lambda sweep, run, out: ["clean-cache"],

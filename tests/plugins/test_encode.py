@@ -174,12 +174,12 @@ def part_of(whole, part):
 
 
 def test_a_folder_with_splits_is_encoded_completely(digits_run, digits, tmp_path, own_cache):
-    for i, split in enumerate(("train", "test", "train", "test")):
+    for i, split in enumerate(("train", "test", "train", "test", "val")):
         (tmp_path / "photos" / split).mkdir(parents=True, exist_ok=True)
         Image.fromarray(digits.test.x[i, 0].numpy()).save(tmp_path / "photos" / split / f"{i}.png")
     encoded = encode(digits_run, str(tmp_path / "photos"))
-    assert encoded["path"].tolist() == ["test/1.png", "test/3.png", "train/0.png", "train/2.png"]
-    assert encoded["split"].tolist() == ["test", "test", "train", "train"]
+    assert encoded["path"].tolist() == ["test/1.png", "test/3.png", "train/0.png", "train/2.png", "val/4.png"]
+    assert encoded["split"].tolist() == ["test", "test", "train", "train", "validation"]
 
 
 def test_photographs_of_another_size_are_encoded_at_the_size_of_the_model(digits_run, tmp_path, own_cache):
