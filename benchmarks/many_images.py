@@ -2,8 +2,8 @@
 
     python benchmarks/many_images.py --images 200000
 
-The folder has hard links to a few small images in 100 subfolders. It is created in a temporary folder and removed, as is
-its cache. Memory is the private memory of the process (RssAnon), without the mapped pixels.
+The folder has hard links to a few small images in 100 subfolders. It is created in a temporary folder and removed, as
+is its cache. Memory is the private memory of the process (RssAnon), without the mapped pixels.
 """
 
 from __future__ import annotations

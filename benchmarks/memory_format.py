@@ -71,9 +71,11 @@ def main() -> None:
                 print(lines[-1], file=sys.stderr)
     text = (
         "## Memory format\n\n"
-        f"{datetime.now(UTC):%Y-%m-%d}, torch {torch.__version__}, {arguments.device}, {torch.get_num_threads()} threads, load average "
-        f"{os.getloadavg()[0]:.1f}. Milliseconds per training step with 32 images, medians over {arguments.rounds} turns of "
-        f"{arguments.steps} steps; the ratio is the median over turns.\n\n" + "\n".join(lines) + "\n"
+        f"{datetime.now(UTC):%Y-%m-%d}, torch {torch.__version__}, {arguments.device}, {torch.get_num_threads()} "
+        f"threads, load average {os.getloadavg()[0]:.1f}. Milliseconds per training step with 32 images, medians over "
+        f"{arguments.rounds} turns of {arguments.steps} steps; the ratio is the median over turns.\n\n"
+        + "\n".join(lines)
+        + "\n"
     )
     print(text, end="")
     if arguments.out:

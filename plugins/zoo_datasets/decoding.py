@@ -69,6 +69,22 @@ def _places(root: Path, files: Iterable[ImageFile]) -> Iterator[Path]:
     return (root / file.name for file in files)
 
 
+def decode_image(file: Path, mode: Mode) -> NDArray[np.uint8]:
+    """Decode one image at its own size, (C, H, W), with the conversions of `folder`.
+
+    Args:
+        file: an image file.
+        mode: ``grey`` or ``rgb``; ``auto`` is ``rgb``.
+
+    Raises:
+        DataError: it cannot be read or decoded.
+    """
+    pixels = _decode(file, None, mode)
+    if isinstance(pixels, str):
+        raise DataError(f"{file}: {pixels}.")
+    return pixels
+
+
 class _Header(NamedTuple):
     """The header of an image file.
 

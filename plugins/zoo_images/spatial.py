@@ -39,7 +39,7 @@ class SpatialEncoder(Encoder):
         features: number of features per position, from which the head computes its parameters. None for
             2 latent_dim, the number of parameters of a Gaussian; the head is then the `quant_conv` of diffusers.
         gradient_checkpointing: keep only the input of each block for the gradient and compute its activations again,
-            which saves memory and costs about a third more time. The gradient is the same.
+            which saves memory and costs time. The gradient is bit-identical.
         posterior: the head.
 
     Raises:
