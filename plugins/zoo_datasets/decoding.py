@@ -7,7 +7,7 @@ import logging
 import statistics
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -40,13 +40,12 @@ def decode_images(
         DataError: no image can be decoded, or a file cannot be read.
     """
     log.info("Decoding %d images in %s. This is done once.", len(files), root)
-    places = [root / file.name for file in files]
     decoded, reasons = 0, []
     with warnings.catch_warnings():
         # Pillow warns about odd files that it can decode. The others are reported with a reason.
         warnings.simplefilter("ignore")
         if size is None or mode == "auto":
-            headers = [header for header in in_order(_header, places) if header is not None]
+            headers = [header for header in in_order(_header, _places(root, files)) if header is not None]
             if size is None and headers:
                 size = _size(headers)
             if mode == "auto":
@@ -54,7 +53,7 @@ def decode_images(
                 log.info("Converting to %s.", "grey, as all images are grey" if mode == "grey" else "RGB")
             if several := sum(header.several for header in headers):
                 log.info("%d images have several frames or pages; using the first.", several)
-        for i, pixels in enumerate(in_order(lambda place: _decode(place, size, mode), places)):
+        for i, pixels in enumerate(in_order(lambda place: _decode(place, size, mode), _places(root, files))):
             if isinstance(pixels, str):
                 reasons.append(f"{files[i].name}: {pixels}")
                 yield reasons[-1]
@@ -63,6 +62,27 @@ def decode_images(
                 yield pixels, i
     if not decoded:
         raise DataError(f"None of the {len(files)} image files in {root} can be decoded. The first: {min(reasons)}.")
+
+
+def _places(root: Path, files: Iterable[ImageFile]) -> Iterator[Path]:
+    """The paths of files, one at a time: a list of a million paths takes more than 100 MB."""
+    return (root / file.name for file in files)
+
+
+def decode_image(file: Path, mode: Mode) -> NDArray[np.uint8]:
+    """Decode one image at its own size, (C, H, W), with the conversions of `folder`.
+
+    Args:
+        file: an image file.
+        mode: ``grey`` or ``rgb``; ``auto`` is ``rgb``.
+
+    Raises:
+        DataError: it cannot be read or decoded.
+    """
+    pixels = _decode(file, None, mode)
+    if isinstance(pixels, str):
+        raise DataError(f"{file}: {pixels}.")
+    return pixels
 
 
 class _Header(NamedTuple):

@@ -38,11 +38,22 @@ label = click.option(
 @click.option(
     "-n", "count", type=click.IntRange(1, 10_000), default=24, show_default=True, help="Number of test images."
 )
+@click.option(
+    "--file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Reconstruct this image instead, at its size, in overlapping tiles of the size of the training images.",
+)
 @data_dir_option
 @out
 @json_option
-def reconstruct(run: str, count: int, data_dir: Path | None, out: Path | None, as_json: bool) -> None:
+def reconstruct(
+    run: str, count: int, file: Path | None, data_dir: Path | None, out: Path | None, as_json: bool
+) -> None:
     """Draw test images above their reconstructions.
+
+    \b
+    zoo reconstruct runs/mlp-vae -n 48
+    zoo reconstruct runs/photo-vae --file photograph.jpg --out reconstruction.png
 
     RUN is a run folder, the folder of a model, for its newest run, or a sweep, for its best run.
     """
@@ -50,6 +61,13 @@ def reconstruct(run: str, count: int, data_dir: Path | None, out: Path | None, a
     from zoo_figures import figures
 
     trained_run = zoo.Run.open(run)
+    if file is not None:
+        from zoo_figures.large import write_reconstruction
+
+        path = out or trained_run.figures / "reconstruction.png"
+        _written(path, lambda: write_reconstruction(trained_run, file, path))
+        _print(trained_run, path, as_json, "figure")
+        return
     test = trained_run.test_batch(count, data_dir)
     title = f"{trained_run.title}: test images"
     figure = figures.reconstructions(trained_run.load(), test.x, title, test.condition)

@@ -6,10 +6,12 @@ A block has the layers of the block of the same name in `diffusers.AutoencoderKL
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, silu
+from torch.utils.checkpoint import checkpoint
 
 EPS = 1e-6
 """Added to the variance by every group norm."""
@@ -123,6 +125,25 @@ class Middle(nn.Sequential):
         if attention:
             layers.insert(1, SelfAttention(channels, groups))
         super().__init__(*layers)
+
+
+def in_sequence(layers: Iterable[nn.Module], x: Tensor, gradient_checkpointing: bool) -> Tensor:
+    """Apply layers in turn.
+
+    Args:
+        layers: deterministic layers.
+        x: the input of the first layer.
+        gradient_checkpointing: keep only the input of each layer for the gradient, and compute its activations again
+            in the backward pass (arXiv 1604.06174).
+    """
+    if not (gradient_checkpointing and torch.is_grad_enabled()):
+        for layer in layers:
+            x = layer(x)
+        return x
+    for layer in layers:
+        # The layers draw nothing, so the state of the generators does not matter; reading it would break CUDA graphs.
+        x = checkpoint(layer, x, use_reentrant=False, preserve_rng_state=False)
+    return x
 
 
 def extended(x: Tensor, height: int, width: int) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from zoo import ComponentError, ComponentFactory, Decoder, Encoder, Likelihood, Posterior, image_shape, merge_leading
-from zoo_images.layers import Downsample, Middle, ResidualBlock, Upsample, extended, group_norm
+from zoo_images.layers import Downsample, Middle, ResidualBlock, Upsample, extended, group_norm, in_sequence
 
 Channels = Annotated[Sequence[PositiveInt], Field(min_length=1)]
 
@@ -38,6 +38,8 @@ class SpatialEncoder(Encoder):
         attention: whether there is self-attention. Its cost is quadratic in the number of positions, h w.
         features: number of features per position, from which the head computes its parameters. None for
             2 latent_dim, the number of parameters of a Gaussian; the head is then the `quant_conv` of diffusers.
+        gradient_checkpointing: keep only the input of each block for the gradient and compute its activations again,
+            which saves memory and costs time. The gradient is bit-identical.
         posterior: the head.
 
     Raises:
@@ -53,9 +55,11 @@ class SpatialEncoder(Encoder):
         groups: PositiveInt = 32,
         attention: bool = True,
         features: PositiveInt | None = None,
+        gradient_checkpointing: bool = False,
         posterior: Callable[..., Posterior] = ComponentFactory("posterior", "gaussian"),
     ) -> None:
         super().__init__()
+        self.gradient_checkpointing = gradient_checkpointing
         channels_in, height, width = image_shape(data_shape, "encoder 'spatial'")
         grid = latent_grid(height, width, len(channels))
         self.size = (grid[0] * factor_of(len(channels)), grid[1] * factor_of(len(channels)))
@@ -73,10 +77,9 @@ class SpatialEncoder(Encoder):
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
         """Map images (N, C, H, W) to q(z | x)."""
-        h = self.input(extended(2 * x - 1, *self.size))
-        for stage in self.stages:
-            h = stage(h)
-        q: Distribution = self.posterior(self.output(self.middle(h)).movedim(1, -1))
+        layers = [*(layer for stage in self.stages for layer in stage.children()), *self.middle, self.output]
+        h = in_sequence(layers, self.input(extended(2 * x - 1, *self.size)), self.gradient_checkpointing)
+        q: Distribution = self.posterior(h.movedim(1, -1))
         return q
 
 
@@ -91,7 +94,7 @@ class SpatialDecoder(Decoder):
         latent_shape: (h, w, ...), with h = ceil(H / f) and w = ceil(W / f).
         channels: of each stage, from z to x.
         blocks: residual blocks per stage; in latent diffusion, one more than in the encoder.
-        groups, attention: see `SpatialEncoder`.
+        groups, attention, gradient_checkpointing: see `SpatialEncoder`.
         likelihood: the head.
 
     Raises:
@@ -106,9 +109,11 @@ class SpatialDecoder(Decoder):
         blocks: PositiveInt = 3,
         groups: PositiveInt = 32,
         attention: bool = True,
+        gradient_checkpointing: bool = False,
         likelihood: Callable[..., Likelihood] = ComponentFactory("likelihood", "bernoulli"),
     ) -> None:
         super().__init__()
+        self.gradient_checkpointing = gradient_checkpointing
         channels_out, self.height, self.width = image_shape(data_shape, "decoder 'spatial'")
         grid = latent_grid(self.height, self.width, len(channels))
         if tuple(latent_shape[:2]) != grid or len(latent_shape) < 3:
@@ -142,10 +147,9 @@ class SpatialDecoder(Decoder):
 
     def _network(self, z: Tensor) -> Tensor:
         """Map (N, h, w, channels) to the parameters of the likelihood, (N, parameters_per_entry, C, H, W)."""
-        h = self.middle(self.input(self.post_quant(z.movedim(-1, 1))))
-        for stage in self.stages:
-            h = stage(h)
-        parameters: Tensor = self.unflatten(self.output(h)[..., : self.height, : self.width])
+        layers = [*self.middle, *(layer for stage in self.stages for layer in stage.children()), self.output]
+        h = in_sequence(layers, self.input(self.post_quant(z.movedim(-1, 1))), self.gradient_checkpointing)
+        parameters: Tensor = self.unflatten(h[..., : self.height, : self.width])
         return parameters
 
 

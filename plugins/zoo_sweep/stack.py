@@ -258,6 +258,10 @@ def require_stackable(trainer: Trainer) -> None:
         raise CannotStack("train.deterministic is set")
     if trainer.config.skip_grad_norm is not None:
         raise CannotStack("train.skip_grad_norm may skip the update of one of the models")
+    if trainer.config.memory_format != "contiguous":
+        raise CannotStack(f"train.memory_format={trainer.config.memory_format} does not apply to stacked weights")
+    if any(getattr(module, "gradient_checkpointing", False) for module in trainer.vae.modules()):
+        raise CannotStack("gradient_checkpointing is set, which torch.func does not support")
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:

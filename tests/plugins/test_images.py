@@ -110,6 +110,25 @@ def test_attention_against_its_equation():
     torch.testing.assert_close(layer(x), expected.view_as(x))
 
 
+@pytest.mark.parametrize("model", ["photo-vae", "autoencoder-kl", "vq-vae"])
+def test_a_model_of_larger_images_starts_from_one_of_smaller_images(model, tmp_path):
+    """Every tensor of the networks has the same shape at every size; without learning, the result is the start."""
+    if model == "vq-vae":
+        pytest.importorskip("vector_quantize_pytorch")
+    parts = {f"{part}.{key}": value for part in PARTS for key, value in SMALL[part].items()}
+    overrides = {**parts, "train.steps": 1, "train.batch_size": 4, "train.optimizer": {"use": "SGD", "lr": 0.01}}
+    options = {"out": tmp_path, "figures": False}
+    first = zoo.train(model, overrides, data=torch.rand(6, 3, 8, 8), **options)
+    overrides = {**overrides, "train.optimizer": {"use": "SGD", "lr": 0.0}, "train.freeze": ["encoder"]}
+    second = zoo.train(model, overrides, data=torch.rand(6, 3, 20, 16), init=first, **options)
+    assert second.environment["init"]["not_initialized"] == []
+    assert second.load().latent_shape[:2] == (5, 4)
+    expected = first.load().state_dict()
+    for name, value in second.load().state_dict().items():
+        if "likelihood" not in name:  # the optimal scale follows the data
+            torch.testing.assert_close(value, expected[name])
+
+
 # --- quantizers on a grid
 
 

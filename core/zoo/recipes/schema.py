@@ -95,6 +95,8 @@ class TrainConfig(Section):
         ema_decay: decay of an exponential moving average of the parameters. The average is evaluated and saved, with
             the latest value of every buffer.
         precision: ``bfloat16`` computes matrix products in this type; losses stay in float32.
+        memory_format: ``channels-last`` stores the weights of convolutions in this format, which is faster for some
+            networks. Results agree up to rounding.
         deterministic: use only deterministic algorithms.
         monitor: the validation term to minimize; the epoch with its least value is the best one. Without a validation
             split, the last epoch is the best one.
@@ -117,6 +119,7 @@ class TrainConfig(Section):
     skip_grad_norm: PositiveFloat | None = None
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
+    memory_format: Literal["contiguous", "channels-last"] = "contiguous"
     deterministic: bool = False
     monitor: str = "loss"
     patience: PositiveInt | None = None

@@ -20,6 +20,7 @@ from zoo.errors import RunError, UsageError
 from zoo.model.context import derive_seed, deterministic, flushed_denormals, reseed, seeded
 from zoo.model.devices import resolve_device
 from zoo.model.loss import Loss, Terms
+from zoo.model.memory_format import to_channels_last
 from zoo.model.parts import Scheduled
 from zoo.model.vae import VAE
 from zoo.recipes.schema import Binarize, TrainConfig
@@ -98,6 +99,9 @@ class Trainer:
         self.device = device = resolve_device(str(device))
         self.vae = vae.to(device)
         self.loss = loss.to(device)
+        if self.config.memory_format == "channels-last":
+            for module in (self.vae, self.loss):
+                to_channels_last(module)
         self.binarize = binarize
         if (parts := self.config.microbatches) > len(dataset.train):
             raise UsageError(f"train.microbatches={parts} exceeds the {len(dataset.train)} training examples.")
