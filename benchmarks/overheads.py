@@ -61,8 +61,9 @@ def main() -> None:
     from zoo.recipes.datasets import load_data
     from zoo.storage.checkpoints import Checkpoints
     from zoo.training.history import Record
+    from zoo.training.optimization import OptimizedPhase
     from zoo.training.preflight import preflight
-    from zoo.training.step import OptimizedPhase, TrainingStep
+    from zoo.training.step import TrainingStep
     from zoo.training.terms import mean_terms
     from zoo.training.trainer import Trainer
 

@@ -18,7 +18,7 @@ from zoo.model.loss import Loss, Terms
 from zoo.model.parts import Scheduled
 from zoo.model.vae import VAE
 from zoo.recipes.schema import TrainConfig
-from zoo.training.step import OptimizedPhase, optimized_phases
+from zoo.training.optimization import OptimizedPhase, optimized_phases
 
 T = TypeVar("T")
 

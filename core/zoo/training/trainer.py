@@ -29,11 +29,12 @@ from zoo.training.callbacks import Callback, Callbacks
 from zoo.training.distributed import Group
 from zoo.training.failures import as_training_error, not_finite, require_finite_parameters, require_folder
 from zoo.training.history import Epoch, Record
+from zoo.training.optimization import moving_average, optimized_phases, require_no_score
 from zoo.training.preflight import preflight as preflight_step
 from zoo.training.progress import is_watched
 from zoo.training.progress import progress as progress_callback
 from zoo.training.signals import StopRequest, interruption
-from zoo.training.step import PIXELS, Part, TrainingStep, moving_average, optimized_phases, require_no_score
+from zoo.training.step import PIXELS, Part, TrainingStep
 from zoo.training.terms import mean_terms
 
 log = logging.getLogger("zoo")
@@ -234,16 +235,13 @@ class Trainer:
         state = checkpoint.state()
         if state["step"] != checkpoint.step:
             raise RunError(f"{checkpoint.path} has the state of step {state['step']}.")
+        changes = []
         if state["processes"] != self.group.size:
-            log.warning(
-                "The run was trained by %d processes and resumes with %d: the result will not be bit-identical.",
-                *(state["processes"], self.group.size),
-            )
+            changes.append(f"by {state['processes']} processes and resumes with {self.group.size}")
         if (device := state.get("device", self.device.type)) != self.device.type:  # runs of older versions do not say
-            log.warning(
-                "The run was trained on %s and resumes on %s: the result will not be bit-identical.",
-                *(device, self.device.type),
-            )
+            changes.append(f"on {device} and resumes on {self.device.type}")
+        for change in changes:
+            log.warning("The run was trained %s: the result will not be bit-identical.", change)
         try:
             self.load_state_dict(checkpoint.weights(), state)
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
@@ -326,21 +324,20 @@ class Trainer:
         callbacks.epoch_end(self, self.history[-1])
         every = self.config.checkpoint
         due = better or self.finished or (every.epochs is not None and len(self.history) % every.epochs == 0)
-        if due or self._is_due():
-            self.save(score if better else None)
+        due = due or self._is_due()
         reason = 0 if self.finished else self.group.all_reduce_max(self.stop.reason, self.device)
-        if reason:
+        if due or reason:
             self.save(score if better else None)
+        if reason:
             raise interruption(reason)
 
     def _require_finite_model(self, score: float | None) -> None:
         """Require that a validation score was finite or, without one, that the score on training examples is."""
+        best = self.best
         if score is None:
             first = self.dataset.train.part(0, EVALUATION_BATCH)
-            score = self._mean_terms(Loader(first, len(first), self.binarize, self.device))[self.config.monitor]
-            if not math.isfinite(score):
-                raise not_finite(self.config.monitor, score)
-        elif math.isinf(self.best):
+            best = score = self._mean_terms(Loader(first, len(first), self.binarize, self.device))[self.config.monitor]
+        if not math.isfinite(best):
             raise not_finite(self.config.monitor, score)
 
     def _mean_terms(self, loader: Loader) -> dict[str, float]:

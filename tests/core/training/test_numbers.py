@@ -12,7 +12,8 @@ from zoo.recipes.building import build
 from zoo.storage.checkpoints import Checkpoints
 from zoo.training.distributed import Group
 from zoo.training.history import Epoch
-from zoo.training.step import OptimizedPhase, TrainingStep
+from zoo.training.optimization import OptimizedPhase
+from zoo.training.step import TrainingStep
 from zoo.training.trainer import Trainer
 
 SGD = "train.optimizer={use: SGD, lr: 0.1}"

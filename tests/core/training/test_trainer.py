@@ -11,7 +11,8 @@ import zoo
 from zoo.model.context import derive_seed
 from zoo.recipes.building import build
 from zoo.training.distributed import Group
-from zoo.training.step import NOISE, OptimizedPhase, Part, TrainingStep
+from zoo.training.optimization import OptimizedPhase
+from zoo.training.step import NOISE, Part, TrainingStep
 from zoo.training.terms import mean_terms
 from zoo.training.trainer import Trainer
 
