@@ -35,6 +35,8 @@ class Column:
         location, scale: statistics of the training split; 0 and 1 for counts and codes.
         format: how values are written: ``float``, ``integer``, ``boolean``, ``text``, or ``date`` or ``datetime`` (days
             since 1970-01-01 before scaling).
+        decimals: of numbers with a fraction, if all are written with few.
+        pattern: of dates that were read from text, as for strftime.
 
     Raises:
         DataError: there is no such kind, a coded column has no categories or repeats one, or the scale is not positive.
@@ -50,6 +52,8 @@ class Column:
     location: float = 0.0
     scale: float = 1.0
     format: Literal["float", "integer", "boolean", "text", "date", "datetime"] = "float"
+    decimals: int | None = None
+    pattern: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "categories", tuple(self.categories))
