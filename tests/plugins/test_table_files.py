@@ -249,3 +249,31 @@ def test_labels_are_in_the_order_of_their_numbers(tmp_path):
     dataset = zoo.load_dataset(file, label="k")
     assert dataset.label_names == tuple(map(str, range(12)))
     assert dataset.train.labels.tolist() == [i % 12 for i in dataset.train.index.tolist()]
+
+
+def test_rows_far_from_the_training_rows_get_a_finite_score(tmp_path, capsys):
+    """1e9 in a column of about 20, beside a gap: the density is that of the closed form for this column."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"k": rng.normal(20, 1, 90).round(2), "c": rng.choice(["x", "y", "z"], 90)})
+    run = zoo.train("table-vae", ["latent_dim=2"], data=frame, out=tmp_path, epochs=2, figures=False, progress=False)
+    (other := tmp_path / "o.csv").write_text("k,c\n1e9,\n20,x\n,y\n")
+    assert command("score", run.path, other, "-o", tmp_path / "s.csv") == 0
+    scores = pd.read_csv(tmp_path / "s.csv").iloc[:, -1].to_numpy()
+    scale = run.load().decoder.likelihood.shapes["0"].exp().item()
+    assert scores[0] == pytest.approx(((1e9 - 20) / run.columns[0].scale / scale) ** 2 / 2, rel=1e-3)
+    assert (np.abs(scores[1:]) < 20).all()
+
+
+def test_data_takes_the_keys_of_a_recipe(tmp_path, capsys):
+    """`data.columns.a=count` as for a training, and the location of dates as dates."""
+    lines = [f"{i % 30},{DAYS[i % 40]:%d.%m.%Y},{'a, b' if i % 3 else 'c'}" for i in range(90)]
+    (file := tmp_path / "t.csv").write_text("a,day,text\n" + "\n".join(f'{a},{d},"{t}"' for a, d, t in
+                                             (line.split(",", 2) for line in lines)))  # fmt: skip
+    assert command("data", file, "data.columns.a=real", "data.columns.text=binary") == 0
+    output = capsys.readouterr().out
+    mean = datetime(1970, 1, 1) + timedelta(
+        days=next(c.location for c in zoo.load_dataset(file).columns if c.name == "day")
+    )
+    assert f"real         date  location {mean:%Y-%m-%d}, scale" in output
+    assert "a     real         integer" in output
+    assert "2 categories: 'a, b', c" in output

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from zoo.errors import DataError
@@ -52,8 +52,8 @@ class Column:
     location: float = 0.0
     scale: float = 1.0
     format: Literal["float", "integer", "boolean", "text", "date", "datetime"] = "float"
-    decimals: int | None = None
-    pattern: str = ""
+    decimals: int | None = field(default=None, repr=False)  # the digest of the data is that of the other attributes
+    pattern: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "categories", tuple(self.categories))
