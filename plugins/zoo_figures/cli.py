@@ -80,7 +80,8 @@ def reconstruct(
 @click.option(
     "--format",
     metavar="FORMAT",
-    help="png; csv or parquet for tables; txt or npy for sequences.  [default: by the ending of --out; csv, txt]",
+    help="png; csv or parquet for tables; txt or npy for sequences; npy for vectors.  "
+    "[default: by the ending of --out, else csv, txt or npy]",
 )
 @click.option("--z", "points", multiple=True, metavar="Z0,Z1,...", help="Decode this point. Can be repeated.")
 @label
@@ -119,12 +120,12 @@ def sample(
     trained_run = zoo.Run.open(run)
     vae = trained_run.load(prior=prior)
     condition, label_title = parse_label(label, vae, trained_run.label_names)
-    view = views.view_of(trained_run)
+    writers = views.writers_of(trained_run)
     ending = "" if out is None else out.suffix.lower().removeprefix(".")
-    if format is None and (ending in ("csv", "parquet") or (view is not None and ending in view.writers)):
+    if format is None and (ending in ("csv", "parquet") or ending in writers):
         format = ending
-    if format is None and view is not None and view.writers and not points:
-        format = next(iter(view.writers))
+    if format is None and not points and len(trained_run.data_shape) < 3:  # no images
+        format = next(iter(writers))
     if format is not None and format != "png":
         if points:
             raise UsageError("--z draws a figure: omit --format.")

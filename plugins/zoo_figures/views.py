@@ -7,7 +7,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
-from zoo import UsageError, View, registry
+from zoo import UsageError, View, atomic_write, registry
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,19 +33,32 @@ def drawings(vae: VAE, batch: Batch, run: Run) -> Mapping[str, Callable[[], Figu
     return figures
 
 
+def writers_of(run: Run) -> Mapping[str, str]:
+    """The functions that write examples of a run's data by format; a NumPy array can hold any of them."""
+    view = view_of(run)
+    return {"npy": "zoo_figures.views:write_npy"} if view is None else view.writers
+
+
+def write_npy(x: Tensor, run: Run, path: Path, labels: Tensor | None = None) -> None:
+    """Write examples as a NumPy array (N, *data_shape) of float32."""
+    import numpy as np
+
+    with atomic_write(path) as file:
+        np.save(file, x.cpu().numpy().astype(np.float32))
+
+
 def writer_of(run: Run, format: str) -> Callable[..., None]:
     """The function that writes examples of a run's data in a format.
 
     Raises:
         UsageError: its data cannot be written in that format.
     """
-    view = view_of(run)
-    formats: Mapping[str, str] = {} if view is None else view.writers
+    formats = writers_of(run)
     if format not in formats:
         modality = run.environment["data"].get("modality", "image")
         raise UsageError(
             f"--format {format}: samples of {run.title}, whose data are of the modality {modality}, can be written as "
-            f"{', '.join(('png', *formats)) if modality == 'image' else ', '.join(formats) or 'no file yet'}."
+            f"{', '.join(('png', *formats) if modality == 'image' else formats)}."
         )
     writer: Callable[..., None] = resolve_name(formats[format])
     return writer

@@ -87,7 +87,8 @@ def impute_(
         imputation = completed.impute_split(
             opened, split, samples, multiple or 0, seed=seed, prior=prior, device=device, progress=progress.update
         )
-    completed.write(out, imputation, split, opened.columns, data, bool(multiple))
+    separator = opened.recipe.data[0].parameters.get("separator")
+    completed.write(out, imputation, split, opened.columns, data, bool(multiple), separator)
     _report(completed.summary(imputation, split), out, as_json)
 
 

@@ -15,7 +15,6 @@ from zoo import Column, Run, RunError, Split, UsageError, atomic_write, observed
 from zoo_missing.imputation import Imputation, impute
 
 ARRAYS, TABLES = (".npy", ".npz", ".pt"), (".csv", ".tsv", ".parquet")
-TIMES = {"date": "%Y-%m-%d", "datetime": "%Y-%m-%d %H:%M:%S"}
 FEW = 10
 """Effective samples below which an imputation is unreliable."""
 
@@ -107,7 +106,13 @@ def summary(imputation: Imputation, split: Split) -> dict[str, Any]:
 
 
 def write(
-    path: Path, imputation: Imputation, split: Split, columns: tuple[Column, ...], data: object, multiple: bool
+    path: Path,
+    imputation: Imputation,
+    split: Split,
+    columns: tuple[Column, ...],
+    data: object,
+    multiple: bool,
+    separator: str | None = None,
 ) -> None:
     """Write an imputation.
 
@@ -118,6 +123,7 @@ def write(
         columns: those of the run.
         data: where the data were read from; their observed values are written in their precision.
         multiple: write the draws instead of the single imputation.
+        separator: between the fields of a CSV file, if it is not inferred.
 
     Raises:
         RunError: the file cannot be written.
@@ -126,7 +132,8 @@ def write(
     try:
         with atomic_write(path) as file:
             if path.suffix.lower() in TABLES:
-                _write_table(file, path.suffix.lower(), x, columns, data, observed_entries(split.x, split.mask))
+                mask = observed_entries(split.x, split.mask)
+                _write_table(file, path.suffix.lower(), x, columns, data, mask, separator)
                 return
             array = _in_precision_of(data, x.numpy(), split)
             if path.suffix.lower() == ".npy":
@@ -150,46 +157,22 @@ def _in_precision_of(data: object, x: np.ndarray[Any, Any], split: Split) -> np.
 
 
 def _write_table(
-    file: IO[bytes], ending: str, x: Tensor, columns: tuple[Column, ...], data: object, mask: Tensor
+    file: IO[bytes],
+    ending: str,
+    x: Tensor,
+    columns: tuple[Column, ...],
+    data: object,
+    mask: Tensor,
+    separator: str | None,
 ) -> None:
     """Write completed rows (N, D), or several completions (M, N, D) below each other, as a table."""
     from zoo_tables.frames import to_frame  # needs pandas
-    from zoo_tables.reading import pandas, read_file
+    from zoo_tables.writing import stacked, with_text_dates, write_completed, write_frame
 
-    is_file = isinstance(data, str | Path) and Path(data).suffix.lower() in TABLES and Path(data).is_file()
-    original = read_file(Path(str(data))) if is_file else None
-    tables = []
-    for number, rows in enumerate(x if x.ndim == 3 else [x], start=1):
-        table = to_frame(rows, columns)
-        if original is not None:
-            table = _filled(original, table, columns, mask)
-        if x.ndim == 3:
-            table.insert(0, "imputation", number)
-        tables.append(table)
-    table = pandas().concat(tables, ignore_index=True)
-    if ending == ".parquet":
-        table.to_parquet(file, index=False)
-    else:
-        table.to_csv(file, index=False, sep="\t" if ending == ".tsv" else ",")
-
-
-def _filled(original: Any, imputed: Any, columns: tuple[Column, ...], mask: Tensor) -> Any:
-    """The original data frame with its missing cells filled; other cells and columns are unchanged.
-
-    A category that the model does not have is kept; text in a column of numbers is replaced.
-    """
-    table = original.copy()
-    for entry, column in enumerate(columns):
-        keep = mask[:, entry].numpy()
-        if column.coded:
-            keep = keep | table[column.name].notna().to_numpy()
-        if keep.all():
-            continue
-        values = imputed[column.name]
-        if column.format in TIMES and table[column.name].dtype.kind != "M":  # dates were read as text
-            values = values.dt.strftime(TIMES[column.format])
-        filled = table[column.name].astype(object).where(keep, values.to_numpy(dtype=object))
-        table[column.name] = filled.infer_objects()
-        if column.format == "integer" and not column.coded:
-            table[column.name] = table[column.name].astype(float).round().astype("Int64")
-    return table
+    several = x.ndim == 3
+    completions = [*x] if several else [x]
+    if isinstance(data, str | Path) and Path(data).suffix.lower() in TABLES and Path(data).is_file():
+        write_completed(file, ending, completions, columns, Path(data), mask, separator, several)
+        return
+    tables = [with_text_dates(to_frame(rows, columns), columns) for rows in completions]
+    write_frame(stacked(tables, several), file, ending)

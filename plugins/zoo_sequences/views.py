@@ -80,11 +80,14 @@ def text(sides: Sides, column: Column, title: str) -> Figure:
 def lines(x: Tensor, column: Column) -> list[str]:
     """Decode tokens (N, *data_shape) to lines: characters are joined, and other tokens are separated by a space.
 
+    A model of counts may draw greater integers than those of its data, which are written as they are.
+
     >>> column = Column("character", "categorical", ("", "a", "b"), format="text")
     >>> lines(torch.tensor([[1.0, 2.0, 0.0, 0.0], [2.0, 2.0, 1.0, 1.0]]), column)
     ['ab', 'bbaa']
     """
-    tokens = [str(category) for category in column.categories]
+    categories = dict(enumerate(column.categories))
+    tokens = [str(categories.get(code, code)) for code in range(1 + max(int(x.max()), len(categories) - 1))]
     space = "" if column.format == "text" and all(len(token) <= 1 for token in tokens) else " "
     return [space.join(_until_end([tokens[int(code)] for code in codes])) for codes in x.flatten(1).cpu().tolist()]
 

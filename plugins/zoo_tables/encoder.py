@@ -25,13 +25,16 @@ from zoo import (
 
 SMALLEST = 1e-6
 """The smallest value of a positive column whose logarithm is used."""
+FAR = 10.0
+"""Standard deviations beyond which an input grows as the logarithm."""
 
 
 class TableInputs(nn.Module, DataDependent):
     """The inputs of a network on tables: numbers on a common scale, embeddings of categories, and the mask.
 
     Real columns are used as they are; positive ones as log x; counts as log(1 + x), minus that of the training mean;
-    binary and ordinal codes are scaled to [-1, 1]. A missing entry is 0, also in its embedding.
+    binary and ordinal codes are scaled to [-1, 1]. Beyond 10, inputs grow as the logarithm. A missing entry is 0, also
+    in its embedding.
 
     Args:
         data_shape: event shape of x.
@@ -91,6 +94,9 @@ class TableInputs(nn.Module, DataDependent):
         values = torch.where(self.positive, values.clamp_min(SMALLEST).log(), values)
         values = torch.where(self.counts, values.clamp_min(0).log1p() - self.center.to(values.dtype), values)
         values = (values * self.steps - self.shifts).to(x.dtype)
+        # The network would answer values far from the training rows with latents that are not finite.
+        excess = (values.abs() - FAR).clamp_min(0)
+        values = torch.where(excess > 0, values.sign() * (FAR + excess.log1p()), values)
         observed = None if mask is None else mask.flatten(1).to(x.dtype)
         inputs = [values if observed is None else values * observed[:, self.numbers]]
         if self.embedding is not None:

@@ -37,16 +37,18 @@ def pandas() -> ModuleType:
         raise DataUnavailable("Tables need the package pandas: pip install 'vae-zoo[tables]'.") from error
 
 
-def read_file(file: Path, separator: str | None = None) -> DataFrame:
+def read_file(file: Path, separator: str | None = None, verbatim: bool = False) -> DataFrame:
     """Read a CSV, TSV or Parquet file.
 
-    A CSV file is UTF-8, with or without a byte-order mark, or otherwise Latin-1, which is reported. Its first row has
-    the names of the columns. Fields may be quoted and contain line breaks. An empty field is a missing value, as are
-    the usual names of one, such as ``NA`` and ``nan``.
+    The cells of a CSV file are text, as written, without surrounding white space. The file is UTF-8, with or without a
+    byte-order mark, or otherwise Latin-1, which is reported. Its first row has the names of the columns. Fields may be
+    quoted and contain line breaks. An empty field is a missing value, as are the usual names of one, such as ``NA`` and
+    ``nan``.
 
     Args:
         file: the file.
         separator: between the fields; by default the most frequent one of comma, semicolon, tab and bar in the names.
+        verbatim: keep the cells of a CSV file that mean a missing value, and white space.
 
     Raises:
         DataUnavailable: there is no such file, or pandas is not installed.
@@ -63,7 +65,8 @@ def read_file(file: Path, separator: str | None = None) -> DataFrame:
             return stored
         encoding = _encoding(file)
         names, separator = _header(file, encoding, separator)
-        options: dict[str, Any] = {"low_memory": False, "header": 0, "skipinitialspace": True, "index_col": False}
+        options: dict[str, Any] = {"dtype": str, "header": 0, "index_col": False}
+        options |= {"skipinitialspace": not verbatim, "keep_default_na": not verbatim}
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # fields would be dropped
             try:
@@ -75,6 +78,11 @@ def read_file(file: Path, separator: str | None = None) -> DataFrame:
     if len(frame.columns) == len(names):
         frame.columns = [name.strip() or f"column_{i}" for i, name in enumerate(names, 1)]
     return frame
+
+
+def separator_of(file: Path, separator: str | None = None) -> str:
+    """The separator between the fields of a CSV file; see `read_file`."""
+    return _header(file, _encoding(file), separator)[1]
 
 
 def _encoding(file: Path) -> str:
@@ -97,7 +105,7 @@ def _header(file: Path, encoding: str, separator: str | None) -> tuple[list[str]
     Raises:
         DataError: a name is used twice.
     """
-    with file.open(encoding=encoding, newline="") as text:
+    with file.open(encoding=encoding) as text:  # any of the three line ends
         sample = text.read(SAMPLE).lstrip("\r\n")
     if not sample.strip():
         raise DataError(f"{file} is empty.")

@@ -13,8 +13,9 @@ from pydantic import PositiveInt
 from zoo import Column, DataError, Dataset, DataUnavailable, HoldOut, Split, derive_seed, did_you_mean
 from zoo_datasets.own import Fraction, Place, Seed
 from zoo_tables.frames import encode_values
-from zoo_tables.kinds import KindOf, Values, check_choices, column_for, read_values
+from zoo_tables.kinds import KindOf, check_choices, column_for
 from zoo_tables.reading import pandas, read_file, require_distinct
+from zoo_tables.values import Values, read_values
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -168,14 +169,15 @@ class Choosing:
             omitted = [name for name, choice in choices.items() if choice.kind == "omit"]
         else:
             choices, omitted = {}, [name for name in names if name not in {c.name for c in self.trained}]
-            numeric = {c.name for c in self.trained if not c.coded and c.format not in ("date", "datetime")}
+            numeric = {c.name for c in self.trained if not c.coded}
             if missing := [column.name for column in self.trained if column.name not in names]:
                 raise DataError(
                     f"{where} has no column {missing[0]!r}, which the model was trained on."
                     f"{did_you_mean(missing[0], names)} Columns: {', '.join(names)}."
                 )
+        trained = {column.name: column for column in self.trained or ()}
         values = {
-            name: read_values(rows.iloc[:, i], name, name in numeric)
+            name: read_values(rows.iloc[:, i], name, name in numeric, trained.get(name))
             for i, name in enumerate(names)
             if name not in omitted and name != self.label
         }
@@ -197,7 +199,7 @@ class Choosing:
             else:
                 columns.append(column)
                 if note:
-                    log.warning("Column %r (%s): %s.", name, column.kind, note)
+                    log.warning("Column %r is %s: %s.", name, column.kind, note)
         return tuple(columns), left_out
 
     def labels(self, rows: DataFrame, where: str) -> tuple[torch.Tensor | None, tuple[str, ...]]:
@@ -215,8 +217,10 @@ class Choosing:
         if series.isna().any():
             row = int(series.isna().to_numpy().argmax())
             raise DataError(f"{where}: the label {self.label!r} is missing in row {row + 1}.")
-        codes, distinct = pandas().factorize(series, sort=True)
-        return torch.from_numpy(codes.astype(np.int64)), tuple(map(str, distinct))
+        values = read_values(series, self.label)
+        codes, distinct = pandas().factorize(values.values, sort=True)
+        texts = (str(int(value)) if values.format == "integer" else str(value) for value in distinct)
+        return torch.from_numpy(codes.astype(np.int64)), tuple(texts)
 
 
 def _dataset(

@@ -14,6 +14,7 @@ from torch import Tensor
 from zoo import VAE, Batch, Column, Run, atomic_write, evaluating, observed_entries, seeded
 from zoo_canvas import BLUE, GREEN, RED, blank
 from zoo_tables.frames import to_frame
+from zoo_tables.writing import with_text_dates, write_frame
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -163,13 +164,13 @@ def correlation(values: Any) -> Any:
 def write_csv(x: Tensor, run: Run, path: Path, labels: Tensor | None = None) -> None:
     """Write rows as CSV in the original columns, kinds and categories. Missing entries are empty."""
     with atomic_write(path) as file:
-        rows(x, run, labels).to_csv(file, index=False)
+        write_frame(with_text_dates(rows(x, run, labels), run.columns), file, ".csv")
 
 
 def write_parquet(x: Tensor, run: Run, path: Path, labels: Tensor | None = None) -> None:
     """Write rows as Parquet; see `write_csv`."""
     with atomic_write(path) as file:
-        rows(x, run, labels).to_parquet(file, index=False)
+        write_frame(rows(x, run, labels), file, ".parquet")
 
 
 def rows(x: Tensor, run: Run, labels: Tensor | None = None) -> DataFrame:

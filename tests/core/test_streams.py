@@ -222,3 +222,15 @@ def test_a_run_below_a_path_that_the_streams_cannot_encode(encoding, tmp_path, m
     assert "\\u20ac" in printed
     assert ("\\xb1" in printed) == (encoding == "ascii"), "the plus or minus of an error"
     assert "\\u20ac" in err.buffer.getvalue().decode(encoding)
+
+
+def test_a_message_is_printed_once(capsys):
+    """A command may read the same data several times, with the same warnings."""
+    import logging
+
+    from zoo.cli.output import _ToStderr
+
+    handler = _ToStderr()
+    for text in ("Column 'a' is left out.", "Column 'b' is left out.", "Column 'a' is left out."):
+        handler.emit(logging.LogRecord("zoo", logging.WARNING, "", 0, text, (), None))
+    assert capsys.readouterr().err == "Warning: Column 'a' is left out.\nWarning: Column 'b' is left out.\n"

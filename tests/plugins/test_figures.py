@@ -499,3 +499,18 @@ def test_a_preview_of_a_data_set(zoo_command, tmp_path):
     assert json.loads(done.stdout) == {"data": "digits", "figure": str(tmp_path / "digits.png")}
     assert (tmp_path / "digits.png").read_bytes()[:4] == b"\x89PNG"
     assert "cannot be written" in zoo_command("preview", "digits", "--out", tmp_path / "no" / "a.png", code=2).stderr
+
+
+def test_samples_of_vectors_are_written_as_an_array(tmp_path):
+    """Of the conditional model too; vectors have no figure."""
+    counts = np.random.default_rng(0).poisson(3.0, (60, 5)).astype(np.float32)
+    data = counts, np.arange(60) % 2
+    run = zoo.train("count-vae", ["decoder.batch=true"], data=data, out=tmp_path, epochs=1, progress=False)
+    for arguments in (["--out", str(tmp_path / "s.npy")], []):
+        with pytest.raises(SystemExit) as stop:
+            main(["sample", str(run.path), "-n", "30", "--label", "1", *arguments])
+        assert not stop.value.code
+    samples = np.load(tmp_path / "s.npy")
+    assert samples.shape == (30, 5)
+    assert (samples == samples.round()).all()
+    assert np.array_equal(np.load(run.path / "samples.npy"), samples)

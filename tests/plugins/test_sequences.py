@@ -323,3 +323,9 @@ def test_a_text_model_from_file_to_file(tmp_path):
     assert (tmp_path / "s.txt").read_text() == "".join(f"{line}\n" for line in lines(x, run.columns[0]))
     write_npy(x, run, tmp_path / "s.npy")
     assert np.array_equal(np.load(tmp_path / "s.npy"), x.long().numpy())
+
+
+def test_integers_beyond_those_of_the_data_are_written_as_numbers():
+    """A model of counts draws 7 where the data end at 2."""
+    column = zoo.Column("code", "categorical", (0, 1, 2), format="integer")
+    assert lines(torch.tensor([[0.0, 7.0, 2.0]]), column) == ["0 7 2"]

@@ -92,6 +92,15 @@ def log_to_stderr(level: int) -> None:
 
 
 class _ToStderr(logging.Handler):
+    """Prints each message once: a command may read the same data several times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.printed: set[str] = set()
+
     def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage() in self.printed:
+            return
+        self.printed.add(record.getMessage())
         prefix = "Warning: " if record.levelno >= logging.WARNING else ""
         click.echo(prefix + record.getMessage(), err=True)

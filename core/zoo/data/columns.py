@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from zoo.errors import DataError
@@ -35,6 +35,8 @@ class Column:
         location, scale: statistics of the training split; 0 and 1 for counts and codes.
         format: how values are written: ``float``, ``integer``, ``boolean``, ``text``, or ``date`` or ``datetime`` (days
             since 1970-01-01 before scaling).
+        decimals: of numbers with a fraction, if all are written with few.
+        pattern: of dates that were read from text, as for strftime.
 
     Raises:
         DataError: there is no such kind, a coded column has no categories or repeats one, or the scale is not positive.
@@ -50,6 +52,8 @@ class Column:
     location: float = 0.0
     scale: float = 1.0
     format: Literal["float", "integer", "boolean", "text", "date", "datetime"] = "float"
+    decimals: int | None = field(default=None, repr=False)  # the digest of the data is that of the other attributes
+    pattern: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "categories", tuple(self.categories))
