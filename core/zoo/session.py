@@ -18,7 +18,7 @@ from zoo.model.likelihood import in_support
 from zoo.model.memory import require_memory
 from zoo.model.parts import DataDependent
 from zoo.plugins.weights import is_weights_name
-from zoo.recipes.advice import likelihood_advice
+from zoo.recipes.advice import likelihood_advice, scale_advice
 from zoo.recipes.building import build
 from zoo.recipes.datasets import LoadedDataset, data_name, load_data
 from zoo.recipes.schema import Recipe
@@ -193,6 +193,9 @@ class Session:
             )
             trainer.preflight()
             self._check_support(recipe, trainer)
+            advice = None if dataset.columns else scale_advice(dataset.train)
+            if self.group.is_rank_zero and advice:
+                log.warning(advice)
         return trainer, start
 
     def _check_support(self, recipe: Recipe, trainer: Trainer) -> None:

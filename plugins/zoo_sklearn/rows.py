@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -81,7 +84,7 @@ class TableRows(Rows):
         self.shape = (len(self.columns),)
 
     def encode(self, rows: Any) -> tuple[Tensor, Tensor | None]:
-        """Encode the rows. An unknown category counts as missing, and a warning is logged."""
+        """Encode the rows. An unknown category counts as missing, with a warning."""
         split = self._load(rows).train
         return split.x.double(), split.mask
 
@@ -98,7 +101,29 @@ class TableRows(Rows):
 
     def _load(self, frame: Any) -> zoo.Dataset:
         spec = ComponentSpec(use="frame", **({"columns": self.kinds} if self.kinds else {}))
-        return load_data([spec], columns=self.columns or None, source=frame, whole=True).dataset
+        with _messages_as_warnings():
+            return load_data([spec], columns=self.columns or None, source=frame, whole=True).dataset
+
+
+@contextlib.contextmanager
+def _messages_as_warnings() -> Iterator[None]:
+    """Turn messages of the library into warnings, as scikit-learn does: each is shown once, and can be filtered."""
+    logger = logging.getLogger("zoo")
+    messages: list[str] = []
+
+    def collect(record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        messages.append(record.getMessage())
+        return False
+
+    logger.addFilter(collect)
+    try:
+        yield
+    finally:
+        logger.removeFilter(collect)
+    for message in messages:
+        warnings.warn(message, UserWarning, stacklevel=2)
 
 
 def is_frame(X: object) -> bool:

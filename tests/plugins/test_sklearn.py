@@ -258,7 +258,20 @@ def test_the_density_of_a_table_is_in_its_units(fitted, frame):
 def test_an_unknown_category_counts_as_missing(fitted, frame):
     rows = frame.iloc[:2].assign(species=["elm", None])
     gone = frame.iloc[:2].assign(species=[None, None])
-    np.testing.assert_allclose(fitted.transform(rows), fitted.transform(gone))
+    with pytest.warns(UserWarning, match="'species': 1 value counts as missing, since 'elm' in row 1"):
+        transformed = fitted.transform(rows)
+    np.testing.assert_allclose(transformed, fitted.transform(gone))
+
+
+def test_columns_that_are_left_out_are_reported_once_per_search(frame, caplog):
+    """As warnings, which Python shows once; the row number is left out of every fold, too."""
+    rows = frame.assign(number=range(1, len(frame) + 1))
+    with pytest.warns(UserWarning, match="'number' is left out: it identifies the rows") as warned:
+        search = GridSearchCV(VAE(**SMALL), {"latent_dim": [1, 2]}, cv=2, error_score="raise").fit(rows)
+    assert len(warned) == 5
+    assert "number" not in [column.name for column in search.best_estimator_._rows.columns]
+    assert search.best_estimator_.sample(2)["number"].isna().all()
+    assert not caplog.records
 
 
 def test_tables_pickle_and_select_columns_by_kind(fitted, frame):
