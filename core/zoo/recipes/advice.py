@@ -43,7 +43,7 @@ def likelihood_advice(recipe: Recipe, pixels: Tensor) -> str:
 def scale_advice(split: Split) -> str | None:
     """Advise to standardize numbers that are far from unit scale, from which networks and noise scales start.
 
-    Counts, and numbers in [0, 1], are on no other scale.
+    Counts and numbers in [0, 1] need no scaling.
 
     Args:
         split: the training split.
