@@ -44,7 +44,8 @@ bench: $(VENV)/.installed benchmarks/.venv
 	$(BIN)/zoo train mlp-vae binarize=dynamic --data mnist --out build/bench-runs
 	benchmarks/.venv/bin/python benchmarks/likelihood.py build/bench-runs/mlp-vae --out build/bench.md
 
-# The table of docs/results.md: every model with three seeds on MNIST. It takes a day on one core, and continues if interrupted.
+# The table of docs/results.md: every model with three seeds on MNIST. It takes about six hours on one core, and
+# continues if interrupted.
 results: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/models.py --out build/models
 

@@ -56,7 +56,7 @@ class PlanarFlow(Posterior):
         """
         require_flat(features, "planar")
         parameters = at_least_float32(self.linear(features))
-        layers = parameters.view(*parameters.shape[:-1], self.layers, -1).movedim(-2, 0)
+        layers = parameters.view(*parameters.shape[:-1], self.layers, 2 * self.latent_dim + 1).movedim(-2, 0)
         u, w, b = torch.split(layers, [self.latent_dim, self.latent_dim, 1], dim=-1)
         # w.z is a sum over dimensions; the scaling keeps tanh out of saturation for any number of them.
         return Flow(self.base(features), PlanarTransform(u, w / math.sqrt(self.latent_dim), b).unbind())

@@ -200,6 +200,7 @@ COMMANDS = {
     "compare": f"{NAME} acme-weights:{NAME}",
     "report": f"{NAME} --limit 20",
     "encode": f"{NAME} digits",
+    "decode": f"{NAME} latents.npy",
     "export": f"{NAME} --format torch",
     "package": f"again@digits={NAME} --name again-weights --no-metrics",
     "fit-prior": f"{NAME} gaussian-mixture",
@@ -214,6 +215,7 @@ WRITTEN = {
     ),
     f"runs/{NAME}/report.html",
     f"runs/{NAME}/codes.npz",
+    f"runs/{NAME}/decoded.npy",
     f"runs/{NAME}/export-torch/export.json",
     "comparison.png",
     "again-weights/pyproject.toml",
@@ -245,6 +247,7 @@ def test_every_command_that_takes_a_run_takes_a_name_and_writes_nothing_into_the
     images = np.zeros((2, 1, 8, 8), dtype=np.float32)
     images[:, :, 0, :3] = np.nan
     np.save(tmp_path / "gaps.npy", images)
+    np.save(tmp_path / "latents.npy", np.zeros((3, 2), dtype=np.float32))
     before = files_in(site)
     printed = json.loads(python("-c", ALL_OF_THEM, json.dumps(COMMANDS), cwd=tmp_path))
     assert files_in(site) == before
@@ -253,7 +256,7 @@ def test_every_command_that_takes_a_run_takes_a_name_and_writes_nothing_into_the
     assert f"{NAME} belongs to an installed package and is read-only" in message
     assert not {name: output for name, (code, output) in printed.items() if code != 0}
     assert {name for name in WRITTEN if not (tmp_path / name).is_file()} == set()
-    for name in ("reconstruct", "sample", "report", "encode", "export"):
+    for name in ("reconstruct", "sample", "report", "encode", "decode", "export"):
         assert f"runs/{NAME}/" in printed[name][1]
     assert shlex.split(printed["compare"][1].splitlines()[1])[-1] == NAME
 
