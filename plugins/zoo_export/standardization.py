@@ -78,6 +78,8 @@ class Standardization:
 def standardization(run: zoo.Run, *, data_dir: Path | str | None = None, device: str = "auto") -> Standardization:
     """The shift and the scale of a run, measured once and then stored in ``latents.json`` in the run.
 
+    A package of weights may bring that file, so that the training data are not needed.
+
     They are the mean, and the reciprocal of the standard deviation, of all entries of draws from q(z | x) of training
     examples: of all, or of 10,000 that are drawn with the seed of the run.
 
@@ -92,19 +94,20 @@ def standardization(run: zoo.Run, *, data_dir: Path | str | None = None, device:
     """
     path, vae = run.output / FILE, run.load(prior="original")
     weights = weights_sha256(vae)
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        stored = json.loads(path.read_bytes())
-        if stored["weights_sha256"] == weights:
-            return Standardization(float(stored["shift_factor"]), float(stored["scaling_factor"]))
+    for file in (path, run.path / FILE):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            stored = json.loads(file.read_bytes())
+            if stored["weights_sha256"] == weights:
+                return Standardization(float(stored["shift_factor"]), float(stored["scaling_factor"]))
     target = resolve_device(device)
     train = run.loaded(None if data_dir is None else Path(data_dir)).dataset.train
     images = Loader(train, BATCH, run.recipe.binarize, target)
     count = min(len(train), MEASURED)
     measured = measure(vae.to(target), images, count, run.recipe.train.seed)
     try:
-        with zoo.atomic_write(path) as file:
+        with zoo.atomic_write(path) as opened:
             content = {**asdict(measured), "examples": count, "weights_sha256": weights}
-            file.write(zoo.to_json(content).encode() + b"\n")
+            opened.write(zoo.to_json(content).encode() + b"\n")
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
     return measured

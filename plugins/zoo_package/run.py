@@ -17,6 +17,9 @@ from zoo import Run, atomic_write, components_of, registry, sealed, to_json, wri
 CURVE_POINTS = 10
 """Values of a curve for each epoch. A run keeps every step, which would outgrow the weights."""
 
+LATENTS = "latents.json"
+"""The shift and the scale of the latents, if ``zoo encode --scaled`` or an export has measured them."""
+
 ENVIRONMENT = ("id", "seed", "device", "threads", "python", "versions", "code")
 """Facts of ``environment.json`` that are copied. Everything else may tell about the machine, and is replaced."""
 
@@ -39,6 +42,8 @@ def copy_run(run: Run, folder: Path, card: Mapping[str, Any]) -> None:
     for name, text in files.items():
         (folder / name).write_text(text, "utf-8", newline="\n")
     copies = [Path("model.safetensors"), *_prior_files(run)]
+    if (run.path / LATENTS).is_file():
+        copies.append(Path(LATENTS))
     for path in copies:
         (folder / path).parent.mkdir(exist_ok=True)
         shutil.copyfile(run.path / path, folder / path)

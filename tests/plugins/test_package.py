@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import platform
@@ -22,6 +23,7 @@ import zoo
 from test_distribution import pip_install, python
 from zoo.cli.main import cli
 from zoo.cli.options import RunFolder
+from zoo_export.standardization import standardization
 from zoo_package.package import write_package
 
 NAME = "mlp-vae-2d@digits"
@@ -139,6 +141,22 @@ def test_a_fitted_prior_is_packaged_too(digits_run, weights, tmp_path):
     expected, loaded = run.load().prior.state_dict(), zoo.load(packaged).prior.state_dict()
     assert expected.keys() == loaded.keys()
     assert all(torch.equal(expected[key], loaded[key]) for key in expected)
+
+
+def test_the_scale_of_the_latents_is_packaged_too(digits_run, tmp_path, monkeypatch):
+    """The training data are not needed; measured factors are stored outside the package, and take precedence."""
+    run = zoo.Run.open(shutil.copytree(digits_run, tmp_path / "run"))
+    factors = standardization(run)
+    package = write_package([run], "latent-weights", tmp_path, metrics=False)
+    packaged = zoo.Run(package.folder / "src" / "latent_weights" / "weights" / NAME)
+    packaged.verify()
+    monkeypatch.setattr(zoo.Run, "loaded", None)
+    monkeypatch.setattr(zoo.Run, "output", tmp_path)
+    assert standardization(packaged) == factors
+    changed = dataclasses.replace(factors, shift_factor=7.0)
+    content = json.loads((packaged.path / "latents.json").read_text())
+    (tmp_path / "latents.json").write_text(json.dumps(content | {"shift_factor": 7.0}))
+    assert standardization(packaged) == changed
 
 
 @pytest.mark.parametrize(

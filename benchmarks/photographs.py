@@ -1,0 +1,122 @@
+"""Train the models for photographs on a folder of images, and write a table and a sheet of reconstructions.
+
+    python benchmarks/photographs.py photos
+
+The runs are kept in the output folder. If the command is interrupted, the next start continues: finished runs are not
+trained again, and an unfinished run is resumed. Every number is of the test images, at the epoch that the validation
+split selected.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torchvision.utils import make_grid
+
+import zoo
+from epoch import cpu_model
+
+CONV = [
+    "latent_dim=256",
+    "decoder.likelihood={use: gaussian, scale: shared}",
+    "encoder.channels=[32,64]",
+    "decoder.channels=[64,32]",
+    "train.batch_size=64",
+    "train.optimizer.lr=0.002",
+]
+MODELS: dict[str, tuple[str, list[str]]] = {
+    "conv-vae": ("conv-vae", []),
+    "conv-vae, Gaussian": ("conv-vae", CONV),
+    "photo-vae": ("photo-vae", []),
+    "autoencoder-kl": ("autoencoder-kl", []),
+    "vq-vae": ("vq-vae", []),
+    "vq-gan": ("vq-gan", []),
+}
+"""The rows of the table: a recipe and its overrides."""
+COLUMNS = {"psnr": 1, "ssim": 3, "bits-per-dimension": 2, "rate": 0}
+"""The metrics of the table and their digits."""
+
+
+def trained(row: str, settings: argparse.Namespace) -> zoo.Run:
+    """Train a run, resume it, or open it if it is finished."""
+    model, overrides = MODELS[row]
+    folder = settings.out / row.replace(", ", "-").lower()
+    options: dict[str, Any] = {"device": "cpu", "figures": False}
+    if (folder / "recipe.yaml").exists():
+        return zoo.resume(folder, **options)
+    shared = [f"train.epochs={settings.epochs}", f"data.validation={settings.validation}", "data.augment=[flip]"]
+    return zoo.train(model, [*overrides, *shared], data=str(settings.folder), folder=folder, **options)
+
+
+def measured(row: str, run: zoo.Run) -> str:
+    """The row of a run in the table."""
+    cells = []
+    values = zoo.evaluate(run, ["image-similarity", "elbo"])
+    for metric, digits in COLUMNS.items():
+        measurement = values[metric]
+        # Bits per pixel value: a density over [0, 1] has 8 bits less than one over 0 to 255.
+        value = measurement.value + (8 if metric == "bits-per-dimension" else 0)
+        unlikely = metric == "bits-per-dimension" and "bernoulli" in str(measurement.note).lower()
+        cells.append("-" if unlikely else f"{value:.{digits}f}")
+    epochs = run.epochs()
+    minutes = sum(epoch.seconds for epoch in epochs) / 60
+    parameters = sum(parameter.numel() for parameter in zoo.load(run).parameters())
+    cells += [f"{run.best_epoch().epoch} of {len(epochs)}", f"{minutes:.0f}", f"{parameters:,}"]
+    return f"| `{row.split(',')[0]}`{row[len(row.split(',')[0]) :]} | {' | '.join(cells)} |"
+
+
+@torch.no_grad()
+def sheet(runs: dict[str, zoo.Run], count: int) -> Figure:
+    """Test images above the reconstructions of each model."""
+    test = next(iter(runs.values())).loaded().dataset.test
+    x = test.x[:: len(test.x) // count][:count].float() / 255
+    rows: dict[str, Tensor] = {"test images": x}
+    for name, run in runs.items():
+        with zoo.seeded(0):
+            rows[name] = zoo.load(run).reconstruct(x)
+    figure = Figure(figsize=(0.8 * count + 1.5, 0.8 * len(rows)), layout="constrained")
+    for axes, (name, images) in zip(figure.subplots(len(rows), 1), rows.items(), strict=True):
+        grid = make_grid(images.clamp(0, 1), nrow=count, padding=1, pad_value=1.0)
+        axes.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest")
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        axes.set_ylabel(name.replace(", ", ",\n"), rotation=0, ha="right", va="center", fontsize=10)
+    return figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="folder of images, with `train` and `test`")
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--validation", type=int, default=500, help="training images to hold out")
+    parser.add_argument("--images", type=int, default=12, help="test images on the sheet")
+    parser.add_argument("--out", type=Path, default=Path("build/photographs"))
+    settings = parser.parse_args()
+    os.environ["ZOO_DISABLE_PLUGINS"] = "tensorboard"
+    settings.out.mkdir(parents=True, exist_ok=True)
+    lines = [
+        f"- {datetime.date.today()}, {cpu_model()}, {torch.get_num_threads()} thread(s); torch {torch.__version__}",
+        f"- `{settings.folder.name}`, {settings.epochs} epochs with random mirroring, seed 0",
+        f"- {settings.validation} training images held out: the epoch with the lowest validation loss",
+        "",
+        "| model | PSNR, dB | SSIM | bits/dim | rate, nats | epoch | minutes | parameters |",
+        "|---|" + "---:|" * 7,
+    ]
+    runs: dict[str, zoo.Run] = {}
+    for row in MODELS:
+        runs[row] = trained(row, settings)
+        lines.append(measured(row, runs[row]))
+        print(lines[-1], flush=True)
+        (settings.out / "photographs.md").write_text("\n".join(lines) + "\n")
+        sheet(runs, settings.images).savefig(settings.out / "photographs.png", dpi=110, bbox_inches="tight")
+
+
+if __name__ == "__main__":
+    main()
