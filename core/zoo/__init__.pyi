@@ -41,6 +41,7 @@ from .evaluation.metric import EvaluationContext as EvaluationContext
 from .evaluation.metric import Measurement as Measurement
 from .evaluation.metric import Metric as Metric
 from .model.batch import Batch as Batch
+from .model.batch import evaluation_batch_size as evaluation_batch_size
 from .model.context import derive_seed as derive_seed
 from .model.context import evaluating as evaluating
 from .model.context import flushed_denormals as flushed_denormals

@@ -23,6 +23,7 @@ from zoo import (
     UsageError,
     derive_seed,
     evaluating,
+    evaluation_batch_size,
     load_data,
     recipe_for,
     resolve_device,
@@ -128,7 +129,8 @@ def codes_of(
 
     def encode_split(name: str, seed: int) -> dict[str, NDArray[Any]]:
         images: Split = getattr(dataset, name)
-        arrays = codes(vae, Loader(images, BATCH, binarize, device), samples=samples, seed=seed)
+        loader = Loader(images, evaluation_batch_size(dataset.shape, BATCH), binarize, device)
+        arrays = codes(vae, loader, samples=samples, seed=seed)
         if images.paths:
             arrays["path"] = np.array(images.paths)
         if images.index is not None:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 import zoo
-from zoo import RunError, UsageError, evaluating, resolve_device
+from zoo import RunError, UsageError, evaluating, evaluation_batch_size, resolve_device
 from zoo_export.standardization import standardization
 
 BATCH = 100
@@ -58,8 +58,9 @@ def decode(
         raise UsageError(f"There are {len(labels)} labels for {len(values)} latents.")
     if scaled:
         values = standardization(run, data_dir=data_dir, device=device).invert(values)
-    parts = torch.split(values, BATCH)
-    conditions = [None] * len(parts) if labels is None else torch.split(torch.from_numpy(np.asarray(labels)), BATCH)
+    size = evaluation_batch_size(run.data_shape, BATCH)
+    parts = torch.split(values, size)
+    conditions = [None] * len(parts) if labels is None else torch.split(torch.from_numpy(np.asarray(labels)), size)
     with evaluating(vae):
         means = [
             vae.decode(part.to(target), None if condition is None else condition.to(target)).mean

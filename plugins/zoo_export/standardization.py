@@ -16,7 +16,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import zoo
-from zoo import VAE, Loader, RunError, UsageError, base_measure, derive_seed, evaluating, resolve_device, seeded
+from zoo import (
+    VAE,
+    Loader,
+    RunError,
+    UsageError,
+    base_measure,
+    derive_seed,
+    evaluating,
+    evaluation_batch_size,
+    resolve_device,
+    seeded,
+)
 
 FILE = "latents.json"
 MEASURED = 10_000
@@ -101,7 +112,7 @@ def standardization(run: zoo.Run, *, data_dir: Path | str | None = None, device:
                 return Standardization(float(stored["shift_factor"]), float(stored["scaling_factor"]))
     target = resolve_device(device)
     train = run.loaded(None if data_dir is None else Path(data_dir)).dataset.train
-    images = Loader(train, BATCH, run.recipe.binarize, target)
+    images = Loader(train, evaluation_batch_size(run.data_shape, BATCH), run.recipe.binarize, target)
     count = min(len(train), MEASURED)
     measured = measure(vae.to(target), images, count, run.recipe.train.seed)
     try:

@@ -25,6 +25,7 @@ from zoo import (
     atomic_write,
     did_you_mean,
     evaluating,
+    evaluation_batch_size,
     flushed_denormals,
     resolve_device,
 )
@@ -207,7 +208,7 @@ def score_context(
     context: EvaluationContext, names: Sequence[str], settings: Settings
 ) -> dict[str, NDArray[np.float64]]:
     """The scores of the examples of a context by method, each float64 (N,); see `score`."""
-    batch = max(1, min(BATCH, LATENTS // settings.samples))
+    batch = evaluation_batch_size((settings.samples, *context.dataset.shape), min(BATCH, LATENTS // settings.samples))
     indices = torch.split(torch.arange(len(context)), batch)
     values: dict[str, list[Tensor]] = {name: [] for name in names}
     vae: VAE = context.vae

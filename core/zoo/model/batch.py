@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
+
+ENTRIES = 2**20
+"""The entries of x in the largest batch without gradients."""
+
+
+def evaluation_batch_size(shape: Sequence[int], largest: int) -> int:
+    """The number of examples to compute at once where gradients are not needed and any number will do.
+
+    A network needs many times the memory of its input, so large examples are computed a few at a time.
+
+    Args:
+        shape: of an example.
+        largest: the number for small examples.
+
+    >>> [evaluation_batch_size(shape, 1000) for shape in ((1, 28, 28), (3, 64, 64), (3, 2048, 2048))]
+    [1000, 85, 1]
+    """
+    return max(1, min(largest, ENTRIES // max(1, math.prod(shape))))
 
 
 class Batch(NamedTuple):

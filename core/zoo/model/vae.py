@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, kl_divergence
 
 from zoo.errors import ComponentError, UsageError, ZooError
-from zoo.model.batch import Batch
+from zoo.model.batch import Batch, evaluation_batch_size
 from zoo.model.context import derive_seed, exclusive, reseed, seeded
 from zoo.model.devices import float64
 from zoo.model.likelihood import in_support, observed_log_prob, zero_filled
@@ -235,7 +235,7 @@ class VAE(nn.Module):
         *,
         mask: Tensor | None = None,
         seed: int | None = None,
-        chunk_size: int = 1000,
+        chunk_size: int | None = None,
     ) -> Tensor:
         """Importance-sampled log p(x) of each example, in nats and float64, shape (N,).
 
@@ -252,8 +252,8 @@ class VAE(nn.Module):
             condition: labels (N,).
             mask: bool, like `x`, true where an entry is observed. The result is the likelihood of these entries.
             seed: determines, with its index, the draws of an example. Drawn from torch's generator by default.
-            chunk_size: number of samples decoded at once. It bounds the memory and does not affect the result. On a
-                CPU, evaluation is fastest if a chunk fits into the cache.
+            chunk_size: number of samples decoded at once. It bounds the memory and does not affect the result. By
+                default at most 1000, and fewer for large examples.
 
         Raises:
             ComponentError: the likelihood is not normalized, or does not factorize over entries and there is a mask;
@@ -265,6 +265,7 @@ class VAE(nn.Module):
             raise ValueError(f"samples must be at least 1, not {samples}")
         self._check_data(x)
         batch = Batch(zero_filled(at_least_float32(x), mask), condition, mask)
+        chunk_size = chunk_size or evaluation_batch_size(x.shape[1:], SAMPLES_PER_SEED)
         if seed is None:
             with exclusive():
                 seed = int(torch.randint(2**62, ()))

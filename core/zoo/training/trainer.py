@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.data.dataset import Dataset
+from zoo.data.dataset import Dataset, Split
 from zoo.data.loader import Loader
 from zoo.errors import RunError, UsageError
+from zoo.model.batch import evaluation_batch_size
 from zoo.model.context import derive_seed, deterministic, flushed_denormals, reseed, seeded
 from zoo.model.devices import resolve_device
 from zoo.model.loss import Loss, Terms
@@ -108,9 +109,9 @@ class Trainer:
             raise UsageError(f"train.microbatches={parts} exceeds the {len(dataset.train)} training examples.")
         self.dataset = dataset
         self.train = Loader(dataset.train, self.config.batch_size, binarize, device, augment=dataset.augment)
-        self.test = Loader(dataset.test, EVALUATION_BATCH, binarize, device)
+        self.test = self._evaluation_loader(dataset.test)
         held_out = dataset.validation
-        self.validation = None if held_out is None else Loader(held_out, EVALUATION_BATCH, binarize, device)
+        self.validation = None if held_out is None else self._evaluation_loader(held_out)
         self.callbacks = callbacks
         self.progress = progress
         if isinstance(checkpoints, str | Path):
@@ -336,9 +337,12 @@ class Trainer:
         best = self.best
         if score is None:
             first = self.dataset.train.part(0, EVALUATION_BATCH)
-            best = score = self._mean_terms(Loader(first, len(first), self.binarize, self.device))[self.config.monitor]
+            best = score = self._mean_terms(self._evaluation_loader(first))[self.config.monitor]
         if not math.isfinite(best):
             raise not_finite(self.config.monitor, score)
+
+    def _evaluation_loader(self, split: Split) -> Loader:
+        return Loader(split, evaluation_batch_size(split.x.shape[1:], EVALUATION_BATCH), self.binarize, self.device)
 
     def _mean_terms(self, loader: Loader) -> dict[str, float]:
         return self.group.on_rank_zero(lambda: mean_terms(self.model, self.loss, loader, self.config.seed))

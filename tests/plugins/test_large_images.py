@@ -1,0 +1,55 @@
+"""Whatever needs no gradient computes large images a few at a time, since a network needs many times their memory."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import zoo
+from zoo_export.decoding import decode
+from zoo_export.shards import encode_shards
+
+SHAPE = (3, 256, 256)
+AT_ONCE = 5
+"""2^20 entries have 5 of these images."""
+
+
+@pytest.fixture
+def computed(monkeypatch) -> list[int]:
+    """The number of images of each call of an encoder or a decoder."""
+    sizes: list[int] = []
+    encode, decode = zoo.VAE.encode, zoo.VAE.decode
+
+    def encoded(vae: zoo.VAE, x: Tensor, *rest):
+        sizes.append(len(x))
+        return encode(vae, x, *rest)
+
+    def decoded(vae: zoo.VAE, z: Tensor, *rest):
+        sizes.append(z.shape[: -len(vae.latent_shape)].numel())
+        return decode(vae, z, *rest)
+
+    monkeypatch.setattr(zoo.VAE, "encode", encoded)
+    monkeypatch.setattr(zoo.VAE, "decode", decoded)
+    return sizes
+
+
+def test_large_images_are_computed_a_few_at_a_time(computed, tmp_path):
+    images = torch.randint(256, (16, *SHAPE), dtype=torch.uint8)
+    data = zoo.Dataset(zoo.Split(images[:4]), zoo.Split(images[4:]))
+    small = {"encoder.hidden": [2], "decoder.hidden": [2], "latent_dim": 2, "train.batch_size": 2}
+    run = zoo.train("mlp-vae-mse", small, data=data, epochs=1, folder=tmp_path / "run", figures=False, device="cpu")
+    trained = computed.copy()
+    zoo.evaluate(run, ["elbo", "log-likelihood"], {"log-likelihood": {"samples": 12}}, data=data, device="cpu")
+    encode_shards(run, images, tmp_path / "latents", device="cpu")
+    decoded = decode(run, torch.zeros(12, 2).numpy(), device="cpu")
+    assert decoded.shape == (12, *SHAPE)
+    for sizes in (trained, computed[len(trained) :]):
+        assert max(sizes) == AT_ONCE
+
+
+def test_the_number_of_samples_at_once_does_not_change_an_estimate():
+    vae = zoo.create_model("mlp-vae", data_shape=(1, 64, 128), encoder={"hidden": [4]}, decoder={"hidden": [4]})
+    x = torch.bernoulli(torch.full((2, 1, 64, 128), 0.5))
+    by_default, at_once = (vae.log_likelihood(x, 300, seed=0, chunk_size=size) for size in (None, 300))
+    torch.testing.assert_close(by_default, at_once, rtol=1e-6, atol=0.0)
