@@ -127,7 +127,8 @@ def _encode_shards(
         click.echo(f"{name:<8} {array['dtype']} {tuple(array['shape'])}")
     if index["scaling_factor"] is not None:
         click.echo(f"shift_factor {index['shift_factor']:.4g}, scaling_factor {index['scaling_factor']:.4g}")
-    click.echo(f"{folder}: {len(index['shards'])} shards")
+    count = len(index["shards"])
+    click.echo(f"{folder}: {count} shard{'' if count == 1 else 's'}")
 
 
 def _write(codes: dict[str, NDArray[Any]], path: Path) -> None:

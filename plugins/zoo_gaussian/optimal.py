@@ -18,7 +18,8 @@ class OptimalVariance(nn.Module):
 
     Args:
         min_scale: lower bound on the scale, the square root of the variance.
-        decay: of the moving average, whose first values have equal weights.
+        decay: of the moving average. It increases to this value, so that the average is mostly over the last tenth of
+            the batches at first: the variance decreases quickly in early training.
     """
 
     average: Tensor
@@ -35,7 +36,7 @@ class OptimalVariance(nn.Module):
         variance = squared_errors.mean().clamp_min(self.min_variance)
         with torch.no_grad():
             self.batches.add_(1)
-            weight = (1 / self.batches).clamp_min(1 - self.decay)
+            weight = (10 / (self.batches + 9)).clamp_min(1 - self.decay)
             self.average.lerp_(variance.detach().to(self.average.dtype), weight.to(self.average.dtype))
         return variance
 
