@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, silu
+from torch.nn.functional import pad, scaled_dot_product_attention, silu
 from torch.utils.checkpoint import checkpoint
 
 EPS = 1e-6
@@ -49,8 +49,8 @@ class ResidualBlock(nn.Module):
 class SelfAttention(nn.Module):
     """x + attention over all positions, with one head (arXiv 1706.03762).
 
-    The weights are computed explicitly: the kernels of `scaled_dot_product_attention` need less memory, but have no
-    second derivative, which losses with a gradient penalty take.
+    The weights are computed explicitly if gradients are: the kernels of `scaled_dot_product_attention`, whose memory is
+    linear in the number of positions, have no second derivative, which losses with a gradient penalty take.
 
     Args:
         channels: number of input and output channels.
@@ -68,9 +68,12 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, channels, h, w) to the same shape."""
         positions = self.norm(x).flatten(2).mT  # (N, h w, channels)
-        query = self.query(positions) / math.sqrt(positions.shape[-1])
-        weights = (query @ self.key(positions).mT).softmax(-1)
-        y: Tensor = x + self.output(weights @ self.value(positions)).mT.unflatten(2, x.shape[2:])
+        query, key, value = self.query(positions), self.key(positions), self.value(positions)
+        if torch.is_grad_enabled():
+            values = (query / math.sqrt(query.shape[-1]) @ key.mT).softmax(-1) @ value
+        else:
+            values = scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])[:, 0]
+        y: Tensor = x + self.output(values).mT.unflatten(2, x.shape[2:])
         return y
 
 

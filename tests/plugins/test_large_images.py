@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from torch import Tensor
 import zoo
 from zoo_export.decoding import decode
 from zoo_export.shards import encode_shards
+from zoo_images.layers import SelfAttention
 
 SHAPE = (3, 256, 256)
 AT_ONCE = 5
@@ -46,6 +49,31 @@ def test_large_images_are_computed_a_few_at_a_time(computed, tmp_path):
     assert decoded.shape == (12, *SHAPE)
     for sizes in (trained, computed[len(trained) :]):
         assert max(sizes) == AT_ONCE
+
+
+def test_many_large_samples_and_reconstructions_are_computed_in_parts(computed):
+    hidden = {"hidden": [2]}
+    small: dict[str, Any] = {"encoder": hidden, "decoder": hidden, "data_shape": SHAPE, "latent_dim": 2}
+    vae, x = zoo.create_model("mlp-vae", **small), torch.rand(12, *SHAPE)
+    with torch.no_grad():
+        torch.testing.assert_close(vae.reconstruct(x)[7:8], vae.decode(vae.encode(x[7:8]).mean).mean)
+        assert vae.sample(12).shape == (12, *SHAPE)
+        nested = {part: {part: small[part]} for part in ("encoder", "decoder")}
+        conditional = zoo.create_model("cvae", classes=3, **(small | nested))
+        assert conditional.sample(12, mean=True).shape == (12, *SHAPE)
+        assert conditional.sample(4, torch.arange(3)).shape == (4, 3, *SHAPE)
+    assert max(computed) == AT_ONCE
+
+
+def test_attention_without_gradients_is_the_same_and_needs_less_memory():
+    attention, x = SelfAttention(8, 2), torch.randn(2, 8, 5, 7)
+    expected = attention(x)
+    with torch.no_grad():
+        torch.testing.assert_close(attention(x), expected, rtol=1e-5, atol=1e-6)
+        with torch.profiler.profile(profile_memory=True) as profile:
+            attention(torch.randn(1, 8, 64, 64))
+    largest = max(event.self_cpu_memory_usage for event in profile.events())
+    assert largest < 4096**2, "the weights between 64 x 64 positions have 4096^2 entries"
 
 
 def test_the_number_of_samples_at_once_does_not_change_an_estimate():

@@ -191,8 +191,11 @@ class VAE(nn.Module):
                 return q.sample()
 
     def reconstruct(self, x: Tensor, condition: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """The mean of p(x | z) at the `posterior_mean` of examples: (N, *data_shape)."""
-        return self.decode(self.posterior_mean(x, condition, mask), condition).mean
+        """The mean of p(x | z) at the `posterior_mean` of examples, (N, *data_shape). Many large ones are computed in
+        parts."""
+        batch, size = Batch(x, condition, mask), self._at_once(len(x))
+        parts = [batch.map(operator.itemgetter(slice(i, i + size))) for i in range(0, max(1, len(x)), size)]
+        return torch.cat([self.decode(self.posterior_mean(*part), part.condition).mean for part in parts])
 
     def sample(self, n: int, condition: Tensor | None = None, *, mean: bool = False) -> Tensor:
         """Draw z from the prior and x from p(x | z), `n` times: (n, *data_shape).
@@ -211,20 +214,29 @@ class VAE(nn.Module):
         with exclusive():
             if condition is None and self.classes:
                 labels = torch.randint(self.classes, (n,), device=next(self.parameters()).device)
-                return self.sample(1, labels, mean=mean).squeeze(0)
-            prior = self.prior(self.encoder, condition)
-            # A conditional prior has the labels as its batch shape already.
-            labels_shape = () if condition is None or prior.batch_shape else condition.shape
-            p = self.decode(prior.sample((n, *labels_shape)), condition)
-            if mean:
-                return p.mean
-            try:
-                return p.sample()
-            except NotImplementedError as error:
-                raise ComponentError(
-                    f"The likelihood of {type(self.decoder).__name__}, a {type(p).__name__}, cannot be sampled. "
-                    "Use sample(n, mean=True)."
-                ) from error
+                return torch.cat([self._sample(1, part, mean)[0] for part in torch.split(labels, self._at_once(n))])
+            labels_of_a_draw = 1 if condition is None else max(1, len(condition))
+            size = max(1, self._at_once(n * labels_of_a_draw) // labels_of_a_draw)
+            return torch.cat([self._sample(min(size, n - i), condition, mean) for i in range(0, max(1, n), size)])
+
+    def _sample(self, n: int, condition: Tensor | None, mean: bool) -> Tensor:
+        prior = self.prior(self.encoder, condition)
+        # A conditional prior has the labels as its batch shape already.
+        labels_shape = () if condition is None or prior.batch_shape else condition.shape
+        p = self.decode(prior.sample((n, *labels_shape)), condition)
+        if mean:
+            return p.mean
+        try:
+            return p.sample()
+        except NotImplementedError as error:
+            raise ComponentError(
+                f"The likelihood of {type(self.decoder).__name__}, a {type(p).__name__}, cannot be sampled. "
+                "Use sample(n, mean=True)."
+            ) from error
+
+    def _at_once(self, n: int) -> int:
+        """How many of `n` examples to compute at once."""
+        return max(1, n) if self.data_shape is None else evaluation_batch_size(self.data_shape, n)
 
     @torch.no_grad()
     def log_likelihood(
