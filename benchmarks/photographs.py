@@ -63,13 +63,13 @@ def measured(row: str, run: zoo.Run) -> str:
         measurement = values[metric]
         # Bits per pixel value: a density over [0, 1] has 8 bits less than one over 0 to 255.
         value = measurement.value + (8 if metric == "bits-per-dimension" else 0)
-        unlikely = metric == "bits-per-dimension" and "bernoulli" in str(measurement.note).lower()
-        cells.append("-" if unlikely else f"{value:.{digits}f}")
+        cells.append("-" if measurement.note.startswith("no likelihood") else f"{value:.{digits}f}")
     epochs = run.epochs()
     minutes = sum(epoch.seconds for epoch in epochs) / 60
     parameters = sum(parameter.numel() for parameter in zoo.load(run).parameters())
     cells += [f"{run.best_epoch().epoch} of {len(epochs)}", f"{minutes:.0f}", f"{parameters:,}"]
-    return f"| `{row.split(',')[0]}`{row[len(row.split(',')[0]) :]} | {' | '.join(cells)} |"
+    model, *note = row.split(", ")
+    return f"| {', '.join([f'`{model}`', *note])} | {' | '.join(cells)} |"
 
 
 @torch.no_grad()
