@@ -60,10 +60,12 @@ def measured(row: str, run: zoo.Run) -> str:
     cells = []
     values = zoo.evaluate(run, ["image-similarity", "elbo"])
     for metric, digits in COLUMNS.items():
-        measurement = values[metric]
-        # Bits per pixel value: a density over [0, 1] has 8 bits less than one over 0 to 255.
-        value = measurement.value + (8 if metric == "bits-per-dimension" else 0)
-        cells.append("-" if measurement.note.startswith("no likelihood") else f"{value:.{digits}f}")
+        value, note = values[metric].value, values[metric].note
+        if metric == "bits-per-dimension":
+            # A density over [0, 1] has 8 bits less than a probability of pixel values.
+            cells.append("-" if note.startswith("no likelihood") else f"{value + 8:.{digits}f}")
+        else:
+            cells.append(f"{value:.{digits}f}")
     epochs = run.epochs()
     minutes = sum(epoch.seconds for epoch in epochs) / 60
     parameters = sum(parameter.numel() for parameter in zoo.load(run).parameters())
