@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,6 +59,29 @@ class Epoch:
             curve={name: [float(value) for value in curve] for name, curve in values["curve"].items()},
             validation={name: float(value) for name, value in values.get("validation", {}).items()},
         )
+
+
+def packed(history: Sequence[Epoch]) -> dict[str, Any]:
+    """Epochs as the state of a training, with all curves in one tensor: a checkpoint contains every step so far."""
+    values = [torch.tensor(values, dtype=torch.float64) for epoch in history for values in epoch.curve.values()]
+    lengths = [{name: len(values) for name, values in epoch.curve.items()} for epoch in history]
+    epochs = [{**vars(epoch), "curve": curve} for epoch, curve in zip(history, lengths, strict=True)]
+    return {"epochs": epochs, "curves": torch.cat(values) if values else torch.empty(0, dtype=torch.float64)}
+
+
+def unpacked(state: Mapping[str, Any]) -> list[Epoch]:
+    """The epochs of `packed`.
+
+    >>> epochs = [Epoch(1, 3, 0.5, {"loss": 2.0}, {"loss": math.inf}, {"loss": [0.1 + 0.2, 3.0, 1e-300], "rate": []})]
+    >>> unpacked(packed(epochs)) == epochs
+    True
+    """
+    values = iter(state["curves"].tolist())
+
+    def curves(lengths: Mapping[str, int]) -> dict[str, list[float]]:
+        return {name: list(itertools.islice(values, length)) for name, length in lengths.items()}
+
+    return [Epoch(**{**epoch, "curve": curves(epoch["curve"])}) for epoch in state["epochs"]]
 
 
 def best_epoch(history: Sequence[Epoch], monitor: str) -> Epoch:

@@ -7,7 +7,6 @@ import logging
 import math
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from zoo.storage.checkpoints import Checkpoint, Checkpoints
 from zoo.training.callbacks import Callback, Callbacks
 from zoo.training.distributed import Group
 from zoo.training.failures import as_training_error, not_finite, require_finite_parameters, require_folder
-from zoo.training.history import Epoch, Record
+from zoo.training.history import Epoch, Record, packed, unpacked
 from zoo.training.optimization import moving_average, optimized_phases, require_no_score
 from zoo.training.preflight import preflight as preflight_step
 from zoo.training.progress import is_watched
@@ -387,7 +386,7 @@ class Trainer:
             "step": self.step,
             "processes": self.group.size,
             "device": self.device.type,
-            "history": [asdict(epoch) for epoch in self.history],
+            "history": packed(self.history),
             "best": self.best,
             "since_best": self.since_best,
             "record": self.record.state_dict(self.group),
@@ -403,7 +402,7 @@ class Trainer:
             self.vae.load_state_dict(state["average"]["vae"])
             self.averaged.n_averaged.copy_(state["average"]["count"])
         self.step = state["step"]
-        self.history = [Epoch(**epoch) for epoch in state["history"]]
+        self.history = unpacked(state["history"])
         self.best, self.since_best = state["best"], state["since_best"]
         self.record.load_state_dict(state["record"], self.group)
         self.loss.load_state_dict(state["loss"])
