@@ -20,6 +20,7 @@ from zoo.model.vae import VAE
 from zoo.plugins.weights import find_run, verify_weights, weights_at
 from zoo.recipes.building import build_model
 from zoo.recipes.schema import Recipe
+from zoo.recipes.source import read_models
 from zoo.run_data import RunData
 from zoo.storage.checkpoints import Checkpoint, Checkpoints, load_weights
 from zoo.storage.files import (
@@ -123,7 +124,8 @@ class Run(RunData):
         checkpoint = checkpoints.best() if which == "best" else checkpoints.newest()
         if checkpoint is None:
             return None
-        changes = dict(_changes(_trained(self.recipe), checkpoint.manifest().get("recipe")))
+        ((_, written),) = read_models(self.path / RECIPE).items()
+        changes = dict(_changes(_trained(self.recipe), checkpoint.manifest().get("recipe"), written))
         if changes.get("train.epochs", (0, None))[1] in self._former_epochs:
             del changes["train.epochs"]
         if changes:
@@ -277,10 +279,19 @@ def _trained(recipe: Recipe) -> dict[str, Any]:
     return trained
 
 
-def _changes(now: Any, before: Any, place: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """The dotted keys at which two recipes differ, each with the value now and the one before."""
+def _changes(now: Any, before: Any, written: Any, place: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """The dotted keys at which two recipes differ, each with the value now and the one before.
+
+    Args:
+        now: the recipe, with every default filled in.
+        before: that of the training.
+        written: the file. A key that neither the file nor the training has is of a newer version, at its default.
+        place: the dotted key of all three.
+    """
     if isinstance(now, Mapping) and isinstance(before, Mapping):
+        written = written if isinstance(written, Mapping) else {}
         for key in dict.fromkeys([*now, *before]):
-            yield from _changes(now.get(key), before.get(key), f"{place}.{key}".lstrip("."))
+            if key in before or key in written:
+                yield from _changes(now.get(key), before.get(key), written.get(key), f"{place}.{key}".lstrip("."))
     elif now != before:
         yield place, (now, before)

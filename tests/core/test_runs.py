@@ -458,6 +458,31 @@ def test_every_edit_of_the_recipe_is_refused_by_name(unfinished, capsys):
     assert zoo.resume(unfinished).finished
 
 
+def test_a_run_of_an_older_version_is_resumed(unfinished):
+    """Options that the older version did not have are at their defaults; a removed or an added line is an edit."""
+    file, old = unfinished.path / "recipe.yaml", {"memory_format", "skip_grad_norm"}
+    whole = yaml.safe_load(file.read_text())
+    ((_, recipe),) = whole["models"].items()
+    for key in old:
+        del recipe["train"][key]
+    for checkpoint in unfinished.checkpoints:
+        trained = checkpoint.manifest()["recipe"]
+        train = {key: value for key, value in trained["train"].items() if key not in old}
+        reseal(checkpoint.path, recipe={**trained, "train": train})
+    recipe["train"]["memory_format"] = "channels-last"
+    file.write_text(yaml.safe_dump(whole))
+    with pytest.raises(zoo.RunError, match=r"train\.memory_format is 'channels-last', was None"):
+        zoo.resume(unfinished.path)
+    del recipe["train"]["memory_format"], recipe["train"]["seed"]
+    recipe["train"]["batch_size"] = 64
+    file.write_text(yaml.safe_dump(whole))
+    with pytest.raises(zoo.RunError, match=r"train\.batch_size is 64, was 128"):
+        zoo.resume(unfinished.path)
+    recipe["train"]["batch_size"] = 128
+    file.write_text(yaml.safe_dump(whole))
+    assert zoo.resume(unfinished.path).finished
+
+
 def test_an_edited_learning_rate_is_refused_by_name(tmp_path):
     run = stopped("mlp-vae", [*SHORT, "train.optimizer={use: Adam, lr: 0.002}"], 3, tmp_path)
     file = run.path / "recipe.yaml"
