@@ -69,13 +69,17 @@ def packed(history: Sequence[Epoch]) -> dict[str, Any]:
     return {"epochs": epochs, "curves": torch.cat(values) if values else torch.empty(0, dtype=torch.float64)}
 
 
-def unpacked(state: Mapping[str, Any]) -> list[Epoch]:
-    """The epochs of `packed`.
+def unpacked(state: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[Epoch]:
+    """The epochs of `packed`. Older checkpoints have a list of epochs with their curves.
 
     >>> epochs = [Epoch(1, 3, 0.5, {"loss": 2.0}, {"loss": math.inf}, {"loss": [0.1 + 0.2, 3.0, 1e-300], "rate": []})]
     >>> unpacked(packed(epochs)) == epochs
     True
+    >>> unpacked([vars(epoch) for epoch in epochs]) == epochs
+    True
     """
+    if not isinstance(state, Mapping):
+        return [Epoch(**epoch) for epoch in state]
     values = iter(state["curves"].tolist())
 
     def curves(lengths: Mapping[str, int]) -> dict[str, list[float]]:
