@@ -119,11 +119,13 @@ def table(rows: Sequence[Sequence[dict[str, Any]]], settings: argparse.Namespace
         numbers = values(row, "log-likelihood")
         return -statistics.fmean(numbers) if numbers else math.inf
 
+    fewer = [f"`{row[0]['model']}` ({len(row)})" for row in rows if len(row) < settings.seeds]
     lines = [
         f"- {datetime.date.today()}, {cpu_model()}, {torch.get_num_threads()} thread(s); torch {torch.__version__}",
         f"- `{settings.data}`, dynamically binarized; {settings.validation} training images held out for validation",
         f"- {settings.epochs} epochs at most, recipes as registered; the epoch with the lowest validation loss",
         f"- mean ± standard deviation over {settings.seeds} seeds; all numbers are of the test split",
+        *([f"- fewer seeds: {', '.join(fewer)}"] if fewer else []),
         f"- ELBO, log p(x), active units: first {settings.images} test images, {settings.samples} importance samples",
         "- in nats per image; seconds per epoch include evaluation",
         "",

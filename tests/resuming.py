@@ -21,6 +21,7 @@ from torch import Tensor
 import zoo
 import zoo.cli.main
 from zoo.storage.files import MANIFEST, sealed
+from zoo.training.history import unpacked
 
 # Twelve steps in an epoch of the 1438 training images of digits.
 TINY = ("data=digits", "latent_dim=2", "encoder.hidden=[8]", "decoder.hidden=[8]")
@@ -93,10 +94,12 @@ def essence(run: zoo.Run) -> dict[str, Any]:
     best = run.checkpoints.best()
     assert last is not None
     assert best is not None
+    state = last.state()
+    history = [dataclasses.asdict(epoch) for epoch in unpacked(state["history"])]
     return {
         "result": load_file(run.path / "model.safetensors"),
         "last weights": last.weights(),
-        "state": _timeless(last.state()),
+        "state": _timeless({**state, "history": history}),
         "metrics": [_timeless(dataclasses.asdict(epoch)) for epoch in run.epochs()],
         "best": (best.step, best.score),
     }

@@ -156,8 +156,11 @@ class RunRecorder(Callback):
             self.rewind(trainer.history)
 
     def on_epoch_end(self, trainer: Training, epoch: Epoch) -> None:
-        """Append the epoch to the metrics."""
-        with self._writing(METRICS), synced(self.path / METRICS, "ab") as file:
+        """Append the epoch to the metrics.
+
+        They are synced at the end. Until then, every checkpoint has the epochs that a resumed training starts from.
+        """
+        with self._writing(METRICS), (self.path / METRICS).open("ab") as file:
             file.write(_lines([epoch]))
 
     def on_train_end(self, trainer: Training, finished: bool) -> None:
@@ -190,6 +193,8 @@ class RunRecorder(Callback):
         weights = reopened.saved_weights("best") if weights is None else weights
         with self._writing(WEIGHTS):
             save_weights(weights, self.path / WEIGHTS)
+        with self._writing(METRICS), synced(self.path / METRICS, "ab"):
+            pass
         with self._writing(MANIFEST):
             write_bytes(sealed(self.path, SEALED), self.path / MANIFEST)
 

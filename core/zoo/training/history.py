@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,11 +64,12 @@ class Epoch:
 
 
 def packed(history: Sequence[Epoch]) -> dict[str, Any]:
-    """Epochs as the state of a training, with all curves in one tensor: a checkpoint contains every step so far."""
-    values = [torch.tensor(values, dtype=torch.float64) for epoch in history for values in epoch.curve.values()]
+    """Epochs as the state of a training. Every checkpoint contains every step so far, so the curves are one tensor."""
+    curves = [values for epoch in history for values in epoch.curve.values()]
     lengths = [{name: len(values) for name, values in epoch.curve.items()} for epoch in history]
     epochs = [{**vars(epoch), "curve": curve} for epoch, curve in zip(history, lengths, strict=True)]
-    return {"epochs": epochs, "curves": torch.cat(values) if values else torch.empty(0, dtype=torch.float64)}
+    values = np.fromiter(itertools.chain.from_iterable(curves), np.float64)
+    return {"epochs": json.dumps(epochs), "curves": torch.from_numpy(values)}
 
 
 def unpacked(state: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[Epoch]:
@@ -85,7 +88,7 @@ def unpacked(state: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[Epo
     def curves(lengths: Mapping[str, int]) -> dict[str, list[float]]:
         return {name: list(itertools.islice(values, length)) for name, length in lengths.items()}
 
-    return [Epoch(**{**epoch, "curve": curves(epoch["curve"])}) for epoch in state["epochs"]]
+    return [Epoch(**{**epoch, "curve": curves(epoch["curve"])}) for epoch in json.loads(state["epochs"])]
 
 
 def best_epoch(history: Sequence[Epoch], monitor: str) -> Epoch:
