@@ -36,7 +36,7 @@ from zoo_export.shards import encode_shards
 
 WEIGHT = 1e-3
 LR = 1e-3
-ENCODED = 64
+ENCODED = 32
 """Images of a batch that is encoded, in the loop."""
 
 

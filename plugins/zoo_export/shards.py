@@ -25,7 +25,7 @@ from safetensors.numpy import save
 
 import zoo
 from zoo import VAE, Loader, Split, UsageError, ZooError, derive_seed, evaluation_batch_size, resolve_device
-from zoo_export.codes import BATCH, codes, images_of
+from zoo_export.codes import codes, images_of
 from zoo_export.standardization import Standardization, standardization, weights_sha256
 
 log = logging.getLogger("zoo")
@@ -35,6 +35,8 @@ PATTERN = "latents-*-of-*.safetensors"
 ENTRY = "zoo"
 """The only entry of the metadata, since the order of several is random."""
 SIZE = 10_000
+BATCH = 32
+"""Activations of few images stay in the caches of a processor."""
 SHARD = 5
 """The random stream of a shard."""
 
