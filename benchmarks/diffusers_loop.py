@@ -37,7 +37,7 @@ from zoo_export.shards import encode_shards
 WEIGHT = 1e-3
 LR = 1e-3
 ENCODED = 32
-"""Images of a batch that is encoded, in the loop."""
+"""Images of a batch that the loop encodes."""
 
 
 def new_network(channels: list[int], blocks: int, folder: Path) -> None:
@@ -110,7 +110,7 @@ def loop_encode(network: Path, photos: Path, out: Path) -> None:
     vae = AutoencoderKL.from_pretrained(network, low_cpu_mem_usage=False).eval()
     data = ImageFolder(str(photos), transform=lambda image: pil_to_tensor(image).float() / 127.5 - 1)
     posteriors = [vae.encode(x).latent_dist for x, _ in DataLoader(data, batch_size=ENCODED)]
-    mean, std = (torch.cat(parts).contiguous() for parts in zip(*((p.mean, p.std) for p in posteriors), strict=True))
+    mean, std = (torch.cat(values).contiguous() for values in zip(*((p.mean, p.std) for p in posteriors), strict=True))
     save_file({"mean": mean, "scale": std}, out)
 
 
@@ -170,7 +170,8 @@ def main() -> None:
         work = Path(temporary)
         os.environ["XDG_CACHE_HOME"] = str(work / "cache")
         new_network([int(c) for c in arguments.channels.split(",")], arguments.blocks, work / "network")
-        for size in map(int, arguments.sizes.split(",")):
+        sizes = [int(size) for size in arguments.sizes.split(",")]
+        for size in sizes:
             images = torch.randint(256, (arguments.batch_size * arguments.steps, 3, size, size), dtype=torch.uint8)
             pair = {
                 "loop": loop_epoch(work / "network", images, arguments.batch_size),
@@ -181,7 +182,7 @@ def main() -> None:
             steps = arguments.steps
             lines.append(f"| {title} | {times['loop'] / steps:.3f} | {times['zoo'] / steps:.3f} | {ratio:.2f} |")
             print(lines[-1], flush=True)
-        lines += encoding(size, arguments.files, work / "network", work, min(arguments.rounds, 3))
+        lines += encoding(sizes[-1], arguments.files, work / "network", work, min(arguments.rounds, 3))
     text = (
         "## diffusers\n\n"
         f"{datetime.now(UTC):%Y-%m-%d}, {cpu_model()}, torch {torch.__version__}, {torch.get_num_threads()} thread(s), "

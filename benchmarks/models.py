@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torchvision.utils import make_grid
 
@@ -46,22 +47,15 @@ FITTED_AFTER = {
 """Models without a trained prior, and the prior that is fitted to draw samples (`zoo fit-prior`)."""
 
 
-def trained(name: str, seed: int, settings: argparse.Namespace) -> zoo.Run:
+def trained(model: str, overrides: Sequence[str], data: str, folder: Path) -> zoo.Run:
     """Train a run, resume it, or open it if it is finished."""
-    folder = settings.out / name / f"seed-{seed}"
     options: dict[str, Any] = {"device": "cpu", "figures": False}
     if (folder / "recipe.yaml").exists():
         run = zoo.Run(folder)
         if run.finished or run.checkpoints.newest() is not None:
             return zoo.resume(run, **options)
         raise zoo.RunError(f"{folder} was stopped before its first checkpoint. Remove it.")
-    overrides = [
-        "binarize=dynamic",
-        f"data.validation={settings.validation}",
-        f"train.epochs={settings.epochs}",
-        f"train.seed={seed}",
-    ]
-    return zoo.train(name, overrides, data=settings.data, folder=folder, **options)
+    return zoo.train(model, overrides, data=data, folder=folder, **options)
 
 
 def measured(run: zoo.Run, settings: argparse.Namespace) -> dict[str, Any]:
@@ -150,13 +144,20 @@ def sheet(images: dict[str, torch.Tensor]) -> Figure:
     figure = Figure(figsize=(10, 0.42 * lines), layout="constrained")
     cells = figure.subplots(lines, 2, squeeze=False)
     for axes, name in zip_longest(cells.T.flat, images):
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
-        if name is not None:
-            grid = make_grid(images[name].clamp(0, 1), nrow=IMAGES_IN_A_ROW, padding=2, pad_value=1.0)
-            axes.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest")
-            axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+        if name is None:
+            axes.set_axis_off()
+        else:
+            draw_row(axes, name, images[name])
     return figure
+
+
+def draw_row(axes: Axes, name: str, images: torch.Tensor) -> None:
+    """Draw images side by side, with a name on the left."""
+    grid = make_grid(images.clamp(0, 1), nrow=len(images), padding=2, pad_value=1.0)
+    axes.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
 
 
 def main() -> None:
@@ -173,6 +174,7 @@ def main() -> None:
     settings = parser.parse_args()
     os.environ["ZOO_DISABLE_PLUGINS"] = "tensorboard"
     settings.out.mkdir(parents=True, exist_ok=True)
+    shared = ["binarize=dynamic", f"data.validation={settings.validation}", f"train.epochs={settings.epochs}"]
     rows: dict[str, list[dict[str, Any]]] = {}
     images: dict[str, torch.Tensor] = {}
     for seed in range(settings.seeds):  # all models with one seed first, so that the table is complete early
@@ -180,7 +182,8 @@ def main() -> None:
             if settings.measured and not (settings.out / name / f"seed-{seed}.json").exists():
                 continue
             try:
-                run = trained(name, seed, settings)
+                folder = settings.out / name / f"seed-{seed}"
+                run = trained(name, [*shared, f"train.seed={seed}"], settings.data, folder)
                 rows.setdefault(name, []).append(measured(run, settings))
                 if name not in images:
                     images[name] = samples(run)

@@ -13,15 +13,14 @@ import argparse
 import datetime
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from torchvision.utils import make_grid
 
 import zoo
 from epoch import cpu_model
+from models import draw_row, trained
 
 CONV = [
     "latent_dim=256",
@@ -42,17 +41,6 @@ MODELS: dict[str, tuple[str, list[str]]] = {
 """The rows of the table: a recipe and its overrides."""
 COLUMNS = {"psnr": 1, "ssim": 3, "bits-per-dimension": 2, "rate": 0}
 """The metrics of the table and their digits."""
-
-
-def trained(row: str, settings: argparse.Namespace) -> zoo.Run:
-    """Train a run, resume it, or open it if it is finished."""
-    model, overrides = MODELS[row]
-    folder = settings.out / row.replace(", ", "-").lower()
-    options: dict[str, Any] = {"device": "cpu", "figures": False}
-    if (folder / "recipe.yaml").exists():
-        return zoo.resume(folder, **options)
-    shared = [f"train.epochs={settings.epochs}", f"data.validation={settings.validation}", "data.augment=[flip]"]
-    return zoo.train(model, [*overrides, *shared], data=str(settings.folder), folder=folder, **options)
 
 
 def measured(row: str, run: zoo.Run) -> str:
@@ -85,11 +73,7 @@ def sheet(runs: dict[str, zoo.Run], count: int) -> Figure:
             rows[name] = zoo.load(run).reconstruct(x)
     figure = Figure(figsize=(0.8 * count + 1.5, 0.8 * len(rows)), layout="constrained")
     for axes, (name, images) in zip(figure.subplots(len(rows), 1), rows.items(), strict=True):
-        grid = make_grid(images.clamp(0, 1), nrow=count, padding=1, pad_value=1.0)
-        axes.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest")
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
-        axes.set_ylabel(name.replace(", ", ",\n"), rotation=0, ha="right", va="center", fontsize=10)
+        draw_row(axes, name.replace(", ", ",\n"), images)
     return figure
 
 
@@ -112,8 +96,10 @@ def main() -> None:
         "|---|" + "---:|" * 7,
     ]
     runs: dict[str, zoo.Run] = {}
-    for row in MODELS:
-        runs[row] = trained(row, settings)
+    shared = [f"train.epochs={settings.epochs}", f"data.validation={settings.validation}", "data.augment=[flip]"]
+    for row, (model, overrides) in MODELS.items():
+        folder = settings.out / row.replace(", ", "-").lower()
+        runs[row] = trained(model, [*overrides, *shared], str(settings.folder), folder)
         lines.append(measured(row, runs[row]))
         print(lines[-1], flush=True)
         (settings.out / "photographs.md").write_text("\n".join(lines) + "\n")

@@ -17,7 +17,6 @@ from zoo.errors import NoRun, RunError, UsageError
 from zoo.evaluation import priors
 from zoo.evaluation.evaluate import Evaluation, importance_sampled, measure
 from zoo.evaluation.metric import SPLITS, EvaluationContext
-from zoo.model.batch import evaluation_batch_size
 from zoo.model.context import flushed_denormals, seeded
 from zoo.model.devices import resolve_device
 from zoo.model.vae import VAE
@@ -293,8 +292,8 @@ def fit_prior(
         with flushed_denormals(), seeded(seed, target):
             new_prior = build_prior(spec, run.recipe, vae.encoder, run.data_shape, run.classes, run.columns)
             vae.to(target), new_prior.to(target)
-            size = evaluation_batch_size(dataset.shape, 512)
-            train, test = (Loader(split, size, run.recipe.binarize, target) for split in (dataset.train, dataset.test))
+            splits = (dataset.train, dataset.test)
+            train, test = (Loader.for_evaluation(split, 512, run.recipe.binarize, target) for split in splits)
             summary = priors.fit(new_prior, vae, train, test, samples_per_image, seed)
         spec = explicit("prior", spec)
         run.fitted_prior.save(spec, new_prior, summary)

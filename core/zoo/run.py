@@ -20,7 +20,6 @@ from zoo.model.vae import VAE
 from zoo.plugins.weights import find_run, verify_weights, weights_at
 from zoo.recipes.building import build_model
 from zoo.recipes.schema import Recipe
-from zoo.recipes.source import read_models
 from zoo.run_data import RunData
 from zoo.storage.checkpoints import Checkpoint, Checkpoints, load_weights
 from zoo.storage.files import (
@@ -124,7 +123,7 @@ class Run(RunData):
         checkpoint = checkpoints.best() if which == "best" else checkpoints.newest()
         if checkpoint is None:
             return None
-        ((_, written),) = read_models(self.path / RECIPE).items()
+        _, written = self._written
         changes = dict(_changes(_trained(self.recipe), checkpoint.manifest().get("recipe"), written))
         if changes.get("train.epochs", (0, None))[1] in self._former_epochs:
             del changes["train.epochs"]

@@ -22,7 +22,7 @@ from zoo.plugins.registry import registry
 from zoo.recipes.components import unchecked, validate
 from zoo.recipes.datasets import LoadedDataset, data_name, in_memory, load_data, spec_for
 from zoo.recipes.schema import ComponentSpec, Recipe
-from zoo.recipes.source import read_models
+from zoo.recipes.source import Raw, read_models
 from zoo.storage.environment import require_environment
 from zoo.storage.locate import ENVIRONMENT, RECIPE
 
@@ -37,15 +37,21 @@ class RunData:
     @cached_property
     def recipe(self) -> Recipe:
         """The recipe, with every default filled in."""
-        models = read_models(self.path / RECIPE)
-        if len(models) != 1:
-            raise RunError(f"{self.path / RECIPE} has {len(models)} models; expected one.")
-        ((name, raw),) = models.items()
+        name, raw = self._written
         try:
             return unchecked(name, raw) if self.environment.get("code") else validate(name, raw)
         except RecipeError as error:
             title = f"The recipe of {self.path} does not match the installed components:"
             raise RecipeError(title, error.problems) from error
+
+    @cached_property
+    def _written(self) -> tuple[str, Raw]:
+        """The name and the content of ``recipe.yaml``."""
+        models = read_models(self.path / RECIPE)
+        if len(models) != 1:
+            raise RunError(f"{self.path / RECIPE} has {len(models)} models; expected one.")
+        ((name, raw),) = models.items()
+        return name, raw
 
     @cached_property
     def environment(self) -> dict[str, Any]:

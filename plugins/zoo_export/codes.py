@@ -23,7 +23,6 @@ from zoo import (
     UsageError,
     derive_seed,
     evaluating,
-    evaluation_batch_size,
     load_data,
     recipe_for,
     resolve_device,
@@ -129,8 +128,7 @@ def codes_of(
 
     def encode_split(name: str, seed: int) -> dict[str, NDArray[Any]]:
         images: Split = getattr(dataset, name)
-        loader = Loader(images, evaluation_batch_size(dataset.shape, BATCH), binarize, device)
-        arrays = codes(vae, loader, samples=samples, seed=seed)
+        arrays = codes(vae, Loader.for_evaluation(images, BATCH, binarize, device), samples=samples, seed=seed)
         if images.paths:
             arrays["path"] = np.array(images.paths)
         if images.index is not None:

@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 import zoo
-from zoo import VAE, Loader, Split, UsageError, ZooError, derive_seed, evaluation_batch_size, resolve_device
+from zoo import VAE, Loader, Split, UsageError, ZooError, derive_seed, resolve_device
 from zoo_export.codes import codes, images_of
 from zoo_export.standardization import Standardization, standardization, weights_sha256
 
@@ -78,8 +78,7 @@ class Job:
         pieces = list(_between(self.pieces, number * size, (number + 1) * size))
         encoded = []
         for i, piece in enumerate(pieces):
-            size = evaluation_batch_size(piece.split.x.shape[1:], BATCH)
-            images = Loader(piece.split, size, self.settings["binarize"], self.device)
+            images = Loader.for_evaluation(piece.split, BATCH, self.settings["binarize"], self.device)
             arrays = codes(self.vae, images, samples=self.settings["samples"], seed=derive_seed(seed, SHARD, number, i))
             assert piece.split.index is not None
             encoded.append(arrays | {"index": piece.split.index.numpy()})

@@ -24,7 +24,6 @@ from zoo import (
     base_measure,
     derive_seed,
     evaluating,
-    evaluation_batch_size,
     resolve_device,
     seeded,
 )
@@ -112,7 +111,7 @@ def standardization(run: zoo.Run, *, data_dir: Path | str | None = None, device:
                 return Standardization(float(stored["shift_factor"]), float(stored["scaling_factor"]))
     target = resolve_device(device)
     train = run.loaded(None if data_dir is None else Path(data_dir)).dataset.train
-    images = Loader(train, evaluation_batch_size(run.data_shape, BATCH), run.recipe.binarize, target)
+    images = Loader.for_evaluation(train, BATCH, run.recipe.binarize, target)
     count = min(len(train), MEASURED)
     measured = measure(vae.to(target), images, count, run.recipe.train.seed)
     try:

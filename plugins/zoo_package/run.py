@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from zoo import Run, atomic_write, components_of, registry, sealed, to_json, write_yaml
+from zoo_export import standardization
 
 CURVE_POINTS = 10
 """Values of a curve for each epoch. A run keeps every step, which would outgrow the weights."""
-
-LATENTS = "latents.json"
-"""The shift and the scale of the latents, if ``zoo encode --scaled`` or an export has measured them."""
 
 ENVIRONMENT = ("id", "seed", "device", "threads", "python", "versions", "code")
 """Facts of ``environment.json`` that are copied. Everything else may tell about the machine, and is replaced."""
@@ -42,8 +40,8 @@ def copy_run(run: Run, folder: Path, card: Mapping[str, Any]) -> None:
     for name, text in files.items():
         (folder / name).write_text(text, "utf-8", newline="\n")
     copies = [Path("model.safetensors"), *_prior_files(run)]
-    if (run.path / LATENTS).is_file():
-        copies.append(Path(LATENTS))
+    if (run.path / standardization.FILE).is_file():
+        copies.append(Path(standardization.FILE))
     for path in copies:
         (folder / path).parent.mkdir(exist_ok=True)
         shutil.copyfile(run.path / path, folder / path)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from zoo.data.dataset import Split
 from zoo.errors import DataError
-from zoo.model.batch import Batch
+from zoo.model.batch import Batch, evaluation_batch_size
 from zoo.model.context import derive_seed
 from zoo.model.devices import HOSTS
 
@@ -58,6 +58,13 @@ class Loader:
             raise DataError(
                 f"binarize={binarize} requires data in [0, 1], and these have other values. Set binarize=none."
             )
+
+    @classmethod
+    def for_evaluation(
+        cls, split: Split, largest: int, binarize: str = "none", device: torch.device | str = "cpu"
+    ) -> Loader:
+        """Batches of `largest` examples, or of fewer if they are large; see `zoo.evaluation_batch_size`."""
+        return cls(split, evaluation_batch_size(split.x.shape[1:], largest), binarize, device)
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""

@@ -16,7 +16,7 @@ from torch.distributions import Distribution
 from zoo.data.dataset import Dataset, Split
 from zoo.data.loader import Loader
 from zoo.errors import NotApplicable, UsageError
-from zoo.model.batch import Batch, evaluation_batch_size
+from zoo.model.batch import Batch
 from zoo.model.context import derive_seed, evaluating, reseed, seeded
 from zoo.model.devices import float64
 from zoo.model.likelihood import in_support
@@ -300,7 +300,7 @@ class EvaluationContext:
         if binarize == "dynamic":
             bits = _binarized(images, derive_seed(self.seed, BITS, SPLITS.index(split)))
             images, binarize = replace(images, x=bits, digest=None), "threshold"
-        return Loader(images, evaluation_batch_size(self.dataset.shape, BATCH), binarize, self.device)
+        return Loader.for_evaluation(images, BATCH, binarize, self.device)
 
 
 def _labels(batches: Loader) -> Tensor:

@@ -215,8 +215,7 @@ class VAE(nn.Module):
             if condition is None and self.classes:
                 labels = torch.randint(self.classes, (n,), device=next(self.parameters()).device)
                 return torch.cat([self._sample(1, part, mean)[0] for part in torch.split(labels, self._at_once(n))])
-            labels_of_a_draw = 1 if condition is None else max(1, len(condition))
-            size = max(1, self._at_once(n * labels_of_a_draw) // labels_of_a_draw)
+            size = self._at_once(n, 1 if condition is None else len(condition))
             return torch.cat([self._sample(min(size, n - i), condition, mean) for i in range(0, max(1, n), size)])
 
     def _sample(self, n: int, condition: Tensor | None, mean: bool) -> Tensor:
@@ -234,9 +233,9 @@ class VAE(nn.Module):
                 "Use sample(n, mean=True)."
             ) from error
 
-    def _at_once(self, n: int) -> int:
-        """How many of `n` examples to compute at once."""
-        return max(1, n) if self.data_shape is None else evaluation_batch_size(self.data_shape, n)
+    def _at_once(self, n: int, examples: int = 1) -> int:
+        """How many of `n` draws to compute at once, each of `examples` examples."""
+        return max(1, n) if self.data_shape is None else evaluation_batch_size((examples, *self.data_shape), n)
 
     @torch.no_grad()
     def log_likelihood(
@@ -277,7 +276,7 @@ class VAE(nn.Module):
             raise ValueError(f"samples must be at least 1, not {samples}")
         self._check_data(x)
         batch = Batch(zero_filled(at_least_float32(x), mask), condition, mask)
-        chunk_size = chunk_size or evaluation_batch_size(x.shape[1:], SAMPLES_PER_SEED)
+        chunk_size = evaluation_batch_size(x.shape[1:], SAMPLES_PER_SEED) if chunk_size is None else chunk_size
         if seed is None:
             with exclusive():
                 seed = int(torch.randint(2**62, ()))

@@ -16,7 +16,6 @@ from torch import Tensor
 from zoo.data.dataset import Dataset, Split
 from zoo.data.loader import Loader
 from zoo.errors import RunError, UsageError
-from zoo.model.batch import evaluation_batch_size
 from zoo.model.context import derive_seed, deterministic, flushed_denormals, reseed, seeded
 from zoo.model.devices import resolve_device
 from zoo.model.loss import Loss, Terms
@@ -341,7 +340,7 @@ class Trainer:
             raise not_finite(self.config.monitor, score)
 
     def _evaluation_loader(self, split: Split) -> Loader:
-        return Loader(split, evaluation_batch_size(split.x.shape[1:], EVALUATION_BATCH), self.binarize, self.device)
+        return Loader.for_evaluation(split, EVALUATION_BATCH, self.binarize, self.device)
 
     def _mean_terms(self, loader: Loader) -> dict[str, float]:
         return self.group.on_rank_zero(lambda: mean_terms(self.model, self.loss, loader, self.config.seed))
